@@ -1,0 +1,58 @@
+"""segzoo: a PyTorch Lightning model zoo for medical image segmentation.
+
+The public names are imported when first used, so that ``import segzoo`` and the shell's
+``segzoo list`` cost nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# public name -> the module that defines it
+_HOMES = {
+    "list_models": "segzoo.registry",
+    "create_model": "segzoo.registry",
+    "list_checkpoints": "segzoo.hub",
+    "from_pretrained": "segzoo.hub",
+    "convert": "segzoo.conversion",
+    "SegmentationModule": "segzoo.module",
+    "LVUNet": "segzoo.models.lv_unet",
+    "CMUNeXt": "segzoo.models.cmunext",
+    "Segmentation": "segzoo.inference",
+    "Preprocessing": "segzoo.preprocessing",
+    "SegzooError": "segzoo.errors",
+    "MissingError": "segzoo.errors",
+}
+_SUBPACKAGES = ("data", "nn")
+
+__all__ = [*_HOMES, *_SUBPACKAGES, "__version__"]  # noqa: PLE0604  # pyright: ignore
+
+
+if TYPE_CHECKING:  # what type checkers and editors see
+    from segzoo import data as data
+    from segzoo import nn as nn
+    from segzoo.conversion import convert as convert
+    from segzoo.errors import MissingError as MissingError
+    from segzoo.errors import SegzooError as SegzooError
+    from segzoo.hub import from_pretrained as from_pretrained
+    from segzoo.hub import list_checkpoints as list_checkpoints
+    from segzoo.inference import Segmentation as Segmentation
+    from segzoo.models.cmunext import CMUNeXt as CMUNeXt
+    from segzoo.models.lv_unet import LVUNet as LVUNet
+    from segzoo.module import SegmentationModule as SegmentationModule
+    from segzoo.preprocessing import Preprocessing as Preprocessing
+    from segzoo.registry import create_model as create_model
+    from segzoo.registry import list_models as list_models
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return import_module(f"segzoo.{name}")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'segzoo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

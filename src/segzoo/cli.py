@@ -1,0 +1,171 @@
+"""The ``segzoo`` command: verbs to functions. Nothing heavy is imported before a verb needs it."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from segzoo import __version__
+from segzoo.errors import MissingError, SegzooError
+
+TRAINING_VERBS = {
+    "fit": "train a model, or train a checkpoint further",
+    "validate": "score a model on the validation images",
+    "test": "score a model on the held-out images",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (2 for bad input, with one sentence on stderr)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments and arguments[0] in TRAINING_VERBS:  # their options are LightningCLI's to parse
+            from segzoo import training_cli
+
+            training_cli.main(None if argv is None else arguments)
+            return 0
+        options = build_parser().parse_args(arguments)
+        options.run(options)
+    except Exception as error:
+        bad_input = cause_in_input(error)
+        if bad_input is None:
+            raise
+        print(f"segzoo: error: {bad_input}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def cause_in_input(error: BaseException | None) -> SegzooError | None:
+    """The bad input at the root of an error; LightningCLI's parser wraps it in errors of its own."""
+    while error is not None and not isinstance(error, SegzooError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every verb but the training ones, which are listed for ``--help`` alone."""
+    parser = argparse.ArgumentParser("segzoo", description="A model zoo for medical image segmentation.")
+    parser.add_argument("--version", action="version", version=f"segzoo {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    listing = verbs.add_parser("list", help="models and checkpoints")
+    listing.add_argument("pattern", nargs="?", default="*", help="a shell pattern such as '*unext*'")
+    listing.add_argument("--json", action="store_true", help="for programs")
+    listing.set_defaults(run=run_list)
+
+    info = verbs.add_parser("info", help="what a model takes, or what a checkpoint holds")
+    info.add_argument("name", help="a model, a checkpoint or a checkpoint's folder")
+    info.set_defaults(run=run_info)
+
+    for verb, text in TRAINING_VERBS.items():
+        verbs.add_parser(verb, help=f"{text} (see segzoo {verb} --help)")
+
+    predict = verbs.add_parser("predict", help="segment images with a checkpoint")
+    predict.add_argument("checkpoint", help="a checkpoint's name or folder")
+    predict.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="images, or folders of images")
+    predict.add_argument("--output", type=Path, required=True, help="the folder to write masks into")
+    predict.add_argument("--overlay", action="store_true", help="also draw each mask over its image")
+    predict.add_argument("--tta", action="store_true", help="average over mirrored copies of each image")
+    predict.set_defaults(run=run_predict)
+    return parser
+
+
+def run_list(options: argparse.Namespace) -> None:
+    """``segzoo list``."""
+    from segzoo.hub import checkpoint_folders, list_checkpoints, read_config
+    from segzoo.registry import list_models, models
+
+    names, checkpoints = list_models(options.pattern), list_checkpoints(options.pattern)
+    if options.json:
+        folders = checkpoint_folders()
+        listed: dict[str, Any] = {
+            "models": {name: vars(models()[name]) for name in names},
+            "checkpoints": {name: read_config(folders[name]) for name in checkpoints},
+        }
+        print(json.dumps(listed, indent=2))
+        return
+    print("models")
+    for name in names:
+        print(f"  {name:<16} {models()[name].parameters / 1e6:>7.2f} M  {models()[name].summary}")
+    print("checkpoints")
+    for name in checkpoints:
+        print(f"  {name:<24} {describe_checkpoint(read_config(checkpoint_folders()[name]))}")
+
+
+def describe_checkpoint(config: dict[str, Any]) -> str:
+    """One line on a checkpoint."""
+    dice = config.get("metrics", {}).get("original", {}).get("dice")
+    scored = f"Dice {dice:.3f} on {config['metrics']['images']} held-out images" if dice is not None else "not scored"
+    data = config.get("data", {}).get("dataset", "unknown data")
+    return f"{config['model']['name']} on {data}, {scored}, weights {config.get('licences', {}).get('weights') or 'unlicensed'}"
+
+
+def run_info(options: argparse.Namespace) -> None:
+    """``segzoo info NAME``."""
+    from segzoo.hub import find_checkpoint, read_config
+    from segzoo.registry import models
+
+    if options.name not in models():
+        print(json.dumps(read_config(find_checkpoint(options.name)), indent=2))
+        return
+    import inspect
+
+    from segzoo.registry import builder
+
+    facts = models()[options.name]
+    print(f"{facts.name}: {facts.summary}\n{facts.parameters:,} parameters; {facts.paper}\n")
+    built = inspect.signature(builder(options.name)).return_annotation
+    print(inspect.getdoc(built))
+
+
+def run_predict(options: argparse.Namespace) -> None:
+    """``segzoo predict CHECKPOINT INPUT... --output DIR``."""
+    files = image_inputs(options.inputs)
+    from segzoo.hub import from_pretrained
+
+    options.output.mkdir(parents=True, exist_ok=True)
+    model = from_pretrained(options.checkpoint)
+    model = model.deploy() if model.is_deployable else model
+    for file, name in files.items():
+        result = model.predict(file, tta=options.tta)
+        mask = options.output / f"{name}.png"
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        result.save(mask)
+        if options.overlay:
+            result.overlay().save(mask.with_name(f"{mask.stem}_overlay.png"))
+        covered = ", ".join(
+            f"{name} {part.mean():.1%}"
+            for name, part in zip(result.foreground_names(), result.class_masks(), strict=True)
+        )
+        print(f"{file} -> {mask} ({covered})")
+
+
+def image_inputs(inputs: Sequence[Path]) -> dict[Path, str]:
+    """Every image to read, and the name of its mask without ending; folders give all images in them.
+
+    Raises:
+        MissingError: an input is not there, or a folder holds no image.
+        SegzooError: two images would be written to the same mask.
+    """
+    from segzoo.io import image_files
+
+    files: dict[Path, str] = {}
+    for given in inputs:
+        if not given.exists():
+            raise MissingError(f"there is no file or folder {given} to segment")
+        found = image_files(given) if given.is_dir() else [given]
+        if not found:
+            raise MissingError(f"the folder {given} holds no image (png, jpg, tif or bmp)")
+        for file in found:
+            if file.stem in files.values() and file not in files:
+                raise SegzooError(
+                    f"two images are called {file.stem}, and their masks would be one file; rename {file}"
+                )
+            files[file] = file.stem
+    return files
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,340 @@
+"""The base of all datasets: files to batches, split, checked and augmented in one way."""
+
+import json
+from collections.abc import Callable, Sequence
+from math import ceil
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from lightning import LightningDataModule
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+
+from segzoo.data.augmentation import RandomFlipRotate90
+from segzoo.data.samples import Sample, check_sample, read_label
+from segzoo.data.splits import Split, check_split, make_split, split_sha256
+from segzoo.errors import MissingError, SegzooError
+from segzoo.io import read_image
+from segzoo.preprocessing import Preprocessing
+
+CACHE_BYTES = 2**30  # resized images kept in memory, for each of train, val and test
+
+Item = dict[str, Any]
+Augmentation = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[tv_tensors.Image, tv_tensors.Mask]]
+
+
+class SegmentationDataset(Dataset[Item]):
+    """Images and labels of one part of a split.
+
+    Args:
+        samples: What to read.
+        preprocessing: Channels, size and normalisation of the images.
+        num_classes: Number of class names.
+        multilabel: Whether each class has a mask of its own.
+        augmentation: Applied in order to image and label, before normalisation.
+        originals: Give the label at the image's own size too, as ``original_label``.
+        cache: Keep what was read and resized, up to ``CACHE_BYTES``.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        preprocessing: Preprocessing,
+        *,
+        num_classes: int,
+        multilabel: bool = False,
+        augmentation: Sequence[Augmentation] = (),
+        originals: bool = False,
+        cache: bool = False,
+    ) -> None:
+        self.samples = list(samples)
+        self.preprocessing = preprocessing
+        self.num_classes = num_classes
+        self.multilabel = multilabel
+        self.augmentation = list(augmentation)
+        self.originals = originals
+        self._cache: dict[int, tuple[Tensor, ...]] | None = {} if cache else None
+        self._cached_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Item:
+        image, label, *original = self._read(index)
+        label = label.long()  # before augmentation, where not every transform knows int16
+        if self.augmentation:
+            image, label = self._augment(image, label)
+        item: Item = {
+            "image": self.preprocessing.normalize(image),
+            "label": label.float() if self.multilabel else label,
+            "id": self.samples[index].id,
+        }
+        if original:
+            item["original_label"] = original[0].float() if self.multilabel else original[0].long()
+        return item
+
+    def _read(self, index: int) -> tuple[Tensor, ...]:
+        """uint8 image [C, *S], int16 label [*S] or [K, *S] and, at evaluation, the label at the image's own size."""
+        if self._cache is not None and index in self._cache:
+            return self._cache[index]
+        sample = self.samples[index]
+        image = self.preprocessing.resize(read_image(sample.image, self.preprocessing.channels))
+        original = torch.from_numpy(read_label(sample, self.num_classes, self.multilabel))
+        label = resize_label(original, image.shape[1:])
+        tensors = (image, label, original) if self.originals else (image, label)
+        size = sum(tensor.nbytes for tensor in tensors)
+        if self._cache is not None and self._cached_bytes + size <= CACHE_BYTES:
+            self._cache[index] = tensors
+            self._cached_bytes += size
+        return tensors
+
+    def _augment(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        moved = (
+            tv_tensors.Image(image.clone()),
+            tv_tensors.Mask(label),
+        )  # some transforms work in place: not on the cache
+        for augmentation in self.augmentation:
+            moved = augmentation(*moved)
+        image, label = (x.as_subclass(Tensor) for x in moved)
+        if image.dtype != torch.uint8:
+            raise SegzooError(
+                f"Augmentation must leave images as 8-bit intensities, not {image.dtype}: normalisation comes after it."
+            )
+        return image, label
+
+
+def resize_label(label: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize class indices by nearest-exact, which invents no class.
+
+    Args:
+        label: ``[H, W]`` or ``[K, H, W]``.
+        size: The height and width to reach.
+
+    Returns:
+        The same dtype, ``[*size]`` or ``[K, *size]``.
+    """
+    if label.shape[-2:] == tuple(size):
+        return label
+    channels = label[None] if label.ndim == 3 else label[None, None]
+    resized = F.interpolate(channels.float(), size=list(size), mode="nearest-exact").to(label.dtype)
+    return resized[0] if label.ndim == 3 else resized[0, 0]
+
+
+def collate(items: Sequence[Item]) -> dict[str, Any]:
+    """Stack images and labels; ids and labels of the images' own sizes stay lists."""
+    batch: dict[str, Any] = {key: [item[key] for item in items] for key in items[0]}
+    return batch | {"image": torch.stack(batch["image"]), "label": torch.stack(batch["label"])}
+
+
+class SegmentationDataModule(LightningDataModule):
+    """Base of all datasets; a subclass names its folders and lists its samples.
+
+    Args:
+        root: The dataset's folder or its parent.
+        split: ``grouped`` (five folds of whole groups), or the papers' plain random ``random-64-16-20`` or
+            ``random-70-30``; the latter validates on the test images, as those papers do. ``all`` puts every image in
+            every part: for testing on data that no part of was trained on, and for overfitting on purpose.
+        fold: Test fold of ``grouped``, 0..4; the next one validates.
+        image_size: Height and width the network sees; one number means a square.
+        batch_size: Images in a batch.
+        num_workers: Processes that load images; 0 loads in the main process and keeps the resized images in memory.
+        seed: Seed of the split; the order of training and the augmentation follow torch's own.
+        mean: Mean of each channel on 0..1; None takes it from the model in the trainer, else ImageNet's.
+        std: Standard deviation of each channel, likewise.
+        augmentation: Callables from (image, mask) to (image, mask), `torchvision.transforms.v2` among them, for
+            training; None is random flips and 90-degree rotations, [] is none.
+
+    Raises:
+        SegzooError: If split, fold or a number is out of range.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    multilabel: bool = False
+    licence: ClassVar[str]
+    url: ClassVar[str]
+    folders: ClassVar[tuple[str, ...]] = ()  # where, below its parent, the dataset is looked for
+    layout: ClassVar[tuple[str, ...]]  # the folders that make it up
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        split: str = "grouped",
+        fold: int = 0,
+        image_size: int | tuple[int, int] = 256,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        seed: int = 42,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+        augmentation: list[Callable] | None = None,
+    ) -> None:
+        super().__init__()
+        check_split(split, fold)
+        if batch_size < 1 or num_workers < 0:
+            raise SegzooError(f"batch_size must be at least 1 and num_workers 0, not {batch_size} and {num_workers}.")
+        self.root = Path(root)
+        self.split = split
+        self.fold = fold
+        self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        if len(self.image_size) != 2 or min(self.image_size) < 1:
+            raise SegzooError(f"image_size must be one number or a height and a width, not {image_size}.")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.mean = mean
+        self.std = std
+        self.augmentation = [RandomFlipRotate90()] if augmentation is None else list(augmentation)
+        self._samples: dict[str, Sample] | None = None
+        self._split: Split | None = None
+
+    def samples(self) -> list[Sample]:
+        """List every sample of the dataset, reading names only; each subclass says how."""
+        raise NotImplementedError
+
+    # -- where it is and what it holds ---------------------------------------------------------------------------
+
+    def find_root(self) -> Path:
+        """The folder that holds the dataset's own folders: ``root`` or one below it.
+
+        Raises:
+            MissingError: Saying which layout is expected.
+        """
+        for folder in (self.root, *(self.root / name for name in self.folders)):
+            if all((folder / part).is_dir() for part in self.layout):
+                return folder
+        wanted = " and ".join(f"{part}/" for part in self.layout)
+        places = " or ".join(["it", *(f"its {name}/" for name in self.folders)])
+        state = "does not hold the dataset" if self.root.is_dir() else "does not exist"
+        raise MissingError(f"{self.name}: the folder {self.root} {state}: expected {wanted} in {places}.")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find and check all files and split them; cheap to call again.
+
+        Raises:
+            MissingError: If the folder, its images or a mask are not there.
+            SegzooError: If a mask is of another size than its image or there are too few groups.
+        """
+        if self._samples is not None:
+            return
+        samples = self.samples()
+        if not samples:
+            raise MissingError(f"{self.name}: there are no images (png, jpg, tif, bmp) in {self.find_root()}.")
+        for sample in samples:
+            check_sample(sample)
+        self._split = make_split(samples, self.split, self.fold, self.seed)
+        self._samples = {sample.id: sample for sample in samples}
+
+    @property
+    def split_ids(self) -> Split:
+        """The ids of train, val and test, sorted."""
+        self.setup()
+        assert self._split is not None
+        return self._split
+
+    @property
+    def split_sha256(self) -> str:
+        """sha256 of the canonical JSON of `split_ids`."""
+        return split_sha256(self.split_ids)
+
+    def write_split(self, path: str | Path) -> None:
+        """Write the split as JSON: name, split, fold, seed, sha256 and the ids of each part."""
+        content = {
+            "name": self.name,
+            "split": self.split,
+            "fold": self.fold,
+            "seed": self.seed,
+            "sha256": self.split_sha256,
+            "ids": self.split_ids,
+        }
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint's config.json says about its data."""
+        return {
+            "dataset": self.name,
+            "split": self.split,
+            "fold": self.fold,
+            "seed": self.seed,
+            "split_sha256": self.split_sha256,
+            "counts": {part: len(ids) for part, ids in self.split_ids.items()},
+            "licence": self.licence,
+            "image_size": list(self.image_size),
+        }
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images become input: this module's size, with channels and statistics of the model in the trainer."""
+        module = getattr(self.trainer, "lightning_module", None)
+        model = getattr(module, "preprocessing", None) or Preprocessing()
+        return Preprocessing(
+            channels=model.channels,
+            image_size=self.image_size,
+            mean=model.mean if self.mean is None else tuple(self.mean),
+            std=model.std if self.std is None else tuple(self.std),
+        )
+
+    # -- loaders -------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        """Shuffled and augmented; a last batch of one image, on which BatchNorm may not train, is dropped."""
+        dataset = self._dataset("train", self.augmentation)
+        images = ceil(len(dataset) / self._world_size)
+        return self._loader(dataset, shuffle=True, drop_last=images > 1 and images % self.batch_size == 1)
+
+    def val_dataloader(self) -> DataLoader[Item]:
+        """The validation images, each once."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Item]:
+        """The test images, each once."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Item]:
+        """The test images, each once."""
+        return self._evaluation_loader("test")
+
+    @property
+    def _world_size(self) -> int:
+        return self.trainer.world_size if self.trainer is not None else 1
+
+    def _dataset(self, part: str, augmentation: Sequence[Augmentation] = ()) -> SegmentationDataset:
+        ids = self.split_ids[part]
+        assert self._samples is not None
+        return SegmentationDataset(
+            [self._samples[i] for i in ids],
+            self.preprocessing,
+            num_classes=len(self.class_names),
+            multilabel=self.multilabel,
+            augmentation=augmentation,
+            originals=part != "train",
+            cache=self.num_workers == 0,
+        )
+
+    def _evaluation_loader(self, part: str) -> DataLoader[Item]:
+        dataset = self._dataset(part)
+        if self._world_size == 1 or self.trainer is None:
+            return self._loader(dataset)
+        # Lightning's own choice would repeat images to give every process as many, and so change the metrics.
+        sampler = UnrepeatedDistributedSampler(
+            dataset, num_replicas=self._world_size, rank=self.trainer.global_rank, shuffle=False
+        )
+        return self._loader(dataset, sampler=sampler)
+
+    def _loader(self, dataset: SegmentationDataset, **options: Any) -> DataLoader[Item]:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=collate,
+            **options,
+        )

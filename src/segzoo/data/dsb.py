@@ -1,0 +1,28 @@
+"""DSB 2018: cell nuclei."""
+
+from segzoo.data.base import SegmentationDataModule
+from segzoo.data.samples import Sample, paired_samples
+
+
+class DSB2018(SegmentationDataModule):
+    """2018 Data Science Bowl, stage 1 train: 670 microscopy images with one merged mask of all nuclei.
+
+    Read in the layout of UNet++ and UNeXt, at 96 x 96 in their copy (``dsb2018_96``); each image is a group of its own.
+
+    Layout: ``images/<id>.png``, ``masks/0/<id>.png``.
+
+    Licence: CC0 1.0 (BBBC038v1, Broad Institute). Citation: J. C. Caicedo et al. Nucleus segmentation across imaging
+    experiments: the 2018 Data Science Bowl. Nature Methods 16 (2019) 1247-1253.
+    """
+
+    name = "DSB2018"
+    class_names = ("background", "nucleus")
+    licence = "CC0-1.0"
+    url = "https://bbbc.broadinstitute.org/BBBC038"
+    folders = ("dsb2018_96", "DSB2018", "dsb2018", "dsb2018_256")
+    layout = ("images", "masks/0")
+
+    def samples(self) -> list[Sample]:
+        """Every image with its merged mask."""
+        root = self.find_root()
+        return paired_samples(root / "images", [root / "masks" / "0"], groups={})

@@ -1,0 +1,62 @@
+"""A user's own images and masks."""
+
+from pathlib import Path
+from typing import Any
+
+from segzoo.data.base import SegmentationDataModule
+from segzoo.data.samples import Sample, paired_samples, read_groups
+from segzoo.errors import SegzooError
+
+
+class Folder(SegmentationDataModule):
+    """Your own data: images, and masks with the same stems.
+
+    Layout: ``images/<stem>.png``, ``masks/<stem>.png`` (or jpg, tif, bmp). Binary masks hold 0/1 or 0/255; with more
+    than two classes masks hold class indices 0, 1, ..., and 255 where a pixel is to be ignored (if 255 is no class).
+    With ``multilabel`` each class has its own binary masks: ``masks/<class>/<stem>.png``.
+
+    Args:
+        root: The folder that holds ``images`` and ``masks``.
+        class_names: Index = value in the mask; with ``multilabel`` one name for each folder of masks.
+        multilabel: Whether classes may overlap.
+        groups: CSV file with the columns ``image`` (name or stem) and ``group`` (say, the patient): a ``grouped`` split
+            never parts a group. Without it each image is a group of its own.
+        **kwargs: As of `SegmentationDataModule`.
+
+    Raises:
+        SegzooError: If the class names do not fit.
+    """
+
+    name = "Folder"
+    licence = "unknown"
+    url = ""
+    layout = ("images", "masks")
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        class_names: tuple[str, ...] | list[str] = ("background", "foreground"),
+        multilabel: bool = False,
+        groups: str | Path | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(root, **kwargs)
+        if len(set(class_names)) != len(class_names) or len(class_names) < (1 if multilabel else 2):
+            raise SegzooError(
+                f"class_names must be different names, background first unless multilabel, not {list(class_names)}."
+            )
+        self.class_names = tuple(class_names)
+        self.multilabel = multilabel
+        self.groups = None if groups is None else Path(groups)
+
+    def samples(self) -> list[Sample]:
+        """Every image with its mask, or with one mask for each class."""
+        root = self.find_root()
+        groups = {} if self.groups is None else read_groups(self.groups)
+        folders = [root / "masks" / name for name in self.class_names] if self.multilabel else [root / "masks"]
+        return paired_samples(root / "images", folders, groups)
+
+    def describe(self) -> dict[str, Any]:
+        """As the base, with the class names."""
+        return super().describe() | {"class_names": list(self.class_names), "multilabel": self.multilabel}

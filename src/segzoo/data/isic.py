@@ -1,0 +1,33 @@
+"""ISIC 2017: skin lesions."""
+
+from segzoo.data.base import SegmentationDataModule
+from segzoo.data.samples import Sample, paired_samples, shipped_groups
+
+_IMAGES = "ISIC-2017_Training_Data"
+_MASKS = "ISIC-2017_Training_Part1_GroundTruth"
+
+
+class ISIC2017(SegmentationDataModule):
+    """ISIC 2017 challenge, part 1: dermoscopy images of the published training set (2000) with their lesion's mask.
+
+    What is there is read, be it the whole set or not. Known pairs of near-identical images stay together in the
+    ``grouped`` split.
+
+    Layout: ``ISIC-2017_Training_Data/ISIC_<n>.jpg`` (the ``_superpixels.png`` beside them are skipped),
+    ``ISIC-2017_Training_Part1_GroundTruth/ISIC_<n>_segmentation.png``.
+
+    Licence: CC0 1.0. Citation: N. C. F. Codella et al. Skin Lesion Analysis Toward Melanoma Detection: A Challenge at
+    the 2017 ISBI, hosted by ISIC. arXiv:1710.05006.
+    """
+
+    name = "ISIC2017"
+    class_names = ("background", "lesion")
+    licence = "CC0-1.0"
+    url = "https://challenge.isic-archive.com/data/#2017"
+    folders = ("ISIC2017", "ISIC-2017", "ISIC_2017", "isic2017")
+    layout = (_IMAGES, _MASKS)
+
+    def samples(self) -> list[Sample]:
+        """Every image with its mask; no superpixels."""
+        root, groups = self.find_root(), shipped_groups("isic2017")
+        return paired_samples(root / _IMAGES, [root / _MASKS], groups, mask_suffix="_segmentation", skip="_superpixels")

@@ -1,0 +1,54 @@
+"""Colonoscopy polyps: Kvasir-SEG and CVC-ClinicDB."""
+
+from segzoo.data.base import SegmentationDataModule
+from segzoo.data.samples import Sample, paired_samples, shipped_groups
+
+
+class KvasirSEG(SegmentationDataModule):
+    """Kvasir-SEG: 1000 colonoscopy images with the mask of their polyps.
+
+    The masks are JPEG and cut at 127. Three pairs of near-identical images stay together in the ``grouped`` split.
+
+    Layout: ``images/<id>.jpg``, ``masks/<id>.jpg``.
+
+    Licence: research and educational use only. Citation: D. Jha, P. H. Smedsrud, M. A. Riegler, P. Halvorsen,
+    T. de Lange, D. Johansen, H. D. Johansen. Kvasir-SEG: A Segmented Polyp Dataset. MMM 2020, 451-462.
+    """
+
+    name = "KvasirSEG"
+    class_names = ("background", "polyp")
+    licence = "LicenseRef-research-and-education-only"
+    url = "https://datasets.simula.no/kvasir-seg/"
+    folders = ("Kvasir-SEG", "kvasir-seg", "Kvasir-SEG/Kvasir-SEG")
+    layout = ("images", "masks")
+
+    def samples(self) -> list[Sample]:
+        """Every image with the mask of the same name."""
+        root = self.find_root()
+        return paired_samples(root / "images", [root / "masks"], shipped_groups("kvasir_seg"))
+
+
+class CVCClinicDB(SegmentationDataModule):
+    """CVC-ClinicDB: 612 frames of 29 colonoscopy sequences with the mask of their polyps.
+
+    Frames of one sequence look alike and stay together in the ``grouped`` split. The original TIFFs have a header that
+    Pillow rejects: they need ``pip install tifffile`` or a copy saved as PNG in folders of the same names.
+
+    Layout: ``Original/<n>.tif``, ``Ground Truth/<n>.tif`` (or ``.png``).
+
+    Licence: research and educational use only, commercial use forbidden. Citation: J. Bernal, F. J. Sanchez,
+    G. Fernandez-Esparrach, D. Gil, C. Rodriguez, F. Vilarino. WM-DOVA maps for accurate polyp highlighting in
+    colonoscopy. Computerized Medical Imaging and Graphics 43 (2015) 99-111.
+    """
+
+    name = "CVCClinicDB"
+    class_names = ("background", "polyp")
+    licence = "LicenseRef-research-and-education-only"
+    url = "https://polyp.grand-challenge.org/CVCClinicDB/"
+    folders = ("CVC-ClinicDB", "PNG", "TIF", "CVC-ClinicDB/PNG", "CVC-ClinicDB/TIF")
+    layout = ("Original", "Ground Truth")
+
+    def samples(self) -> list[Sample]:
+        """Every frame with its mask, grouped by sequence."""
+        root = self.find_root()
+        return paired_samples(root / "Original", [root / "Ground Truth"], shipped_groups("cvc_clinicdb"))

@@ -1,0 +1,205 @@
+"""Samples: which files belong together, and how their masks become a label."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segzoo.errors import MissingError, SegzooError
+from segzoo.io import IMAGE_SUFFIXES, image_files, image_size, read_mask
+
+IGNORED = -1
+IGNORED_STORED = 255  # how a multi-class mask file writes "ignored"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its masks.
+
+    Args:
+        id: Unique name, the file's stem.
+        image: The image file.
+        masks: Its mask files, merged by OR; of a multi-label dataset, one for each class in order.
+        group: Images of one group never part in a grouped split.
+        stratum: Kind of image, kept in proportion in every fold.
+    """
+
+    id: str
+    image: Path
+    masks: tuple[Path, ...]
+    group: str
+    stratum: str = ""
+
+
+def shipped_groups(name: str) -> dict[str, str]:
+    """Image stem -> group for the images of a dataset that resemble another, from the package's own lists."""
+    return _group_rows(resources.files("segzoo.data").joinpath("groups", f"{name}.csv").read_text("utf-8").splitlines())
+
+
+def read_groups(path: Path) -> dict[str, str]:
+    """Image stem -> group from a user's CSV file with the columns ``image`` and ``group``.
+
+    Raises:
+        MissingError: If there is no such file.
+        SegzooError: If a column is missing.
+    """
+    if not path.is_file():
+        raise MissingError(f"There is no file {path} to read groups from.")
+    groups = _group_rows(path.read_text("utf-8-sig").splitlines())
+    if not groups:
+        raise SegzooError(f"{path} must have the columns 'image' and 'group' and at least one row.")
+    return groups
+
+
+def _group_rows(lines: Sequence[str]) -> dict[str, str]:
+    rows = csv.DictReader(lines)
+    if not {"image", "group"} <= set(rows.fieldnames or ()):
+        return {}
+    return {_stem(row["image"]): row["group"] for row in rows}
+
+
+def _stem(name: str) -> str:
+    path = Path(name)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def files_by_stem(folder: Path, skip: str | None = None) -> dict[str, Path]:
+    """Stem -> image file of a folder, in the order of their names.
+
+    Args:
+        folder: Where they are.
+        skip: Leave out those whose stem ends so.
+
+    Raises:
+        MissingError: If the folder does not exist.
+        SegzooError: If two files share a stem.
+    """
+    files: dict[str, Path] = {}
+    for path in image_files(folder):
+        if skip is not None and path.stem.endswith(skip):
+            continue
+        if path.stem in files:
+            raise SegzooError(f"{files[path.stem]} and {path} share a name; keep one of them.")
+        files[path.stem] = path
+    return files
+
+
+def paired_samples(
+    images: Path,
+    masks: Sequence[Path],
+    groups: Mapping[str, str],
+    *,
+    mask_suffix: str = "",
+    skip: str | None = None,
+) -> list[Sample]:
+    """Pair every image with the masks of its name.
+
+    Args:
+        images: Folder of the images.
+        masks: Folders that each hold a mask for every image.
+        groups: Image stem -> group; an image that is not in it is a group of its own.
+        mask_suffix: What a mask's stem has beyond its image's.
+        skip: Leave out files in ``images`` whose stem ends so.
+
+    Raises:
+        MissingError: If a folder or a mask is not there.
+    """
+    indices = [(folder, files_by_stem(folder)) for folder in masks]
+    samples = []
+    for stem, image in files_by_stem(images, skip).items():
+        own = tuple(_mask_of(image, folder, files, stem + mask_suffix) for folder, files in indices)
+        samples.append(Sample(stem, image, own, groups.get(stem, stem)))
+    return samples
+
+
+def _mask_of(image: Path, folder: Path, files: Mapping[str, Path], stem: str) -> Path:
+    if stem not in files:
+        raise MissingError(f"Image {image} has no mask: expected {folder / stem}.png.")
+    return files[stem]
+
+
+def check_sample(sample: Sample) -> None:
+    """Compare the sizes that the headers of image and masks state.
+
+    Raises:
+        SegzooError: If a mask is of another size than its image or a file cannot be read.
+    """
+    height, width = image_size(sample.image)
+    for mask in sample.masks:
+        mask_height, mask_width = image_size(mask)
+        if (mask_height, mask_width) != (height, width):
+            raise SegzooError(
+                f"Mask {mask} is {mask_height} x {mask_width} (height x width), its image {sample.image} is "
+                f"{height} x {width}."
+            )
+
+
+def read_label(sample: Sample, num_classes: int, multilabel: bool) -> npt.NDArray[np.int16]:
+    """Read and merge a sample's masks.
+
+    Args:
+        sample: What to read.
+        num_classes: Number of class names: 2 for a binary dataset (background and the other).
+        multilabel: One mask for each class.
+
+    Returns:
+        ``[H, W]`` of class indices, -1 where ignored; or ``[num_classes, H, W]`` of 0/1 if ``multilabel``.
+
+    Raises:
+        SegzooError: If a file cannot be read or holds a value that is no class.
+    """
+    if multilabel:
+        return np.stack([binarize(read_mask(path), path) for path in sample.masks]).astype(np.int16)
+    if num_classes > 2:
+        return _class_indices(sample.masks[0], num_classes)
+    merged = binarize(read_mask(sample.masks[0]), sample.masks[0])
+    for path in sample.masks[1:]:
+        merged = merged | binarize(read_mask(path), path)
+    return merged.astype(np.int16)
+
+
+def binarize(mask: npt.NDArray[Any], path: Path) -> npt.NDArray[np.bool_]:
+    """True where a mask of two values, stored as 0/1, 0/255 or 0/65535, is foreground.
+
+    JPEG is cut at 127 whatever it holds, since an empty mask rings too.
+
+    Args:
+        mask: Stored values ``[H, W]``.
+        path: Their file.
+
+    Raises:
+        SegzooError: If a lossless mask cannot be two values: it holds some but none of its upper half (class indices),
+            or 0, 1 and 255 (255 may then mean "ignored").
+    """
+    lossy = path.suffix.lower() in (".jpg", ".jpeg")
+    highest = int(mask.max(initial=0))
+    if highest <= 1 and not lossy:
+        return mask > 0
+    cut = 127 if highest <= 255 else 32767
+    foreground = mask > cut
+    ones = mask == 1
+    if not lossy and (highest <= cut or (ones.any() and not (mask[~ones & (mask != 0)] != 255).any())):
+        raise SegzooError(
+            f"Mask {path} holds {'values up to ' + str(highest) if highest <= cut else '0, 1 and 255'}, where a binary "
+            "mask holds 0 and 1 or 0 and 255; name its classes if these are class indices."
+        )
+    return foreground
+
+
+def _class_indices(path: Path, num_classes: int) -> npt.NDArray[np.int16]:
+    mask = read_mask(path)
+    ignored = (mask == IGNORED_STORED) & (num_classes <= IGNORED_STORED)
+    wrong = ((mask < 0) | (mask >= num_classes)) & ~ignored
+    if wrong.any():
+        raise SegzooError(
+            f"Mask {path} holds the value {int(mask[wrong][0])}; with {num_classes} classes it may hold "
+            f"0..{num_classes - 1}{' and 255 for ignored' if num_classes <= IGNORED_STORED else ''}."
+        )
+    label = mask.astype(np.int16)  # signed before -1 goes in
+    label[ignored] = IGNORED
+    return label

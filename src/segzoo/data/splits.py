@@ -1,0 +1,112 @@
+"""Deterministic splits: the same on every machine, with every version of every library."""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from segzoo.data.samples import Sample
+from segzoo.errors import SegzooError
+
+FOLDS = 5
+# name -> percentages of validation and test; None: validation is the test part, as in papers without one.
+RANDOM_SPLITS: dict[str, tuple[int | None, int]] = {"random-64-16-20": (16, 20), "random-70-30": (None, 30)}
+SPLITS = ("grouped", *RANDOM_SPLITS, "all")
+
+Split = dict[str, list[str]]
+
+
+def check_split(split: str, fold: int) -> None:
+    """Refuse an unknown split or fold.
+
+    Raises:
+        SegzooError: Naming the choices.
+    """
+    if split not in SPLITS:
+        raise SegzooError(f"Unknown split {split!r}; choose one of {', '.join(SPLITS)}.")
+    if not 0 <= fold < FOLDS:
+        raise SegzooError(f"There is no fold {fold}; choose one of {', '.join(map(str, range(FOLDS)))}.")
+    if split != "grouped" and fold != 0:
+        raise SegzooError(f"The split {split!r} has no folds; leave fold at 0 and change the seed instead.")
+
+
+def make_split(samples: Sequence[Sample], split: str, fold: int, seed: int) -> Split:
+    """Divide samples into train, val and test.
+
+    Args:
+        samples: All samples of a dataset.
+        split: ``grouped``: five folds of whole groups, test = ``fold``, val = the next, train = the rest.
+            ``random-64-16-20``, ``random-70-30`` (val = test): by image, blind to groups, as the papers do.
+            ``all``: every image in every part.
+        fold: 0..4, for ``grouped``.
+        seed: Another seed is another split.
+
+    Returns:
+        The ids of each part, sorted.
+
+    Raises:
+        SegzooError: If split or fold is unknown or there are too few groups or images.
+    """
+    check_split(split, fold)
+    if split == "grouped":
+        folds = group_folds(samples, seed)
+        test, val = folds[fold], folds[(fold + 1) % FOLDS]
+        train = [i for number, ids in enumerate(folds) if number not in (fold, (fold + 1) % FOLDS) for i in ids]
+    elif split == "all":
+        train = val = test = [sample.id for sample in samples]
+    else:
+        train, val, test = _random_parts([sample.id for sample in samples], split, seed)
+    return {"train": sorted(train), "val": sorted(val), "test": sorted(test)}
+
+
+def split_sha256(split: Split) -> str:
+    """sha256 of a split's canonical JSON."""
+    return hashlib.sha256(json.dumps(split, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def group_folds(samples: Sequence[Sample], seed: int) -> list[list[str]]:
+    """Five lists of ids, no group in two of them, balanced in each stratum and in size.
+
+    Largest groups first (ties in the order of their hash), each goes to the fold that holds fewest of its strata.
+
+    Raises:
+        SegzooError: If there are fewer than five groups.
+    """
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.group].append(sample)
+    if len(groups) < FOLDS:
+        raise SegzooError(
+            f"The split 'grouped' needs at least {FOLDS} groups, and these {len(samples)} images make {len(groups)}; "
+            f"add images or take another split ({', '.join(SPLITS[1:])})."
+        )
+    folds: list[list[str]] = [[] for _ in range(FOLDS)]
+    strata: list[Counter[str]] = [Counter() for _ in range(FOLDS)]
+    for name in sorted(_shuffled(groups, seed), key=lambda name: -len(groups[name])):
+        own = Counter(sample.stratum for sample in groups[name])
+        costs = [(sum(n * strata[f][s] for s, n in own.items()), len(folds[f]), f) for f in range(FOLDS)]
+        best = min(costs)[-1]
+        folds[best] += [sample.id for sample in groups[name]]
+        strata[best] += own
+    return folds
+
+
+def _shuffled(names: Iterable[str], seed: int) -> list[str]:
+    """Names in the order of a hash of seed and name: no library's random generator, no file system's order."""
+    return sorted(names, key=lambda name: (hashlib.sha256(f"{seed}:{name}".encode()).hexdigest(), name))
+
+
+def _random_parts(ids: Sequence[str], split: str, seed: int) -> tuple[list[str], list[str], list[str]]:
+    val_percent, test_percent = RANDOM_SPLITS[split]
+    order = _shuffled(ids, seed)
+    n_test = _share(len(order), test_percent)
+    test, rest = order[:n_test], order[n_test:]
+    n_val = 0 if val_percent is None else _share(len(order), val_percent)
+    val, train = (test, rest) if val_percent is None else (rest[:n_val], rest[n_val:])
+    if not (train and val and test):
+        raise SegzooError(f"{len(order)} images are too few for the split {split!r}; add images.")
+    return train, val, test
+
+
+def _share(count: int, percent: int) -> int:
+    return (count * percent + 50) // 100  # rounded, in integers

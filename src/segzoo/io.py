@@ -1,0 +1,248 @@
+"""Image and mask files <-> arrays.
+
+Images are read for what a person sees (8 bits a channel, palette and alpha resolved), masks for what is stored
+(class indices are never rescaled). EXIF orientation is not applied: masks belong to the stored pixel grid.
+"""
+
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from segzoo.errors import MissingError, SegzooError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+UInt8Array = npt.NDArray[np.uint8]
+
+# What Pillow raises for truncated, garbled or absurdly large files, by format.
+_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's mode "L"
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """The image files directly inside a folder, sorted by name; hidden files (``._x.png`` of macOS) are left out.
+
+    Raises:
+        MissingError: If the folder does not exist.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MissingError(f"There is no folder {folder}.")
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+
+
+def read_image(path: str | Path, channels: int = 3) -> UInt8Array:
+    """Read an image file of any usual mode.
+
+    Palette images become RGB, alpha is dropped, 1-bit becomes 0/255, 16 bits are scaled by their full range.
+
+    Args:
+        path: PNG, JPEG, TIFF or BMP.
+        channels: 1 (RGB becomes grey), 3 (grey is repeated), or exactly as many as the file has.
+
+    Returns:
+        uint8 array ``[H, W, channels]``.
+
+    Raises:
+        MissingError: If there is no such file.
+        SegzooError: If it cannot be decoded, has several pages or the wrong number of channels.
+    """
+    path = Path(path)
+    try:
+        pixels = _decode(path, for_mask=False, keep_alpha=channels == 4)
+        return as_image(pixels, channels)
+    except MissingError:
+        raise
+    except SegzooError as error:
+        raise error if str(path) in str(error) else SegzooError(f"{path}: {error}") from error
+
+
+def as_image(image: Any, channels: int = 3) -> UInt8Array:
+    """Bring an image in memory to the form that `read_image` gives.
+
+    Args:
+        image: PIL image; array ``[H, W]`` or ``[H, W, C]``; tensor ``[H, W]`` or ``[C, H, W]``. Intensities: booleans,
+            0..255, uint16 by its full range, or floats, which count as 0..1 (with a warning) when none exceeds 1.
+        channels: As in `read_image`.
+
+    Returns:
+        uint8 array ``[H, W, channels]``.
+
+    Raises:
+        SegzooError: For another shape, NaN or infinity, intensities outside 0..255 or the wrong number of channels.
+    """
+    if isinstance(image, Image.Image):
+        pixels = _pixels(image, for_mask=False, keep_alpha=channels == 4)
+    elif isinstance(image, torch.Tensor):
+        tensor = image.detach().cpu()
+        pixels = (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # numpy has no bfloat16
+        pixels = np.moveaxis(pixels, 0, -1) if pixels.ndim == 3 else pixels
+    else:
+        pixels = np.asarray(image)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or 0 in pixels.shape:
+        raise SegzooError(
+            f"An image must be an array [H, W] or [H, W, C] or a tensor [H, W] or [C, H, W], not of shape "
+            f"{list(pixels.shape)}."
+        )
+    return np.ascontiguousarray(_match_channels(_to_uint8(pixels), channels))
+
+
+def read_mask(path: str | Path) -> npt.NDArray[np.integer[Any]]:
+    """Read a mask file's stored values: palette indices, not colours; 1-bit as 0/1; grey saved as RGB(A) as grey.
+
+    Returns:
+        Integer array ``[H, W]``.
+
+    Raises:
+        MissingError: If there is no such file.
+        SegzooError: If it cannot be decoded, is coloured or holds fractions.
+    """
+    path = Path(path)
+    values = _decode(path, for_mask=True, keep_alpha=False)
+    if values.ndim == 3:
+        if (values != values[..., :1]).any():
+            raise SegzooError(f"Mask {path} is coloured; save it as one channel of class indices.")
+        values = values[..., 0]
+    if values.dtype.kind == "f":
+        if not np.array_equal(values, np.round(values)):  # also refuses NaN
+            raise SegzooError(f"Mask {path} holds fractions; save it as one channel of class indices.")
+        values = values.astype(np.int32)
+    return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def write_mask(path: str | Path, mask: npt.ArrayLike) -> None:
+    """Write class indices as a grey PNG of 8 bits, or of 16 where a value exceeds 255.
+
+    Args:
+        path: The file; its folder is made where missing.
+        mask: Integer (or boolean) array ``[H, W]`` of values 0..65535.
+
+    Raises:
+        SegzooError: If the mask is of another shape or holds other values.
+    """
+    values = np.asarray(mask)
+    if values.ndim != 2 or values.dtype.kind not in "biu":
+        raise SegzooError(f"A mask must be integers of shape [H, W], not {values.dtype} of shape {list(values.shape)}.")
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise SegzooError(f"A mask file holds values 0..65535, not {values.min()}..{values.max()}.")
+    wide = values.size > 0 and values.max() > 255
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values.astype(np.uint16 if wide else np.uint8)).save(path, format="PNG")
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Height and width as the file's header says, without decoding the pixels.
+
+    Raises:
+        MissingError: If there is no such file.
+        SegzooError: If it is no readable image.
+    """
+    path = Path(path)
+    _require_file(path)
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except _DECODING_ERRORS as error:
+        height, width = _decode_tiff(path, error).shape[:2]
+        return height, width
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise MissingError(f"There is no file {path}.")
+
+
+def _decode(path: Path, *, for_mask: bool, keep_alpha: bool) -> npt.NDArray[Any]:
+    """Pixels [H, W] or [H, W, C] of a file in its own dtype."""
+    _require_file(path)
+    try:
+        with Image.open(path) as image:
+            if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
+                raise SegzooError(f"{path} has {pages} pages; save the one to use as a file of its own.")
+            return _pixels(image, for_mask=for_mask, keep_alpha=keep_alpha)
+    except SegzooError:
+        raise
+    except _DECODING_ERRORS as error:
+        return _decode_tiff(path, error)
+
+
+def _decode_tiff(path: Path, error: BaseException) -> npt.NDArray[Any]:
+    """Second reader for TIFFs that Pillow rejects (16-bit RGB, CVC-ClinicDB's own headers); else the clear error."""
+    hint = "it is damaged or not an image"
+    if path.suffix.lower() in (".tif", ".tiff"):
+        try:
+            import tifffile
+        except ImportError:
+            hint = "it is damaged or of a kind that needs `pip install tifffile`"
+        else:
+            try:
+                pixels = tifffile.imread(path)
+                if pixels.ndim in (2, 3):
+                    return pixels
+            except Exception:  # tifffile raises many kinds; all mean the same here
+                pass
+    raise SegzooError(f"Cannot read {path} as an image: {hint}.") from error
+
+
+def _pixels(image: Image.Image, *, for_mask: bool, keep_alpha: bool) -> npt.NDArray[Any]:
+    """A PIL image's pixels [H, W] or [H, W, C]; ``for_mask`` keeps palette indices and 1-bit values as stored."""
+    mode = image.mode
+    if mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    if mode == "I" and image.format == "PNG":  # older Pillow's mode for 16-bit grey PNG
+        return np.asarray(image).astype(np.uint16)
+    if mode in ("I", "F") or (mode in ("P", "1") and for_mask):
+        return np.asarray(image)
+    if mode in ("1", "L", "LA", "La"):
+        return np.asarray(image.convert("L"))
+    if mode == "RGBA" and keep_alpha:
+        return np.asarray(image)
+    if mode == "RGBa":  # premultiplied: Pillow converts it only by way of RGBA
+        image = image.convert("RGBA")
+    return np.asarray(image.convert("RGB"))
+
+
+def _to_uint8(pixels: npt.NDArray[Any]) -> UInt8Array:
+    """Intensities of any dtype as 0..255."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype == bool:
+        return pixels.astype(np.uint8) * np.uint8(255)
+    if pixels.dtype == np.uint16:
+        return np.round(pixels / 257.0).astype(np.uint8)  # 65535 -> 255
+    if pixels.dtype.kind not in "iuf":
+        raise SegzooError(f"An image must hold numbers, not {pixels.dtype}.")
+    if not np.isfinite(pixels).all():
+        raise SegzooError("The image holds NaN or infinite values.")
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < 0 or high > 255:
+        raise SegzooError(f"The image's {pixels.dtype} values span {low:g}..{high:g}; scale them to 0..255 first.")
+    if pixels.dtype.kind == "f" and 0 < high <= 1:
+        warnings.warn("No value of this floating-point image exceeds 1: it is read as 0..1, not 0..255.", stacklevel=3)
+        pixels = pixels * 255.0
+    return np.round(pixels).astype(np.uint8)
+
+
+def _match_channels(pixels: UInt8Array, channels: int) -> UInt8Array:
+    """[H, W, C] with C = channels, going between grey and RGB and dropping alpha where that is what it takes."""
+    found = pixels.shape[2]
+    if found == channels:
+        return pixels
+    if channels in (1, 3) and found in (2, 4):  # grey or RGB with alpha
+        pixels, found = pixels[..., :-1], found - 1
+    if found == channels:
+        return pixels
+    if (found, channels) == (1, 3):
+        return np.repeat(pixels, 3, axis=2)
+    if (found, channels) == (3, 1):
+        return np.round(pixels @ _GREY_WEIGHTS).astype(np.uint8)[..., None]
+    raise SegzooError(f"The image has {found} channel{'s' if found > 1 else ''} where {channels} are needed.")

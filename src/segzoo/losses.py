@@ -1,0 +1,152 @@
+"""The training loss: cross-entropy and soft Dice for binary, multi-class and multi-label masks of any rank."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class DiceCELoss(nn.Module):
+    """Weighted sum of cross-entropy and soft Dice loss: ``ce_weight * CE + dice_weight * (1 - Dice)``.
+
+    The task is read from the shapes, with logits ``[B, K, *S]``:
+
+    ============ ============================ =========================================
+    task         label                        activation and cross-entropy
+    ============ ============================ =========================================
+    binary       integers ``[B, *S]``, K = 1  sigmoid, binary cross-entropy
+    multi-class  integers ``[B, *S]``, K > 1  softmax, cross-entropy (class 0 = background)
+    multi-label  floats ``[B, K, *S]``        sigmoid, binary cross-entropy per channel
+    ============ ============================ =========================================
+
+    Cross-entropy is the mean over the pixels that count. With p the probabilities and t the target, Dice is
+    ``(2 Σpt + smooth) / (Σp + Σt + smooth)`` per sample and class, then the mean over both. A negative label is
+    ignored: such a pixel counts in no sum and no mean, and a sample without any other pixel counts in no mean. Where
+    nothing counts at all, the loss is 0 and its gradients are 0.
+
+    ``DiceCELoss(ce_weight=0.5)`` is the loss of the CMUNeXt and LV-UNet papers.
+
+    Args:
+        ce_weight: Factor of the cross-entropy term; 0 leaves it out.
+        dice_weight: Factor of the Dice term; 0 leaves it out.
+        smooth: Added above and below in Dice, so that an empty mask predicted empty costs nothing; must be > 0.
+        batch_dice: Sum over the whole batch (of this process) before the ratio, as if it were one large image.
+        include_background: Count class 0 in the Dice term of a multi-class task.
+
+    Raises:
+        ValueError: A weight is negative, or ``smooth`` is not positive.
+
+    Example:
+        >>> loss = DiceCELoss(ce_weight=0.5)
+        >>> logits = torch.full((1, 1, 4, 4), 20.0)
+        >>> round(loss(logits, torch.ones(1, 4, 4, dtype=torch.long)).item(), 6)
+        0.0
+    """
+
+    def __init__(
+        self,
+        ce_weight: float = 1.0,
+        dice_weight: float = 1.0,
+        smooth: float = 1e-5,
+        batch_dice: bool = False,
+        include_background: bool = False,
+    ) -> None:
+        super().__init__()
+        if ce_weight < 0 or dice_weight < 0 or ce_weight + dice_weight == 0:
+            raise ValueError(f"loss weights must be >= 0 and not both 0, got ce {ce_weight} and dice {dice_weight}")
+        if smooth <= 0:
+            raise ValueError(f"smooth must be > 0, or empty masks divide by zero, got {smooth}")
+        self.ce_weight = ce_weight
+        self.dice_weight = dice_weight
+        self.smooth = smooth
+        self.batch_dice = batch_dice
+        self.include_background = include_background
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        """The loss of one batch.
+
+        Args:
+            logits: ``[B, K, *S]``, any float type (half precision is raised to float32 first).
+            label: ``[B, *S]`` integers, or ``[B, K, *S]`` floats for multi-label; negative = ignored.
+
+        Returns:
+            A scalar in at least float32.
+
+        Raises:
+            ValueError: The shapes do not fit, or (checked on CPU only) a label is beyond the classes.
+        """
+        _check_shapes(logits, label)
+        _check_range(logits, label)
+        # Sums over a million probabilities need float32; autocast keeps it, no operation below is one it lowers.
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        if not label.is_floating_point() and logits.shape[1] > 1:
+            return self._multiclass(logits, label.long())
+        return self._binary(logits, label if label.is_floating_point() else label.unsqueeze(1))
+
+    def _binary(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Sigmoid losses: every channel of ``[B, K, *S]`` is a mask of its own."""
+        valid = label >= 0
+        target = label.clamp(min=0).to(logits.dtype)
+        loss = logits.new_zeros(())
+        if self.ce_weight:
+            pixels = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+            loss = loss + self.ce_weight * _mean_where(pixels, valid)
+        if self.dice_weight:
+            loss = loss + self.dice_weight * self._dice_loss(logits.sigmoid(), target, valid)
+        return loss
+
+    def _multiclass(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Softmax losses for ``[B, *S]`` class numbers."""
+        valid = label >= 0
+        loss = logits.new_zeros(())
+        if self.ce_weight:
+            pixels = F.cross_entropy(logits, label.clamp(min=-1), ignore_index=-1, reduction="none")
+            loss = loss + self.ce_weight * _mean_where(pixels, valid)
+        if self.dice_weight:
+            target = torch.zeros_like(logits).scatter_(1, label.clamp(min=0).unsqueeze(1), 1.0)
+            first = 0 if self.include_background else 1
+            dice = self._dice_loss(logits.softmax(1)[:, first:], target[:, first:], valid.unsqueeze(1))
+            loss = loss + self.dice_weight * dice
+        return loss
+
+    def _dice_loss(self, probability: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """Mean of 1 - soft Dice over samples and classes that have a pixel to count.
+
+        ``probability`` and ``target`` are ``[B, K, *S]``, ``valid`` is the same or ``[B, 1, *S]``.
+        """
+        valid, probability, target = (x.flatten(2) for x in (valid, probability, target))
+        probability, target = probability * valid, target * valid
+        over = (0, 2) if self.batch_dice else (2,)
+        overlap = (probability * target).sum(over)
+        size = probability.sum(over) + target.sum(over)
+        dice = (2 * overlap + self.smooth) / (size + self.smooth)
+        return _mean_where(1 - dice, valid.any(2).any(0) if self.batch_dice else valid.any(2))
+
+
+def _mean_where(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean of the values that count; 0, still joined to the graph, where none does."""
+    valid = valid.expand_as(values)
+    return (values * valid).sum() / valid.sum().clamp(min=1)
+
+
+def _check_shapes(logits: Tensor, label: Tensor) -> None:
+    """Refuse a label whose shape or type fits no task."""
+    batch, *spatial = logits.shape[0], *logits.shape[2:]
+    wanted = tuple(logits.shape) if label.is_floating_point() else (batch, *spatial)
+    if tuple(label.shape) != wanted:
+        raise ValueError(
+            f"logits of shape {list(logits.shape)} need an integer label of shape {[batch, *spatial]} or, for "
+            f"multi-label masks, a float label of shape {list(logits.shape)}, got {label.dtype} {list(label.shape)}"
+        )
+
+
+def _check_range(logits: Tensor, label: Tensor) -> None:
+    """Refuse labels beyond the classes; on CPU only, since on a GPU the look at a value would stall the queue."""
+    if label.device.type != "cpu" or label.numel() == 0:
+        return
+    highest = 1 if label.is_floating_point() else max(logits.shape[1] - 1, 1)
+    if label.max() > highest:
+        raise ValueError(
+            f"the label holds the value {label.max().item():g}, but with {logits.shape[1]} output channel(s) "
+            f"the highest is {highest} (map mask values such as 255 to class numbers first)"
+        )

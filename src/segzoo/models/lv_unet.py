@@ -1,0 +1,328 @@
+"""LV-UNet: a light U-Net on a pretrained MobileNetV3-Large, whose own blocks fuse after training.
+
+Paper: "LV-UNet: A Lightweight and Vanilla Model for Medical Image Segmentation", BIBM 2024,
+https://arxiv.org/abs/2408.16886. The original code (juntaoJianggavin/LV-UNet) has no licence; this is an
+independent implementation that computes the same function.
+
+Where this differs from the original, on purpose: λ ends at exactly 1 and is stored with the weights (the
+original ends at 0.995 and forgets it, so that its fused network is not the one it trained), any input size,
+number of channels and of classes is taken, and the deployed form can be built and loaded directly.
+"""
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+
+from segzoo.errors import MissingError, SegzooError
+from segzoo.losses import DiceCELoss
+from segzoo.module import SegmentationModule
+from segzoo.nn.adapt import adapt_input_channels
+from segzoo.preprocessing import Preprocessing
+from segzoo.registry import register
+
+ENCODER_WIDTHS = (24, 40, 80)  # of the skips at 1/4, 1/8 and 1/16
+TAPS = (2, 5, 9)  # the layers whose outputs those are, the stem being layer 0
+WIDTHS = (160, 240, 480)  # of LV-UNet's own encoder blocks at 1/32, 1/64 and 1/128
+FUSED_EPOCHS = 0.1  # the last tenth of the epochs trains the network that will be fused (λ = 1)
+
+
+class MobileNetV3Encoder(nn.Module):
+    """The stem and the first nine blocks of a timm MobileNetV3-Large, under timm's own names.
+
+    The paper's taps do not end where timm's stages do, hence the blocks are cut here: layers 1-2 (24
+    channels, 1/4), 3-5 (40, 1/8) and 6-9 (80, 1/16).
+    """
+
+    def __init__(self, name: str, in_channels: int) -> None:
+        super().__init__()
+        if not timm.is_model(name):
+            raise MissingError(f"timm has no model {name!r} to take as encoder; mobilenetv3_large_100 is the paper's")
+        # the paper's batch norm (torchvision's); timm's default is eps 1e-5 and momentum 0.1
+        whole = timm.create_model(name, in_chans=in_channels, bn_eps=1e-3, bn_momentum=0.01)
+        blocks = getattr(whole, "blocks", ())
+        widths = [blocks[stage][-1].conv_pwl.out_channels for stage in (1, 2, 3)] if len(blocks) == 7 else []
+        if widths != [*ENCODER_WIDTHS] or len(blocks[3]) < 3 or not hasattr(whole, "bn1"):
+            raise SegzooError(
+                f"encoder {name!r} is no MobileNetV3-Large of widths 24, 40 and 80; take mobilenetv3_large_100 or "
+                "tf_mobilenetv3_large_minimal_100"
+            )
+        self.conv_stem, self.bn1 = whole.conv_stem, whole.bn1
+        self.blocks = nn.Sequential(*blocks[:3], blocks[3][:3])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.bn1(self.conv_stem(x))  # timm's norm layers hold their activation
+        taps = []
+        for number, layer in enumerate((layer for stage in self.blocks for layer in stage), start=1):
+            x = layer(x)
+            if number in TAPS:
+                taps.append(x)
+        return taps
+
+
+class SeriesActivation(nn.Module):
+    """VanillaNet's activation: ReLU, then a depthwise 3x3 convolution and its batch norm (section 3.2)."""
+
+    def __init__(self, channels: int, deployed: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels, bias=deployed)
+        nn.init.trunc_normal_(self.conv.weight, std=0.02)
+        self.norm = nn.Identity() if deployed else nn.BatchNorm2d(channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(F.relu(x)))
+
+    def fuse(self) -> None:
+        """Fold the norm into the convolution, in place."""
+        self.conv, self.norm = fold_norm(self.conv, self.norm), nn.Identity()
+
+
+class FusibleBlock(nn.Module):
+    """Two 1x1 convolutions with an annealed activation between them, a change of size, a series activation.
+
+    At λ = 1 the activation between is the identity, and :meth:`fuse` makes one convolution of the two.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, resample: Literal["down", "up"], deployed: bool = False
+    ) -> None:
+        super().__init__()
+        if deployed:
+            self.conv: nn.Module = nn.Conv2d(in_channels, out_channels, kernel_size=1)
+        else:
+            self.conv = AnnealedPair(in_channels, out_channels)
+        self.resample = nn.MaxPool2d(2) if resample == "down" else nn.Upsample(scale_factor=2, mode="bilinear")
+        self.activation = SeriesActivation(out_channels, deployed)
+
+    def forward(self, x: Tensor, slope: Tensor) -> Tensor:
+        x = self.conv(x, slope) if isinstance(self.conv, AnnealedPair) else self.conv(x)
+        return self.activation(self.resample(x))
+
+    def fuse(self) -> None:
+        """Replace the block's layers by their fused form, in place; exact at λ = 1."""
+        if isinstance(self.conv, AnnealedPair):
+            self.conv = self.conv.fused()
+            self.activation.fuse()
+
+
+class AnnealedPair(nn.Module):
+    """1x1 convolution, norm, leaky ReLU of slope λ, 1x1 convolution, norm (deep training, section 3.3)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, in_channels, kernel_size=1)
+        self.norm1 = nn.BatchNorm2d(in_channels, eps=1e-6)
+        self.conv2 = nn.Conv2d(in_channels, out_channels, kernel_size=1)
+        self.norm2 = nn.BatchNorm2d(out_channels, eps=1e-6)
+
+    def forward(self, x: Tensor, slope: Tensor) -> Tensor:
+        x = self.norm1(self.conv1(x))
+        x = torch.lerp(F.relu(x), x, slope.to(x.dtype))  # a leaky ReLU, and exactly x where the slope is 1
+        return self.norm2(self.conv2(x))
+
+    def fused(self) -> nn.Conv2d:
+        """The one convolution that the pair is at λ = 1."""
+        first, second = fold_norm(self.conv1, self.norm1), fold_norm(self.conv2, self.norm2)
+        matrix = second.weight.double().flatten(1)
+        fused = nn.Conv2d(first.in_channels, second.out_channels, kernel_size=1).to(first.weight)
+        fused.weight.copy_((matrix @ first.weight.double().flatten(1))[:, :, None, None])
+        fused.bias.copy_(matrix @ first.bias.double() + second.bias.double())
+        return fused
+
+
+def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """A convolution with bias that computes ``norm(conv(x))`` as in eval mode; worked out in float64."""
+    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    bias = 0 if conv.bias is None else conv.bias.double()
+    folded = nn.Conv2d(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, groups=conv.groups
+    ).to(conv.weight)
+    folded.weight.copy_(conv.weight.double() * scale[:, None, None, None])
+    folded.bias.copy_((bias - norm.running_mean.double()) * scale + norm.bias.double())
+    return folded
+
+
+class LVUNet(SegmentationModule):
+    """LV-UNet (section 3 of the paper).
+
+    Its state holds λ, the slope of the annealed activations, in ``deep_training_lambda``: 0 at the start,
+    raised by :meth:`deep_training_schedule` while training, exactly 1 from 90 % of the epochs on. A model
+    that starts from λ = 1 (a published checkpoint) stays there.
+
+    Args:
+        in_channels: channels of the image.
+        num_classes: channels of the logits; 1 is binary.
+        multilabel: every class is a mask of its own.
+        encoder: timm's name of a MobileNetV3-Large of the usual widths; the paper's is the default.
+        encoder_weights: "imagenet" fetches timm's weights of that name from the Hub, a path reads a
+            safetensors file of the whole timm model, None starts at random.
+        deep_training: anneal λ from 0 to 1; without it λ stays where it is and the model cannot be fused.
+        deployed: build the fused form, empty, for loading a deployed model's state.
+        loss: called with logits and labels; None is the paper's 0.5 cross-entropy + Dice.
+        optimizer: called with the parameters; None is the paper's Adam (1e-3, weight decay 1e-4).
+        lr_scheduler: called with the optimizer, stepped once an epoch; None is the paper's cosine to 1e-5.
+    """
+
+    stride = 128
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        num_classes: int = 1,
+        multilabel: bool = False,
+        encoder: str = "mobilenetv3_large_100",
+        encoder_weights: str | None = None,
+        deep_training: bool = True,
+        deployed: bool = False,
+        loss: nn.Module | None = None,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler)
+        self.deep_training = deep_training
+        self.encoder_name = encoder
+        self.encoder = MobileNetV3Encoder(encoder, in_channels)
+        if encoder_weights is not None:
+            load_encoder_weights(self.encoder, encoder, encoder_weights, in_channels)
+        self.preprocessing = encoder_preprocessing(encoder, in_channels)
+
+        widths = (ENCODER_WIDTHS[-1], *WIDTHS)  # 80, 160, 240, 480
+        self.down = nn.ModuleList(
+            FusibleBlock(wide, wider, "down", deployed) for wide, wider in zip(widths, WIDTHS, strict=False)
+        )
+        up_widths = (*reversed(WIDTHS), *reversed(ENCODER_WIDTHS), 16, 16)  # 480 ... 80, 40, 24, 16, 16
+        self.up = nn.ModuleList(
+            FusibleBlock(wide, narrow, "up", deployed) for wide, narrow in zip(up_widths, up_widths[1:], strict=False)
+        )
+        self.head = nn.Conv2d(16, num_classes, kernel_size=1)
+        if not deployed:
+            self.register_buffer("deep_training_lambda", torch.tensor(0.0))
+
+    def recorded_arguments(self) -> dict[str, Any]:
+        return {**super().recorded_arguments(), "encoder": self.encoder_name}
+
+    @property
+    def deployed(self) -> bool:
+        """Whether this is the fused form."""
+        return "deep_training_lambda" not in self._buffers
+
+    def compute_logits(self, x: Tensor) -> Tensor:
+        slope = x.new_ones(()) if self.deployed else self.deep_training_lambda
+        skips = [None, None, *self.encoder(x)]
+        for block in self.down:
+            skips.append(block(skips[-1], slope))
+        x = skips.pop()
+        for block in self.up:
+            x = block(x, slope)
+            skip = skips.pop()
+            x = x if skip is None else x + skip
+        return self.head(x)
+
+    def deep_training_schedule(self, epoch: int, epochs: int) -> float:
+        """λ in epoch ``epoch`` (from 0) of ``epochs``: 1 - cos(π/2 · progress), 1 for the last tenth."""
+        end = math.floor((1 - FUSED_EPOCHS) * epochs)
+        return 1.0 if epoch >= end else 1 - math.cos(math.pi / 2 * epoch / end)
+
+    def on_train_epoch_start(self) -> None:
+        if self.deep_training and not self.deployed:
+            scheduled = self.deep_training_schedule(self.current_epoch, self.total_epochs())
+            self.deep_training_lambda.clamp_(min=scheduled)  # never lowered: fine-tuning starts at 1 and stays
+            self.log("deep_training_lambda", self.deep_training_lambda, on_epoch=True, on_step=False)
+
+    @property
+    def competes_for_best(self) -> bool:
+        """Only a network that will be deployed as it is may be the best one."""
+        return not self.deep_training or self.is_deployable
+
+    @property
+    def is_deployable(self) -> bool:
+        """Whether fusing keeps the function: λ = 1, or fused already."""
+        return self.deployed or self.deep_training_lambda.item() == 1
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        if not self.is_deployable:
+            raise SegzooError(
+                f"LV-UNet cannot be fused at λ = {self.deep_training_lambda.item():.4g}, since that would change what "
+                "it computes; train it to the end of its deep training (λ = 1), or use it unfused"
+            )
+        for block in (*self.down, *self.up):
+            block.fuse()
+        if not self.deployed:
+            del self.deep_training_lambda
+            self.arguments = {**self.arguments, "deployed": True}
+
+    def default_loss(self) -> nn.Module:
+        return DiceCELoss(ce_weight=0.5)
+
+    def default_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=1e-3, weight_decay=1e-4)
+
+    def default_lr_scheduler(self, optimizer: torch.optim.Optimizer) -> tuple[LRScheduler, str]:
+        return CosineAnnealingLR(optimizer, T_max=self.total_epochs(), eta_min=1e-5), "epoch"
+
+
+def encoder_preprocessing(name: str, in_channels: int) -> Preprocessing:
+    """The normalisation that the encoder's ImageNet weights were trained with, for ``in_channels``."""
+    pretrained = timm.get_pretrained_cfg(name)
+    return Preprocessing.for_channels(in_channels, pretrained.mean, pretrained.std)
+
+
+def load_encoder_weights(encoder: MobileNetV3Encoder, name: str, source: str, in_channels: int) -> None:
+    """Fill the encoder from timm's ImageNet weights ("imagenet") or from a local safetensors file.
+
+    Raises:
+        MissingError: no such file, or it cannot be fetched.
+        SegzooError: the file is not safetensors, or not of this encoder.
+    """
+    file = fetch_imagenet_weights(name) if source == "imagenet" else Path(source)
+    if not file.is_file():
+        raise MissingError(f"encoder_weights: there is no file {source}; give a safetensors file, or 'imagenet'")
+    try:
+        stored = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise SegzooError(
+            f"encoder_weights: {file} is not a safetensors file ({error}); pickles are not read"
+        ) from None
+    # a published file may leave out how many batches the norms have seen; that is no weight
+    needed = {key: value for key, value in encoder.state_dict().items() if not key.endswith("num_batches_tracked")}
+    if "conv_stem.weight" in stored:
+        stored["conv_stem.weight"] = adapt_input_channels(stored["conv_stem.weight"], in_channels)
+    wrong = [key for key in needed if key not in stored or stored[key].shape != needed[key].shape]
+    if wrong:
+        raise SegzooError(
+            f"encoder_weights: {file} does not hold timm's {name}: {len(wrong)} of {len(needed)} tensors are missing "
+            f"or of another shape, the first {wrong[0]}; give the file that belongs to encoder={name!r}"
+        )
+    encoder.load_state_dict({**encoder.state_dict(), **{key: stored[key] for key in needed}})
+
+
+def fetch_imagenet_weights(name: str) -> Path:
+    """timm's default weights for ``name``, from the Hub or its local cache."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    repository = timm.get_pretrained_cfg(name).hf_hub_id
+    if not repository:
+        raise MissingError(f"timm names no pretrained weights for {name!r}; give encoder_weights a local file")
+    try:
+        return Path(hf_hub_download(repository, "model.safetensors"))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise MissingError(
+            f"the ImageNet weights {repository} could not be fetched ({type(error).__name__}); connect to the Hub, or "
+            "give encoder_weights a local safetensors file of that model"
+        ) from error
+
+
+@register(parameters=934_545, paper="https://arxiv.org/abs/2408.16886")
+def lv_unet(**arguments: Any) -> LVUNet:
+    """LV-UNet: a light U-Net on MobileNetV3-Large; 0.51 M parameters when deployed."""
+    return LVUNet(**arguments)

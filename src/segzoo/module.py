@@ -1,0 +1,410 @@
+"""SegmentationModule: what every model of the zoo does besides its own forward pass.
+
+It pads and crops, trains and evaluates binary, multi-class and multi-label tasks, knows deep supervision,
+scores by the zoo's protocol, and holds the input contract that its checkpoints carry.
+"""
+
+import copy
+import csv
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric, MetricCollection
+
+from segzoo.errors import SegzooError
+from segzoo.losses import DiceCELoss
+from segzoo.metrics import image_scores, metric_class
+from segzoo.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+    from segzoo.hub import LoadReport
+    from segzoo.inference import Segmentation
+
+Batch = dict[str, Any]
+
+
+class SegmentationModule(LightningModule):
+    """Base of all architectures. Subclasses define :meth:`compute_logits` and their recipe.
+
+    Args:
+        in_channels: channels of the image.
+        num_classes: channels of the logits; 1 is binary (sigmoid), more is multi-class (softmax, class 0 the
+            background) unless ``multilabel`` (sigmoid a class).
+        multilabel: every class is a mask of its own; they may overlap.
+        loss: a module called with logits [B, K, *S] and labels; None takes the architecture's own.
+        optimizer: called with the parameters; None takes the architecture's own.
+        lr_scheduler: called with the optimizer and stepped once an epoch; None takes the architecture's own.
+
+    Attributes:
+        preprocessing: what is done to an image before the network sees it.
+        class_names: name of every mask value (binary and multi-class) or of every channel (multi-label).
+        metric_names: what validation and test measure, of :data:`segzoo.metrics.METRICS`.
+        model_name, arguments: what :func:`segzoo.create_model` built this from.
+        data: what it was trained on, as its DataModule describes it.
+        load_report: what :func:`segzoo.from_pretrained` loaded, adapted and initialised; else None.
+    """
+
+    stride: ClassVar[int] = 1  # input sides the network itself can take are multiples of this
+    minimum_bottleneck: ClassVar[int] = 1  # voxels an axis that the network's norms need at the bottleneck
+    metric_names: Sequence[str] = ("dice", "iou", "precision", "recall")
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int = 1,
+        multilabel: bool = False,
+        loss: nn.Module | None = None,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        if in_channels < 1 or num_classes < 1:
+            raise SegzooError(f"in_channels ({in_channels}) and num_classes ({num_classes}) must be at least 1")
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        self.multilabel = multilabel
+        self.preprocessing = Preprocessing.for_channels(in_channels)
+        self.class_names = default_class_names(num_classes, multilabel)
+        self.model_name: str | None = None
+        self.arguments: dict[str, Any] = {}
+        self.data: dict[str, Any] = {}
+        self.load_report: LoadReport | None = None
+        # in a tuple, so that a loss with weights of its own stays out of the state dict: that is the network's alone
+        self._loss = (loss if loss is not None else self.default_loss(),)
+        self._optimizer = optimizer
+        self._lr_scheduler = lr_scheduler
+        self._image_rows: list[dict[str, Any]] = []
+        self.tested_images = 0
+
+    def recorded_arguments(self) -> dict[str, Any]:
+        """Arguments that a checkpoint names even where they were left at their defaults."""
+        return {"in_channels": self.in_channels, "num_classes": self.num_classes, "multilabel": self.multilabel}
+
+    # ---- the network
+
+    @abstractmethod
+    def compute_logits(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Logits [B, K, *S] for x [B, C, *S], sides multiples of ``stride``; deep supervision: finest first."""
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Logits [B, num_classes, *S] of images [B, in_channels, *S] of any size.
+
+        A model with deep supervision returns, while training, a list of logits, finest first, on the padded
+        grid.
+        """
+        if x.ndim < 3 or x.shape[1] != self.in_channels:
+            raise SegzooError(
+                f"{type(self).__name__} takes images [batch, {self.in_channels}, ...], not {tuple(x.shape)}; build the "
+                "model with the in_channels of your images"
+            )
+        size = x.shape[2:]
+        outputs = self.compute_logits(self.pad(x))
+        if isinstance(outputs, Tensor):
+            return crop(outputs, size)
+        return outputs if self.training else crop(outputs[0], size)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Repeat the border at the far end of every axis, up to sizes the network can take."""
+        # batch norm cannot train on a single value a channel
+        fewest = max(self.minimum_bottleneck, 2 if self.training and x.shape[0] == 1 else 1)
+        padding: list[int] = []
+        for side in reversed(x.shape[2:]):  # F.pad counts from the last axis
+            padding += [0, max(-(-side // self.stride), fewest) * self.stride - side]
+        return F.pad(x, padding, mode="replicate") if any(padding) else x
+
+    # ---- the recipe
+
+    def default_loss(self) -> nn.Module:
+        """The architecture's published loss."""
+        return DiceCELoss()
+
+    @abstractmethod
+    def default_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
+        """The architecture's published optimizer."""
+
+    @abstractmethod
+    def default_lr_scheduler(self, optimizer: torch.optim.Optimizer) -> tuple[LRScheduler, str]:
+        """The architecture's published schedule, and whether it steps every "epoch" or "step"."""
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Lightning's hook: the given optimizer and schedule, or the published ones."""
+        make_optimizer = self._optimizer or self.default_optimizer
+        optimizer = make_optimizer(self.parameters())
+        if self._lr_scheduler is not None:
+            scheduler, interval = self._lr_scheduler(optimizer), "epoch"
+        else:
+            scheduler, interval = self.default_lr_scheduler(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return max(1, int(self.trainer.estimated_stepping_batches))
+
+    def total_epochs(self) -> int:
+        """Epochs of the whole training, also where it was asked for in steps."""
+        if self.trainer.max_epochs is not None and self.trainer.max_epochs > 0:
+            return self.trainer.max_epochs
+        steps_an_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        return max(1, math.ceil(self.trainer.max_steps / steps_an_epoch))
+
+    @property
+    def competes_for_best(self) -> bool:
+        """Whether the weights as they are now may become the best checkpoint."""
+        return True
+
+    # ---- training and evaluation
+
+    def setup(self, stage: str) -> None:
+        """Take the data's contract (when fitting) and prepare the metrics."""
+        self.to(memory_format=torch.channels_last)  # a third faster on CPUs, and never slower
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and isinstance(getattr(datamodule, "preprocessing", None), Preprocessing):
+            self.adopt_data(datamodule)
+        if stage in ("fit", "validate"):
+            self.val_metrics = self.configure_metrics("val/", ("dice", "iou"))
+        if stage == "test":
+            self.test_metrics = self.configure_metrics("test/", self.metric_names)
+            self.test_resized_metrics = self.configure_metrics("test_resized/", self.metric_names)
+
+    def adopt_data(self, datamodule: Any) -> None:
+        """Take over preprocessing, class names and provenance of the data this model is trained on.
+
+        Raises:
+            SegzooError: the data has another number of classes than the model.
+        """
+        names, multilabel = tuple(datamodule.class_names), bool(datamodule.multilabel)
+        binary = len(names) == 2 and self.num_classes == 1 and not multilabel
+        if not (binary or len(names) == self.num_classes) or multilabel != self.multilabel:
+            kind = "multi-label" if multilabel else "one label a pixel"
+            advice = f"num_classes={1 if len(names) == 2 and not multilabel else len(names)}, multilabel={multilabel}"
+            raise SegzooError(
+                f"{type(datamodule).__name__} has the classes {', '.join(names)} ({kind}), the model has "
+                f"num_classes={self.num_classes}, multilabel={self.multilabel}; build it with {advice}"
+            )
+        self.preprocessing, self.class_names = datamodule.preprocessing, names
+        self.data = datamodule.describe()
+
+    def configure_metrics(self, prefix: str, names: Iterable[str]) -> MetricCollection:
+        """Per-image metrics by their plain names, and Dice and IoU over the pooled dataset."""
+        task = {"num_classes": self.num_classes, "multilabel": self.multilabel}
+        metrics: dict[str, Metric | MetricCollection] = {name: metric_class(name)(**task) for name in names}
+        metrics |= {f"dataset_{name}": metric_class(name)(**task, aggregation="dataset") for name in ("dice", "iou")}
+        return MetricCollection(metrics, prefix=prefix, compute_groups=False).to(self.device)
+
+    def on_fit_start(self) -> None:
+        """Train mode (Lightning keeps the eval mode that a loaded checkpoint comes in), loss on the device."""
+        if not self.training:
+            self.train()
+        self._loss[0].to(self.device)
+
+    def on_validation_start(self) -> None:
+        """Lightning's hook: the loss where the data is."""
+        self._loss[0].to(self.device)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one batch."""
+        loss = self.compute_loss(self(batch["image"]), batch["label"])
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["image"]))
+        return loss
+
+    def compute_loss(self, outputs: Tensor | list[Tensor], label: Tensor) -> Tensor:
+        """The loss of one output, or of all outputs of deep supervision, each half as heavy as the finer one."""
+        if isinstance(outputs, Tensor):
+            return self._loss[0](outputs, label)
+        weights = [0.5**level for level in range(len(outputs))]
+        label = pad_label(label, outputs[0].shape[2:])
+        losses = [
+            weight * self._loss[0](logits, resize_label(label, logits.shape[2:]))
+            for weight, logits in zip(weights, outputs, strict=True)
+        ]
+        return torch.stack(losses).sum() / sum(weights)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss and per-image scores at the training size."""
+        logits = self(batch["image"])
+        size = len(batch["image"])
+        self.log("val/loss", self.compute_loss(logits, batch["label"]), batch_size=size, sync_dist=True)
+        self.val_metrics.update(self.mask(self.activate(logits)), batch["label"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores."""
+        self.log_dict(self.val_metrics.compute(), prog_bar=True)
+        self.val_metrics.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Scores at the image's own resolution (``test/``) and at the network's (``test_resized/``)."""
+        probabilities = self.activate(self(batch["image"]))
+        self.test_resized_metrics.update(self.mask(probabilities), batch["label"])
+        for index, identifier in enumerate(batch["id"]):
+            original = batch.get("original_label", batch["label"])[index][None].to(self.device)
+            own_grid = self.preprocessing.restore(
+                probabilities[index : index + 1], original.shape[-probabilities.ndim + 2 :]
+            )
+            mask = self.mask(own_grid)
+            self.test_metrics.update(mask, original)
+            scores = image_scores(mask, original, self.num_classes, self.multilabel, self.metric_names)
+            self._image_rows.append({"id": identifier, **scores[0]})
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores and write one row an image to ``test_per_image.csv`` in the Trainer's folder."""
+        for metrics in (self.test_metrics, self.test_resized_metrics):
+            self.log_dict(metrics.compute())
+            metrics.reset()
+        rows, self._image_rows = self._image_rows, []
+        if self.trainer.world_size > 1:
+            gathered: list[list[dict[str, Any]]] = [[] for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(gathered, rows)
+            rows = [row for part in gathered for row in part]
+        self.tested_images = len(rows)
+        if self.trainer.is_global_zero and rows:
+            write_rows(
+                Path(self.trainer.default_root_dir) / "test_per_image.csv", sorted(rows, key=lambda row: row["id"])
+            )
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> "list[Segmentation]":
+        """The segmentation of every image, on its own grid where the batch says how large that is."""
+        from segzoo.inference import Segmentation
+
+        probabilities = self.activate(self(batch["image"])).float()
+        originals = batch.get("original_label", batch["label"])
+        restored = [
+            self.preprocessing.restore(one[None], label.shape[-probabilities.ndim + 2 :])
+            for one, label in zip(probabilities, originals, strict=True)
+        ]
+        return [
+            Segmentation(self.mask(one)[0].cpu().numpy(), one[0].cpu().numpy(), self.class_names) for one in restored
+        ]
+
+    def activate(self, logits: Tensor) -> Tensor:
+        """Probabilities [B, K, *S], at least float32: sigmoid for binary and multi-label, softmax for multi-class."""
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        return logits.sigmoid() if self.num_classes == 1 or self.multilabel else logits.softmax(dim=1)
+
+    def mask(self, probabilities: Tensor) -> Tensor:
+        """Integer masks: [B, *S] of class indices, or [B, K, *S] of 0 and 1 for multi-label."""
+        if self.multilabel:
+            return (probabilities > 0.5).long()
+        if self.num_classes == 1:
+            return (probabilities[:, 0] > 0.5).long()
+        return probabilities.argmax(dim=1)
+
+    # ---- use
+
+    def predict(self, image: "str | Path | Image | np.ndarray | Tensor", *, tta: bool = False) -> "Segmentation":
+        """Segment one image.
+
+        Args:
+            image: a path, a PIL image, an array [H, W] or [H, W, C] or a tensor [C, H, W] of raw intensities;
+                the model's own preprocessing does the rest.
+            tta: average over mirrored copies of the image.
+
+        Returns:
+            mask and probabilities on the image's own grid.
+        """
+        from segzoo.inference import predict
+
+        return predict(self, image, tta=tta)
+
+    def deploy(self) -> Self:
+        """A new, fused, eval-only copy of this model that computes the same function."""
+        # a copy of the network must not copy the Trainer that it may still hang on
+        copied = copy.deepcopy(self, {id(self._trainer): None, id(self._fabric): None})
+        copied.eval().requires_grad_(False)
+        copied.fuse()
+        return copied
+
+    def fuse(self) -> None:
+        """Fold what can be folded exactly, in place."""
+
+    @property
+    def is_deployable(self) -> bool:
+        """Whether :meth:`deploy` keeps what the model computes as it is now."""
+        return True
+
+    def save_pretrained(self, folder: str | Path, **details: Any) -> Path:
+        """Write this model as a checkpoint folder; see :func:`segzoo.hub.save_pretrained`."""
+        from segzoo.hub import save_pretrained
+
+        return save_pretrained(self, folder, **details)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **arguments: Any) -> Self:
+        """Load a checkpoint of this architecture; see :func:`segzoo.from_pretrained`.
+
+        Raises:
+            SegzooError: the checkpoint holds another architecture.
+        """
+        from segzoo.hub import from_pretrained
+
+        model = from_pretrained(name_or_path, **arguments)
+        if not isinstance(model, cls):
+            raise SegzooError(
+                f"checkpoint {name_or_path} holds a {type(model).__name__}, not a {cls.__name__}; load it with "
+                "segzoo.from_pretrained"
+            )
+        return model
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the input contract beside the weights in Lightning's own checkpoints."""
+        checkpoint["segzoo"] = {
+            "preprocessing": self.preprocessing.to_dict(),
+            "class_names": list(self.class_names),
+            "data": self.data,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back what :meth:`on_save_checkpoint` kept."""
+        contract = checkpoint.get("segzoo", {})
+        if contract:
+            self.preprocessing = Preprocessing.from_dict(contract["preprocessing"])
+            self.class_names, self.data = tuple(contract["class_names"]), contract["data"]
+
+
+def default_class_names(num_classes: int, multilabel: bool) -> tuple[str, ...]:
+    """Names for a task that nobody has named yet."""
+    if multilabel:
+        return tuple(f"class {index}" for index in range(num_classes))
+    return ("background", *(f"class {index}" for index in range(1, max(num_classes, 2))))
+
+
+def crop(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """The part of padded logits [B, K, *padded] that lies on the image [B, K, *size]."""
+    return logits[(..., *(slice(side) for side in size))]
+
+
+def pad_label(label: Tensor, size: Sequence[int]) -> Tensor:
+    """Labels [..., *S] on a larger grid; what the image does not cover is ignored (-1)."""
+    padding: list[int] = []
+    for old, new in zip(reversed(label.shape[-len(size) :]), reversed(size), strict=True):
+        padding += [0, new - old]
+    return F.pad(label, padding, value=-1)
+
+
+def resize_label(label: Tensor, size: Sequence[int]) -> Tensor:
+    """Labels on a coarser grid, by nearest neighbour."""
+    if tuple(label.shape[-len(size) :]) == tuple(size):
+        return label
+    channelled = label if label.is_floating_point() else label[:, None].float()
+    resized = F.interpolate(channelled, size=tuple(size), mode="nearest-exact")
+    return resized if label.is_floating_point() else resized[:, 0].to(label.dtype)
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write dictionaries with the same keys as a CSV file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)

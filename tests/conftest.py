@@ -1,0 +1,23 @@
+"""Fixtures that every test may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The real images and masks that the repository ships (8 of BUSI, CC0, in its own layout)."""
+    return _TESTS / "samples"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with the full datasets and golden files: ../shared beside the repository, or $SEGZOO_SHARED."""
+    folder = Path(os.environ.get("SEGZOO_SHARED") or _TESTS.parent.parent / "shared")
+    if not (folder / "data").is_dir():
+        pytest.skip(f"the full datasets are not in {folder} (set SEGZOO_SHARED)")
+    return folder

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from segzoo.data import BUSI
+from segzoo.data.samples import read_label, shipped_groups
+from segzoo.errors import MissingError
+
+
+@pytest.mark.parametrize("root", ["BUSI", "BUSI/Dataset_BUSI_with_GT", "."])
+def test_root_may_be_the_folder_or_above(samples, root):
+    assert len(BUSI(samples / root).samples()) == 8
+
+
+def test_masks_of_one_image_are_merged(samples):
+    double = next(s for s in BUSI(samples).samples() if s.id == "benign (181)")
+    assert [p.name for p in double.masks] == ["benign (181)_mask.png", "benign (181)_mask_1.png"]
+    first, second = (np.asarray(Image.open(path)) for path in double.masks)
+    assert first.any()
+    assert second.any()
+    np.testing.assert_array_equal(read_label(double, 2, False), first | second)
+
+
+def test_image_without_mask(tmp_path, draw):
+    root = tmp_path / "Dataset_BUSI_with_GT"
+    draw(root / "malignant" / "malignant (1).png")
+    draw(root / "malignant" / "malignant (1)_mask.png", mask=True)
+    draw(root / "benign" / "benign (7).png")
+    with pytest.raises(MissingError, match=r"benign \(7\)\.png has no mask: expected .*benign \(7\)_mask\.png"):
+        BUSI(tmp_path).setup()
+
+
+def test_normal_images_only_when_asked_for(tmp_path, draw):
+    for name in ("benign", "malignant", "normal"):
+        draw(tmp_path / name / f"{name} (1).png")
+        draw(tmp_path / name / f"{name} (1)_mask.png", mask=True, high=0)
+    assert {s.stratum for s in BUSI(tmp_path).samples()} == {"benign", "malignant"}
+    assert {s.stratum for s in BUSI(tmp_path, normal=True).samples()} == {"benign", "malignant", "normal"}
+
+
+def test_published_counts(shared):
+    assert len(BUSI(shared / "data").samples()) == 647
+    everything = BUSI(shared / "data" / "BUSI", normal=True).samples()
+    kinds, counts = np.unique([s.stratum for s in everything], return_counts=True)
+    assert dict(zip(kinds, counts, strict=True)) == {"benign": 437, "malignant": 210, "normal": 133}
+    assert sum(len(s.masks) for s in everything) == 797
+
+
+@pytest.mark.parametrize("normal", [False, True])
+@pytest.mark.parametrize("fold", range(5))
+def test_near_duplicates_stay_together(shared, fold, normal):
+    split = BUSI(shared / "data", fold=fold, normal=normal).split_ids
+    part_of = {i: part for part, ids in split.items() for i in ids}
+    assert len(part_of) == (780 if normal else 647)
+    parts_of_group: dict[str, set[str]] = {}
+    for image, group in shipped_groups("busi").items():
+        if image in part_of:
+            parts_of_group.setdefault(group, set()).add(part_of[image])
+    assert all(len(parts) == 1 for parts in parts_of_group.values())
+
+
+def test_shipped_groups_hold_every_pair_of_the_list(shared):
+    groups = shipped_groups("busi")
+    lines = (shared / "data" / "BUSI" / "near_duplicates.csv").read_text().splitlines()[1:]
+    assert len(lines) == 115
+    for line in lines:
+        first, second, _ = line.split(",")
+        assert groups[first.removesuffix(".png")] == groups[second.removesuffix(".png")]
+
+
+def test_split_of_the_published_checkpoint(shared):
+    """The card's numbers stand on exactly these images."""
+    data = BUSI(shared / "data")
+    assert data.describe() == {
+        "dataset": "BUSI",
+        "split": "grouped",
+        "fold": 0,
+        "seed": 42,
+        "split_sha256": "093307f3a22a3056f5e6eb88a924e3478ae0eb260cb9c5c68624bb211731b5e9",
+        "counts": {"train": 388, "val": 129, "test": 130},
+        "licence": "CC0-1.0",
+        "image_size": [256, 256],
+        "normal": False,
+    }

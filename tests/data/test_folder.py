@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segzoo.data import Folder
+from segzoo.errors import MissingError, SegzooError
+
+
+def test_binary(folder_data):
+    data = Folder(folder_data, image_size=16, batch_size=2)
+    batch = next(iter(data.train_dataloader()))
+    assert data.class_names == ("background", "foreground")
+    assert batch["image"].shape == (2, 3, 16, 16)
+    assert batch["label"].unique().tolist() == [0, 1]
+
+
+def test_multi_class_with_ignored(folder_data):
+    for path in (folder_data / "masks").iterdir():
+        Image.fromarray(np.tile(np.array([0, 1, 2, 255, 1], np.uint8), (20, 6))).save(path)
+    data = Folder(folder_data, class_names=["background", "a", "b"], image_size=(20, 30), batch_size=2)
+    batch = next(iter(data.train_dataloader()))  # augmented: -1 must survive
+    assert batch["label"].unique().tolist() == [-1, 0, 1, 2]
+    assert (batch["label"] == -1).float().mean() == 0.2
+
+
+def test_multi_class_wrong_value(folder_data):
+    data = Folder(folder_data, class_names=["background", "a", "b"], split="all", image_size=16)
+    Image.fromarray(np.full((20, 30), 9, np.uint8)).save(folder_data / "masks" / "3.png")
+    with pytest.raises(SegzooError, match=r"masks/3\.png holds the value 9"):
+        list(data.test_dataloader())
+
+
+def test_multi_label(folder_data, draw):
+    for name, high in (("left", 255), ("none", 0)):
+        for number in range(10):
+            draw(folder_data / "masks" / name / f"{number}.png", mask=True, high=high)
+    data = Folder(folder_data, class_names=["left", "none"], multilabel=True, image_size=16, batch_size=2)
+    batch = next(iter(data.val_dataloader()))
+    assert batch["label"].shape == (2, 2, 16, 16)
+    assert batch["label"].dtype == torch.float32
+    assert batch["label"].amax(dim=(0, 2, 3)).tolist() == [1, 0]
+    assert [tuple(label.shape) for label in batch["original_label"]] == [(2, 20, 30)] * 2
+    (folder_data / "masks" / "none" / "4.png").unlink()
+    with pytest.raises(MissingError, match=r"images/4\.png has no mask: expected .*masks/none/4\.png"):
+        Folder(folder_data, class_names=["left", "none"], multilabel=True).setup()
+
+
+def test_groups_of_a_user(folder_data):
+    table = folder_data / "groups.csv"
+    table.write_text("image,group\n" + "".join(f"{n}.png,patient {n // 2}\n" for n in range(10)))
+    split = Folder(folder_data, groups=table).split_ids
+    for ids in split.values():
+        assert {int(i) // 2 for i in ids} == {int(i) // 2 for i in ids if int(i) % 2}
+    table.write_text("image,group\n" + "".join(f"{n}.png,patient {n % 3}\n" for n in range(10)))
+    with pytest.raises(SegzooError, match="at least 5 groups, and these 10 images make 3"):
+        Folder(folder_data, groups=table).setup()
+
+
+@pytest.mark.parametrize("names", [[], ["background"], ["a", "a"]])
+def test_bad_class_names(tmp_path, names):
+    with pytest.raises(SegzooError, match="class_names must be different names"):
+        Folder(tmp_path, class_names=names)
+
+
+def test_no_images(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(MissingError, match="Folder: there are no images"):
+        Folder(tmp_path).setup()
+
+
+def test_mixed_formats(tmp_path, draw):
+    """Grey, palette, alpha, 16-bit and 1-bit files beside each other."""
+    kinds = [("png", "L"), ("png", "P"), ("png", "RGBA"), ("jpg", "L"), ("bmp", "1"), ("png", "I;16"), ("tif", "L")]
+    for number, (suffix, mode) in enumerate(kinds):
+        image = draw(tmp_path / "images" / f"{number}.{suffix}")
+        mask = draw(tmp_path / "masks" / f"{number}.png", mask=True)
+        for path in (image, mask):
+            with Image.open(path) as opened:
+                grey = np.asarray(opened.convert("L"))
+            if mode == "I;16":
+                Image.fromarray(grey.astype(np.uint16) * 257).save(path)
+            elif path is image or mode in ("1", "RGBA"):
+                Image.fromarray(grey).convert(mode).save(path)
+    data = Folder(tmp_path, split="all", image_size=(20, 30))
+    for item in data.test_dataloader().dataset:
+        inside, outside = item["label"] == 1, item["label"] == 0
+        assert inside.sum() == (10 - 2) * (15 - 3)
+        assert item["image"][:, inside].min() > 1 > -1 > item["image"][:, outside].median()

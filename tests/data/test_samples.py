@@ -1,0 +1,131 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segzoo.data.samples import (
+    Sample,
+    binarize,
+    check_sample,
+    files_by_stem,
+    paired_samples,
+    read_groups,
+    read_label,
+    shipped_groups,
+)
+from segzoo.errors import MissingError, SegzooError
+
+
+def save(path: Path, values: list[list[int]], dtype: type = np.uint8) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array(values, dtype)).save(path)
+    return path
+
+
+def label_of(masks: list[Path], num_classes: int = 2, multilabel: bool = False) -> np.ndarray:
+    return read_label(Sample("x", Path("x.png"), tuple(masks), "x"), num_classes, multilabel)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "name", "expected"),
+    [
+        ([0, 1, 1], np.uint8, "a.png", [0, 1, 1]),
+        ([0, 127, 128, 255], np.uint8, "a.png", [0, 0, 1, 1]),
+        ([0, 1, 200, 255], np.uint8, "a.png", [0, 0, 1, 1]),
+        ([0, 1, 1], np.uint16, "a.png", [0, 1, 1]),
+        ([0, 255], np.uint16, "a.png", [0, 1]),
+        ([0, 32767, 32768, 65535], np.uint16, "a.png", [0, 0, 1, 1]),
+        ([0, 0, 0], np.uint8, "a.png", [0, 0, 0]),
+        ([0, 1, 5], np.uint8, "a.jpg", [0, 0, 0]),  # an empty JPEG mask rings
+        ([3, 130, 250], np.uint8, "a.JPEG", [0, 1, 1]),
+    ],
+)
+def test_binarize(values, dtype, name, expected):
+    np.testing.assert_array_equal(binarize(np.array([values], dtype), Path(name)), np.array([expected], bool))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"), [([0, 1, 2], "values up to 2"), ([0, 1, 255], "0, 1 and 255"), ([1, 255], "0, 1 and 255")]
+)
+def test_binarize_refuses_class_indices(values, message):
+    with pytest.raises(SegzooError, match=rf"a\.png holds {message}"):
+        binarize(np.array([values], np.uint8), Path("a.png"))
+
+
+def test_several_masks_are_merged(tmp_path):
+    masks = [save(tmp_path / "a.png", [[0, 255, 0, 255]]), save(tmp_path / "b.png", [[0, 0, 1, 1]])]
+    np.testing.assert_array_equal(label_of(masks), [[0, 1, 1, 1]])
+
+
+def test_multi_class_indices_and_ignored(tmp_path):
+    mask = save(tmp_path / "a.png", [[0, 1, 2, 255]])
+    np.testing.assert_array_equal(label_of([mask], num_classes=3), [[0, 1, 2, -1]])
+    # where 255 is a class it is no mark
+    np.testing.assert_array_equal(label_of([mask], num_classes=256), [[0, 1, 2, 255]])
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(3, np.uint8), (65535, np.uint16), (-1, np.int32)])
+def test_value_outside_the_classes(tmp_path, value, dtype):
+    mask = save(tmp_path / "a.tif", [[0, 2, value]], dtype)
+    with pytest.raises(SegzooError, match=rf"a\.tif holds the value {value}; with 3 classes .* 0\.\.2 and 255"):
+        label_of([mask], num_classes=3)
+
+
+def test_multi_label_stacks_classes(tmp_path):
+    masks = [save(tmp_path / f"{k}.png", [row]) for k, row in enumerate(([0, 255, 255], [0, 0, 1], [0, 0, 0]))]
+    np.testing.assert_array_equal(label_of(masks, 3, multilabel=True), [[[0, 1, 1]], [[0, 0, 1]], [[0, 0, 0]]])
+
+
+def test_size_mismatch_names_both(tmp_path):
+    image, mask = save(tmp_path / "a.png", [[0, 0]]), save(tmp_path / "m.png", [[0], [0]])
+    with pytest.raises(SegzooError, match=r"m\.png is 2 x 1 .*a\.png is 1 x 2"):
+        check_sample(Sample("a", image, (mask,), "a"))
+
+
+def test_pairing(tmp_path):
+    for name in ("images/b.JPG", "images/a.png", "images/a_extra.png", "masks/a_seg.PNG", "masks/b_seg.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    found = paired_samples(images, [masks], {"b": "g"}, mask_suffix="_seg", skip="_extra")
+    assert found == [
+        Sample("a", images / "a.png", (masks / "a_seg.PNG",), "a"),
+        Sample("b", images / "b.JPG", (masks / "b_seg.tif",), "g"),
+    ]
+    with pytest.raises(MissingError, match=r"images/a_extra\.png has no mask: expected .*masks/a_extra_seg\.png"):
+        paired_samples(images, [masks], {}, mask_suffix="_seg")
+
+
+def test_two_files_of_one_stem(tmp_path):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(SegzooError, match="share a name"):
+        files_by_stem(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "groups"),
+    [("busi", 176, 79), ("cvc_clinicdb", 612, 29), ("isic2017", 8, 4), ("kvasir_seg", 6, 3)],
+)
+def test_shipped_groups(name, images, groups):
+    found = shipped_groups(name)
+    assert len(found) == images
+    assert len(set(found.values())) == groups
+
+
+def test_shipped_sequences_are_those_of_the_dataset():
+    found = shipped_groups("cvc_clinicdb")
+    assert found["1"] == found["25"] != found["26"]
+    assert set(found) == {str(n) for n in range(1, 613)}
+
+
+def test_user_groups(tmp_path):
+    path = tmp_path / "groups.csv"
+    path.write_text("group,image\npatient 1,a.png\npatient 1,b\npatient 2,v1.2\n")
+    assert read_groups(path) == {"a": "patient 1", "b": "patient 1", "v1.2": "patient 2"}
+    path.write_text("file,patient\na,1\n")
+    with pytest.raises(SegzooError, match=r"groups\.csv must have the columns 'image' and 'group'"):
+        read_groups(path)
+    with pytest.raises(MissingError, match=r"There is no file .*none\.csv"):
+        read_groups(tmp_path / "none.csv")

@@ -1,0 +1,236 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segzoo.errors import MissingError, SegzooError
+from segzoo.io import as_image, image_files, image_size, read_image, read_mask, write_mask
+
+GREY = np.array([[0, 100, 255], [7, 8, 9]], np.uint8)
+RGB = np.stack([GREY, GREY // 2, 255 - GREY], axis=-1)
+
+
+def save(path: Path, pixels: np.ndarray, mode: str | None = None) -> Path:
+    image = Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(path)
+    return path
+
+
+def palette_image(path: Path, **options: object) -> Path:
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), mode="P")
+    image.putpalette([10, 20, 30, 255, 0, 0, 0, 255, 0])
+    image.save(path, **options)
+    return path
+
+
+# ---- images
+
+
+def test_read_grey_repeats_channels(tmp_path):
+    path = save(tmp_path / "a.png", GREY)
+    np.testing.assert_array_equal(read_image(path), np.repeat(GREY[..., None], 3, axis=2))
+    np.testing.assert_array_equal(read_image(path, channels=1), GREY[..., None])
+
+
+def test_read_rgb_to_grey_is_luminance(tmp_path):
+    path = save(tmp_path / "a.png", RGB)
+    np.testing.assert_array_equal(read_image(path), RGB)
+    expected = np.asarray(Image.fromarray(RGB).convert("L")).astype(int)
+    assert np.abs(read_image(path, channels=1)[..., 0].astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("mode", "pixels"), [("LA", GREY), ("RGBA", RGB)])
+def test_read_drops_alpha(tmp_path, mode, pixels):
+    image = Image.fromarray(pixels).convert(mode)
+    image.putalpha(Image.fromarray(np.full_like(GREY, 3)))  # nearly transparent: must not darken the colours
+    image.save(tmp_path / "a.png")
+    expected = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), expected)
+
+
+def test_read_keeps_alpha_where_four_channels_are_asked_for(tmp_path):
+    path = save(tmp_path / "a.png", RGB, "RGBA")
+    assert (read_image(path, channels=4)[..., 3] == 255).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"transparency": 1}])
+def test_read_palette_as_colours(tmp_path, options):
+    path = palette_image(tmp_path / "a.png", **options)
+    np.testing.assert_array_equal(read_image(path)[0], [[10, 20, 30], [255, 0, 0], [0, 255, 0]])
+
+
+def test_read_one_bit(tmp_path):
+    path = save(tmp_path / "a.png", GREY > 50)
+    np.testing.assert_array_equal(read_image(path, channels=1)[..., 0], (GREY > 50) * 255)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_read_16_bit_by_its_full_range(tmp_path, suffix):
+    path = save(tmp_path / f"a.{suffix}", np.array([[0, 257, 4000, 65535]], np.uint16))
+    np.testing.assert_array_equal(read_image(path, channels=1)[0, :, 0], [0, 1, 16, 255])
+    assert image_size(path) == (1, 4)
+
+
+def test_read_tiff_that_pillow_rejects(tmp_path):
+    """Three channels of floats here; CVC-ClinicDB's originals have such a header too."""
+    pytest.importorskip("tifffile").imwrite(tmp_path / "a.tif", RGB.astype(np.float32), photometric="rgb")
+    with pytest.raises(OSError, match="cannot identify"):
+        Image.open(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), RGB)
+    assert image_size(tmp_path / "a.tif") == (2, 3)
+
+
+def test_tiff_that_needs_tifffile_says_so(tmp_path, monkeypatch):
+    pytest.importorskip("tifffile").imwrite(tmp_path / "a.tif", RGB.astype(np.float32), photometric="rgb")
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    for read in (read_image, read_mask, image_size):
+        with pytest.raises(SegzooError, match=r"a\.tif.*pip install tifffile"):
+            read(tmp_path / "a.tif")
+
+
+def test_read_cmyk_jpeg(tmp_path):
+    path = save(tmp_path / "a.jpg", np.full((8, 8, 3), 200, np.uint8), "CMYK")
+    assert np.abs(read_image(path).astype(int) - 200).max() <= 3
+
+
+def test_read_refuses_pages(tmp_path):
+    page = Image.fromarray(GREY)
+    page.save(tmp_path / "a.tif", save_all=True, append_images=[page, page])
+    with pytest.raises(SegzooError, match=r"a\.tif has 3 pages"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.bmp"])
+def test_read_corrupt_names_the_file(tmp_path, name):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    path = save(tmp_path / name, noise)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(SegzooError, match=f"Cannot read .*{name}"):
+        read_image(path)
+    path.write_text("not an image")
+    with pytest.raises(SegzooError, match=f"Cannot read .*{name}"):
+        read_image(path)
+
+
+def test_read_missing(tmp_path):
+    for read in (read_image, read_mask, image_size):
+        with pytest.raises(MissingError, match=r"There is no file .*a\.png"):
+            read(tmp_path / "a.png")
+
+
+def test_read_wrong_channels_names_the_file(tmp_path):
+    with pytest.raises(SegzooError, match=r"a\.png: The image has 3 channels where 5 are needed"):
+        read_image(save(tmp_path / "a.png", RGB), channels=5)
+
+
+# ---- images in memory
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        RGB,
+        RGB.astype(np.int64),
+        RGB.astype(np.float32),
+        RGB.astype(np.uint16) * 257,
+        torch.from_numpy(RGB).permute(2, 0, 1),
+        torch.from_numpy(RGB).permute(2, 0, 1).bfloat16() * 1,
+        Image.fromarray(RGB),
+        np.dstack([RGB, GREY]),
+    ],
+    ids=["uint8", "int64", "float32", "uint16", "tensor", "bfloat16", "PIL", "RGBA"],
+)
+def test_as_image_forms(image):
+    found = as_image(image).astype(int)
+    tolerance = 1 if isinstance(image, torch.Tensor) and image.dtype == torch.bfloat16 else 0
+    assert found.shape == (2, 3, 3)
+    assert np.abs(found - RGB).max() <= tolerance
+
+
+def test_as_image_grey_forms():
+    for image in (GREY, GREY[..., None], torch.from_numpy(GREY), torch.from_numpy(GREY)[None], Image.fromarray(GREY)):
+        np.testing.assert_array_equal(as_image(image, channels=1), GREY[..., None])
+    np.testing.assert_array_equal(as_image(GREY > 50, channels=1)[..., 0], (GREY > 50) * 255)
+
+
+def test_as_image_unit_floats_warn():
+    with pytest.warns(UserWarning, match="read as 0..1"):
+        found = as_image(GREY / 255.0, channels=1)
+    np.testing.assert_array_equal(found[..., 0], GREY)
+
+
+@pytest.mark.filterwarnings("error")
+def test_as_image_black_floats_do_not_warn():
+    assert (as_image(np.zeros((2, 2))) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.array([[0.0, np.nan]]), "NaN or infinite"),
+        (np.array([[0.0, np.inf]]), "NaN or infinite"),
+        (np.array([[-1.0, 2.0]]), "span -1..2"),
+        (np.array([[0, 1000]]), "span 0..1000"),
+        (np.zeros((2, 2, 2, 3)), r"not of shape \[2, 2, 2, 3\]"),
+        (np.zeros((0, 4)), r"not of shape \[0, 4, 1\]"),
+        (np.zeros((4, 4, 5), np.uint8), "has 5 channels where 3 are needed"),
+        (np.array([["a"]]), "must hold numbers"),
+    ],
+)
+def test_as_image_refuses(image, message):
+    with pytest.raises(SegzooError, match=message):
+        as_image(image)
+
+
+# ---- masks
+
+
+def test_mask_keeps_stored_values(tmp_path):
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "a.png", GREY)), GREY)
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "b.png", GREY > 50)), GREY > 50)
+    assert read_mask(tmp_path / "b.png").dtype == np.uint8
+    np.testing.assert_array_equal(read_mask(palette_image(tmp_path / "c.png")), [[0, 1, 2]])
+    wide = np.array([[0, 1, 40000]], np.uint16)
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "d.png", wide)), wide)
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "e.tif", wide.astype(np.float32))), wide)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGB", "RGBA"])
+def test_mask_of_equal_channels(tmp_path, mode):
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "a.png", GREY, mode)), GREY)
+
+
+def test_mask_refuses_colours_and_fractions(tmp_path):
+    with pytest.raises(SegzooError, match=r"a\.png is coloured"):
+        read_mask(save(tmp_path / "a.png", RGB))
+    with pytest.raises(SegzooError, match=r"a\.tif holds fractions"):
+        read_mask(save(tmp_path / "a.tif", np.array([[0.5]], np.float32)))
+
+
+@pytest.mark.parametrize("values", [[0, 1, 255], [0, 256, 65535]])
+def test_mask_round_trip(tmp_path, values):
+    path = tmp_path / "new" / "a.png"
+    write_mask(path, np.array([values]))
+    np.testing.assert_array_equal(read_mask(path), [values])
+    with Image.open(path) as image:
+        assert image.mode == ("L" if max(values) < 256 else "I;16")
+
+
+def test_write_mask_refuses(tmp_path):
+    for mask, message in ((np.array([[-1]]), "-1"), (np.array([[0.5]]), "float"), (np.array([1]), r"\[1\]")):
+        with pytest.raises(SegzooError, match=message):
+            write_mask(tmp_path / "a.png", mask)
+
+
+# ---- folders
+
+
+def test_image_files_are_sorted_and_visible(tmp_path):
+    for name in ("b.JPG", "a.png", "._a.png", "notes.txt", "c.tiff", ".DS_Store"):
+        (tmp_path / name).touch()
+    assert [p.name for p in image_files(tmp_path)] == ["a.png", "b.JPG", "c.tiff"]
+    with pytest.raises(MissingError, match="There is no folder"):
+        image_files(tmp_path / "none")

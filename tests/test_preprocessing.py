@@ -1,0 +1,94 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from segzoo.errors import SegzooError
+from segzoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    rough = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    return np.asarray(Image.fromarray(rough).resize((61, 83), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("size", [(32, 24), (160, 200), (83, 200)])
+def test_resize_is_antialiased_bilinear_as_pillow_does_it(image, size):
+    found = Preprocessing(image_size=size).resize(image)
+    expected = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    assert found.dtype == torch.uint8
+    assert found.shape == (3, *size)
+    assert np.abs(found.permute(1, 2, 0).numpy().astype(int) - expected.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("size", [None, (83, 61)])
+def test_resize_keeps_the_own_size(image, size):
+    found = Preprocessing(image_size=size).resize(image)
+    np.testing.assert_array_equal(found.permute(1, 2, 0).numpy(), image)
+
+
+def test_normalize_is_mean_and_std_of_0_to_1(image):
+    raw = torch.from_numpy(image.copy()).permute(2, 0, 1)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    expected = (raw.float() / 255 - mean) / std
+    for given in (raw, raw.float(), raw[None]):
+        kept = given.clone()
+        found = Preprocessing().normalize(given)
+        assert found.dtype == torch.float32
+        assert_close(found, expected.reshape(found.shape), rtol=1e-5, atol=1e-5)
+        assert_close(given, kept)  # the input stays as it was
+
+
+def test_call_resizes_then_normalizes(image):
+    contract = Preprocessing(image_size=(16, 16))
+    assert_close(contract(image), contract.normalize(contract.resize(image)))
+
+
+def test_restore_brings_back_to_the_own_grid():
+    ramp = torch.linspace(0, 1, 32).expand(1, 1, 32, 32)
+    restored = Preprocessing(image_size=(32, 32)).restore(ramp, (50, 90))
+    assert restored.shape == (1, 1, 50, 90)
+    assert_close(restored[0, 0, 25, 45], torch.tensor(0.5), atol=0.02, rtol=0)
+    assert Preprocessing().restore(ramp, (32, 32)) is ramp
+
+
+def test_other_channels():
+    grey = Preprocessing.for_channels(1)
+    assert grey.mean == pytest.approx((sum(IMAGENET_MEAN) / 3,))
+    assert Preprocessing.for_channels(3) == Preprocessing()
+    assert Preprocessing.for_channels(4).mean == (*IMAGENET_MEAN, IMAGENET_MEAN[0])
+    assert Preprocessing(image_size=(8, 9)).with_channels(1) == Preprocessing(1, (8, 9), grey.mean, grey.std)
+
+
+@pytest.mark.parametrize("contract", [Preprocessing(), Preprocessing(1, None, (0.5,), (0.25,))])
+def test_round_trip_through_json(contract):
+    assert Preprocessing.from_dict(json.loads(json.dumps(contract.to_dict()))) == contract
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"sizes": 3}, "Unknown preprocessing key 'sizes'; known are channels"),
+        ({"channels": 1}, "mean must hold one value for each of the 1 channels, not 3"),
+        ({"std": [1, 1]}, "std must hold one value for each of the 3 channels, not 2"),
+        ({"std": [1, 1, 0]}, "std must be above 0"),
+        ({"image_size": [256]}, "image_size must be a height and a width"),
+        ({"image_size": [0, 5]}, "image_size must be a height and a width"),
+        ({"channels": 0}, "channels must be 1 or more"),
+        ({"mean": None}, "cannot be read"),
+    ],
+)
+def test_bad_contract(config, message):
+    with pytest.raises(SegzooError, match=message):
+        Preprocessing.from_dict(config)
+
+
+def test_resize_refuses_other_images():
+    with pytest.raises(SegzooError, match="has 1 channels where the model expects 3"):
+        Preprocessing().resize(np.zeros((4, 4, 1), np.uint8))
+    with pytest.raises(SegzooError, match="Expected a uint8 image"):
+        Preprocessing().resize(np.zeros((4, 4, 3)))
