@@ -26,7 +26,7 @@ _HOMES = {
 }
 _SUBPACKAGES = ("data", "nn")
 
-__all__ = [*_HOMES, *_SUBPACKAGES, "__version__"]  # noqa: PLE0604  # pyright: ignore
+__all__ = [*_HOMES, *_SUBPACKAGES, "__version__"]
 
 
 if TYPE_CHECKING:  # what type checkers and editors see

@@ -55,7 +55,8 @@ def convert(source: str | Path | State, model: "str | SegmentationModule") -> di
         raise SegzooError(
             f"these are not the weights of this {type(target).__name__}: {len(missing)} tensors are missing, "
             f"{len(surplus)} unknown, {len(reshaped)} of another shape (the first: "
-            f"{(missing + surplus + reshaped)[0]}); build the model with the in_channels, num_classes and form of the file"
+            f"{(missing + surplus + reshaped)[0]}); build the model with the in_channels, num_classes and form "
+            "of the file"
         )
     return converted
 

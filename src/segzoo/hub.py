@@ -199,12 +199,12 @@ def from_pretrained(
     arguments = dict(config["model"]["arguments"])
     changed = {"num_classes": num_classes, "in_channels": in_channels}
     arguments |= {key: value for key, value in changed.items() if value is not None}
-    recipe = {"loss": loss, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
+    recipe: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
     model = create_model(config["model"]["name"], **arguments, **recipe)
     model.load_report = fill(model, read_weights(folder / WEIGHTS), str(folder), num_classes, in_channels)
     apply_contract(model, config)
     if model.load_report.adapted or model.load_report.initialised or model.load_report.ignored:
-        print(model.load_report)  # noqa: T201 - nothing is changed without a word
+        print(model.load_report)  # nothing is changed without a word
     return model.eval()
 
 

@@ -94,7 +94,7 @@ def predict(
     network.eval()
     try:
         with torch.inference_mode():
-            batch = model.preprocessing(pixels)[None].to(model.device, model.dtype)
+            batch = model.preprocessing(pixels)[None].to(next(model.parameters()))
             probabilities = flip_averaged(network, batch) if tta else network.activate(network(batch))
             restored = model.preprocessing.restore(probabilities, pixels.shape[:2])
             mask = network.mask(restored)

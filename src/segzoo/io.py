@@ -54,13 +54,11 @@ def read_image(path: str | Path, channels: int = 3) -> UInt8Array:
         SegzooError: If it cannot be decoded, has several pages or the wrong number of channels.
     """
     path = Path(path)
+    pixels = _decode(path, for_mask=False)
     try:
-        pixels = _decode(path, for_mask=False, keep_alpha=channels == 4)
         return as_image(pixels, channels)
-    except MissingError:
-        raise
     except SegzooError as error:
-        raise error if str(path) in str(error) else SegzooError(f"{path}: {error}") from error
+        raise SegzooError(f"{path}: {error}") from error
 
 
 def as_image(image: Any, channels: int = 3) -> UInt8Array:
@@ -78,7 +76,7 @@ def as_image(image: Any, channels: int = 3) -> UInt8Array:
         SegzooError: For another shape, NaN or infinity, intensities outside 0..255 or the wrong number of channels.
     """
     if isinstance(image, Image.Image):
-        pixels = _pixels(image, for_mask=False, keep_alpha=channels == 4)
+        pixels = _pixels(image, for_mask=False)
     elif isinstance(image, torch.Tensor):
         tensor = image.detach().cpu()
         pixels = (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # numpy has no bfloat16
@@ -106,7 +104,7 @@ def read_mask(path: str | Path) -> npt.NDArray[np.integer[Any]]:
         SegzooError: If it cannot be decoded, is coloured or holds fractions.
     """
     path = Path(path)
-    values = _decode(path, for_mask=True, keep_alpha=False)
+    values = _decode(path, for_mask=True)
     if values.ndim == 3:
         if (values != values[..., :1]).any():
             raise SegzooError(f"Mask {path} is coloured; save it as one channel of class indices.")
@@ -161,14 +159,14 @@ def _require_file(path: Path) -> None:
         raise MissingError(f"There is no file {path}.")
 
 
-def _decode(path: Path, *, for_mask: bool, keep_alpha: bool) -> npt.NDArray[Any]:
+def _decode(path: Path, *, for_mask: bool) -> npt.NDArray[Any]:
     """Pixels [H, W] or [H, W, C] of a file in its own dtype."""
     _require_file(path)
     try:
         with Image.open(path) as image:
             if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
                 raise SegzooError(f"{path} has {pages} pages; save the one to use as a file of its own.")
-            return _pixels(image, for_mask=for_mask, keep_alpha=keep_alpha)
+            return _pixels(image, for_mask=for_mask)
     except SegzooError:
         raise
     except _DECODING_ERRORS as error:
@@ -193,7 +191,7 @@ def _decode_tiff(path: Path, error: BaseException) -> npt.NDArray[Any]:
     raise SegzooError(f"Cannot read {path} as an image: {hint}.") from error
 
 
-def _pixels(image: Image.Image, *, for_mask: bool, keep_alpha: bool) -> npt.NDArray[Any]:
+def _pixels(image: Image.Image, *, for_mask: bool) -> npt.NDArray[Any]:
     """A PIL image's pixels [H, W] or [H, W, C]; ``for_mask`` keeps palette indices and 1-bit values as stored."""
     mode = image.mode
     if mode.startswith("I;16"):
@@ -204,7 +202,7 @@ def _pixels(image: Image.Image, *, for_mask: bool, keep_alpha: bool) -> npt.NDAr
         return np.asarray(image)
     if mode in ("1", "L", "LA", "La"):
         return np.asarray(image.convert("L"))
-    if mode == "RGBA" and keep_alpha:
+    if mode == "RGBA" and not for_mask:
         return np.asarray(image)
     if mode == "RGBa":  # premultiplied: Pillow converts it only by way of RGBA
         image = image.convert("RGBA")

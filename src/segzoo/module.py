@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric, MetricCollection
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from segzoo.hub import LoadReport
     from segzoo.inference import Segmentation
 
-Batch = dict[str, Any]
+Batch = dict[str, Any]  # image, label, id; see the DataModules
 
 
 class SegmentationModule(LightningModule):
@@ -138,7 +139,7 @@ class SegmentationModule(LightningModule):
     def default_lr_scheduler(self, optimizer: torch.optim.Optimizer) -> tuple[LRScheduler, str]:
         """The architecture's published schedule, and whether it steps every "epoch" or "step"."""
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Lightning's hook: the given optimizer and schedule, or the published ones."""
         make_optimizer = self._optimizer or self.default_optimizer
         optimizer = make_optimizer(self.parameters())
@@ -248,7 +249,7 @@ class SegmentationModule(LightningModule):
         probabilities = self.activate(self(batch["image"]))
         self.test_resized_metrics.update(self.mask(probabilities), batch["label"])
         for index, identifier in enumerate(batch["id"]):
-            original = batch.get("original_label", batch["label"])[index][None].to(self.device)
+            original = own_labels(batch)[index][None].to(self.device)
             own_grid = self.preprocessing.restore(
                 probabilities[index : index + 1], original.shape[-probabilities.ndim + 2 :]
             )
@@ -278,10 +279,9 @@ class SegmentationModule(LightningModule):
         from segzoo.inference import Segmentation
 
         probabilities = self.activate(self(batch["image"])).float()
-        originals = batch.get("original_label", batch["label"])
         restored = [
             self.preprocessing.restore(one[None], label.shape[-probabilities.ndim + 2 :])
-            for one, label in zip(probabilities, originals, strict=True)
+            for one, label in zip(probabilities, own_labels(batch), strict=True)
         ]
         return [
             Segmentation(self.mask(one)[0].cpu().numpy(), one[0].cpu().numpy(), self.class_names) for one in restored
@@ -321,9 +321,8 @@ class SegmentationModule(LightningModule):
         """A new, fused, eval-only copy of this model that computes the same function."""
         # a copy of the network must not copy the Trainer that it may still hang on
         copied = copy.deepcopy(self, {id(self._trainer): None, id(self._fabric): None})
-        copied.eval().requires_grad_(False)
-        copied.fuse()
-        return copied
+        copied.eval().fuse()
+        return copied.requires_grad_(False)
 
     def fuse(self) -> None:
         """Fold what can be folded exactly, in place."""
@@ -372,6 +371,11 @@ class SegmentationModule(LightningModule):
             self.class_names, self.data = tuple(contract["class_names"]), contract["data"]
 
 
+def own_labels(batch: Batch) -> Sequence[Tensor]:
+    """The labels at the images' own sizes where the batch has them, else at the network's."""
+    return batch["original_label"] if "original_label" in batch else batch["label"]
+
+
 def default_class_names(num_classes: int, multilabel: bool) -> tuple[str, ...]:
     """Names for a task that nobody has named yet."""
     if multilabel:
@@ -381,7 +385,8 @@ def default_class_names(num_classes: int, multilabel: bool) -> tuple[str, ...]:
 
 def crop(logits: Tensor, size: Sequence[int]) -> Tensor:
     """The part of padded logits [B, K, *padded] that lies on the image [B, K, *size]."""
-    return logits[(..., *(slice(side) for side in size))]
+    window = (slice(None), slice(None), *(slice(side) for side in size))
+    return logits[window]
 
 
 def pad_label(label: Tensor, size: Sequence[int]) -> Tensor:

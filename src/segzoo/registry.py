@@ -9,6 +9,7 @@ import ast
 import difflib
 import functools
 import importlib
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -135,13 +136,21 @@ def create_model(
     build = builder(name)
     if in_channels is not None:
         architecture["in_channels"] = in_channels
+    arguments = {"num_classes": num_classes, "multilabel": multilabel, **architecture}
+    known = list(inspect.signature(inspect.signature(build).return_annotation).parameters)
+    for argument in arguments:
+        if argument not in known:
+            raise SegzooError(
+                f"model {name!r} has no argument {argument!r}{nearest(argument, known)}; `segzoo info {name}` shows all"
+            )
     try:
-        return build(num_classes=num_classes, multilabel=multilabel, **architecture)
+        return build(**arguments)
     except TypeError as error:
-        if "argument" not in str(error):
+        if "multiple values" not in str(error):
             raise
-        unknown = str(error).split("()")[-1].strip()
-        raise SegzooError(f"model {name!r} {unknown}; `segzoo info {name}` shows what it takes") from error
+        raise SegzooError(
+            f"{str(error).split('.')[-1]}: that is what makes it {name!r}; build the class instead"
+        ) from None
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

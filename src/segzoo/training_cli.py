@@ -123,7 +123,7 @@ class TrainingCLI(LightningCLI):
             if name
             else None
         )
-        print(  # noqa: T201
+        print(
             f"\nsegzoo: {folder or root} is the checkpoint ({kept.stem} weights); {root} also holds last.ckpt (continue with "
             f"--ckpt_path last), {RECIPE}, split.json and the logs in csv/ and tensorboard/"
         )
@@ -136,16 +136,16 @@ class TrainingCLI(LightningCLI):
         root = Path(self.trainer.default_root_dir)
         print(
             f"segzoo: {results['images']} images; {results['protocol']}; image by image in {root / 'test_per_image.csv'}"
-        )  # noqa: T201
+        )
         tested, trained = self.datamodule.describe().get("split_sha256"), self.model.data.get("split_sha256")
         if trained is not None and tested != trained:
-            print("segzoo: this is not the split the checkpoint was trained on, so it may have seen these images")  # noqa: T201
+            print("segzoo: this is not the split the checkpoint was trained on, so it may have seen these images")
         if self.config.test.record:
             if self.model.load_report is None:
                 raise SegzooError("--record writes into a checkpoint folder, so test one: --model FOLDER")
             folder = Path(self.model.load_report.source)
             record_metrics(folder, results)
-            print(f"segzoo: recorded in {folder}")  # noqa: T201
+            print(f"segzoo: recorded in {folder}")
 
 
 class BestCheckpoint(ModelCheckpoint):

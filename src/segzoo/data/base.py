@@ -21,7 +21,8 @@ from segzoo.errors import MissingError, SegzooError
 from segzoo.io import read_image
 from segzoo.preprocessing import Preprocessing
 
-CACHE_BYTES = 2**30  # resized images kept in memory, for each of train, val and test
+CACHE_BYTES = 2**30  # resized images and labels kept in memory, for each of train, val and test
+LARGE_BYTES = 2**20  # a label of this size at the image's own size is read again rather than kept
 
 Item = dict[str, Any]
 Augmentation = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[tv_tensors.Image, tv_tensors.Mask]]
@@ -57,14 +58,14 @@ class SegmentationDataset(Dataset[Item]):
         self.multilabel = multilabel
         self.augmentation = list(augmentation)
         self.originals = originals
-        self._cache: dict[int, tuple[Tensor, ...]] | None = {} if cache else None
+        self._cache: dict[int, tuple[Tensor, Tensor, Tensor | None]] | None = {} if cache else None
         self._cached_bytes = 0
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
-        image, label, *original = self._read(index)
+        image, label, original = self._read(index)
         label = label.long()  # before augmentation, where not every transform knows int16
         if self.augmentation:
             image, label = self._augment(image, label)
@@ -73,24 +74,27 @@ class SegmentationDataset(Dataset[Item]):
             "label": label.float() if self.multilabel else label,
             "id": self.samples[index].id,
         }
-        if original:
-            item["original_label"] = original[0].float() if self.multilabel else original[0].long()
+        if self.originals:
+            original = self._read_label(index) if original is None else original
+            item["original_label"] = original.float() if self.multilabel else original.long()
         return item
 
-    def _read(self, index: int) -> tuple[Tensor, ...]:
-        """uint8 image [C, *S], int16 label [*S] or [K, *S] and, at evaluation, the label at the image's own size."""
+    def _read(self, index: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """uint8 image [C, *S], int16 label [*S] or [K, *S] and, unless too large to keep, the label at its own size."""
         if self._cache is not None and index in self._cache:
             return self._cache[index]
-        sample = self.samples[index]
-        image = self.preprocessing.resize(read_image(sample.image, self.preprocessing.channels))
-        original = torch.from_numpy(read_label(sample, self.num_classes, self.multilabel))
+        image = self.preprocessing.resize(read_image(self.samples[index].image, self.preprocessing.channels))
+        original = self._read_label(index)
         label = resize_label(original, image.shape[1:])
-        tensors = (image, label, original) if self.originals else (image, label)
-        size = sum(tensor.nbytes for tensor in tensors)
+        kept = original if self.originals and original.nbytes < LARGE_BYTES else None
+        size = image.nbytes + label.nbytes + (0 if kept is None else kept.nbytes)
         if self._cache is not None and self._cached_bytes + size <= CACHE_BYTES:
-            self._cache[index] = tensors
+            self._cache[index] = image, label, kept
             self._cached_bytes += size
-        return tensors
+        return image, label, original
+
+    def _read_label(self, index: int) -> Tensor:
+        return torch.from_numpy(read_label(self.samples[index], self.num_classes, self.multilabel))
 
     def _augment(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         moved = (

@@ -9,7 +9,9 @@ original ends at 0.995 and forgets it, so that its fused network is not the one 
 number of channels and of classes is taken, and the deployed form can be built and loaded directly.
 """
 
+import copy
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +22,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from segzoo.errors import MissingError, SegzooError
@@ -47,8 +50,10 @@ class MobileNetV3Encoder(nn.Module):
         if not timm.is_model(name):
             raise MissingError(f"timm has no model {name!r} to take as encoder; mobilenetv3_large_100 is the paper's")
         # the paper's batch norm (torchvision's); timm's default is eps 1e-5 and momentum 0.1
-        whole = timm.create_model(name, in_chans=in_channels, bn_eps=1e-3, bn_momentum=0.01)
-        blocks = getattr(whole, "blocks", ())
+        if "mobilenetv3" not in name:
+            raise SegzooError(f"encoder {name!r} is no MobileNetV3-Large; mobilenetv3_large_100 is the paper's")
+        whole: Any = timm.create_model(name, in_chans=in_channels, bn_eps=1e-3, bn_momentum=0.01)
+        blocks: Any = getattr(whole, "blocks", ())
         widths = [blocks[stage][-1].conv_pwl.out_channels for stage in (1, 2, 3)] if len(blocks) == 7 else []
         if widths != [*ENCODER_WIDTHS] or len(blocks[3]) < 3 or not hasattr(whole, "bn1"):
             raise SegzooError(
@@ -61,7 +66,8 @@ class MobileNetV3Encoder(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.bn1(self.conv_stem(x))  # timm's norm layers hold their activation
         taps = []
-        for number, layer in enumerate((layer for stage in self.blocks for layer in stage), start=1):
+        layers = (layer for stage in self.blocks for layer in stage.children())
+        for number, layer in enumerate(layers, start=1):
             x = layer(x)
             if number in TAPS:
                 taps.append(x)
@@ -75,14 +81,15 @@ class SeriesActivation(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels, bias=deployed)
         nn.init.trunc_normal_(self.conv.weight, std=0.02)
-        self.norm = nn.Identity() if deployed else nn.BatchNorm2d(channels, eps=1e-6)
+        self.norm: nn.Module = nn.Identity() if deployed else nn.BatchNorm2d(channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(F.relu(x)))
 
     def fuse(self) -> None:
         """Fold the norm into the convolution, in place."""
-        self.conv, self.norm = fold_norm(self.conv, self.norm), nn.Identity()
+        if isinstance(self.norm, nn.BatchNorm2d):
+            self.conv, self.norm = fold_norm(self.conv, self.norm).to(self.conv.weight), nn.Identity()
 
 
 class FusibleBlock(nn.Module):
@@ -131,23 +138,18 @@ class AnnealedPair(nn.Module):
     def fused(self) -> nn.Conv2d:
         """The one convolution that the pair is at λ = 1."""
         first, second = fold_norm(self.conv1, self.norm1), fold_norm(self.conv2, self.norm2)
-        matrix = second.weight.double().flatten(1)
-        fused = nn.Conv2d(first.in_channels, second.out_channels, kernel_size=1).to(first.weight)
-        fused.weight.copy_((matrix @ first.weight.double().flatten(1))[:, :, None, None])
-        fused.bias.copy_(matrix @ first.bias.double() + second.bias.double())
-        return fused
+        assert first.bias is not None
+        assert second.bias is not None
+        matrix = second.weight.flatten(1)
+        fused = nn.Conv2d(first.in_channels, second.out_channels, kernel_size=1)
+        fused.weight = nn.Parameter((matrix @ first.weight.flatten(1))[:, :, None, None])
+        fused.bias = nn.Parameter(matrix @ first.bias + second.bias)
+        return fused.to(self.conv1.weight)
 
 
 def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """A convolution with bias that computes ``norm(conv(x))`` as in eval mode; worked out in float64."""
-    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    bias = 0 if conv.bias is None else conv.bias.double()
-    folded = nn.Conv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, groups=conv.groups
-    ).to(conv.weight)
-    folded.weight.copy_(conv.weight.double() * scale[:, None, None, None])
-    folded.bias.copy_((bias - norm.running_mean.double()) * scale + norm.bias.double())
-    return folded
+    """A convolution with bias that computes ``norm(conv(x))`` as in eval mode; float64, worked out exactly."""
+    return fuse_conv_bn_eval(copy.deepcopy(conv).double().eval(), copy.deepcopy(norm).double().eval())
 
 
 class LVUNet(SegmentationModule):
@@ -172,6 +174,7 @@ class LVUNet(SegmentationModule):
     """
 
     stride = 128
+    deep_training_lambda: Tensor
 
     def __init__(
         self,
@@ -199,9 +202,7 @@ class LVUNet(SegmentationModule):
             FusibleBlock(wide, wider, "down", deployed) for wide, wider in zip(widths, WIDTHS, strict=False)
         )
         up_widths = (*reversed(WIDTHS), *reversed(ENCODER_WIDTHS), 16, 16)  # 480 ... 80, 40, 24, 16, 16
-        self.up = nn.ModuleList(
-            FusibleBlock(wide, narrow, "up", deployed) for wide, narrow in zip(up_widths, up_widths[1:], strict=False)
-        )
+        self.up = nn.ModuleList(FusibleBlock(wide, narrow, "up", deployed) for wide, narrow in pairwise(up_widths))
         self.head = nn.Conv2d(16, num_classes, kernel_size=1)
         if not deployed:
             self.register_buffer("deep_training_lambda", torch.tensor(0.0))
@@ -273,7 +274,11 @@ class LVUNet(SegmentationModule):
 def encoder_preprocessing(name: str, in_channels: int) -> Preprocessing:
     """The normalisation that the encoder's ImageNet weights were trained with, for ``in_channels``."""
     pretrained = timm.get_pretrained_cfg(name)
-    return Preprocessing.for_channels(in_channels, pretrained.mean, pretrained.std)
+    return (
+        Preprocessing.for_channels(in_channels, pretrained.mean, pretrained.std)
+        if pretrained
+        else (Preprocessing.for_channels(in_channels))
+    )
 
 
 def load_encoder_weights(encoder: MobileNetV3Encoder, name: str, source: str, in_channels: int) -> None:
@@ -306,12 +311,13 @@ def load_encoder_weights(encoder: MobileNetV3Encoder, name: str, source: str, in
 
 
 def fetch_imagenet_weights(name: str) -> Path:
-    """timm's default weights for ``name``, from the Hub or its local cache."""
+    """The default weights that timm names for ``name``, from the Hub or its local cache."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    repository = timm.get_pretrained_cfg(name).hf_hub_id
-    if not repository:
+    pretrained = timm.get_pretrained_cfg(name)
+    repository = pretrained.hf_hub_id if pretrained else None
+    if repository is None:
         raise MissingError(f"timm names no pretrained weights for {name!r}; give encoder_weights a local file")
     try:
         return Path(hf_hub_download(repository, "model.safetensors"))

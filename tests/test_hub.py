@@ -1,0 +1,187 @@
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import segzoo
+from segzoo.hub import sha256
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return segzoo.create_model("cmunext_s").eval()
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    return model.save_pretrained(tmp_path / "cmunext-s-test")
+
+
+def edit_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_checkpoint_is_four_files_that_say_what_they_are(model, folder, tmp_path):
+    assert {file.name for file in folder.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    config = json.loads((folder / "config.json").read_text())
+    assert config["name"] == "cmunext-s-test"
+    assert config["model"] == {
+        "name": "cmunext_s",
+        "arguments": {"in_channels": 3, "num_classes": 1, "multilabel": False},
+    }
+    assert config["parameters"] == 417_505
+    assert config["class_names"] == ["background", "class 1"]
+    assert config["sha256"] == {"model.safetensors": sha256(folder / "model.safetensors")}
+    (tmp_path / "run.yaml").write_text("seed_everything: 1\n")
+    model.save_pretrained(folder, train_config=tmp_path / "run.yaml")
+    assert (folder / "train.yaml").read_text() == "seed_everything: 1\n"
+    assert "train.yaml" in json.loads((folder / "config.json").read_text())["sha256"]
+
+
+def test_loading_restores_preprocessing_classes_and_eval_mode(model, tmp_path):
+    model.preprocessing = segzoo.Preprocessing(image_size=(96, 64), mean=(0.1, 0.2, 0.3))
+    model.class_names = ("background", "lesion")
+    loaded = segzoo.from_pretrained(model.save_pretrained(tmp_path / "saved"))
+    assert not loaded.training
+    assert loaded.preprocessing == model.preprocessing
+    assert loaded.class_names == ("background", "lesion")
+    assert len(loaded.load_report.loaded) == len(model.state_dict())
+
+
+def test_the_same_prediction_in_a_fresh_process(model, folder, samples, tmp_path):
+    image = next((samples / "BUSI").rglob("*[0-9]).png"))
+    code = (
+        "import sys, numpy, segzoo\n"
+        "result = segzoo.from_pretrained(sys.argv[1]).predict(sys.argv[2])\n"
+        "numpy.save(sys.argv[3], result.probabilities)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder), str(image), str(tmp_path / "out.npy")], check=True)
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), model.predict(image).probabilities, atol=1e-6)
+
+
+def test_float16_rounds_kernels_and_keeps_norms(model, tmp_path):
+    folder = model.save_pretrained(tmp_path / "half", dtype="float16")
+    stored = load_file(folder / "model.safetensors")
+    assert stored["head.weight"].dtype == torch.float16
+    assert stored["stem.1.running_var"].dtype == torch.float32
+    loaded = segzoo.from_pretrained(folder)
+    assert {value.dtype for value in loaded.state_dict().values()} == {torch.float32, torch.int64}
+    torch.testing.assert_close(loaded.head.weight, model.head.weight, rtol=1e-3, atol=1e-4)
+    with pytest.raises(segzoo.SegzooError, match="float16"):
+        model.save_pretrained(tmp_path / "int8", dtype="int8")
+
+
+def test_another_head_and_stem_are_said(model, folder, capsys):
+    loaded = segzoo.from_pretrained(folder, num_classes=4, in_channels=1)
+    report = loaded.load_report
+    assert report.initialised == ["head.weight", "head.bias"]
+    assert report.adapted == ["stem.0.weight"]
+    assert len(report.loaded) == len(model.state_dict()) - 3
+    assert "head.weight, head.bias newly initialised" in capsys.readouterr().out
+    torch.testing.assert_close(loaded.stem[0].weight, model.stem[0].weight.sum(1, keepdim=True))
+    assert loaded.preprocessing.channels == 1
+    assert loaded.class_names == ("background", "class 1", "class 2", "class 3")
+    assert loaded.arguments["num_classes"] == 4
+
+
+def test_an_unchanged_load_prints_nothing(folder, capsys):
+    segzoo.from_pretrained(folder)
+    assert capsys.readouterr().out == ""
+
+
+def test_names_are_found_in_segzoo_hub(folder, monkeypatch):
+    monkeypatch.setenv("SEGZOO_HUB", str(folder.parent))
+    assert "cmunext-s-test" in segzoo.list_checkpoints()
+    assert segzoo.from_pretrained("cmunext-s-test").model_name == "cmunext_s"
+    with pytest.raises(segzoo.MissingError, match="did you mean cmunext-s-test"):
+        segzoo.from_pretrained("cmunext-s-tset")
+
+
+def test_classes_load_their_own_architecture_alone(folder):
+    assert isinstance(segzoo.CMUNeXt.from_pretrained(folder), segzoo.CMUNeXt)
+    with pytest.raises(segzoo.SegzooError, match="holds a CMUNeXt, not a LVUNet"):
+        segzoo.LVUNet.from_pretrained(folder)
+
+
+def flip_a_byte(folder):
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+
+
+def truncate(folder):
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+
+
+def put_a_pickle(folder):
+    (folder / "model.safetensors").write_bytes(pickle.dumps({"head.weight": 1}))
+    edit_config(folder, sha256={"model.safetensors": sha256(folder / "model.safetensors")})
+
+
+def put_other_tensors(folder):
+    save_file({"head.weight": torch.zeros(1)}, folder / "model.safetensors")
+    edit_config(folder, sha256={"model.safetensors": sha256(folder / "model.safetensors")})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (flip_a_byte, "sha256 differs"),
+        (truncate, "sha256 differs"),
+        (put_a_pickle, "not a safetensors file"),
+        (put_other_tensors, "do not fit their config"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "lacks its file model.safetensors"),
+        (lambda folder: (folder / "config.json").unlink(), "holds no config.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), "cannot be read as JSON"),
+        (lambda folder: (folder / "config.json").write_text("{}"), "lacks class_names"),
+        (lambda folder: edit_config(folder, sha256={}), "lists no sha256"),
+        (lambda folder: edit_config(folder, format=99), "newer segzoo"),
+        (lambda folder: edit_config(folder, model={"name": "unet", "arguments": {}}), "no model 'unet'"),
+        (lambda folder: edit_config(folder, model={"name": "cmunext_s", "arguments": {"x": 1}}), "no argument 'x'"),
+        (
+            lambda folder: edit_config(
+                folder, sha256={"../x": "0", "model.safetensors": sha256(folder / "model.safetensors")}
+            ),
+            "lacks its file ../x",
+        ),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_in_one_sentence(folder, damage, message):
+    damage(folder)
+    with pytest.raises(segzoo.SegzooError, match=message) as raised:
+        segzoo.from_pretrained(folder)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_is_no_checkpoint(folder):
+    with pytest.raises(segzoo.SegzooError, match="a checkpoint is a folder"):
+        segzoo.from_pretrained(folder / "model.safetensors")
+
+
+def test_saving_never_destroys_other_files(model, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("words")
+    with pytest.raises(segzoo.SegzooError, match="save to a new folder"):
+        model.save_pretrained(tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "words"
+
+
+def test_saving_again_replaces_the_checkpoint(model, folder):
+    with torch.no_grad():
+        model.head.bias.fill_(3)
+    model.save_pretrained(folder)
+    assert segzoo.from_pretrained(folder).head.bias == 3
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # no drafts left behind
+
+
+def test_a_model_without_a_name_cannot_be_saved(tmp_path):
+    with pytest.raises(segzoo.SegzooError, match="create_model"):
+        segzoo.CMUNeXt(widths=(4, 4, 4, 4, 4)).save_pretrained(tmp_path / "nameless")
