@@ -136,12 +136,13 @@ def test_read_wrong_channels_names_the_file(tmp_path):
         RGB.astype(np.int64),
         RGB.astype(np.float32),
         RGB.astype(np.uint16) * 257,
+        (RGB.astype(np.uint16) * 257).astype(">u2"),
         torch.from_numpy(RGB).permute(2, 0, 1),
         torch.from_numpy(RGB).permute(2, 0, 1).bfloat16() * 1,
         Image.fromarray(RGB),
         np.dstack([RGB, GREY]),
     ],
-    ids=["uint8", "int64", "float32", "uint16", "tensor", "bfloat16", "PIL", "RGBA"],
+    ids=["uint8", "int64", "float32", "uint16", "big-endian", "tensor", "bfloat16", "PIL", "RGBA"],
 )
 def test_as_image_forms(image):
     found = as_image(image).astype(int)

@@ -105,8 +105,8 @@ def results_table(metrics: dict[str, Any]) -> str:
     for name, value in metrics["original"].items():
         rows.append(f"| {label(name)} | {value:.4f} | {metrics['resized'][name]:.4f} |")
     return "\n".join(rows) + (
-        f"\n\nProtocol: {metrics['protocol']}; {metrics['images']} held-out images. Rows named dataset pool the pixels of "
-        "all images first. These are the numbers that `segzoo test` prints."
+        f"\n\nProtocol: {metrics['protocol']}; {metrics['images']} held-out images. Rows named dataset pool the pixels "
+        "of all images first. These are the numbers that `segzoo test` prints."
     )
 
 

@@ -24,24 +24,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments and arguments[0] in TRAINING_VERBS:  # their options are LightningCLI's to parse
             from segzoo import training_cli
 
-            training_cli.main(None if argv is None else arguments)
-            return 0
-        options = build_parser().parse_args(arguments)
-        options.run(options)
-    except Exception as error:
-        bad_input = cause_in_input(error)
-        if bad_input is None:
-            raise
-        print(f"segzoo: error: {bad_input}", file=sys.stderr)
+            training_cli.main(arguments)
+        else:
+            options = build_parser().parse_args(arguments)
+            options.run(options)
+    except SegzooError as error:
+        print(f"segzoo: error: {sentence(error)}", file=sys.stderr)
         return 2
     return 0
 
 
-def cause_in_input(error: BaseException | None) -> SegzooError | None:
-    """The bad input at the root of an error; LightningCLI's parser wraps it in errors of its own."""
-    while error is not None and not isinstance(error, SegzooError):
-        error = error.__cause__ or error.__context__
-    return error
+def sentence(error: SegzooError) -> str:
+    """What an error says; one from a data loader's process has it at the end of that process's traceback."""
+    last_line = str(error).rstrip().rpartition("\n")[2]
+    return last_line.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -99,7 +95,8 @@ def describe_checkpoint(config: dict[str, Any]) -> str:
     dice = config.get("metrics", {}).get("original", {}).get("dice")
     scored = f"Dice {dice:.3f} on {config['metrics']['images']} held-out images" if dice is not None else "not scored"
     data = config.get("data", {}).get("dataset", "unknown data")
-    return f"{config['model']['name']} on {data}, {scored}, weights {config.get('licences', {}).get('weights') or 'unlicensed'}"
+    licence = config.get("licences", {}).get("weights") or "unlicensed"
+    return f"{config['model']['name']} on {data}, {scored}, weights {licence}"
 
 
 def run_info(options: argparse.Namespace) -> None:
@@ -122,36 +119,32 @@ def run_info(options: argparse.Namespace) -> None:
 
 def run_predict(options: argparse.Namespace) -> None:
     """``segzoo predict CHECKPOINT INPUT... --output DIR``."""
-    files = image_inputs(options.inputs)
+    files = image_inputs(options.inputs, options.output)
     from segzoo.hub import from_pretrained
 
-    options.output.mkdir(parents=True, exist_ok=True)
     model = from_pretrained(options.checkpoint)
     model = model.deploy() if model.is_deployable else model
-    for file, name in files.items():
+    options.output.mkdir(parents=True, exist_ok=True)
+    for file in files:
         result = model.predict(file, tta=options.tta)
-        mask = options.output / f"{name}.png"
-        mask.parent.mkdir(parents=True, exist_ok=True)
+        mask = options.output / f"{file.stem}.png"
         result.save(mask)
         if options.overlay:
             result.overlay().save(mask.with_name(f"{mask.stem}_overlay.png"))
-        covered = ", ".join(
-            f"{name} {part.mean():.1%}"
-            for name, part in zip(result.foreground_names(), result.class_masks(), strict=True)
-        )
-        print(f"{file} -> {mask} ({covered})")
+        covered = zip(result.foreground_names(), result.class_masks(), strict=True)
+        print(f"{file} -> {mask} ({', '.join(f'{name} {part.mean():.1%}' for name, part in covered)})")
 
 
-def image_inputs(inputs: Sequence[Path]) -> dict[Path, str]:
-    """Every image to read, and the name of its mask without ending; folders give all images in them.
+def image_inputs(inputs: Sequence[Path], output: Path) -> list[Path]:
+    """Every image to read, each once; folders give all images in them.
 
     Raises:
         MissingError: an input is not there, or a folder holds no image.
-        SegzooError: two images would be written to the same mask.
+        SegzooError: two images would be written to the same mask, or a mask could be written over an image.
     """
     from segzoo.io import image_files
 
-    files: dict[Path, str] = {}
+    by_stem: dict[str, Path] = {}
     for given in inputs:
         if not given.exists():
             raise MissingError(f"there is no file or folder {given} to segment")
@@ -159,12 +152,14 @@ def image_inputs(inputs: Sequence[Path]) -> dict[Path, str]:
         if not found:
             raise MissingError(f"the folder {given} holds no image (png, jpg, tif or bmp)")
         for file in found:
-            if file.stem in files.values() and file not in files:
+            first = by_stem.setdefault(file.stem, file)
+            if first.resolve() != file.resolve():
+                raise SegzooError(f"{first} and {file} would both be written to {file.stem}.png; rename one of them")
+            if file.resolve().parent == output.resolve():
                 raise SegzooError(
-                    f"two images are called {file.stem}, and their masks would be one file; rename {file}"
+                    f"{file} lies in the output folder {output} and could be overwritten; write elsewhere"
                 )
-            files[file] = file.stem
-    return files
+    return list(by_stem.values())
 
 
 if __name__ == "__main__":

@@ -288,6 +288,7 @@ def save_pretrained(
     dtype: str | None = None,
     train_config: str | Path | None = None,
     metrics: dict[str, Any] | None = None,
+    licence: str | None = None,
 ) -> Path:
     """Write ``model`` as a checkpoint folder, replacing an older checkpoint of that folder in one step.
 
@@ -299,6 +300,7 @@ def save_pretrained(
             norms and biases kept. None keeps every tensor as it is.
         train_config: the ``segzoo fit -c`` file that made the weights; stored as train.yaml.
         metrics: what ``segzoo test`` measured.
+        licence: of the weights; None takes that of the data they were trained on.
 
     Returns:
         The folder.
@@ -314,7 +316,7 @@ def save_pretrained(
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        write_checkpoint(model, draft, name or folder.resolve().name, dtype, train_config, metrics)
+        write_checkpoint(model, draft, name or folder.resolve().name, dtype, train_config, metrics, licence)
         replace_folder(folder, draft)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -328,6 +330,7 @@ def write_checkpoint(
     dtype: str | None,
     train_config: str | Path | None,
     metrics: dict[str, Any] | None,
+    licence: str | None,
 ) -> None:
     """Write the files of a checkpoint into an empty folder."""
     from safetensors.torch import save_file
@@ -345,7 +348,11 @@ def write_checkpoint(
         "class_names": list(model.class_names),
         "data": model.data,
         "metrics": metrics or {},
-        "licences": {"code": "Apache-2.0", "weights": model.data.get("licence"), "data": model.data.get("licence")},
+        "licences": {
+            "code": "Apache-2.0",
+            "weights": licence or model.data.get("licence"),
+            "data": model.data.get("licence"),
+        },
         "sha256": {file: sha256(folder / file) for file in (WEIGHTS, RECIPE) if (folder / file).is_file()},
     }
     write_config(folder, config)

@@ -174,7 +174,7 @@ def _decode(path: Path, *, for_mask: bool) -> npt.NDArray[Any]:
 
 
 def _decode_tiff(path: Path, error: BaseException) -> npt.NDArray[Any]:
-    """Second reader for TIFFs that Pillow rejects (16-bit RGB, CVC-ClinicDB's own headers); else the clear error."""
+    """Second reader for TIFFs that Pillow rejects (CVC-ClinicDB's originals among them); else the clear error."""
     hint = "it is damaged or not an image"
     if path.suffix.lower() in (".tif", ".tiff"):
         try:
@@ -215,7 +215,7 @@ def _to_uint8(pixels: npt.NDArray[Any]) -> UInt8Array:
         return pixels
     if pixels.dtype == bool:
         return pixels.astype(np.uint8) * np.uint8(255)
-    if pixels.dtype == np.uint16:
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:  # of either byte order
         return np.round(pixels / 257.0).astype(np.uint8)  # 65535 -> 255
     if pixels.dtype.kind not in "iuf":
         raise SegzooError(f"An image must hold numbers, not {pixels.dtype}.")

@@ -147,7 +147,11 @@ class SegmentationModule(LightningModule):
             scheduler, interval = self._lr_scheduler(optimizer), "epoch"
         else:
             scheduler, interval = self.default_lr_scheduler(optimizer)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
+        watched = getattr(scheduler, "monitor", None)  # of Lightning's ReduceLROnPlateau
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": interval, "monitor": watched},
+        }
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole training."""

@@ -4,46 +4,89 @@ LightningCLI does the work. Added here are short names for models, checkpoints a
 all that a run leaves behind, and a checkpoint folder at its end.
 """
 
+import os
 import re
-import sys
+import warnings
+from argparse import ArgumentError
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple, instantiate_class
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from torch.optim import Optimizer
 
 import segzoo.data as data_modules
 from segzoo.errors import MissingError, SegzooError
-from segzoo.hub import RECIPE, find_checkpoint, record_metrics
+from segzoo.hub import RECIPE, find_checkpoint, read_config, record_metrics
 from segzoo.module import SegmentationModule
 from segzoo.registry import models, nearest
 
 EPOCHS = 300  # of both papers
 SEED = 42
 MODEL_OPTION, DATA_OPTION = "--model", "--data"
+LOADER = "segzoo.hub.from_pretrained"
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+# what jsonargparse says around the one line that helps
+NOISE = re.compile(r"Does not validate against any|Subtypes:|Errors:|- Expected (a )?<class 'NoneType'>|Given value")
 
 
-def main(arguments: list[str] | None) -> None:
-    """Run ``fit``, ``validate`` or ``test`` with the given command line (None: the shell's)."""
-    TrainingCLI(arguments)
+def main(arguments: list[str]) -> None:
+    """Run ``fit``, ``validate`` or ``test`` with a command line that starts with the verb.
+
+    Raises:
+        SegzooError: the command line or what it names is wrong.
+    """
+    for message in (".*exists and is not empty", ".*LeafSpec"):  # a run's own folder; Lightning's own use of torch
+        warnings.filterwarnings("ignore", message)
+    try:
+        TrainingCLI(arguments)
+    except Exception as error:
+        bad_input = cause_in_input(error, arguments[0])
+        if bad_input is None or bad_input is error:
+            raise
+        raise bad_input from error
 
 
-class Parser(LightningArgumentParser):
-    """Lightning's parser, for which short names are spelled out first."""
+def cause_in_input(error: Exception, verb: str) -> SegzooError | None:
+    """What somebody did wrong, where that is behind an error of Lightning or of its parser."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, SegzooError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None:
+        return cause
+    if isinstance(error, ArgumentError):
+        return SegzooError(f"{one_sentence(str(error))}; see segzoo {verb} --help")
+    if isinstance(error, MisconfigurationException):
+        return SegzooError(one_sentence(str(error)))
+    if isinstance(error, UnpicklingError):
+        return SegzooError(
+            "--ckpt_path names a file that is not a Lightning checkpoint of plain tensors, and pickles are not loaded; "
+            "give the last.ckpt or best.ckpt of a run"
+        )
+    return None
 
-    def parse_args(self, args: Any = None, **options: Any) -> Any:
-        """Parse a command line in which models, checkpoints and datasets go by their names."""
-        return super().parse_args(spell_out(sys.argv[1:] if args is None else args), **options)
+
+def one_sentence(message: str) -> str:
+    """The lines of a parser's message that say what is wrong, as one; ``fit.data`` is what people type as --data."""
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines() if not NOISE.search(line)]
+    joined = "; ".join(line for line in lines if line).replace(":; ", ": ")
+    return re.sub(r"\b(?:fit|validate|test)\.(data|model)\b", r"--\1", joined)
 
 
 class TrainingCLI(LightningCLI):
     """LightningCLI over the zoo's models and datasets."""
 
-    def __init__(self, args: list[str] | None) -> None:
+    def __init__(self, args: list[str]) -> None:
+        raising = {"exit_on_error": False}  # so that a wrong option ends like any other bad input
         super().__init__(
             SegmentationModule,
             data_modules.SegmentationDataModule,
@@ -55,10 +98,9 @@ class TrainingCLI(LightningCLI):
                 "callbacks": [BestCheckpoint(), LastCheckpoint()],
                 "log_every_n_steps": 10,
             },
-            save_config_callback=SaveRecipe,
-            save_config_kwargs={"save_to_log_dir": False, "overwrite": True},
-            parser_kwargs={"prog": "segzoo"},
-            parser_class=Parser,
+            save_config_callback=None,  # before_fit writes it
+            auto_configure_optimizers=False,  # Lightning's would drop the model's own schedule
+            parser_kwargs={"prog": "segzoo", **raising} | dict.fromkeys(self.subcommands(), raising),
             args=args,
         )
 
@@ -67,8 +109,14 @@ class TrainingCLI(LightningCLI):
         """Lightning's, without its predict: ``segzoo predict`` takes image files."""
         return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name != "predict"}
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Take --optimizer and --lr_scheduler; what is not given stays the model's."""
+        parser.add_optimizer_args((Optimizer,))
+        parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
+
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **options: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **options)
+        parser.set_defaults({"weights_only": True})  # what --ckpt_path names is never run as code
         if subcommand == "test":
             parser.add_argument(
                 "--record",
@@ -84,48 +132,79 @@ class TrainingCLI(LightningCLI):
             )
         return parser
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse a command line in which models, checkpoints and datasets go by their names."""
+        self.config = parser.parse_args(spell_out(args))
+
     def _parse_ckpt_path(self) -> None:
         """Resuming restores the state of a run, never its arguments: those are the ones on the command line."""
 
+    @property
+    def options(self) -> Any:
+        """The options of the verb that runs."""
+        return self.config[self.subcommand]
+
     def before_instantiate_classes(self) -> None:
-        """Give the run its folder."""
-        config = self.config[self.subcommand]
-        if config.trainer.default_root_dir is None:
-            config.trainer.default_root_dir = str(Path("runs") / run_name(config))
-        root = Path(config.trainer.default_root_dir)
-        if self.subcommand == "fit":
-            refuse_overwriting(root, config.ckpt_path)
+        """Give the run its folder, and refuse what could only fail later."""
+        trainer = self.options.trainer
+        if trainer.default_root_dir is None:
+            trainer.default_root_dir = str(Path("runs") / run_name(self.options))
+        root = Path(trainer.default_root_dir)
+        if self.subcommand == "fit" and self.options.ckpt_path is None:
+            refuse_overwriting(root)
+        self.options.ckpt_path = resume_file(self.subcommand, root, self.options.ckpt_path)
+        if self.subcommand == "test" and self.options.record and self.options.model.class_path != LOADER:
+            raise SegzooError("--record writes into a checkpoint folder, so test one: --model FOLDER")
+
+    def after_instantiate_classes(self) -> None:
+        """Let the model use the optimizer and the schedule that were asked for."""
+        chosen = self.config_init[self.subcommand]
+        if chosen.optimizer:
+            self.model._optimizer = partial(instantiate_class, init=chosen.optimizer)
+        if chosen.lr_scheduler:
+            self.model._lr_scheduler = partial(instantiate_class, init=chosen.lr_scheduler)
 
     def instantiate_trainer(self, **options: Any) -> Trainer:
         """Log training to CSV, and to TensorBoard where that is installed, unless other loggers were asked for."""
-        config = self.config_init[self.subcommand].trainer
-        if config.logger is None:
-            options["logger"] = loggers(config.default_root_dir) if self.subcommand == "fit" else False
+        trainer = self.config_init[self.subcommand].trainer
+        if trainer.logger is None:
+            options["logger"] = loggers(trainer.default_root_dir) if self.subcommand == "fit" else False
+        if trainer.plugins is None:
+            options["plugins"] = [ReplacingCheckpointIO()]
         return super().instantiate_trainer(**options)
+
+    @rank_zero_only
+    def before_fit(self) -> None:
+        """Write the run's configuration as train.yaml, and its split as split.json."""
+        if self.options.trainer.fast_dev_run:
+            return
+        root = Path(self.options.trainer.default_root_dir)
+        root.mkdir(parents=True, exist_ok=True)
+        recipe = self.options.clone()  # how to train, anywhere: not where this run was, nor how often it was resumed
+        recipe.trainer.default_root_dir = recipe.ckpt_path = None
+        self._parser("fit").save(recipe, root / RECIPE, skip_none=False, overwrite=True, multifile=False)
+        self.datamodule.write_split(root / "split.json")
 
     def before_test(self) -> None:
         """Measure what was asked for."""
-        if self.config.test.metrics:
-            self.model.metric_names = tuple(self.config.test.metrics)
+        if self.options.metrics:
+            self.model.metric_names = tuple(self.options.metrics)
 
     def after_fit(self) -> None:
         """Write the best weights as a checkpoint folder and say where everything is."""
-        root = Path(self.trainer.default_root_dir)
-        if not self.trainer.is_global_zero or self.trainer.fast_dev_run:
+        if not self.trainer.is_global_zero or self.options.trainer.fast_dev_run:
             return
-        best = root / "best.ckpt"
-        kept = best if best.is_file() else root / "last.ckpt"
-        if kept.is_file():
-            load_network(self.model, kept)
-        name = getattr(self.model, "model_name", None)
-        folder = (
-            self.model.save_pretrained(root / "checkpoint", name=root.name, train_config=root / RECIPE)
-            if name
-            else None
-        )
+        root = Path(self.trainer.default_root_dir)
+        kept = next((file for file in (root / "best.ckpt", root / "last.ckpt") if file.is_file()), None)
+        if kept is None:
+            return
+        self.model.load_state_dict(torch.load(kept, map_location="cpu", weights_only=True)["state_dict"])
+        folder = root
+        if self.model.model_name is not None:  # else somebody's own class, which the zoo cannot load by name
+            folder = self.model.save_pretrained(root / "checkpoint", name=root.name, train_config=root / RECIPE)
         print(
-            f"\nsegzoo: {folder or root} is the checkpoint ({kept.stem} weights); {root} also holds last.ckpt (continue with "
-            f"--ckpt_path last), {RECIPE}, split.json and the logs in csv/ and tensorboard/"
+            f"\nsegzoo: {folder} is the checkpoint ({kept.stem} weights); {root} also holds the logs, {RECIPE}, "
+            "split.json and last.ckpt (to train on: --ckpt_path last)"
         )
 
     def after_test(self) -> None:
@@ -133,22 +212,27 @@ class TrainingCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         results = test_results(self.model, self.trainer)
-        root = Path(self.trainer.default_root_dir)
-        print(
-            f"segzoo: {results['images']} images; {results['protocol']}; image by image in {root / 'test_per_image.csv'}"
-        )
-        tested, trained = self.datamodule.describe().get("split_sha256"), self.model.data.get("split_sha256")
+        per_image = Path(self.trainer.default_root_dir) / "test_per_image.csv"
+        print(f"segzoo: {results['images']} images; {results['protocol']}; image by image in {per_image}")
+        tested, trained = self.datamodule.split_sha256, self.model.data.get("split_sha256")
         if trained is not None and tested != trained:
             print("segzoo: this is not the split the checkpoint was trained on, so it may have seen these images")
-        if self.config.test.record:
-            if self.model.load_report is None:
-                raise SegzooError("--record writes into a checkpoint folder, so test one: --model FOLDER")
+        if self.options.record:
             folder = Path(self.model.load_report.source)
             record_metrics(folder, results)
             print(f"segzoo: recorded in {folder}")
 
 
-class BestCheckpoint(ModelCheckpoint):
+class RunCheckpoint(ModelCheckpoint):
+    """A file of Lightning's state beside everything else of the run, replaced as the run goes on."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lightning's hook: the run's folder is known only now."""
+        self.dirpath = trainer.default_root_dir
+        super().setup(trainer, pl_module, stage)
+
+
+class BestCheckpoint(RunCheckpoint):
     """Keeps the epoch of the best validation Dice, among those whose weights may be deployed."""
 
     def __init__(self) -> None:
@@ -160,40 +244,31 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save beside everything else of the run."""
-        self.dirpath = trainer.default_root_dir
-        super().setup(trainer, pl_module, stage)
-
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare, unless these weights do not compete (LV-UNet before λ = 1)."""
         if getattr(pl_module, "competes_for_best", True):
             super().on_validation_end(trainer, pl_module)
 
 
-class LastCheckpoint(ModelCheckpoint):
+class LastCheckpoint(RunCheckpoint):
     """Keeps the last finished epoch, to continue from."""
 
     def __init__(self) -> None:
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save beside everything else of the run."""
-        self.dirpath = trainer.default_root_dir
-        super().setup(trainer, pl_module, stage)
 
+class ReplacingCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside the old one and then takes its name: a kill in the middle loses nothing.
 
-class SaveRecipe(SaveConfigCallback):
-    """Writes the run's whole configuration as train.yaml, and its split as split.json."""
+    Lightning's own writes to the system's folder for temporary files and moves from there, which on another
+    file system means writing over the old checkpoint.
+    """
 
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write both, when training starts."""
-        if stage != "fit":
-            return
-        root = Path(trainer.default_root_dir)
-        root.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, root / RECIPE, skip_none=False, overwrite=True, multifile=False)
-        trainer.datamodule.write_split(root / "split.json")
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Save ``checkpoint`` as ``path``, whole or not at all."""
+        draft = f"{path}.part"
+        super().save_checkpoint(checkpoint, draft, storage_options)
+        os.replace(draft, path)
 
 
 def spell_out(arguments: list[str]) -> list[str]:
@@ -202,10 +277,9 @@ def spell_out(arguments: list[str]) -> list[str]:
     options = iter([part for argument in arguments for part in split_option(argument)])
     for argument in options:
         spelled.append(argument)
-        if argument == MODEL_OPTION:
-            spelled += model_options(next(options, ""))
-        elif argument == DATA_OPTION:
-            spelled.append(data_path(next(options, "")))
+        value = next(options, None) if argument in (MODEL_OPTION, DATA_OPTION) else None
+        if value is not None:
+            spelled += model_options(value) if argument == MODEL_OPTION else [data_path(value)]
     return spelled
 
 
@@ -222,7 +296,7 @@ def model_options(name: str) -> list[str]:
     if IMPORT_PATH.fullmatch(name) and not Path(name).exists():
         return [name]
     find_checkpoint(name)  # fails here, in one sentence, rather than in the middle of the parser
-    return ["segzoo.hub.from_pretrained", "--model.name_or_path", name]
+    return [LOADER, "--model.name_or_path", name]
 
 
 def data_path(name: str) -> str:
@@ -235,39 +309,44 @@ def data_path(name: str) -> str:
     return f"segzoo.data.{name}"
 
 
-def run_name(config: Any) -> str:
+def run_name(options: Any) -> str:
     """``lv_unet-busi``: what is trained on what."""
-    model = (
-        (config.model.init_args.get("name_or_path") or config.model.class_path.rpartition(".")[2])
-        if config.model
-        else "model"
-    )
-    data = config.data.class_path.rpartition(".")[2]
-    return f"{Path(str(model)).name}-{data.lower()}"
+    if options.model.class_path == LOADER:
+        folder = find_checkpoint(options.model.init_args.name_or_path)
+        model = Path(str(read_config(folder).get("name", folder.name))).name  # a stranger's name stays below runs/
+    else:
+        model = options.model.class_path.rpartition(".")[2]
+    return f"{model}-{options.data.class_path.rpartition('.')[2].lower()}"
 
 
-def refuse_overwriting(root: Path, resumed_from: str | None) -> None:
+def refuse_overwriting(root: Path) -> None:
     """Never start anew in the folder of another run."""
-    if resumed_from is None and (root / "last.ckpt").is_file():
+    if (root / "last.ckpt").is_file():
         raise SegzooError(
-            f"{root} already holds a run: add --ckpt_path last to continue it, or give --trainer.default_root_dir another "
-            "folder"
+            f"{root} already holds a run: add --ckpt_path last to continue it, or give --trainer.default_root_dir "
+            "another folder"
         )
+
+
+def resume_file(verb: str, root: Path, given: str | None) -> str | None:
+    """The file that --ckpt_path means; Lightning looks for "last" before it knows the run's folder."""
+    if given is None:
+        return None
+    file = root / f"{given}.ckpt" if given in ("last", "best") else Path(given)
+    if file.is_file():
+        return str(file)
+    if given == "last" and verb == "fit":  # a run that was killed in its first epoch, or not yet started
+        rank_zero_info(f"segzoo: {root} holds no last.ckpt, so training starts from the beginning")
+        return None
+    raise MissingError(f"there is no file {file} for --ckpt_path {given}; give a .ckpt file, or the run's folder")
 
 
 def loggers(root: str) -> list[Logger]:
     """The logs of a run, in its folder."""
-    found: list[Logger] = [CSVLogger(root, name="csv")]
+    found: list[Logger] = [CSVLogger(root, name="csv", flush_logs_every_n_steps=1)]  # all of it survives a kill
     if find_spec("tensorboard"):
         found.append(TensorBoardLogger(root, name="tensorboard"))
     return found
-
-
-def load_network(model: SegmentationModule, path: Path) -> None:
-    """Put the weights of one of Lightning's checkpoints into ``model``."""
-    import torch
-
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
 
 
 def test_results(model: SegmentationModule, trainer: Trainer) -> dict[str, Any]:
@@ -278,6 +357,3 @@ def test_results(model: SegmentationModule, trainer: Trainer) -> dict[str, Any]:
         for part, prefix in (("original", "test/"), ("resized", "test_resized/"))
     }
     return {"protocol": model.test_metrics["dice"].protocol, "images": model.tested_images, **parts}
-
-
-__all__ = ["BestCheckpoint", "Callback", "LastCheckpoint", "SaveRecipe", "TrainingCLI", "main"]

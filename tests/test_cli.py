@@ -1,0 +1,447 @@
+"""The ``segzoo`` command: what it lists, predicts and refuses. Training is in test_training_cli.py."""
+
+import json
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import segzoo
+from segzoo import cli, training_cli
+from segzoo.cli import main
+from segzoo.hub import sha256
+from segzoo.io import read_image
+
+SURFACE = json.loads((Path(__file__).parent / "surface.json").read_text(encoding="utf-8"))
+HEAVY = ("torch", "lightning", "monai", "timm", "numpy", "huggingface_hub")
+
+
+def fresh(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own, with this segzoo."""
+    path = os.pathsep.join(filter(None, [str(Path(segzoo.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *map(str, arguments)], env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained CMUNeXt-S for images of 32 x 32, called ``tiny-busi``; it finds about half of an image."""
+    torch.manual_seed(0)
+    model = segzoo.create_model("cmunext_s").eval()
+    model.preprocessing = segzoo.Preprocessing(image_size=(32, 32))
+    image = model.preprocessing(read_image(next((samples / "BUSI").rglob("benign (9).png"))))
+    with torch.no_grad():
+        model.head.bias -= model(image[None]).median()
+    return model.save_pretrained(tmp_path_factory.mktemp("hub") / "tiny-busi")
+
+
+@pytest.fixture
+def images(samples: Path, tmp_path: Path) -> Path:
+    """Three real images in a folder, one of them as JPEG."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    found = sorted(path for path in (samples / "BUSI").rglob("*.png") if "mask" not in path.name)[:3]
+    for path in found[:2]:
+        shutil.copy(path, folder)
+    Image.open(found[2]).convert("RGB").save(folder / f"{found[2].stem}.jpg")
+    return folder
+
+
+# ---- list and info
+
+
+def test_list_names_models_and_checkpoints(checkpoint, monkeypatch, capsys):
+    monkeypatch.setenv("SEGZOO_HUB", str(checkpoint.parent))
+    assert main(["list"]) == 0
+    models, checkpoints = capsys.readouterr().out.split("checkpoints\n")
+    assert [line.split()[0] for line in models.splitlines()[1:]] == segzoo.list_models()
+    assert "cmunext_s           0.42 M  CMUNeXt-S: widths 8 to 128" in models
+    assert "tiny-busi" in [line.split()[0] for line in checkpoints.splitlines()]
+    assert "cmunext_s on unknown data, not scored, weights unlicensed" in checkpoints
+
+
+def test_list_takes_a_pattern(checkpoint, monkeypatch, capsys):
+    monkeypatch.setenv("SEGZOO_HUB", str(checkpoint.parent))
+    assert main(["list", "cmunext_?"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()] == ["models", "cmunext_l", "cmunext_s", "checkpoints"]
+
+
+def test_list_for_programs(checkpoint, monkeypatch, capsys):
+    monkeypatch.setenv("SEGZOO_HUB", str(checkpoint.parent))
+    assert main(["list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert sorted(listed["models"]) == segzoo.list_models()
+    assert listed["models"]["cmunext_s"]["parameters"] == 417_505
+    assert listed["checkpoints"]["tiny-busi"]["model"]["name"] == "cmunext_s"
+
+
+def test_list_shows_a_recorded_score():
+    config = {
+        "model": {"name": "lv_unet"},
+        "metrics": {"images": 130, "original": {"dice": 0.7891}},
+        "data": {"dataset": "BUSI"},
+        "licences": {"weights": "CC0-1.0"},
+    }
+    assert cli.describe_checkpoint(config) == "lv_unet on BUSI, Dice 0.789 on 130 held-out images, weights CC0-1.0"
+
+
+def test_info_tells_of_models_and_checkpoints(checkpoint, capsys):
+    assert main(["info", "lv_unet"]) == 0
+    out = capsys.readouterr().out
+    for part in ("934,545 parameters", "arxiv.org/abs/2408.16886", "encoder_weights:", "deep_training:"):
+        assert part in out
+    assert main(["info", str(checkpoint)]) == 0
+    assert json.loads(capsys.readouterr().out)["preprocessing"]["image_size"] == [32, 32]
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "--json", "*unext*"], ["--version"]])
+def test_nothing_heavy_is_imported_to_answer_at_once(checkpoint, monkeypatch, arguments):
+    monkeypatch.setenv("SEGZOO_HUB", str(checkpoint.parent))
+    code = (
+        "import contextlib, sys\n"
+        "from segzoo.cli import main\n"
+        f"with contextlib.suppress(SystemExit): main({arguments!r})\n"
+        f"print('imported', *(name for name in {HEAVY!r} if name in sys.modules))"
+    )
+    done = fresh("-c", code)
+    assert done.stdout.splitlines()[-1] == "imported", done.stderr
+
+
+def test_help_names_every_verb(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
+    assert set(SURFACE["verbs"]) <= set(listed)
+
+
+# ---- predict
+
+
+def test_predict_writes_masks_of_the_images_own_sizes(checkpoint, images, tmp_path, capsys):
+    assert main(["predict", str(checkpoint), str(images), "--output", str(tmp_path / "new" / "masks")]) == 0
+    files = sorted(images.iterdir())
+    assert sorted(path.name for path in (tmp_path / "new" / "masks").iterdir()) == [f"{f.stem}.png" for f in files]
+    model = segzoo.from_pretrained(checkpoint)
+    printed = capsys.readouterr().out.splitlines()
+    for file, line in zip(files, printed, strict=True):
+        mask = np.asarray(Image.open(tmp_path / "new" / "masks" / f"{file.stem}.png"))
+        assert mask.shape == Image.open(file).size[::-1]
+        np.testing.assert_array_equal(mask, model.predict(file).mask)
+        assert line.startswith(f"{file} -> ")
+        assert line.endswith(f"(class 1 {mask.mean():.1%})")
+
+
+def test_predict_draws_overlays_and_mirrors(checkpoint, images, tmp_path):
+    file = sorted(images.glob("*.png"))[0]
+    for options in ([], ["--tta"]):
+        output = tmp_path / f"masks{len(options)}"
+        assert main(["predict", str(checkpoint), str(file), "--output", str(output), "--overlay", *options]) == 0
+        assert sorted(path.name for path in output.iterdir()) == [f"{file.stem}.png", f"{file.stem}_overlay.png"]
+        overlay = Image.open(output / f"{file.stem}_overlay.png")
+        assert (overlay.size, overlay.mode) == (Image.open(file).size, "RGB")
+    plain, mirrored = (Image.open(tmp_path / f"masks{n}" / f"{file.stem}.png") for n in (0, 1))
+    assert (np.asarray(plain) != np.asarray(mirrored)).any()
+
+
+def test_predict_takes_names_files_and_folders_together(checkpoint, images, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGZOO_HUB", str(checkpoint.parent))
+    inputs = [str(sorted(images.iterdir())[0]), str(images)]  # the first is named twice, and that is no mistake
+    assert main(["predict", "tiny-busi", *inputs, "--output", str(tmp_path / "masks")]) == 0
+    assert len(list((tmp_path / "masks").iterdir())) == 3
+
+
+# ---- bad input
+
+
+class Payload:
+    """Says by a file that it was run when unpickled."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.touch, (self.witness,)
+
+
+def paired(folder: Path, count: int = 6) -> Path:
+    """A dataset for ``Folder``."""
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.full((32, 32, 3)[: 3 if part == "images" else 2], number, np.uint8) * (part == "images")
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / part / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, checkpoint: Path, images: Path) -> SimpleNamespace:
+    """What the cases below spoil."""
+    return SimpleNamespace(
+        root=tmp_path,
+        checkpoint=shutil.copytree(checkpoint, tmp_path / "checkpoint"),
+        images=images,
+        data=paired(tmp_path / "data"),
+        witness=tmp_path / "witness",
+    )
+
+
+Case = Callable[[SimpleNamespace], list[Any]]
+
+
+def predict(here: SimpleNamespace, *inputs: Any, checkpoint: Any = None, output: Any = None) -> list[Any]:
+    inputs = inputs or (here.images,)
+    return ["predict", checkpoint or here.checkpoint, *inputs, "--output", output or here.root / "masks"]
+
+
+def fit(here: SimpleNamespace, *options: Any, model: str = "cmunext_s", data: str = "Folder") -> list[Any]:
+    run = ["--trainer.default_root_dir", here.root / "run", "--trainer.accelerator", "cpu", "--trainer.max_epochs", 1]
+    run += ["--trainer.enable_progress_bar", "false", "--data.image_size", 16]
+    return ["fit", "--model", model, "--data", data, "--data.root", here.data, *run, *options]
+
+
+def score(here: SimpleNamespace, *options: Any) -> list[Any]:
+    run = ["--trainer.default_root_dir", here.root / "run", "--trainer.accelerator", "cpu"]
+    data = ["--data", "Folder", "--data.root", here.data, "--data.split", "all"]
+    return ["test", "--model", here.checkpoint, *data, *run, "--trainer.enable_progress_bar", "false", *options]
+
+
+def without_mask(here: SimpleNamespace) -> list[Any]:
+    (here.data / "masks" / "3.png").unlink()
+    return fit(here)
+
+
+def mask_of_another_size(here: SimpleNamespace) -> list[Any]:
+    Image.new("L", (31, 32)).save(here.data / "masks" / "3.png")
+    return score(here)
+
+
+def corrupt(path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:1500])  # the header survives: only reading finds out
+
+
+def corrupt_to_predict(here: SimpleNamespace) -> list[Any]:
+    corrupt(here.images / "broken.png")
+    return predict(here)
+
+
+def corrupt_to_test(here: SimpleNamespace) -> list[Any]:
+    corrupt(here.data / "images" / "3.png")
+    return score(here)
+
+
+def corrupt_in_a_worker(here: SimpleNamespace) -> list[Any]:
+    return [*corrupt_to_test(here), "--data.num_workers", 1]
+
+
+def no_image(here: SimpleNamespace) -> list[Any]:
+    (here.root / "text.png").write_text("no image")
+    return predict(here, here.root / "text.png")
+
+
+def empty_folder(here: SimpleNamespace) -> list[Any]:
+    (here.root / "empty").mkdir()
+    return predict(here, here.root / "empty")
+
+
+def same_stems(here: SimpleNamespace) -> list[Any]:
+    first = sorted(here.images.glob("*.png"))[0]
+    Image.open(first).convert("RGB").save(first.with_suffix(".bmp"))
+    return predict(here)
+
+
+def wrong_channels(here: SimpleNamespace) -> list[Any]:
+    five = segzoo.create_model("cmunext_s", in_channels=5)
+    return predict(here, checkpoint=five.save_pretrained(here.root / "five"))
+
+
+def tampered_weights(here: SimpleNamespace) -> list[Any]:
+    file = here.checkpoint / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    return predict(here)
+
+
+def pickled_weights(here: SimpleNamespace) -> list[Any]:
+    """A pickle under the right name, with the right hash."""
+    (here.checkpoint / "model.safetensors").write_bytes(pickle.dumps(Payload(here.witness)))
+    config = json.loads((here.checkpoint / "config.json").read_text())
+    config["sha256"]["model.safetensors"] = sha256(here.checkpoint / "model.safetensors")
+    (here.checkpoint / "config.json").write_text(json.dumps(config))
+    return predict(here)
+
+
+def pickled_encoder(here: SimpleNamespace) -> list[Any]:
+    torch.save({"weights": Payload(here.witness)}, here.root / "encoder.pth")
+    return fit(here, "--model.encoder_weights", here.root / "encoder.pth", model="lv_unet")
+
+
+def pickled_run(here: SimpleNamespace) -> list[Any]:
+    torch.save({"state_dict": Payload(here.witness)}, here.root / "last.ckpt")
+    return fit(here, "--ckpt_path", here.root / "last.ckpt")
+
+
+def lost_weights(here: SimpleNamespace) -> list[Any]:
+    (here.checkpoint / "model.safetensors").unlink()
+    return predict(here)
+
+
+def broken_config(here: SimpleNamespace) -> list[Any]:
+    (here.checkpoint / "config.json").write_text('{"format": 1')
+    return predict(here)
+
+
+def no_checkpoint_folder(here: SimpleNamespace) -> list[Any]:
+    return predict(here, checkpoint=here.images)
+
+
+def folder_with_a_run(here: SimpleNamespace) -> list[Any]:
+    (here.root / "run").mkdir()
+    (here.root / "run" / "last.ckpt").touch()
+    return fit(here)
+
+
+def unknown_class(here: SimpleNamespace) -> list[Any]:
+    Image.fromarray(np.full((32, 32), 7, np.uint8)).save(here.data / "masks" / "3.png")
+    return score(here)
+
+
+CASES: dict[str, tuple[Case, str]] = {
+    "unknown model to fit": (lambda here: fit(here, model="lv_unett"), r"no .*'lv_unett' \(did you mean lv_unet"),
+    "unknown name to info": (lambda here: ["info", "cmunext_z"], r"no .*'cmunext_z' \(did you mean cmunext"),
+    "unknown checkpoint to predict": (
+        lambda here: predict(here, checkpoint="lv-unet-bus"),
+        r"no checkpoint 'lv-unet-bus'",
+    ),
+    "unknown checkpoint to test": (lambda here: ["test", "--model", "x/y", "--data", "BUSI"], r"no checkpoint 'x/y'"),
+    "unknown dataset": (lambda here: fit(here, data="Folders"), r"no dataset 'Folders' \(did you mean Folder\?\)"),
+    "unknown option of the model": (lambda here: fit(here, "--model.depht", 3), r"'depht' is not accepted"),
+    "unknown option of the trainer": (lambda here: fit(here, "--trainer.epochs", 3), r"--trainer\.epochs"),
+    "wrong value": (lambda here: fit(here, "--trainer.max_epochs", "many"), r"trainer\.max_epochs.*Expected.*int"),
+    "unknown split": (lambda here: fit(here, "--data.split", "half"), r"Unknown split 'half'; choose one of grouped"),
+    "no data": (lambda here: ["fit", "--model", "lv_unet"], r"required: --data"),
+    "no configuration file": (lambda here: ["fit", "-c", "none.yaml"], r"File does not exist: .*none\.yaml"),
+    "missing data": (
+        lambda here: fit(here, "--data.root", here.root / "none"),
+        r"none does not exist: expected images",
+    ),
+    "missing image": (lambda here: predict(here, here.root / "none.png"), r"no file or folder .*none\.png"),
+    "folder without images": (empty_folder, r"empty holds no image"),
+    "image without mask": (without_mask, r"images/3\.png has no mask"),
+    "mask of another size": (mask_of_another_size, r"3\.png is 32 x 31 .*, its image .*3\.png is 32 x 32"),
+    "mask value that is no class": (unknown_class, r"masks/3\.png holds values up to 7"),
+    "corrupt image to predict": (corrupt_to_predict, r"Cannot read .*broken\.png"),
+    "corrupt image to test": (corrupt_to_test, r"^segzoo: error: Cannot read .*images/3\.png"),
+    "corrupt image in a worker": (corrupt_in_a_worker, r"^segzoo: error: Cannot read .*images/3\.png"),
+    "text as an image": (no_image, r"Cannot read .*text\.png"),
+    "images of one name": (same_stems, r"would both be written to"),
+    "masks over images": (lambda here: predict(here, output=here.images), r"lies in the output folder"),
+    "wrong channel count": (wrong_channels, r"[134] channels? where 5 are needed"),
+    "tampered weights": (tampered_weights, r"model\.safetensors is not the file this checkpoint was saved with"),
+    "pickle as weights": (pickled_weights, r"model\.safetensors is not a safetensors file"),
+    "pickle as encoder": (pickled_encoder, r"encoder\.pth is not a safetensors file"),
+    "pickle as a run": (pickled_run, r"--ckpt_path .* pickles are not loaded"),
+    "lost weights": (lost_weights, r"lacks its file model\.safetensors"),
+    "broken config": (broken_config, r"config\.json cannot be read as JSON"),
+    "folder that is no checkpoint": (no_checkpoint_folder, r"images holds no config\.json"),
+    "no run to continue": (lambda here: fit(here, "--ckpt_path", "none.ckpt"), r"no file none\.ckpt for --ckpt_path"),
+    "no run to test": (
+        lambda here: score(here, "--ckpt_path", "last"),
+        r"no file .*run/last\.ckpt for --ckpt_path last",
+    ),
+    "folder with a run": (folder_with_a_run, r"run already holds a run: add --ckpt_path last"),
+    "classes that do not fit": (lambda here: fit(here, "--model.num_classes", 3), r"has the classes background, fore"),
+    "nothing to record into": (
+        lambda here: [*score(here, "--record", "true")[:2], "cmunext_s", *score(here, "--record", "true")[3:]],
+        r"--record writes into a checkpoint folder",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_answered_in_one_sentence(case, here, capsys, monkeypatch):
+    spoil, wanted = CASES[case]
+    arguments = [str(argument) for argument in spoil(here)]
+    monkeypatch.chdir(here.root)
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    (line,) = [line for line in err.splitlines() if line.startswith("segzoo: error:")]
+    assert line == err.splitlines()[-1]
+    assert re.search(wanted, line), line
+    assert not here.witness.exists()
+    assert len(line) < 500
+
+
+def test_the_payload_of_these_tests_works(tmp_path):
+    pickle.loads(pickle.dumps(Payload(tmp_path / "witness")))
+    assert (tmp_path / "witness").exists()
+
+
+def test_a_shell_sees_the_status_and_the_sentence():
+    done = fresh("-m", "segzoo.cli", "info", "lv_unett")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("segzoo: error: there is no ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(cli, "run_list", lambda options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["list"])
+    monkeypatch.setattr(training_cli, "TrainingCLI", lambda arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["fit"])
+
+
+# ---- the frozen surface
+
+
+def training_parsers() -> dict[str, Any]:
+    parsers: dict[str, Any] = {}
+
+    class Looked(training_cli.TrainingCLI):
+        def parse_arguments(self, parser: Any, args: Any) -> None:
+            parsers.update(self._subcommand_parsers)
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        Looked([])
+    return parsers
+
+
+def options_of(parser: Any) -> list[str]:
+    """Its positional arguments and options by their long names, without those below a dot (``--trainer.devices``)."""
+    names = [next((o for o in a.option_strings if o.startswith("--")), a.dest) for a in parser._actions]
+    return sorted(name for name in names if "." not in name and name not in ("--help", "==SUPPRESS=="))
+
+
+def test_the_public_names_are_the_frozen_ones():
+    assert sorted(segzoo.__all__) == SURFACE["segzoo"]
+    assert sorted(segzoo.data.__all__) == SURFACE["segzoo.data"]
+    for name in segzoo.__all__:
+        assert getattr(segzoo, name) is not None
+    assert set(segzoo.__all__) <= set(dir(segzoo))
+
+
+def test_the_command_line_is_the_frozen_one():
+    (verbs,) = (action.choices for action in cli.build_parser()._actions if hasattr(action.choices, "items"))
+    assert sorted(verbs) == sorted(SURFACE["verbs"])
+    found = {verb: options_of(verbs[verb]) for verb in verbs if verb not in cli.TRAINING_VERBS}
+    found |= {verb: options_of(parser) for verb, parser in training_parsers().items()}
+    assert found == SURFACE["verbs"]

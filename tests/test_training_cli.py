@@ -1,0 +1,404 @@
+"""``segzoo fit`` and ``segzoo test`` on the eight real images that the repository ships."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from fsspec.implementations import local
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+import segzoo
+from segzoo import cli, training_cli
+from segzoo.errors import MissingError, SegzooError
+from segzoo.models.lv_unet import LVUNet
+from segzoo.module import SegmentationModule
+from segzoo.training_cli import ReplacingCheckpointIO, TrainingCLI, spell_out
+
+QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary"]
+QUIET += ["false"]
+
+
+def busi(samples: Path, size: int = 64, split: str = "all") -> list[str]:
+    data = ["--data", "BUSI", "--data.root", str(samples), "--data.split", split]
+    return [*data, "--data.image_size", str(size), "--data.batch_size", "4"]
+
+
+def fit(root: Path, *options: Any, epochs: int = 2) -> Path:
+    """Train in this process; returns the run's folder."""
+    arguments = ["fit", *QUIET, "--trainer.max_epochs", epochs, "--trainer.default_root_dir", root, *options]
+    assert cli.main([str(argument) for argument in arguments]) == 0
+    return root
+
+
+def score(root: Path, *options: Any) -> list[dict[str, str]]:
+    """Test in this process; returns the rows of test_per_image.csv."""
+    arguments = ["test", *QUIET, "--trainer.default_root_dir", root, *options]
+    assert cli.main([str(argument) for argument in arguments]) == 0
+    return rows_of(root / "test_per_image.csv")
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def logged(run: Path, name: str, version: int = 0) -> dict[int, float]:
+    """Epoch -> what was logged under a name."""
+    rows = rows_of(run / "csv" / f"version_{version}" / "metrics.csv")
+    return {int(row["epoch"]): float(row[name]) for row in rows if row.get(name)}
+
+
+def state_of(checkpoint: Path) -> dict[str, Any]:
+    return torch.load(checkpoint, map_location="cpu", weights_only=True)
+
+
+def command(*arguments: Any) -> dict[str, Any]:
+    """What subprocess.run needs to start a fresh Python with this segzoo, on one thread."""
+    path = os.pathsep.join(filter(None, [str(Path(segzoo.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    return {"args": [sys.executable, *map(str, arguments)], "env": environment, "capture_output": True, "text": True}
+
+
+@pytest.fixture(scope="module")
+def run(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two epochs of CMUNeXt-S."""
+    root = tmp_path_factory.mktemp("runs") / "small"
+    return fit(root, "--model", "cmunext_s", *busi(samples))
+
+
+# ---- what a run leaves
+
+
+def test_a_run_leaves_everything_in_its_folder(run, samples):
+    assert {path.name for path in run.iterdir()} >= {"best.ckpt", "last.ckpt", "train.yaml", "split.json", "checkpoint"}
+    assert not list(run.glob("*.part"))
+    assert state_of(run / "last.ckpt")["epoch"] == 1
+    losses = logged(run, "train/loss")
+    assert list(losses) == [0, 1]
+    assert losses[1] < losses[0]
+    assert list(logged(run, "val/dice")) == [0, 1]
+    split = json.loads((run / "split.json").read_text())
+    assert split["split"] == "all"
+    assert len(split["ids"]["train"]) == len(split["ids"]["test"]) == 8
+
+
+def test_its_checkpoint_loads_and_predicts(run, samples):
+    model = segzoo.from_pretrained(run / "checkpoint")
+    assert model.model_name == "cmunext_s"
+    assert model.preprocessing.image_size == (64, 64)
+    assert model.class_names == ("background", "lesion")
+    assert model.data["dataset"] == "BUSI"
+    assert model.data["split_sha256"] == json.loads((run / "split.json").read_text())["sha256"]
+    assert json.loads((run / "checkpoint" / "config.json").read_text())["name"] == "small"
+    image = next((samples / "BUSI").rglob("benign (9).png"))
+    assert set(model.predict(image).mask.ravel().tolist()) <= {0, 1}
+
+
+@pytest.mark.parametrize(("model", "size", "best"), [("cmunext_s", 64, 0), ("lv_unet", 128, 1)])
+def test_only_deployable_weights_compete_for_best(tmp_path, samples, monkeypatch, capsys, model, size, best):
+    def fade(self: SegmentationModule) -> None:
+        self.log("val/dice", 1.0 - self.current_epoch)
+
+    monkeypatch.setattr(SegmentationModule, "on_validation_epoch_end", fade)
+    run = fit(tmp_path / "run", "--model", model, *busi(samples, size))
+    state = state_of(run / "best.ckpt")
+    assert state["epoch"] == best
+    assert state_of(run / "last.ckpt")["epoch"] == 1
+    saved = load_file(run / "checkpoint" / "model.safetensors")
+    assert saved.keys() == state["state_dict"].keys()
+    assert_close(saved, state["state_dict"], rtol=0, atol=0)
+    assert f"{run / 'checkpoint'} is the checkpoint (best weights)" in capsys.readouterr().out
+    if model == "lv_unet":
+        assert saved["deep_training_lambda"] == 1
+        assert logged(run, "deep_training_lambda") == {0: 0.0, 1: 1.0}
+        assert segzoo.from_pretrained(run / "checkpoint").deploy().is_deployable
+
+
+def test_without_validation_the_last_weights_are_kept(tmp_path, samples, capsys):
+    run = fit(tmp_path / "run", "--model", "cmunext_s", *busi(samples), "--trainer.limit_val_batches", 0, epochs=1)
+    assert "(last weights)" in capsys.readouterr().out
+    assert_close(load_file(run / "checkpoint" / "model.safetensors"), state_of(run / "last.ckpt")["state_dict"])
+
+
+def test_train_yaml_trains_the_same_model_again(run, tmp_path):
+    recipe = yaml.safe_load((run / "train.yaml").read_text())
+    # a recipe says how to train, and neither where to nor from where
+    assert (recipe["trainer"]["default_root_dir"], recipe["ckpt_path"]) == (None, None)
+    assert recipe["trainer"]["max_epochs"] == 2
+    assert (run / "checkpoint" / "train.yaml").read_bytes() == (run / "train.yaml").read_bytes()
+    again = tmp_path / "again"
+    assert cli.main(["fit", "-c", str(run / "train.yaml"), "--trainer.default_root_dir", str(again)]) == 0
+    assert (again / "train.yaml").read_text() == (run / "train.yaml").read_text()
+    assert_close(logged(again, "train/loss"), logged(run, "train/loss"))
+    assert_close(*(load_file(root / "checkpoint" / "model.safetensors") for root in (again, run)))
+
+
+def test_fast_dev_run_leaves_nothing(tmp_path, samples):
+    run = fit(tmp_path / "run", "--model", "cmunext_s", *busi(samples), "--trainer.fast_dev_run", "true")
+    assert not run.exists()
+
+
+def test_a_run_goes_below_runs_by_default(tmp_path, samples, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["--trainer.max_epochs", "1", "--trainer.limit_val_batches", "0", *QUIET, *busi(samples)]
+    for model, folder in (("cmunext_s", "cmunext_s-busi"), (str(run / "checkpoint"), "small-busi")):
+        assert cli.main(["fit", "--model", model, *options]) == 0
+        assert (tmp_path / "runs" / folder / "checkpoint" / "config.json").is_file()
+
+
+# ---- names
+
+
+def test_names_are_spelled_out(run, samples, monkeypatch, tmp_path):
+    mirror = shutil.copytree(run / "checkpoint", tmp_path / "hub" / "my-net").parent
+    monkeypatch.setenv("SEGZOO_HUB", str(mirror))
+    builder, loader = "segzoo.models.lv_unet.lv_unet", "segzoo.hub.from_pretrained"
+    folder = str(run / "checkpoint")
+    for given, spelled in {
+        ("--model", "lv_unet"): ["--model", builder],
+        ("--model=lv_unet",): ["--model", builder],
+        ("--model", "my-net", "--x", "lv_unet"): [
+            "--model",
+            loader,
+            "--model.name_or_path",
+            "my-net",
+            "--x",
+            "lv_unet",
+        ],
+        ("--model", folder): ["--model", loader, "--model.name_or_path", folder],
+        ("--model", "mine.nets.Net"): ["--model", "mine.nets.Net"],
+        ("--data", "BUSI", "--data.root", "BUSI"): ["--data", "segzoo.data.BUSI", "--data.root", "BUSI"],
+        ("--data=Folder",): ["--data", "segzoo.data.Folder"],
+        ("--data", "mine.Data"): ["--data", "mine.Data"],
+        ("--model",): ["--model"],
+        ("-c", "lv_unet"): ["-c", "lv_unet"],
+    }.items():
+        assert spell_out(list(given)) == spelled
+    with pytest.raises(MissingError, match=r"no checkpoint 'lv_unett' \(did you mean lv_unet"):
+        spell_out(["--model", "lv_unett"])
+    with pytest.raises(MissingError, match=r"no dataset 'Busi'.*KvasirSEG"):
+        spell_out(["--data", "Busi"])
+
+
+# ---- the recipe
+
+
+@pytest.mark.parametrize(
+    ("options", "optimizer", "rate", "scheduler"),
+    [
+        ([], "SGD", 0.01, "PolynomialLR"),
+        (["--optimizer", "AdamW", "--optimizer.lr", "1e-4"], "AdamW", 1e-4, "PolynomialLR"),
+        (["--model.optimizer", "AdamW", "--model.optimizer.lr", "1e-4"], "AdamW", 1e-4, "PolynomialLR"),
+        (["--lr_scheduler", "StepLR", "--lr_scheduler.step_size", "5"], "SGD", 0.01, "StepLR"),
+        (
+            ["--lr_scheduler", "ReduceLROnPlateau", "--lr_scheduler.monitor", "val/loss"],
+            "SGD",
+            0.01,
+            "ReduceLROnPlateau",
+        ),
+    ],
+    ids=["published", "optimizer", "model.optimizer", "lr_scheduler", "plateau"],
+)
+def test_optimizer_and_schedule_are_chosen_apart(tmp_path, samples, options, optimizer, rate, scheduler):
+    arguments = ["fit", *QUIET, "--model", "cmunext_s", *busi(samples), *options, "--trainer.fast_dev_run", "true"]
+    trainer = TrainingCLI([*arguments, "--trainer.default_root_dir", str(tmp_path)]).trainer
+    assert type(trainer.optimizers[0]).__name__ == optimizer
+    assert trainer.optimizers[0].defaults["lr"] == rate
+    assert type(trainer.lr_scheduler_configs[0].scheduler).__name__ == scheduler
+
+
+def test_fine_tuning_a_checkpoint_keeps_lambda_at_one(tmp_path, samples):
+    torch.manual_seed(0)
+    model = segzoo.create_model("lv_unet")
+    model.deep_training_lambda.fill_(1.0)
+    model.save_pretrained(tmp_path / "lv-unet-mine")
+    options = [
+        "--model",
+        tmp_path / "lv-unet-mine",
+        *busi(samples, 128),
+        "--optimizer",
+        "SGD",
+        "--optimizer.lr",
+        "1e-3",
+    ]
+    run = fit(tmp_path / "run", *options)
+    assert logged(run, "deep_training_lambda") == {0: 1.0, 1: 1.0}
+    state = state_of(run / "last.ckpt")["state_dict"]
+    assert state["deep_training_lambda"] == 1
+    before = model.state_dict()["head.weight"]
+    assert not torch.equal(state["head.weight"], before)
+    assert_close(state["head.weight"], before, rtol=0, atol=0.1)  # it started from these weights
+    assert state["encoder.bn1.num_batches_tracked"] == 4  # and trained in train mode
+
+
+# ---- testing
+
+
+@pytest.fixture
+def checkpoint(run: Path, tmp_path: Path) -> Path:
+    """A copy of the run's checkpoint."""
+    return shutil.copytree(run / "checkpoint", tmp_path / "checkpoint")
+
+
+def test_test_prints_the_mean_of_its_per_image_table(checkpoint, samples, tmp_path, capsys):
+    rows = score(tmp_path / "test", "--model", checkpoint, *busi(samples))
+    printed = capsys.readouterr().out
+    assert len({row["id"] for row in rows}) == 8
+    for name in ("dice", "iou", "precision", "recall"):
+        mean = sum(float(row[name]) for row in rows) / 8
+        (line,) = [line for line in printed.splitlines() if f" test/{name} " in line]
+        assert float(line.split()[-1]) == pytest.approx(mean, abs=1e-6)
+    assert "segzoo: 8 images; per-image mean, foreground classes" in printed
+    assert "not the split" not in printed
+    assert json.loads((checkpoint / "config.json").read_text())["metrics"] == {}
+
+
+def test_recorded_results_stand_in_config_and_card(checkpoint, samples, tmp_path):
+    rows = score(tmp_path / "test", "--model", checkpoint, *busi(samples), "--record", "true")
+    metrics = json.loads((checkpoint / "config.json").read_text())["metrics"]
+    assert metrics["images"] == 8
+    assert metrics["protocol"].startswith("per-image mean")
+    assert set(metrics["original"]) == set(metrics["resized"])
+    mean = sum(float(row["dice"]) for row in rows) / 8
+    assert metrics["original"]["dice"] == pytest.approx(mean, abs=1e-6)
+    card = (checkpoint / "README.md").read_text()
+    assert f"{metrics['original']['dice']:.4f} | {metrics['resized']['dice']:.4f}" in card
+    assert f"value: {metrics['original']['dice']}" in card
+    segzoo.from_pretrained(checkpoint)  # its hashes still hold
+
+
+def test_other_metrics_and_another_split(checkpoint, samples, tmp_path, capsys):
+    options = ["--model", checkpoint, *busi(samples, split="grouped"), "--metrics", "[dice,hd95]"]
+    rows = score(tmp_path / "test", *options)
+    assert list(rows[0]) == ["id", "dice", "hd95"]
+    assert "this is not the split the checkpoint was trained on" in capsys.readouterr().out
+    with pytest.raises(SegzooError, match=r"unknown metric 'dise'.*dice"):
+        training_cli.main(["test", "--model", str(checkpoint), *busi(samples), *QUIET, "--metrics", "[dise]"])
+
+
+# ---- accidents
+
+DIE = """
+import os, signal, sys
+from segzoo.cli import main
+from segzoo.module import SegmentationModule
+
+trained = SegmentationModule.training_step
+
+def die(self, batch, batch_idx):
+    if (self.current_epoch, batch_idx) == (3, 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return trained(self, batch, batch_idx)
+
+SegmentationModule.training_step = die
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_its_last_finished_epoch(tmp_path, samples):
+    run = tmp_path / "run"
+    options = ["--trainer.max_epochs", "6", "--trainer.default_root_dir", str(run), "--model", "lv_unet"]
+    options = ["fit", *QUIET, *options, *busi(samples, 128)]
+    killed = subprocess.run(**command("-c", DIE, *options))
+    assert killed.returncode == -signal.SIGKILL
+    assert state_of(run / "last.ckpt")["epoch"] == 2
+    assert not (run / "checkpoint").exists()
+
+    resumed = subprocess.run(**command("-m", "segzoo.cli", *options, "--ckpt_path", "last"))
+    assert resumed.returncode == 0, resumed.stderr
+    schedule = LVUNet.deep_training_schedule
+    planned = {epoch: schedule(None, epoch, 6) for epoch in range(6)}
+    before, after = (logged(run, "deep_training_lambda", version) for version in (0, 1))
+    assert (list(before), list(after)) == ([0, 1, 2], [3, 4, 5])
+    assert before | after == pytest.approx(planned, abs=1e-6)
+    state = state_of(run / "last.ckpt")
+    assert (state["epoch"], state["global_step"], state["lr_schedulers"][0]["last_epoch"]) == (5, 12, 6)
+    assert segzoo.from_pretrained(run / "checkpoint").is_deployable
+    assert yaml.safe_load((run / "train.yaml").read_text())["ckpt_path"] is None
+
+
+def test_last_before_the_first_epoch_has_finished_is_the_beginning(tmp_path, samples):
+    run = fit(tmp_path / "run", "--model", "cmunext_s", *busi(samples), "--ckpt_path", "last", epochs=1)
+    assert list(logged(run, "train/loss")) == [0]
+
+
+def test_a_kill_while_saving_loses_no_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    ReplacingCheckpointIO().save_checkpoint({"epoch": 1}, path)
+
+    def move_half(source: str, target: str) -> None:  # as a kill would leave a move between two file systems
+        Path(target).write_bytes(Path(source).read_bytes()[:100])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local.shutil, "move", move_half)
+    with pytest.raises(KeyboardInterrupt):
+        ReplacingCheckpointIO().save_checkpoint({"epoch": 2}, path)
+    assert state_of(path) == {"epoch": 1}
+    monkeypatch.undo()
+    ReplacingCheckpointIO().save_checkpoint({"epoch": 2}, path)
+    assert state_of(path) == {"epoch": 2}
+
+
+def test_runs_save_that_way(run, samples, tmp_path):
+    arguments = ["fit", *QUIET, "--model", "cmunext_s", *busi(samples), "--trainer.fast_dev_run", "true"]
+    trainer = TrainingCLI([*arguments, "--trainer.default_root_dir", str(tmp_path)]).trainer
+    assert isinstance(trainer.strategy.checkpoint_io, ReplacingCheckpointIO)
+
+
+# ---- two processes
+
+
+@pytest.fixture
+def seven(samples: Path, tmp_path: Path) -> Iterator[Path]:
+    """An odd number of images."""
+    folder = shutil.copytree(samples / "BUSI", tmp_path / "seven")
+    for path in folder.rglob("benign (9)*"):
+        path.unlink()
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does(checkpoint, seven, tmp_path):
+    def measure(devices: int) -> tuple[dict[str, Any], list[dict[str, str]]]:
+        root = tmp_path / f"on-{devices}"
+        copy = shutil.copytree(checkpoint, root / "checkpoint")
+        options = ["test", *QUIET, "--model", copy, *busi(seven), "--data.batch_size", 2, "--record", "true"]
+        options += ["--trainer.devices", devices, "--trainer.default_root_dir", root]
+        if devices > 1:
+            options += ["--trainer.strategy", "ddp"]
+        done = subprocess.run(**command("-m", "segzoo.cli", *options))
+        assert done.returncode == 0, done.stderr
+        return json.loads((copy / "config.json").read_text())["metrics"], rows_of(root / "test_per_image.csv")
+
+    (one, rows_of_one), (two, rows_of_two) = measure(1), measure(2)
+    assert one["images"] == two["images"] == 7
+    for part in ("original", "resized"):
+        assert two[part] == pytest.approx(one[part], abs=1e-6)
+    assert [row["id"] for row in rows_of_two] == sorted({row["id"] for row in rows_of_one})
+    assert len(rows_of_two) == 7
+    for row, other in zip(rows_of_one, rows_of_two, strict=True):
+        assert float(row["dice"]) == pytest.approx(float(other["dice"]), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_train(seven, tmp_path):
+    options = ["fit", *QUIET, "--model", "cmunext_s", *busi(seven), "--data.batch_size", "2"]
+    options += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_epochs", "1"]
+    done = subprocess.run(**command("-m", "segzoo.cli", *options, "--trainer.default_root_dir", tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert segzoo.from_pretrained(tmp_path / "run" / "checkpoint").data["counts"]["train"] == 7
+    assert done.stdout.count("is the checkpoint") == 1
+    # of 7 images each process has 4, so 2 steps
+    assert state_of(tmp_path / "run" / "last.ckpt")["global_step"] == 2
