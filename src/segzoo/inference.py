@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Trainer.predict takes no frozen ones
 class Segmentation:
     """What a model sees in one image, on the image's own grid.
 

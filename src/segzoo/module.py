@@ -155,14 +155,19 @@ class SegmentationModule(LightningModule):
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole training."""
-        return max(1, int(self.trainer.estimated_stepping_batches))
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise SegzooError("the model's schedule needs an end: give the Trainer max_epochs or max_steps")
+        return max(1, int(steps))
 
     def total_epochs(self) -> int:
-        """Epochs of the whole training, also where it was asked for in steps."""
-        if self.trainer.max_epochs is not None and self.trainer.max_epochs > 0:
-            return self.trainer.max_epochs
+        """Epochs of the whole training, also where it ends after a number of steps."""
+        steps = self.total_steps()
+        if self.trainer.max_steps < 0:
+            return int(self.trainer.max_epochs or 1)
+        self.trainer.fit_loop.setup_data()  # counts the batches, which Lightning has not done yet when first asked
         steps_an_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        return max(1, math.ceil(self.trainer.max_steps / steps_an_epoch))
+        return math.ceil(steps / steps_an_epoch)
 
     @property
     def competes_for_best(self) -> bool:

@@ -152,7 +152,7 @@ class TrainingCLI(LightningCLI):
         root = Path(trainer.default_root_dir)
         if self.subcommand == "fit" and self.options.ckpt_path is None:
             refuse_overwriting(root)
-        self.options.ckpt_path = resume_file(self.subcommand, root, self.options.ckpt_path)
+        self.options.ckpt_path = resume_file(str(self.subcommand), root, self.options.ckpt_path)
         if self.subcommand == "test" and self.options.record and self.options.model.class_path != LOADER:
             raise SegzooError("--record writes into a checkpoint folder, so test one: --model FOLDER")
 

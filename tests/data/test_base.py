@@ -205,6 +205,15 @@ def test_preprocessing_follows_the_model(folder_data):
     assert (data.preprocessing.mean, data.preprocessing.std) == ((0.1,), (0.4,))
 
 
+def test_the_size_follows_the_model_unless_given(folder_data):
+    data = Folder(folder_data)
+    data.trainer = trainer(preprocessing=Preprocessing(image_size=(64, 32)))
+    assert data.preprocessing.image_size == (64, 32)
+    data.setup()
+    assert next(iter(data.test_dataloader()))["image"].shape[-2:] == (64, 32)
+    assert data.describe()["image_size"] == [64, 32]
+
+
 def test_processes_share_evaluation_without_repeating(folder_data):
     seen = []
     for rank in range(3):

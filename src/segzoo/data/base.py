@@ -143,7 +143,8 @@ class SegmentationDataModule(LightningDataModule):
             ``random-70-30``; the latter validates on the test images, as those papers do. ``all`` puts every image in
             every part: for testing on data that no part of was trained on, and for overfitting on purpose.
         fold: Test fold of ``grouped``, 0..4; the next one validates.
-        image_size: Height and width the network sees; one number means a square.
+        image_size: Height and width the network sees; one number means a square. None is what the model in the trainer
+            was trained at, which is 256 for a new one.
         batch_size: Images in a batch.
         num_workers: Processes that load images; 0 loads in the main process and keeps the resized images in memory.
         seed: Seed of the split; the order of training and the augmentation follow torch's own.
@@ -170,7 +171,7 @@ class SegmentationDataModule(LightningDataModule):
         *,
         split: str = "grouped",
         fold: int = 0,
-        image_size: int | tuple[int, int] = 256,
+        image_size: int | tuple[int, int] | None = None,
         batch_size: int = 8,
         num_workers: int = 0,
         seed: int = 42,
@@ -185,8 +186,8 @@ class SegmentationDataModule(LightningDataModule):
         self.root = Path(root)
         self.split = split
         self.fold = fold
-        self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        if len(self.image_size) != 2 or min(self.image_size) < 1:
+        self.image_size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if self.image_size is not None and (len(self.image_size) != 2 or min(self.image_size) < 1):
             raise SegzooError(f"image_size must be one number or a height and a width, not {image_size}.")
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -270,17 +271,17 @@ class SegmentationDataModule(LightningDataModule):
             "split_sha256": self.split_sha256,
             "counts": {part: len(ids) for part, ids in self.split_ids.items()},
             "licence": self.licence,
-            "image_size": list(self.image_size),
+            "image_size": self.preprocessing.to_dict()["image_size"],
         }
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How images become input: this module's size, with channels and statistics of the model in the trainer."""
+        """How images become input: this module's size and statistics where given, else those of the model in the trainer."""
         module = getattr(self.trainer, "lightning_module", None)
         model = getattr(module, "preprocessing", None) or Preprocessing()
         return Preprocessing(
             channels=model.channels,
-            image_size=self.image_size,
+            image_size=model.image_size if self.image_size is None else tuple(self.image_size),
             mean=model.mean if self.mean is None else tuple(self.mean),
             std=model.std if self.std is None else tuple(self.std),
         )
