@@ -336,6 +336,7 @@ def write_checkpoint(
     from safetensors.torch import save_file
 
     save_file(stored_tensors(model, dtype), folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)  # safetensors' files are private
     if train_config is not None:
         shutil.copyfile(train_config, folder / RECIPE)
     config: dict[str, Any] = {

@@ -276,7 +276,7 @@ class SegmentationDataModule(LightningDataModule):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How images become input: this module's size and statistics where given, else those of the model in the trainer."""
+        """How images become input: size and statistics as given here, else as of the model in the trainer."""
         module = getattr(self.trainer, "lightning_module", None)
         model = getattr(module, "preprocessing", None) or Preprocessing()
         return Preprocessing(
