@@ -21,6 +21,7 @@ from torch.testing import assert_close
 import segzoo
 from segzoo import cli, training_cli
 from segzoo.errors import MissingError, SegzooError
+from segzoo.io import read_image
 from segzoo.models.lv_unet import LVUNet
 from segzoo.module import SegmentationModule
 from segzoo.training_cli import ReplacingCheckpointIO, TrainingCLI, spell_out
@@ -246,9 +247,13 @@ def test_fine_tuning_a_checkpoint_keeps_lambda_at_one(tmp_path, samples):
 
 
 @pytest.fixture
-def checkpoint(run: Path, tmp_path: Path) -> Path:
-    """A copy of the run's checkpoint."""
-    return shutil.copytree(run / "checkpoint", tmp_path / "checkpoint")
+def checkpoint(run: Path, samples: Path, tmp_path: Path) -> Path:
+    """The run's checkpoint, made to find something: after two epochs it does not, and every score would be 0."""
+    model = segzoo.from_pretrained(run / "checkpoint")
+    image = model.preprocessing(read_image(next((samples / "BUSI").rglob("benign (9).png"))))
+    with torch.no_grad():
+        model.head.bias -= model(image[None]).quantile(0.8)
+    return model.save_pretrained(tmp_path / "checkpoint")
 
 
 def test_test_prints_the_mean_of_its_per_image_table(checkpoint, samples, tmp_path, capsys):
@@ -257,6 +262,7 @@ def test_test_prints_the_mean_of_its_per_image_table(checkpoint, samples, tmp_pa
     assert len({row["id"] for row in rows}) == 8
     for name in ("dice", "iou", "precision", "recall"):
         mean = sum(float(row[name]) for row in rows) / 8
+        assert 0.02 < mean < 0.98
         (line,) = [line for line in printed.splitlines() if f" test/{name} " in line]
         assert float(line.split()[-1]) == pytest.approx(mean, abs=1e-6)
     assert "segzoo: 8 images; per-image mean, foreground classes" in printed
@@ -384,6 +390,7 @@ def test_two_processes_measure_what_one_does(checkpoint, seven, tmp_path):
 
     (one, rows_of_one), (two, rows_of_two) = measure(1), measure(2)
     assert one["images"] == two["images"] == 7
+    assert one["original"]["dice"] > 0.02
     for part in ("original", "resized"):
         assert two[part] == pytest.approx(one[part], abs=1e-6)
     assert [row["id"] for row in rows_of_two] == sorted({row["id"] for row in rows_of_one})

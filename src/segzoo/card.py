@@ -27,7 +27,7 @@ def render_card(config: dict[str, Any]) -> str:
             metric_type=name,
             metric_value=value,
             metric_name=label(name),
-            metric_args={"protocol": metrics["protocol"], "resolution": resolution},
+            metric_args={"protocol": protocol(metrics, name), "resolution": resolution},
         )
         for resolution in ("original", "resized")
         for name, value in metrics.get(resolution, {}).items()
@@ -99,14 +99,19 @@ def training_sentence(config: dict[str, Any]) -> str:
     )
 
 
+def protocol(metrics: dict[str, Any], name: str) -> str:
+    """How the metric called ``name`` was counted."""
+    return metrics["dataset_protocol" if name.startswith("dataset_") else "protocol"]
+
+
 def results_table(metrics: dict[str, Any]) -> str:
     """What ``segzoo test`` printed on the held-out images."""
     rows = ["| metric | at the image's own resolution | at the network's resolution |", "| --- | --- | --- |"]
     for name, value in metrics["original"].items():
         rows.append(f"| {label(name)} | {value:.4f} | {metrics['resized'][name]:.4f} |")
     return "\n".join(rows) + (
-        f"\n\nProtocol: {metrics['protocol']}; {metrics['images']} held-out images. Rows named dataset pool the pixels "
-        "of all images first. These are the numbers that `segzoo test` prints."
+        f"\n\nProtocol: {metrics['protocol']}; {metrics['images']} held-out images. rows named "
+        f"dataset: {metrics['dataset_protocol']}. These are the numbers that `segzoo test` prints."
     )
 
 

@@ -356,4 +356,10 @@ def test_results(model: SegmentationModule, trainer: Trainer) -> dict[str, Any]:
         part: {name.removeprefix(prefix): round(value, 6) for name, value in values.items() if name.startswith(prefix)}
         for part, prefix in (("original", "test/"), ("resized", "test_resized/"))
     }
-    return {"protocol": model.test_metrics["dice"].protocol, "images": model.tested_images, **parts}
+    first = model.metric_names[0]
+    return {
+        "protocol": model.test_metrics[first].protocol,
+        "dataset_protocol": model.test_metrics["dataset_dice"].protocol,
+        "images": model.tested_images,
+        **parts,
+    }
