@@ -110,7 +110,7 @@ def results_table(metrics: dict[str, Any]) -> str:
     for name, value in metrics["original"].items():
         rows.append(f"| {label(name)} | {value:.4f} | {metrics['resized'][name]:.4f} |")
     return "\n".join(rows) + (
-        f"\n\nProtocol: {metrics['protocol']}; {metrics['images']} held-out images. rows named "
+        f"\n\nProtocol: {metrics['protocol']}; {metrics['images']} held-out images. Rows named "
         f"dataset: {metrics['dataset_protocol']}. These are the numbers that `segzoo test` prints."
     )
 
