@@ -206,6 +206,7 @@ FUSION_LAYERS = ("separate.0", "separate.2", "expand.0", "expand.2", "project.0"
 FIRST_LAYERS = ("patch_embed.projection.weight", "spm.stem.0.weight")  # those that see the image
 LAYER_SCALE = r"(encoder\.)?layers\.\d+\.gamma[12]"
 ADAPTER = r"(spm|interactions|up|norm[1-4])\..*|level_embed"
+BACKBONE = rf"(patch_embed|layers|ln1)\..*|pos_embed|{ADAPTER}"
 
 
 @dataclass
@@ -235,7 +236,7 @@ def vrwkv_backbone(state: State) -> tuple[dict[str, Tensor], list[str]]:
         own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if own:
             return own, [key for key in state if not key.startswith(prefix)]
-    heads = [key for key in state if key.startswith("head.")]
+    heads = [key for key in state if not re.fullmatch(BACKBONE, key)]
     return {key: value for key, value in state.items() if key not in heads}, heads
 
 
@@ -325,7 +326,8 @@ def fitted_to_images(name: str, given: Tensor, own: Tensor) -> Tensor:
         return adapt_input_channels(given, own.shape[1])
     if name == "pos_embed" and given.shape != own.shape:
         old, new = (math.isqrt(positions.shape[1]) for positions in (given, own))
-        return resize_positions(given.float(), (old, old), (new, new))
+        if given.shape[1] == old * old:  # else the grid is anybody's guess, and the file is refused
+            return resize_positions(given.float(), (old, old), (new, new))
     return given
 
 

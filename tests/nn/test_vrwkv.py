@@ -74,7 +74,9 @@ def test_names_shapes_and_number_of_parameters_are_the_originals(shared, name):
 # ---- q-shift
 
 
-@pytest.mark.parametrize("case", ["C10_H4_W2_s1_g0.25", "C16_H5_W5_s2_g0.125", "C7_H1_W6_s1_g0.25", "C8_H3_W5_s1_g0.25"])
+@pytest.mark.parametrize(
+    "case", ["C10_H4_W2_s1_g0.25", "C16_H5_W5_s2_g0.125", "C7_H1_W6_s1_g0.25", "C8_H3_W5_s1_g0.25"]
+)
 def test_q_shift_is_the_originals(golden, case):
     _, height, width, pixels, gamma = (float(word.lstrip("CHWsg")) for word in case.split("_"))
     tensors = part(golden[0], f"q_shift/{case}/")

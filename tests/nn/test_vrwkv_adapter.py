@@ -44,7 +44,9 @@ def test_computes_what_the_original_does(golden, name, gathering, monkeypatch):
     assert config.pop("patch_size") == 16  # the only one that fits the pyramid
     model = VRWKVAdapter(**config).eval()
     params = {
-        key.removeprefix(f"{name}/params/"): value for key, value in tensors.items() if key.startswith(f"{name}/params/")
+        key.removeprefix(f"{name}/params/"): value
+        for key, value in tensors.items()
+        if key.startswith(f"{name}/params/")
     }
     model.load_state_dict(segzoo.convert(params, model), strict=True)
     for tag in ("64x64", "128x96"):

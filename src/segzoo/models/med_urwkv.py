@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from segzoo.callbacks import FrozenEncoder
 from segzoo.conversion import load_vrwkv_encoder
@@ -24,7 +24,7 @@ from segzoo.nn.vrwkv import Grid, VisionRWKV, VRWKVBlock, init_linears, to_map
 from segzoo.nn.vrwkv_adapter import VRWKVAdapter
 from segzoo.registry import nearest, register
 
-LEARNING_RATE, WEIGHT_DECAY = 3e-4, 0.01
+LEARNING_RATE, WEIGHT_DECAY, POWER = 3e-4, 0.01, 0.9
 
 
 @dataclass(frozen=True)
@@ -334,7 +334,9 @@ class MedURWKV(SegmentationModule):
         return self.layer_decay ** (depth + 1 - layer)
 
     def default_lr_scheduler(self, optimizer: torch.optim.Optimizer) -> tuple[LRScheduler, str]:
-        return PolynomialLR(optimizer, total_iters=self.total_steps(), power=0.9), "step"
+        steps = self.total_steps()
+        # PolynomialLR would restore the end of the run it was saved in, also where that run is continued for longer
+        return LambdaLR(optimizer, lambda step: max(0.0, 1 - step / steps) ** POWER), "step"
 
 
 def decays(name: str, parameter: Tensor) -> bool:

@@ -131,11 +131,13 @@ def _past_sums(w: Tensor, log: Tensor, xs: Sequence[Tensor], chunks: int) -> _Su
         chunks: how many chunks to cut the tokens into.
     """
     tokens = log.shape[1]
-    length = (tokens + chunks - 1) // chunks
+    length = (tokens - 1) // chunks + 1
+    if torch.compiler.is_compiling():
+        length += 1  # never 1, for which a tracer would make an exception, and with it a program for T > 4 only
 
     def cut(x: Tensor, fill: float) -> tuple[Tensor, ...]:
         """Cut x into full chunks, with token t-1 in row t: the last one that counts for t."""
-        shifted = F.pad(x[:, :-1], (0, 0, 1, chunks * length - tokens), value=fill)
+        shifted = F.pad(x, (0, 0, 1, chunks * length - tokens - 1), value=fill)
         return shifted.unflatten(1, (chunks, length)).unbind(1)
 
     tilt = w * torch.arange(length, dtype=w.dtype, device=w.device).unsqueeze(-1)
@@ -155,8 +157,11 @@ def _past_sums(w: Tensor, log: Tensor, xs: Sequence[Tensor], chunks: int) -> _Su
 
 
 def _join(parts: Sequence[Tensor], tokens: int) -> Tensor:
-    """Put chunks together again, without a copy where there is but one."""
-    return (parts[0] if len(parts) == 1 else torch.cat(tuple(parts), 1))[:, :tokens]
+    """Put the chunks together again, without what filled up the last one."""
+    if len(parts) == 1:
+        return parts[0][:, :tokens]
+    # Not a slice: torch.export cannot prove for all T that it fits, and would allow fewer.
+    return torch.cat(tuple(parts), 1).index_select(1, torch.arange(tokens, device=parts[0].device))
 
 
 def _cumsum(x: Tensor) -> Tensor:
