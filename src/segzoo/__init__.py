@@ -19,6 +19,7 @@ _HOMES = {
     "SegmentationModule": "segzoo.module",
     "LVUNet": "segzoo.models.lv_unet",
     "CMUNeXt": "segzoo.models.cmunext",
+    "MedURWKV": "segzoo.models.med_urwkv",
     "Segmentation": "segzoo.inference",
     "Preprocessing": "segzoo.preprocessing",
     "SegzooError": "segzoo.errors",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from segzoo.inference import Segmentation as Segmentation
     from segzoo.models.cmunext import CMUNeXt as CMUNeXt
     from segzoo.models.lv_unet import LVUNet as LVUNet
+    from segzoo.models.med_urwkv import MedURWKV as MedURWKV
     from segzoo.module import SegmentationModule as SegmentationModule
     from segzoo.preprocessing import Preprocessing as Preprocessing
     from segzoo.registry import create_model as create_model
