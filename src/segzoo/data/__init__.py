@@ -5,6 +5,7 @@ from segzoo.data.busi import BUSI
 from segzoo.data.dsb import DSB2018
 from segzoo.data.folder import Folder
 from segzoo.data.isic import ISIC2017
+from segzoo.data.joint import Joint
 from segzoo.data.polyps import CVCClinicDB, KvasirSEG
 
-__all__ = ["BUSI", "DSB2018", "ISIC2017", "CVCClinicDB", "Folder", "KvasirSEG", "SegmentationDataModule"]
+__all__ = ["BUSI", "DSB2018", "ISIC2017", "CVCClinicDB", "Folder", "Joint", "KvasirSEG", "SegmentationDataModule"]

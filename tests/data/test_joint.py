@@ -1,0 +1,32 @@
+import pytest
+
+from segzoo.data import BUSI, Folder, Joint
+from segzoo.errors import SegzooError
+
+
+@pytest.fixture
+def joint(samples, folder_data):
+    busi = BUSI(samples / "BUSI", split="all")
+    return Joint([busi, Folder(folder_data, fold=1)], image_size=16, batch_size=4)
+
+
+def test_every_dataset_keeps_its_own_split(joint, folder_data):
+    own = Folder(folder_data, fold=1).split_ids
+    for part, ids in joint.split_ids.items():
+        assert [name.removeprefix("1-Folder/") for name in ids if name.startswith("1-")] == own[part]
+        assert sum(name.startswith("0-BUSI/") for name in ids) == 8
+    assert joint.describe()["counts"]["train"] == 8 + len(own["train"])
+    assert [facts["dataset"] for facts in joint.describe()["datasets"]] == ["BUSI", "Folder"]
+
+
+def test_batches_mix_the_datasets(joint):
+    batches = list(joint.train_dataloader())
+    assert {tuple(batch["image"].shape[1:]) for batch in batches} == {(3, 16, 16)}
+    assert sorted(name for batch in batches for name in batch["id"]) == joint.split_ids["train"]
+
+
+def test_only_binary_datasets_go_together(folder_data):
+    with pytest.raises(SegzooError, match="binary datasets"):
+        Joint([Folder(folder_data, class_names=("background", "a", "b"))])
+    with pytest.raises(SegzooError, match="at least one"):
+        Joint([])
