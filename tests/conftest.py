@@ -10,7 +10,7 @@ _TESTS = Path(__file__).parent
 
 @pytest.fixture(scope="session")
 def samples() -> Path:
-    """The real images and masks that the repository ships (8 of BUSI, CC0, in its own layout)."""
+    """The real data that the repository ships: 8 images of BUSI (CC0) and 6 hippocampi of the Decathlon (CC-BY-SA)."""
     return _TESTS / "samples"
 
 

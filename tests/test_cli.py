@@ -1,5 +1,6 @@
 """The ``segzoo`` command: what it lists, predicts and refuses. Training is in test_training_cli.py."""
 
+import gzip
 import json
 import os
 import pickle
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from PIL import Image
 
@@ -22,9 +24,10 @@ from segzoo import cli, training_cli
 from segzoo.cli import main
 from segzoo.hub import sha256
 from segzoo.io import read_image
+from segzoo.volumes import read_geometry, read_volume_mask, same_grid, volume_stem
 
 SURFACE = json.loads((Path(__file__).parent / "surface.json").read_text(encoding="utf-8"))
-HEAVY = ("torch", "lightning", "monai", "timm", "numpy", "huggingface_hub")
+HEAVY = ("torch", "lightning", "monai", "timm", "numpy", "SimpleITK", "huggingface_hub")
 
 
 def fresh(*arguments: Any) -> subprocess.CompletedProcess[str]:
@@ -44,6 +47,27 @@ def checkpoint(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         model.head.bias -= model(image[None]).median()
     return model.save_pretrained(tmp_path_factory.mktemp("hub") / "tiny-busi")
+
+
+@pytest.fixture(scope="module")
+def volume_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained MedNeXt of a few channels for hippocampi, whose three classes each cover part of a volume."""
+    torch.manual_seed(0)
+    model = segzoo.create_model("mednext", num_classes=3, width=2)
+    model.class_names = ("background", "anterior", "posterior")
+    return model.save_pretrained(tmp_path_factory.mktemp("hub") / "tiny-hippocampus")
+
+
+@pytest.fixture
+def scans(samples: Path, tmp_path: Path) -> Path:
+    """Three real volumes in a folder, one of them as NRRD."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    found = sorted((samples / "Task04_Hippocampus" / "imagesTr").iterdir())[:3]
+    for path in found[:2]:
+        shutil.copy(path, folder)
+    sitk.WriteImage(sitk.ReadImage(str(found[2])), str(folder / f"{volume_stem(found[2])}.nrrd"))
+    return folder
 
 
 @pytest.fixture
@@ -163,6 +187,50 @@ def test_predict_takes_names_files_and_folders_together(checkpoint, images, tmp_
     assert len(list((tmp_path / "masks").iterdir())) == 3
 
 
+def test_predict_writes_masks_of_volumes_beside_their_names(volume_checkpoint, scans, tmp_path, capsys):
+    output = tmp_path / "segs"
+    arguments = ["predict", str(volume_checkpoint), str(scans), "--output", str(output), "--overlay"]
+    assert main([*arguments, "--overlap", "0.25"]) == 0
+    files = sorted(scans.iterdir())
+    overlays = [f"{volume_stem(file)}_overlay.png" for file in files]
+    assert sorted(path.name for path in output.iterdir()) == sorted([*(file.name for file in files), *overlays])
+    model = segzoo.from_pretrained(volume_checkpoint)
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    for file, line in zip(files, printed.out.splitlines(), strict=True):
+        mask, geometry = read_volume_mask(output / file.name)
+        assert same_grid(geometry, read_geometry(file))
+        np.testing.assert_array_equal(mask, model.predict(file).mask)
+        assert line == (
+            f"{file} -> {output / file.name} (anterior {(mask == 1).mean():.1%}, posterior {(mask == 2).mean():.1%})"
+        )
+        assert Image.open(output / f"{volume_stem(file)}_overlay.png").size[0] > 500
+
+
+def test_a_model_for_images_takes_folders_of_both(checkpoint, images, scans, tmp_path):
+    file = sorted(scans.glob("*.nii.gz"))[0]
+    shutil.copy(file, images)
+    assert main(["predict", str(checkpoint), str(images), "--output", str(tmp_path / "masks")]) == 0
+    written = {path.name for path in (tmp_path / "masks").iterdir()}
+    assert written == {file.name, *(f"{path.stem}.png" for path in images.iterdir() if path.name != file.name)}
+    assert same_grid(read_geometry(tmp_path / "masks" / file.name), read_geometry(file))
+
+
+def test_what_cannot_be_segmented_does_not_stop_the_others(volume_checkpoint, scans, tmp_path, capsys):
+    good = sorted(path.name for path in scans.iterdir())
+    first = sorted(scans.glob("*.nii.gz"))[0]
+    (scans / "a.nii.gz").write_bytes(first.read_bytes()[:9000])
+    Image.new("L", (8, 8)).save(scans / "b.png")
+    assert main(["predict", str(volume_checkpoint), str(scans), "--output", str(tmp_path / "segs")]) == 2
+    assert sorted(path.name for path in (tmp_path / "segs").iterdir()) == good
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 3
+    truncated, picture, last = printed.err.splitlines()
+    assert re.search(r"not segmented: Cannot read .*a\.nii\.gz: the gzip file is cut short", truncated)
+    assert re.search(r"not segmented: This model segments volumes .*, and .*b\.png is none", picture)
+    assert re.search(r"error: 2 of 5 inputs were not segmented, the first because: Cannot read .*a\.nii\.gz", last)
+
+
 # ---- bad input
 
 
@@ -187,12 +255,14 @@ def paired(folder: Path, count: int = 6) -> Path:
 
 
 @pytest.fixture
-def here(tmp_path: Path, checkpoint: Path, images: Path) -> SimpleNamespace:
+def here(tmp_path: Path, checkpoint: Path, volume_checkpoint: Path, images: Path, scans: Path) -> SimpleNamespace:
     """What the cases below spoil."""
     return SimpleNamespace(
         root=tmp_path,
         checkpoint=shutil.copytree(checkpoint, tmp_path / "checkpoint"),
         images=images,
+        volume_checkpoint=volume_checkpoint,
+        scans=scans,
         data=paired(tmp_path / "data"),
         witness=tmp_path / "witness",
     )
@@ -262,6 +332,43 @@ def same_stems(here: SimpleNamespace) -> list[Any]:
     first = sorted(here.images.glob("*.png"))[0]
     Image.open(first).convert("RGB").save(first.with_suffix(".bmp"))
     return predict(here)
+
+
+def mask_and_overlay_of_one_name(here: SimpleNamespace) -> list[Any]:
+    first = sorted(here.images.glob("*.png"))[0]
+    shutil.copy(first, first.with_name(f"{first.stem}_overlay.png"))
+    return [*predict(here), "--overlay"]
+
+
+def volumes_of_one_name(here: SimpleNamespace) -> list[Any]:
+    shutil.copy(sorted(here.scans.glob("*.nii.gz"))[0], here.scans / "a.nii.gz")
+    sitk.WriteImage(sitk.ReadImage(str(here.scans / "a.nii.gz")), str(here.scans / "a.nrrd"))
+    return [*predict(here, here.scans, checkpoint=here.volume_checkpoint), "--overlay"]
+
+
+def no_volume(here: SimpleNamespace) -> list[Any]:
+    return predict(here, sorted(here.images.glob("*.png"))[0], checkpoint=here.volume_checkpoint)
+
+
+def bad_volume(here: SimpleNamespace, change: Callable[[sitk.Image], sitk.Image]) -> list[Any]:
+    scan = sitk.Cast(sitk.ReadImage(str(sorted(here.scans.glob("*.nii.gz"))[0])), sitk.sitkFloat32)
+    sitk.WriteImage(change(scan), str(here.root / "bad.nii.gz"))
+    return predict(here, here.root / "bad.nii.gz", checkpoint=here.volume_checkpoint)
+
+
+def truncated_volume(here: SimpleNamespace) -> list[Any]:
+    arguments = bad_volume(here, lambda scan: scan)
+    content = (here.root / "bad.nii.gz").read_bytes()
+    (here.root / "bad.nii.gz").write_bytes(content[: len(content) // 2])
+    return arguments
+
+
+def zero_spacing(here: SimpleNamespace) -> list[Any]:
+    arguments = bad_volume(here, lambda scan: scan)
+    content = bytearray(gzip.decompress((here.root / "bad.nii.gz").read_bytes()))
+    content[80:84] = bytes(4)
+    (here.root / "bad.nii.gz").write_bytes(gzip.compress(content))
+    return arguments
 
 
 def wrong_channels(here: SimpleNamespace) -> list[Any]:
@@ -351,6 +458,21 @@ CASES: dict[str, tuple[Case, str]] = {
     "text as an image": (no_image, r"Cannot read .*text\.png"),
     "images of one name": (same_stems, r"would both be written to"),
     "masks over images": (lambda here: predict(here, output=here.images), r"lies in the output folder"),
+    "mask and overlay of one name": (mask_and_overlay_of_one_name, r"would both be written to .*_overlay\.png"),
+    "overlays of one name": (volumes_of_one_name, r"a\.nii\.gz and .*a\.nrrd would both be written to a_overlay\.png"),
+    "image where volumes are needed": (no_volume, r"This model segments volumes \(\.nii\.gz, .*\.png is none"),
+    "NaN voxels": (lambda here: bad_volume(here, lambda scan: scan / 0), r"bad\.nii\.gz holds NaN or infinite voxels"),
+    "4D volume": (
+        lambda here: bad_volume(here, lambda scan: sitk.JoinSeries([scan, scan])),
+        r"bad\.nii\.gz is 4D .* where a 3D volume is expected",
+    ),
+    "2D volume": (lambda here: bad_volume(here, lambda scan: scan[:, :, 3]), r"bad\.nii\.gz is 2D where a 3D"),
+    "truncated volume": (truncated_volume, r"Cannot read .*bad\.nii\.gz: the gzip file is cut short"),
+    "zero spacing": (zero_spacing, r"bad\.nii\.gz has a spacing of 0 x 1 x 1 mm"),
+    "overlap of one": (
+        lambda here: [*predict(here, here.scans, checkpoint=here.volume_checkpoint), "--overlap", 1],
+        r"overlap must be at least 0 and below 1",
+    ),
     "wrong channel count": (wrong_channels, r"[134] channels? where 5 are needed"),
     "tampered weights": (tampered_weights, r"model\.safetensors is not the file this checkpoint was saved with"),
     "pickle as weights": (pickled_weights, r"model\.safetensors is not a safetensors file"),

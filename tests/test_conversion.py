@@ -1,6 +1,7 @@
 """The original implementations' outputs from their own weights, through segzoo.convert."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,126 @@ def test_refusals(tmp_path, capsys):
         with pytest.raises(segzoo.SegzooError, match=message):
             segzoo.convert(source, "cmunext_s")
     assert "ran" not in capsys.readouterr().out
+
+
+# ---- MedNeXt: the official names, and MONAI's port as it is installed (its outputs: tests/models/test_mednext.py)
+
+VARIANTS = [f"{size}_k{kernel}" for size in "SBML" for kernel in (3, 5)]
+PORTED_DOWN_RATIOS = {"S": (2, 2, 2, 2), "B": (2, 3, 4, 4), "M": (2, 3, 4, 4), "L": (3, 4, 8, 8)}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_official_mednexts_convert_with_and_without_heads(shared, variant):
+    file = shared / "golden" / "mednext_official_keys.json"
+    if not file.is_file():
+        pytest.skip(f"the original's names are not in {file.parent}")
+    shapes = json.loads(file.read_text())["configs"][variant]["state_dict"]
+    name = f"mednext_{variant.lower()}"
+    with torch.device("meta"):
+        state = {f"module.{key}": torch.empty(shape) for key, shape in shapes.items()}
+        headless = {key: value for key, value in state.items() if not re.search(r"out_[1-4]", key)}
+        supervised = segzoo.create_model(name, num_classes=4)
+        plain = segzoo.create_model(name, num_classes=4, deep_supervision=False)
+        for source in ({"state_dict": state}, headless):
+            for model in (supervised, plain):
+                converted = segzoo.convert(source, model)
+                assert converted.keys() == model.state_dict().keys()
+                model.load_state_dict(converted, strict=True)
+        assert len(segzoo.convert(state, supervised)) == len(state) - 1  # all but the dummy
+
+
+def test_no_tensor_of_a_mednext_is_lost_or_mixed_up_on_the_way():
+    """Every value of MONAI's model stands in ours once, under a name of the same part."""
+    from monai.networks.nets.mednext import create_mednext
+
+    ported = create_mednext("S", in_channels=1, out_channels=2, deep_supervision=True)
+    names = names_of_originals(ported.state_dict(), segzoo.create_model("mednext", num_classes=2))
+    assert len(set(names.values())) == len(ported.state_dict()) == 236
+    assert names["out_blocks.0.conv_out.weight"] == "auxiliary_heads.0.weight"
+    assert names["enc_stages.2.1.conv2.bias"] == "encoder.2.1.expand.bias"
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_monais_mednext_s_converts_both_ways(dims):
+    from monai.networks.nets.mednext import create_mednext
+
+    torch.manual_seed(0)
+    ported = create_mednext("S", spatial_dims=dims, in_channels=2, out_channels=3, deep_supervision=True).train()
+    model = segzoo.create_model("mednext", in_channels=2, num_classes=3, spatial_dims=dims).train()
+    image = torch.randn(1, 2, *(32, 16, 16)[:dims])
+    fresh = {key: torch.randn_like(value) * 0.1 for key, value in model.state_dict().items()}
+    names = names_of_originals(ported.state_dict(), model)
+
+    model.load_state_dict(segzoo.convert(ported.state_dict(), model), strict=True)
+    with torch.inference_mode():
+        for ours, theirs in zip(model(image), ported(image), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+    model.load_state_dict(fresh)
+    back = {}
+    for key in ported.state_dict():
+        transposed = re.fullmatch(r".*\.conv_out\.weight|up_blocks\.\d\.res_conv\.weight", key)
+        back[key] = fresh[names[key]].transpose(0, 1) if transposed else fresh[names[key]]
+    ported.load_state_dict(back, strict=True)
+    with torch.inference_mode():
+        for ours, theirs in zip(model(image), ported(image), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_monais_other_sizes_load_with_their_down_ratios(variant):
+    from monai.networks.nets.mednext import create_mednext
+
+    size, kernel = variant.split("_k")
+    name, ratios = f"mednext_{variant.lower()}", PORTED_DOWN_RATIOS[size]
+    with torch.device("meta"):
+        state = create_mednext(size, out_channels=4, kernel_size=int(kernel), deep_supervision=True).state_dict()
+        model = segzoo.create_model(name, num_classes=4, down_expansion=ratios)
+        model.load_state_dict(segzoo.convert(state, model), strict=True)
+        if size != "S":
+            with pytest.raises(segzoo.SegzooError, match=re.escape(f"down_expansion={ratios}")):
+                segzoo.convert(state, segzoo.create_model(name, num_classes=4))
+
+
+@pytest.mark.parametrize("grn", [False, True])
+def test_monais_ratios_and_responses_compute_the_same(grn):
+    from monai.networks.nets import MedNeXt as Ported
+
+    torch.manual_seed(0)
+    ported = Ported(
+        spatial_dims=3,
+        init_filters=4,
+        in_channels=1,
+        out_channels=3,
+        encoder_expansion_ratio=(2, 3, 4, 5),
+        bottleneck_expansion_ratio=4,
+        decoder_expansion_ratio=(5, 4, 3, 2),
+        kernel_size=5,
+        use_residual_connection=True,
+        blocks_down=(1, 2, 1, 1),
+        blocks_bottleneck=1,
+        blocks_up=(1, 1, 2, 1),
+        global_resp_norm=grn,
+    ).eval()
+    for key, parameter in ported.named_parameters():
+        if "global_resp" in key:
+            torch.nn.init.normal_(parameter)
+    model = segzoo.MedNeXt(
+        num_classes=3,
+        width=4,
+        expansion=(2, 3, 4, 5, 4, 5, 4, 3, 2),
+        down_expansion=(2, 3, 4, 5),
+        depths=(1, 2, 1, 1, 1, 1, 1, 2, 1),
+        kernel_size=5,
+        grn=grn,
+    ).eval()
+    model.load_state_dict(segzoo.convert(ported.state_dict(), model), strict=True)
+    image = torch.randn(1, 1, 32, 16, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(image), ported(image), rtol=1e-4, atol=1e-4)
+
+
+def test_another_mednext_is_refused():
+    state = segzoo.create_model("mednext", width=4).state_dict()
+    with pytest.raises(segzoo.SegzooError, match="build the model with the in_channels, num_classes and form"):
+        segzoo.convert({"stem.weight": state["stem.weight"]}, segzoo.create_model("mednext", width=4))

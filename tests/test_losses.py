@@ -1,9 +1,11 @@
 """DiceCELoss against formulas written out by hand, MONAI's losses, and its promises about ignored labels."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from segzoo.losses import DiceCELoss
@@ -49,6 +51,23 @@ def test_hand_computed_multiclass() -> None:
     dice_0 = 1e-5 / (0.6 + 1e-5)
     with_background = DiceCELoss(ce_weight=0, include_background=True)(logits, label).item()
     assert with_background == pytest.approx(1 - (dice_0 + dice_1 + dice_2) / 3, abs=1e-12)
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_agrees_with_nnunet(shared: Path, batch_dice: bool) -> None:
+    """Cross-entropy - Dice without the background at five scales; ours is the same + 1."""
+    file = shared / "golden" / "nnunet_v1_dc_ce_ds_loss.safetensors"
+    if not file.is_file():
+        pytest.skip(f"nnU-Net's losses are not in {file.parent}")
+    tensors, kind = load_file(file), f"batchdice{int(batch_dice)}"
+    for scale in range(5):
+        logits, label = tensors[f"logits/{scale}"], tensors[f"target/{scale}"][:, 0].long()
+        dice = DiceCELoss(ce_weight=0, batch_dice=batch_dice)(logits, label)
+        torch.testing.assert_close(dice - 1, tensors[f"dice_{kind}/{scale}"].squeeze(), rtol=1e-5, atol=1e-5)
+        entropy = DiceCELoss(dice_weight=0)(logits, label)
+        torch.testing.assert_close(entropy, tensors[f"ce/{scale}"].squeeze(), rtol=1e-5, atol=1e-5)
+        loss = DiceCELoss(batch_dice=batch_dice)(logits, label)
+        torch.testing.assert_close(loss - 1, tensors[f"loss_{kind}/{scale}"].squeeze(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch_dice", [False, True])

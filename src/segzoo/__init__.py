@@ -16,12 +16,15 @@ _HOMES = {
     "list_checkpoints": "segzoo.hub",
     "from_pretrained": "segzoo.hub",
     "convert": "segzoo.conversion",
+    "upkern": "segzoo.kernel_resampling",
     "SegmentationModule": "segzoo.module",
     "LVUNet": "segzoo.models.lv_unet",
     "CMUNeXt": "segzoo.models.cmunext",
+    "MedNeXt": "segzoo.models.mednext",
     "MedURWKV": "segzoo.models.med_urwkv",
     "Segmentation": "segzoo.inference",
     "Preprocessing": "segzoo.preprocessing",
+    "VolumePreprocessing": "segzoo.volume_preprocessing",
     "SegzooError": "segzoo.errors",
     "MissingError": "segzoo.errors",
 }
@@ -39,13 +42,16 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from segzoo.hub import from_pretrained as from_pretrained
     from segzoo.hub import list_checkpoints as list_checkpoints
     from segzoo.inference import Segmentation as Segmentation
+    from segzoo.kernel_resampling import upkern as upkern
     from segzoo.models.cmunext import CMUNeXt as CMUNeXt
     from segzoo.models.lv_unet import LVUNet as LVUNet
     from segzoo.models.med_urwkv import MedURWKV as MedURWKV
+    from segzoo.models.mednext import MedNeXt as MedNeXt
     from segzoo.module import SegmentationModule as SegmentationModule
     from segzoo.preprocessing import Preprocessing as Preprocessing
     from segzoo.registry import create_model as create_model
     from segzoo.registry import list_models as list_models
+    from segzoo.volume_preprocessing import VolumePreprocessing as VolumePreprocessing
 
 
 def __getattr__(name: str) -> Any:

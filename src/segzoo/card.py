@@ -26,7 +26,7 @@ def render_card(config: dict[str, Any]) -> str:
             dataset_args={key: data.get(key) for key in ("split", "fold", "split_sha256")},
             metric_type=name,
             metric_value=value,
-            metric_name=label(name),
+            metric_name=label(name, config),
             metric_args={"protocol": protocol(metrics, name), "resolution": resolution},
         )
         for resolution in ("original", "resized")
@@ -52,17 +52,14 @@ def render_body(config: dict[str, Any]) -> str:
         f"It segments: {', '.join(config['class_names'])}.",
         "Research software: **not a medical device**, not for diagnosis or treatment.",
         "## Use",
-        "```python\nimport segzoo\n\n"
-        f'model = segzoo.from_pretrained("{config["name"]}")\n'
-        'result = model.predict("image.png")\nresult.save("mask.png")\nresult.overlay().save("overlay.png")\n```',
-        f"```shell\nsegzoo predict {config['name']} images/ --output masks/ --overlay\n```",
+        use(config),
         "## Input",
         input_sentence(config["preprocessing"]),
         "## Training",
         training_sentence(config),
     ]
     if config["metrics"]:
-        sections += ["## Results", results_table(config["metrics"])]
+        sections += ["## Results", results_table(config)]
     licences = config["licences"]
     sections += [
         "## Licences",
@@ -72,8 +69,22 @@ def render_body(config: dict[str, Any]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def use(config: dict[str, Any]) -> str:
+    """How to segment with it, in Python and in the shell."""
+    image, mask, inputs = "image.png", "mask.png", "images/"
+    if "patch_size" in config["preprocessing"]:
+        image, mask, inputs = "scan.nii.gz", "mask.nii.gz", "scans/"
+    return (
+        f'```python\nimport segzoo\n\nmodel = segzoo.from_pretrained("{config["name"]}")\n'
+        f'result = model.predict("{image}")\nresult.save("{mask}")\nresult.overlay().save("overlay.png")\n```\n\n'
+        f"```shell\nsegzoo predict {config['name']} {inputs} --output masks/ --overlay\n```"
+    )
+
+
 def input_sentence(preprocessing: dict[str, Any]) -> str:
-    """What is done to an image before the network sees it."""
+    """What is done to an image or a volume before the network sees it."""
+    if "patch_size" in preprocessing:
+        return volume_input_sentence(preprocessing)
     kind = {1: "grey", 3: "RGB"}.get(preprocessing["channels"], f"{preprocessing['channels']}-channel")
     size = preprocessing["image_size"]
     resized = "at its own size" if size is None else f"resized to {size[0]}x{size[1]} (bilinear, antialiased)"
@@ -82,6 +93,31 @@ def input_sentence(preprocessing: dict[str, Any]) -> str:
         f"Any 8- or 16-bit image, read as {kind}, {resized}, scaled to 0..1 and normalised by mean {mean} and "
         f"standard deviation {std}. The mask comes back at the image's own size."
     )
+
+
+def volume_input_sentence(preprocessing: dict[str, Any]) -> str:
+    """What is done to a volume; sizes in the order of the arrays' axes."""
+    channels, spacing = preprocessing["channels"], preprocessing["spacing"]
+    sampled = "at its own spacing" if spacing is None else f"resampled to {times(spacing)} mm (trilinear)"
+    if preprocessing["intensity"] == "zscore":
+        normalised = "each channel brought to mean 0 and standard deviation 1, volume by volume"
+    else:
+        low, high = preprocessing["window"]
+        normalised = (
+            f"intensities clipped to {low:g}..{high:g} and normalised by mean {preprocessing['mean']:g} and standard "
+            f"deviation {preprocessing['std']:g}"
+        )
+    return (
+        f"A NIfTI, NRRD or MHA volume of {channels} channel{'s' if channels > 1 else ''}, its axes (d, h, w) turned to "
+        f"lead to {preprocessing['orientation']}, {sampled}, {normalised}. A larger volume is segmented in overlapping "
+        f"windows of {times(preprocessing['patch_size'])} voxels. The mask comes back on the volume's own grid: shape, "
+        "spacing, orientation and affine."
+    )
+
+
+def times(sides: list[float]) -> str:
+    """Lengths as "1 x 1 x 2.5"."""
+    return " x ".join(f"{side:g}" for side in sides)
 
 
 def training_sentence(config: dict[str, Any]) -> str:
@@ -104,21 +140,52 @@ def protocol(metrics: dict[str, Any], name: str) -> str:
     return metrics["dataset_protocol" if name.startswith("dataset_") else "protocol"]
 
 
-def results_table(metrics: dict[str, Any]) -> str:
-    """What ``segzoo test`` printed on the held-out images."""
+def results_table(config: dict[str, Any]) -> str:
+    """What ``segzoo test`` printed on the held-out images, and of each class where there are several."""
+    metrics = config["metrics"]
+    original, resized = metrics["original"], metrics["resized"]
     rows = ["| metric | at the image's own resolution | at the network's resolution |", "| --- | --- | --- |"]
-    for name, value in metrics["original"].items():
-        rows.append(f"| {label(name)} | {value:.4f} | {metrics['resized'][name]:.4f} |")
+    rows += [f"| {label(name, config)} | {original[name]:.4f} | {resized[name]:.4f} |" for name in resized]
+    by_class = scores_by_class(original)
+    if by_class:
+        names = list(next(iter(by_class.values())))
+        rows += ["", "Class by class, at the image's own resolution:", ""]
+        rows += [f"| class | {' | '.join(label(name, config) for name in names)} |", "| --- " * (len(names) + 1) + "|"]
+        for number, scores in by_class.items():
+            values = " | ".join(f"{scores[name]:.4f}" for name in names)
+            rows.append(f"| {config['class_names'][number]} | {values} |")
     return "\n".join(rows) + (
         f"\n\nProtocol: {metrics['protocol']}; {metrics['images']} held-out images. Rows named "
         f"dataset: {metrics['dataset_protocol']}. These are the numbers that `segzoo test` prints."
     )
 
 
-def label(name: str) -> str:
-    """A metric's name for people: "dataset_dice" is "Dice (dataset)"."""
-    plain = name.removeprefix("dataset_")
-    return METRIC_NAMES.get(plain, plain) + (" (dataset)" if plain != name else "")
+def scores_by_class(scores: dict[str, float]) -> dict[int, dict[str, float]]:
+    """``{1: {"dice": 0.9}, ...}`` of ``{"dice_1": 0.9, ...}``: by mask value, or by channel for multi-label."""
+    found: dict[int, dict[str, float]] = {}
+    for name, score in scores.items():
+        metric, number = class_metric(name)
+        if number is not None:
+            found.setdefault(number, {})[metric] = score
+    return found
+
+
+def class_metric(name: str) -> tuple[str, int | None]:
+    """A metric and the class it is of: ("dice", 1) of "dice_1", ("dice", None) of "dice"."""
+    metric, _, number = name.rpartition("_")
+    return (metric, int(number)) if number.isdigit() else (name, None)
+
+
+def label(name: str, config: dict[str, Any]) -> str:
+    """A metric's name for people: "dataset_dice" is "Dice (dataset)", "dice_1" is "Dice (lesion)"."""
+    metric, number = class_metric(name)
+    plain = metric.removeprefix("dataset_")
+    words = METRIC_NAMES.get(plain, plain)
+    if plain == "hd95":
+        words += ", mm" if "patch_size" in config["preprocessing"] else ", pixels"
+    if number is not None:
+        return f"{words} ({config['class_names'][number]})"
+    return words + (" (dataset)" if plain != metric else "")
 
 
 def hub_licence(licence: str | None) -> str:

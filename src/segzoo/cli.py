@@ -58,12 +58,13 @@ def build_parser() -> argparse.ArgumentParser:
     for verb, text in TRAINING_VERBS.items():
         verbs.add_parser(verb, help=f"{text} (see segzoo {verb} --help)")
 
-    predict = verbs.add_parser("predict", help="segment images with a checkpoint")
+    predict = verbs.add_parser("predict", help="segment images and volumes with a checkpoint")
     predict.add_argument("checkpoint", help="a checkpoint's name or folder")
-    predict.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="images, or folders of images")
+    predict.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="images, volumes, or folders of them")
     predict.add_argument("--output", type=Path, required=True, help="the folder to write masks into")
-    predict.add_argument("--overlay", action="store_true", help="also draw each mask over its image")
+    predict.add_argument("--overlay", action="store_true", help="also draw each mask over its image or slices")
     predict.add_argument("--tta", action="store_true", help="average over mirrored copies of each image")
+    predict.add_argument("--overlap", type=float, default=0.5, help="of a volume's windows, 0 to below 1 (default 0.5)")
     predict.set_defaults(run=run_predict)
     return parser
 
@@ -118,48 +119,85 @@ def run_info(options: argparse.Namespace) -> None:
 
 
 def run_predict(options: argparse.Namespace) -> None:
-    """``segzoo predict CHECKPOINT INPUT... --output DIR``."""
-    files = image_inputs(options.inputs, options.output)
+    """``segzoo predict CHECKPOINT INPUT... --output DIR``.
+
+    Raises:
+        SegzooError: an input could not be segmented; all others have been by then.
+    """
+    masks = mask_files(options.inputs, options.output, options.overlay)
     from segzoo.hub import from_pretrained
 
     model = from_pretrained(options.checkpoint)
     model = model.deploy() if model.is_deployable else model
     options.output.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        result = model.predict(file, tta=options.tta)
-        mask = options.output / f"{file.stem}.png"
-        result.save(mask)
-        if options.overlay:
-            result.overlay().save(mask.with_name(f"{mask.stem}_overlay.png"))
+    failures: list[str] = []
+    for file, mask in masks.items():
+        try:
+            result = model.predict(file, tta=options.tta, overlap=options.overlap)
+            result.save(mask)
+            if options.overlay:
+                result.overlay().save(overlay_file(mask))
+        except SegzooError as error:
+            failures.append(sentence(error))
+            if len(masks) > 1:  # a single one is told by main
+                print(f"segzoo: not segmented: {failures[-1]}", file=sys.stderr)
+            continue
         covered = zip(result.foreground_names(), result.class_masks(), strict=True)
         print(f"{file} -> {mask} ({', '.join(f'{name} {part.mean():.1%}' for name, part in covered)})")
+    if failures:
+        which = f"{len(failures)} of {len(masks)} inputs were not segmented, the first because: "
+        raise SegzooError((which if len(masks) > 1 else "") + failures[0])
 
 
-def image_inputs(inputs: Sequence[Path], output: Path) -> list[Path]:
-    """Every image to read, each once; folders give all images in them.
+def mask_files(inputs: Sequence[Path], output: Path, overlay: bool) -> dict[Path, Path]:
+    """Every image and volume to read, each once, with the mask to write; folders give all that are in them.
 
     Raises:
-        MissingError: an input is not there, or a folder holds no image.
-        SegzooError: two images would be written to the same mask, or a mask could be written over an image.
+        MissingError: an input is not there, or a folder holds no image and no volume.
+        SegzooError: a file would be written twice, or over an input.
     """
-    from segzoo.io import image_files
-
-    by_stem: dict[str, Path] = {}
+    masks: dict[Path, Path] = {}
+    readers: dict[Path, Path] = {}  # what is written -> what it is made from
     for given in inputs:
         if not given.exists():
             raise MissingError(f"there is no file or folder {given} to segment")
-        found = image_files(given) if given.is_dir() else [given]
+        found = images_and_volumes(given) if given.is_dir() else [given]
         if not found:
-            raise MissingError(f"the folder {given} holds no image (png, jpg, tif or bmp)")
+            raise MissingError(f"the folder {given} holds no image (png, jpg, tif, bmp) or volume (nii, nrrd, mha)")
         for file in found:
-            first = by_stem.setdefault(file.stem, file)
-            if first.resolve() != file.resolve():
-                raise SegzooError(f"{first} and {file} would both be written to {file.stem}.png; rename one of them")
+            mask = mask_file(file, output)
+            for written in (mask, overlay_file(mask)) if overlay else (mask,):
+                first = readers.setdefault(written, file)
+                if first.resolve() != file.resolve():
+                    raise SegzooError(f"{first} and {file} would both be written to {written.name}; rename one of them")
             if file.resolve().parent == output.resolve():
                 raise SegzooError(
                     f"{file} lies in the output folder {output} and could be overwritten; write elsewhere"
                 )
-    return list(by_stem.values())
+            masks.setdefault(readers[mask], mask)
+    return masks
+
+
+def images_and_volumes(folder: Path) -> list[Path]:
+    """The files to segment directly inside a folder, by name."""
+    from segzoo.io import image_files
+    from segzoo.volumes import volume_files
+
+    return sorted([*image_files(folder), *volume_files(folder)])
+
+
+def mask_file(file: Path, output: Path) -> Path:
+    """Where a mask goes: that of a volume is called as the volume is, that of an image is a PNG."""
+    from segzoo.volumes import is_volume
+
+    return output / (file.name if is_volume(file) else f"{file.stem}.png")
+
+
+def overlay_file(mask: Path) -> Path:
+    """Where the overlay of a mask goes."""
+    from segzoo.volumes import is_volume, volume_stem
+
+    return mask.with_name(f"{volume_stem(mask) if is_volume(mask) else mask.stem}_overlay.png")
 
 
 if __name__ == "__main__":

@@ -43,8 +43,9 @@ class LoadReport:
         source: the folder it was read from.
         loaded: taken as stored.
         adapted: the first layer, changed to another number of input channels.
-        initialised: new, at random: the head, for another number of classes.
-        ignored: stored, and not used.
+        initialised: new, at random: the head, for another number of classes, and heads of deep supervision that
+            were not stored.
+        ignored: stored, and not used: heads of deep supervision that the model does without.
     """
 
     source: str
@@ -58,7 +59,7 @@ class LoadReport:
         parts = [f"{len(self.loaded)} tensors loaded from {self.source}"]
         for what, names in (
             ("adapted to the new in_channels", self.adapted),
-            ("newly initialised for the new num_classes", self.initialised),
+            ("newly initialised", self.initialised),
             ("not used", self.ignored),
         ):
             if names:
@@ -232,19 +233,20 @@ def fill(
     num_classes: int | None,
     in_channels: int | None,
 ) -> LoadReport:
-    """Load ``stored`` into ``model``; only what another head or first layer asks for may differ."""
+    """Load ``stored`` into ``model``; only what another head or first layer asks for, or only training, may differ."""
     from segzoo.nn.adapt import adapt_input_channels
 
     state, report = model.state_dict(), LoadReport(source)
     for name, own in state.items():
         given = stored.get(name)
+        spared = given is None and model.is_training_only(name)
         if given is not None and given.shape == own.shape:
             state[name] = given
             report.loaded.append(name)
         elif given is not None and in_channels is not None and differs_only_in(1, given, own):
             state[name] = adapt_input_channels(given, own.shape[1])
             report.adapted.append(name)
-        elif given is not None and num_classes is not None and differs_only_in(0, given, own):
+        elif spared or (given is not None and num_classes is not None and differs_only_in(0, given, own)):
             report.initialised.append(name)
         else:
             found = "is missing" if given is None else f"has shape {tuple(given.shape)} instead of {tuple(own.shape)}"
@@ -252,8 +254,9 @@ def fill(
                 f"the weights in {source} do not fit their config: {name} {found}; fetch the checkpoint again"
             )
     report.ignored = [name for name in stored if name not in state]
-    if report.ignored:
-        raise SegzooError(f"the weights in {source} do not fit their config: {report.ignored[0]} is not in the model")
+    unknown = [name for name in report.ignored if not model.is_training_only(name)]
+    if unknown:
+        raise SegzooError(f"the weights in {source} do not fit their config: {unknown[0]} is not in the model")
     model.load_state_dict(state)
     return report
 
@@ -266,9 +269,9 @@ def differs_only_in(axis: int, one: "Tensor", other: "Tensor") -> bool:
 
 def apply_contract(model: "SegmentationModule", config: dict[str, Any]) -> None:
     """Give the model the checkpoint's preprocessing, classes and provenance."""
-    from segzoo.preprocessing import Preprocessing
+    from segzoo.preprocessing import preprocessing_from_dict
 
-    preprocessing = Preprocessing.from_dict(config["preprocessing"])
+    preprocessing = preprocessing_from_dict(config["preprocessing"])
     if preprocessing.channels != model.in_channels:
         preprocessing = preprocessing.with_channels(model.in_channels)
     model.preprocessing = preprocessing

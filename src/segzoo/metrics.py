@@ -238,13 +238,8 @@ class SegmentationMetric(Metric):
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Take in some images: masks as in :func:`confusion`."""
-        counts = tp, fp, fn = confusion(prediction, target, self.num_classes, self.multilabel)
-        self._add(images=torch.tensor(len(tp)), empty_images=(tp + fp + fn == 0).sum(0))
-        if self.aggregation == "image":
-            units = (self._scores(prediction, target, counts) * _UNIT).round().long()
-            self._add(**{f"{self.name}_sum": units.sum(0)})
-        else:
-            self._add(tp=tp.sum(0), fp=fp.sum(0), fn=fn.sum(0))
+        counts = confusion(prediction, target, self.num_classes, self.multilabel)
+        self._take_in(counts, _SCORES[self.name](*counts, "zero"))
 
     def compute(self) -> Tensor:
         """The mean over the classes that have a score, a float32 scalar; NaN before any image."""
@@ -255,6 +250,16 @@ class SegmentationMetric(Metric):
         with self.sync_context(dist_sync_fn=self.dist_sync_fn):
             return self._per_class().float()
 
+    def _take_in(self, counts: tuple[Tensor, Tensor, Tensor], scores: Tensor) -> None:
+        """Add the counts of some images, or their scores ``[B, K']``, which are 0 where both masks are empty."""
+        tp, fp, fn = counts
+        self._add(images=torch.tensor(len(tp)), empty_images=(tp + fp + fn == 0).sum(0))
+        if self.aggregation == "image":
+            units = (scores * _UNIT).round().long()
+            self._add(**{f"{self.name}_sum": units.sum(0)})
+        else:
+            self._add(tp=tp.sum(0), fp=fp.sum(0), fn=fn.sum(0))
+
     def _add(self, **sums: Tensor) -> None:
         """Add to states; never in place, since a state may have been reset under inference mode."""
         for state, value in sums.items():
@@ -263,10 +268,6 @@ class SegmentationMetric(Metric):
     @property
     def _classes(self) -> str:
         return "all labels" if self.multilabel else "foreground classes"
-
-    def _scores(self, prediction: Tensor, target: Tensor, counts: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """The score ``[B, K']`` of each image, 0 where both masks are empty."""
-        return _SCORES[self.name](*counts, "zero")
 
     def _per_class(self) -> Tensor:
         if self.aggregation == "dataset":
@@ -328,7 +329,7 @@ class HausdorffDistance95(SegmentationMetric):
         multilabel: As for :class:`Dice`.
         aggregation: Only "image": distances cannot be pooled.
         empty: As in :func:`hausdorff_distance95`: 0 ("one") or left out ("skip").
-        spacing: Size of a pixel along each axis, in mm, the same for all images; None measures in pixels.
+        spacing: Size of a pixel along each axis, in mm, of images that come without their own; None counts pixels.
         **kwargs: For torchmetrics.Metric.
     """
 
@@ -352,19 +353,33 @@ class HausdorffDistance95(SegmentationMetric):
             )
         super().__init__(num_classes, multilabel=multilabel, aggregation=aggregation, empty=empty, **kwargs)
         self.spacing = None if spacing is None else tuple(spacing)
+        self._in_mm = False  # by spacings that came with the images
 
     @property
     def protocol(self) -> str:
         """How the number comes about, in the words that model cards use."""
         counts = "counts 0" if self.empty == "one" else "is left out"
-        unit = "pixels" if self.spacing is None else f"mm at spacing {' x '.join(f'{s:g}' for s in self.spacing)}"
+        unit = "mm" if self._in_mm else "pixels"
+        if self.spacing is not None:
+            unit = f"mm at spacing {' x '.join(f'{s:g}' for s in self.spacing)}"
         return (
             f"per-image mean in {unit}, {self._classes}, an empty mask predicted empty {counts}, "
             "one empty of the two counts the image's diagonal"
         )
 
-    def _scores(self, prediction: Tensor, target: Tensor, counts: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        return hausdorff_distance95(prediction, target, self.num_classes, self.multilabel, "one", self.spacing)
+    def update(self, prediction: Tensor, target: Tensor, spacing: Sequence[float] | None = None) -> None:
+        """Take in some images.
+
+        Args:
+            prediction: As in :func:`confusion`.
+            target: As in :func:`confusion`.
+            spacing: Size of a pixel of these images along each axis, in mm; None is that of the metric.
+        """
+        self._in_mm |= spacing is not None
+        scores = hausdorff_distance95(
+            prediction, target, self.num_classes, self.multilabel, "one", self.spacing if spacing is None else spacing
+        )
+        self._take_in(confusion(prediction, target, self.num_classes, self.multilabel), scores)
 
 
 METRICS: dict[str, type[Metric]] = {

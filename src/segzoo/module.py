@@ -8,9 +8,9 @@ import copy
 import csv
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +23,8 @@ from torchmetrics import Metric, MetricCollection
 
 from segzoo.errors import SegzooError
 from segzoo.losses import DiceCELoss
-from segzoo.metrics import image_scores, metric_class
-from segzoo.preprocessing import Preprocessing
+from segzoo.metrics import SegmentationMetric, image_scores, metric_class
+from segzoo.preprocessing import InputContract, Preprocessing, preprocessing_from_dict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from segzoo.hub import LoadReport
     from segzoo.inference import Segmentation
+    from segzoo.volume_preprocessing import VolumePreprocessing
+    from segzoo.volumes import Volume
 
 Batch = dict[str, Any]  # image, label, id; see the DataModules
 
@@ -57,8 +59,9 @@ class SegmentationModule(LightningModule):
         load_report: what :func:`segzoo.from_pretrained` loaded, adapted and initialised; else None.
     """
 
-    stride: ClassVar[int] = 1  # input sides the network itself can take are multiples of this
-    minimum_bottleneck: ClassVar[int] = 1  # voxels an axis that the network's norms need at the bottleneck
+    stride: int | tuple[int, ...] = 1  # sides that the network itself can take are multiples of this, or of these
+    spatial_dims: int = 2
+    training_only: ClassVar[tuple[str, ...]] = ()  # what the names of tensors begin with that only training needs
     metric_names: Sequence[str] = ("dice", "iou", "precision", "recall")
 
     def __init__(
@@ -76,7 +79,7 @@ class SegmentationModule(LightningModule):
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.multilabel = multilabel
-        self.preprocessing = Preprocessing.for_channels(in_channels)
+        self.preprocessing: Preprocessing | VolumePreprocessing = Preprocessing.for_channels(in_channels)
         self.class_names = default_class_names(num_classes, multilabel)
         self.model_name: str | None = None
         self.arguments: dict[str, Any] = {}
@@ -105,7 +108,13 @@ class SegmentationModule(LightningModule):
         A model with deep supervision returns, while training, a list of logits, finest first, on the padded
         grid.
         """
-        if x.ndim < 3 or x.shape[1] != self.in_channels:
+        if x.ndim != self.spatial_dims + 2:
+            wanted = "volumes [B, C, D, H, W]" if self.spatial_dims == 3 else "images [B, C, H, W]"
+            raise SegzooError(
+                f"{type(self).__name__} with spatial_dims={self.spatial_dims} takes a batch of {wanted}, not "
+                f"{tuple(x.shape)}"
+            )
+        if x.shape[1] != self.in_channels:
             raise SegzooError(
                 f"{type(self).__name__} takes images [batch, {self.in_channels}, ...], not {tuple(x.shape)}; build the "
                 "model with the in_channels of your images"
@@ -118,12 +127,31 @@ class SegmentationModule(LightningModule):
 
     def pad(self, x: Tensor) -> Tensor:
         """Repeat the border at the far end of every axis, up to sizes the network can take."""
-        # batch norm cannot train on a single value a channel
-        fewest = max(self.minimum_bottleneck, 2 if self.training and x.shape[0] == 1 else 1)
+        strides = self.stride if isinstance(self.stride, tuple) else (self.stride,) * (x.ndim - 2)
+        cells = [-(-side // stride) for side, stride in zip(x.shape[2:], strides, strict=True)]
+        if self.is_too_small(cells, x.shape[0]):
+            cells = [max(2, number) for number in cells]
         padding: list[int] = []
-        for side in reversed(x.shape[2:]):  # F.pad counts from the last axis
-            padding += [0, max(-(-side // self.stride), fewest) * self.stride - side]
+        for side, number, stride in zip(reversed(x.shape[2:]), reversed(cells), reversed(strides), strict=True):
+            padding += [0, number * stride - side]  # F.pad counts from the last axis
         return F.pad(x, padding, mode="replicate") if any(padding) else x
+
+    def is_too_small(self, cells: Sequence[int], batch_size: int) -> bool:
+        """Whether the norms need more voxels at the bottleneck than ``cells`` of them an axis."""
+        return self.training and batch_size == 1 and min(cells) < 2  # batch norm cannot train on one value a channel
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As PyTorch's; tensors that only training needs may be surplus (dropped) or absent (left as they are)."""
+        if self.training_only:
+            own = self.state_dict()
+            state_dict = {
+                name: value for name, value in state_dict.items() if name in own or not self.is_training_only(name)
+            } | {name: own[name] for name in own if name not in state_dict and self.is_training_only(name)}
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def is_training_only(self, name: str) -> bool:
+        """Whether the tensor of this name, such as a head of deep supervision, has no part in a prediction."""
+        return name.startswith(self.training_only)
 
     # ---- the recipe
 
@@ -178,9 +206,10 @@ class SegmentationModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take the data's contract (when fitting) and prepare the metrics."""
-        self.to(memory_format=torch.channels_last)  # a third faster on CPUs, and never slower
+        # a third faster on CPUs, and never slower
+        self.to(memory_format=torch.channels_last_3d if self.spatial_dims == 3 else torch.channels_last)
         datamodule = getattr(self.trainer, "datamodule", None)
-        if stage == "fit" and isinstance(getattr(datamodule, "preprocessing", None), Preprocessing):
+        if stage == "fit" and isinstance(getattr(datamodule, "preprocessing", None), InputContract):
             self.adopt_data(datamodule)
         if stage in ("fit", "validate"):
             self.val_metrics = self.configure_metrics("val/", ("dice", "iou"))
@@ -242,11 +271,18 @@ class SegmentationModule(LightningModule):
         return torch.stack(losses).sum() / sum(weights)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss and per-image scores at the training size."""
-        logits = self(batch["image"])
-        size = len(batch["image"])
-        self.log("val/loss", self.compute_loss(logits, batch["label"]), batch_size=size, sync_dist=True)
-        self.val_metrics.update(self.mask(self.activate(logits)), batch["label"])
+        """Loss and per-image scores at the training size; of volumes, over the whole volume."""
+        from segzoo.inference import predict_probabilities
+
+        image, label = batch["image"], batch["label"]
+        if self.spatial_dims == 3:
+            probabilities = predict_probabilities(self, image).to(label.device)
+            logits = self.logits_of(probabilities)
+        else:
+            logits = self(image)
+            probabilities = self.activate(logits)
+        self.log("val/loss", self.compute_loss(logits, label), batch_size=len(image), sync_dist=True)
+        self.val_metrics.update(self.mask(probabilities), label)
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores."""
@@ -255,23 +291,31 @@ class SegmentationModule(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores at the image's own resolution (``test/``) and at the network's (``test_resized/``)."""
-        probabilities = self.activate(self(batch["image"]))
-        self.test_resized_metrics.update(self.mask(probabilities), batch["label"])
-        for index, identifier in enumerate(batch["id"]):
-            original = own_labels(batch)[index][None].to(self.device)
-            own_grid = self.preprocessing.restore(
-                probabilities[index : index + 1], original.shape[-probabilities.ndim + 2 :]
+        from segzoo.inference import predict_probabilities
+
+        probabilities = predict_probabilities(self, batch["image"])
+        label = batch["label"]
+        # mm between voxels, for distances; volumes come one at a time, and images have none
+        spacing = batch["spacing"][0] if "spacing" in batch else None
+        own_spacing = batch["geometry"][0].spacing if "geometry" in batch else None
+        self.test_resized_metrics.update(self.mask(probabilities).to(label.device), label, spacing=spacing)
+        for identifier, one, original, grid in zip(
+            batch["id"], probabilities, own_labels(batch), own_grids(batch), strict=True
+        ):
+            target = original[None].to(self.device)
+            mask = self.mask(self.preprocessing.restore(one[None], grid)).to(self.device)
+            self.test_metrics.update(mask, target, spacing=own_spacing)
+            scores = image_scores(
+                mask, target, self.num_classes, self.multilabel, self.metric_names, spacing=own_spacing
             )
-            mask = self.mask(own_grid)
-            self.test_metrics.update(mask, original)
-            scores = image_scores(mask, original, self.num_classes, self.multilabel, self.metric_names)
             self._image_rows.append({"id": identifier, **scores[0]})
 
     def on_test_epoch_end(self) -> None:
         """Log the scores and write one row an image to ``test_per_image.csv`` in the Trainer's folder."""
-        for metrics in (self.test_metrics, self.test_resized_metrics):
-            self.log_dict(metrics.compute())
-            metrics.reset()
+        self.log_dict(self.test_metrics.compute() | self.class_scores(self.test_metrics))
+        self.log_dict(self.test_resized_metrics.compute())
+        self.test_metrics.reset()
+        self.test_resized_metrics.reset()
         rows, self._image_rows = self._image_rows, []
         if self.trainer.world_size > 1:
             gathered: list[list[dict[str, Any]]] = [[] for _ in range(self.trainer.world_size)]
@@ -283,23 +327,40 @@ class SegmentationModule(LightningModule):
                 Path(self.trainer.default_root_dir) / "test_per_image.csv", sorted(rows, key=lambda row: row["id"])
             )
 
+    def class_scores(self, metrics: MetricCollection) -> dict[str, Tensor]:
+        """Each per-image metric of each class, as ``test/dice_2``: 2 is the mask value (multi-label: the channel)."""
+        first = 0 if self.multilabel else 1
+        scores = {name: cast(SegmentationMetric, metrics[name]).per_class() for name in self.metric_names}
+        return {
+            f"{metrics.prefix}{name}_{number}": score
+            for name, of_classes in scores.items()
+            if len(of_classes) > 1
+            for number, score in enumerate(of_classes, start=first)
+        }
+
     def predict_step(self, batch: Batch, batch_idx: int) -> "list[Segmentation]":
         """The segmentation of every image, on its own grid where the batch says how large that is."""
-        from segzoo.inference import Segmentation
+        from segzoo.inference import Segmentation, predict_probabilities
 
-        probabilities = self.activate(self(batch["image"])).float()
-        restored = [
-            self.preprocessing.restore(one[None], label.shape[-probabilities.ndim + 2 :])
-            for one, label in zip(probabilities, own_labels(batch), strict=True)
-        ]
-        return [
-            Segmentation(self.mask(one)[0].cpu().numpy(), one[0].cpu().numpy(), self.class_names) for one in restored
-        ]
+        probabilities = predict_probabilities(self, batch["image"]).float()
+        geometries = batch.get("geometry", [None] * len(probabilities))
+        found = []
+        for one, grid, geometry in zip(probabilities, own_grids(batch), geometries, strict=True):
+            restored = self.preprocessing.restore(one[None], grid)
+            mask = self.mask(restored)[0].cpu().numpy()
+            found.append(Segmentation(mask, restored[0].cpu().numpy(), self.class_names, geometry=geometry))
+        return found
 
     def activate(self, logits: Tensor) -> Tensor:
         """Probabilities [B, K, *S], at least float32: sigmoid for binary and multi-label, softmax for multi-class."""
         logits = logits if logits.dtype == torch.float64 else logits.float()
         return logits.sigmoid() if self.num_classes == 1 or self.multilabel else logits.softmax(dim=1)
+
+    def logits_of(self, probabilities: Tensor) -> Tensor:
+        """Logits that :meth:`activate` turns into these probabilities, for the loss of a stitched volume."""
+        if self.num_classes == 1 or self.multilabel:
+            return probabilities.logit(eps=1e-6)
+        return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
 
     def mask(self, probabilities: Tensor) -> Tensor:
         """Integer masks: [B, *S] of class indices, or [B, K, *S] of 0 and 1 for multi-label."""
@@ -311,20 +372,28 @@ class SegmentationModule(LightningModule):
 
     # ---- use
 
-    def predict(self, image: "str | Path | Image | np.ndarray | Tensor", *, tta: bool = False) -> "Segmentation":
-        """Segment one image.
+    def predict(
+        self, image: "str | Path | Image | np.ndarray | Tensor | Volume", *, tta: bool = False, overlap: float = 0.5
+    ) -> "Segmentation":
+        """Segment one image or volume; the model's own preprocessing does all that raw intensities need.
 
         Args:
-            image: a path, a PIL image, an array [H, W] or [H, W, C] or a tensor [C, H, W] of raw intensities;
-                the model's own preprocessing does the rest.
-            tta: average over mirrored copies of the image.
+            image: a path, a PIL image, an array [H, W] or [H, W, C] or a tensor [C, H, W]. For volumes: a path (NIfTI,
+                NRRD, MHA), what :func:`segzoo.volumes.read_volume` gives, an array or tensor [D, H, W] or [C, D, H, W],
+                which is taken to have the orientation and spacing that the model wants. A model for images goes
+                through a volume (an array of one: [C, D, H, W]) slice by slice.
+            tta: average over mirrored copies.
+            overlap: of the windows that a volume is segmented in, as part of their length.
 
         Returns:
-            mask and probabilities on the image's own grid.
+            mask and probabilities on the image's or volume's own grid.
+
+        Raises:
+            SegzooError: the image cannot be read or does not fit the model.
         """
         from segzoo.inference import predict
 
-        return predict(self, image, tta=tta)
+        return predict(self, image, tta=tta, overlap=overlap)
 
     def deploy(self) -> Self:
         """A new, fused, eval-only copy of this model that computes the same function."""
@@ -376,13 +445,21 @@ class SegmentationModule(LightningModule):
         """Take back what :meth:`on_save_checkpoint` kept."""
         contract = checkpoint.get("segzoo", {})
         if contract:
-            self.preprocessing = Preprocessing.from_dict(contract["preprocessing"])
+            self.preprocessing = preprocessing_from_dict(contract["preprocessing"])
             self.class_names, self.data = tuple(contract["class_names"]), contract["data"]
 
 
 def own_labels(batch: Batch) -> Sequence[Tensor]:
     """The labels at the images' own sizes where the batch has them, else at the network's."""
     return batch["original_label"] if "original_label" in batch else batch["label"]
+
+
+def own_grids(batch: Batch) -> Sequence[Any]:
+    """What leads back to the images' own grids: the geometries of volumes, the sizes of images."""
+    if "geometry" in batch:
+        return batch["geometry"]
+    spatial = batch["image"].ndim - 2
+    return [label.shape[-spatial:] for label in own_labels(batch)]
 
 
 def default_class_names(num_classes: int, multilabel: bool) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,53 @@ from torch.nn import functional as F
 
 from segzoo.errors import SegzooError
 
+if TYPE_CHECKING:
+    from segzoo.volume_preprocessing import VolumePreprocessing
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class Preprocessing:
+class InputContract:
+    """What the contracts of images and of volumes share: how config.json stores them."""
+
+    spatial_dims: ClassVar[int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for config.json (tuples as lists)."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            SegzooError: If a key is unknown or a value does not fit.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(config) - known)
+        if unknown:
+            raise SegzooError(f"Unknown preprocessing key {unknown[0]!r}; known are {', '.join(sorted(known))}.")
+        try:
+            return cls(**config)
+        except TypeError as error:
+            raise SegzooError(f"The preprocessing {dict(config)} cannot be read: {error}.") from error
+
+
+def preprocessing_from_dict(config: Mapping[str, Any]) -> "Preprocessing | VolumePreprocessing":
+    """Read the contract of a model for images or, where it names a patch size, for volumes.
+
+    Raises:
+        SegzooError: If a key is unknown or a value does not fit.
+    """
+    from segzoo.volume_preprocessing import VolumePreprocessing
+
+    return (VolumePreprocessing if "patch_size" in config else Preprocessing).from_dict(config)
+
+
+@dataclass(frozen=True)
+class Preprocessing(InputContract):
     """From a raw 8-bit image to a network's input.
 
     Args:
@@ -29,6 +70,9 @@ class Preprocessing:
     Raises:
         SegzooError: If a length or a value does not fit.
     """
+
+    spatial_dims: ClassVar[int] = 2
+    patch_size: ClassVar[None] = None  # an image is segmented in one piece
 
     channels: int = 3
     image_size: tuple[int, ...] | None = (256, 256)
@@ -124,23 +168,3 @@ class Preprocessing:
     def with_channels(self, channels: int) -> "Preprocessing":
         """The same contract for images of another number of channels."""
         return replace(self.for_channels(channels, self.mean, self.std), image_size=self.image_size)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for config.json (tuples as lists)."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, config: Mapping[str, Any]) -> "Preprocessing":
-        """Read what `to_dict` wrote.
-
-        Raises:
-            SegzooError: If a key is unknown or a value does not fit.
-        """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(config) - known)
-        if unknown:
-            raise SegzooError(f"Unknown preprocessing key {unknown[0]!r}; known are {', '.join(sorted(known))}.")
-        try:
-            return cls(**config)
-        except TypeError as error:
-            raise SegzooError(f"The preprocessing {dict(config)} cannot be read: {error}.") from error

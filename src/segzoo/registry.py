@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="SegmentationModule")
 
 # Arguments that say how a model is trained or started, not what it is: a checkpoint does not store them.
-NOT_ARCHITECTURE = frozenset({"loss", "optimizer", "lr_scheduler", "encoder_weights", "frozen_epochs", "layer_decay"})
+NOT_ARCHITECTURE = frozenset(
+    {
+        *("loss", "optimizer", "lr_scheduler", "encoder_weights", "frozen_epochs", "layer_decay"),
+        *("upkern_from", "checkpointing"),
+    }
+)
 
 
 @dataclass(frozen=True)

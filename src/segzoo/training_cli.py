@@ -25,6 +25,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch.optim import Optimizer
 
 import segzoo.data as data_modules
+from segzoo.card import scores_by_class
 from segzoo.errors import MissingError, SegzooError
 from segzoo.hub import RECIPE, find_checkpoint, read_config, record_metrics
 from segzoo.module import SegmentationModule
@@ -214,6 +215,9 @@ class TrainingCLI(LightningCLI):
         results = test_results(self.model, self.trainer)
         per_image = Path(self.trainer.default_root_dir) / "test_per_image.csv"
         print(f"segzoo: {results['images']} images; {results['protocol']}; image by image in {per_image}")
+        for number, scores in scores_by_class(results["original"]).items():
+            listed = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
+            print(f"segzoo: {self.model.class_names[number]}: {listed}")
         tested, trained = self.datamodule.split_sha256, self.model.data.get("split_sha256")
         if trained is not None and tested != trained:
             print("segzoo: this is not the split the checkpoint was trained on, so it may have seen these images")
@@ -303,8 +307,10 @@ def data_path(name: str) -> str:
     """The import path of a dataset."""
     if IMPORT_PATH.fullmatch(name):
         return name
-    if name not in data_modules.__all__:
-        datasets = [known for known in data_modules.__all__ if known != "SegmentationDataModule"]
+    base = data_modules.SegmentationDataModule
+    kinds = {known: getattr(data_modules, known) for known in data_modules.__all__}
+    datasets = [known for known, kind in kinds.items() if issubclass(kind, base) and kind is not base]
+    if name not in datasets:
         raise MissingError(f"there is no dataset {name!r}{nearest(name, datasets)}; there are {', '.join(datasets)}")
     return f"segzoo.data.{name}"
 

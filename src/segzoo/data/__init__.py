@@ -2,10 +2,23 @@
 
 from segzoo.data.base import SegmentationDataModule
 from segzoo.data.busi import BUSI
+from segzoo.data.decathlon import Decathlon
 from segzoo.data.dsb import DSB2018
 from segzoo.data.folder import Folder
 from segzoo.data.isic import ISIC2017
 from segzoo.data.joint import Joint
 from segzoo.data.polyps import CVCClinicDB, KvasirSEG
+from segzoo.data.volume_augmentation import VolumeAugmentation
 
-__all__ = ["BUSI", "DSB2018", "ISIC2017", "CVCClinicDB", "Folder", "Joint", "KvasirSEG", "SegmentationDataModule"]
+__all__ = [
+    "BUSI",
+    "DSB2018",
+    "ISIC2017",
+    "CVCClinicDB",
+    "Decathlon",
+    "Folder",
+    "Joint",
+    "KvasirSEG",
+    "SegmentationDataModule",
+    "VolumeAugmentation",
+]

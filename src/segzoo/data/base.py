@@ -11,7 +11,7 @@ from lightning import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import tv_tensors
 
 from segzoo.data.augmentation import RandomFlipRotate90
@@ -160,8 +160,9 @@ class SegmentationDataModule(LightningDataModule):
     name: str
     class_names: tuple[str, ...]
     multilabel: bool = False
-    licence: ClassVar[str]
+    licence: str
     url: ClassVar[str]
+    formats: ClassVar[str] = "png, jpg, tif, bmp"
     folders: ClassVar[tuple[str, ...]] = ()  # where, below its parent, the dataset is looked for
     layout: ClassVar[tuple[str, ...]]  # the folders that make it up
 
@@ -194,13 +195,17 @@ class SegmentationDataModule(LightningDataModule):
         self.seed = seed
         self.mean = mean
         self.std = std
-        self.augmentation = [RandomFlipRotate90()] if augmentation is None else list(augmentation)
+        self.augmentation: list[Callable] = [RandomFlipRotate90()] if augmentation is None else list(augmentation)
         self._samples: dict[str, Sample] | None = None
         self._split: Split | None = None
 
     def samples(self) -> list[Sample]:
         """List every sample of the dataset, reading names only; each subclass says how."""
         raise NotImplementedError
+
+    def check(self, sample: Sample) -> None:
+        """Refuse a sample whose files do not fit together, as far as their headers tell."""
+        check_sample(sample)
 
     # -- where it is and what it holds ---------------------------------------------------------------------------
 
@@ -229,9 +234,9 @@ class SegmentationDataModule(LightningDataModule):
             return
         samples = self.samples()
         if not samples:
-            raise MissingError(f"{self.name}: there are no images (png, jpg, tif, bmp) in {self.find_root()}.")
+            raise MissingError(f"{self.name}: there are no images ({self.formats}) in {self.find_root()}.")
         for sample in samples:
-            check_sample(sample)
+            self.check(sample)
         self._split = make_split(samples, self.split, self.fold, self.seed)
         self._samples = {sample.id: sample for sample in samples}
 
@@ -263,6 +268,7 @@ class SegmentationDataModule(LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """What a checkpoint's config.json says about its data."""
+        contract = self.preprocessing.to_dict()
         return {
             "dataset": self.name,
             "split": self.split,
@@ -271,7 +277,7 @@ class SegmentationDataModule(LightningDataModule):
             "split_sha256": self.split_sha256,
             "counts": {part: len(ids) for part, ids in self.split_ids.items()},
             "licence": self.licence,
-            "image_size": self.preprocessing.to_dict()["image_size"],
+            **{key: contract[key] for key in ("image_size", "patch_size") if key in contract},
         }
 
     @property
@@ -279,6 +285,8 @@ class SegmentationDataModule(LightningDataModule):
         """How images become input: size and statistics as given here, else as of the model in the trainer."""
         module = getattr(self.trainer, "lightning_module", None)
         model = getattr(module, "preprocessing", None) or Preprocessing()
+        if not isinstance(model, Preprocessing):
+            raise SegzooError(f"{self.name} holds 2D images, and the model is one of volumes; build it for 2D images.")
         return Preprocessing(
             channels=model.channels,
             image_size=model.image_size if self.image_size is None else tuple(self.image_size),
@@ -325,21 +333,22 @@ class SegmentationDataModule(LightningDataModule):
 
     def _evaluation_loader(self, part: str) -> DataLoader[Item]:
         dataset = self._dataset(part)
+        return self._loader(dataset, sampler=self._evaluation_sampler(dataset))
+
+    def _evaluation_sampler(self, dataset: Dataset[Item]) -> Sampler[int] | None:
         if self._world_size == 1 or self.trainer is None:
-            return self._loader(dataset)
+            return None
         # Lightning's own choice would repeat images to give every process as many, and so change the metrics.
-        sampler = UnrepeatedDistributedSampler(
+        return UnrepeatedDistributedSampler(
             dataset, num_replicas=self._world_size, rank=self.trainer.global_rank, shuffle=False
         )
-        return self._loader(dataset, sampler=sampler)
 
-    def _loader(self, dataset: SegmentationDataset, **options: Any) -> DataLoader[Item]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=collate,
-            **options,
-        )
+    def _loader(self, dataset: Dataset[Item], **options: Any) -> DataLoader[Item]:
+        defaults: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": collate,
+        }
+        return DataLoader(dataset, **(defaults | options))

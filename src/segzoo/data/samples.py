@@ -27,6 +27,7 @@ class Sample:
         masks: Its mask files, merged by OR; of a multi-label dataset, one for each class in order.
         group: Images of one group never part in a grouped split.
         stratum: Kind of image, kept in proportion in every fold.
+        channels: Of a volume that has a file for each channel, those after ``image``.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Sample:
     masks: tuple[Path, ...]
     group: str
     stratum: str = ""
+    channels: tuple[Path, ...] = ()
 
 
 def shipped_groups(name: str) -> dict[str, str]:

@@ -1,0 +1,485 @@
+"""MedNeXt: a U-Net of ConvNeXt blocks, up- and downsampling included, for volumes and images.
+
+Paper: "MedNeXt: Transformer-driven Scaling of ConvNets for Medical Image Segmentation", MICCAI 2023,
+https://arxiv.org/abs/2303.09975. The original code is MIC-DKFZ/MedNeXt (Apache-2.0); this is an independent
+implementation that computes the same function.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.utils.checkpoint import checkpoint
+
+from segzoo.errors import SegzooError
+from segzoo.kernel_resampling import load_upkern
+from segzoo.losses import DiceCELoss
+from segzoo.module import SegmentationModule
+from segzoo.nn import tiles
+from segzoo.nn.depthwise import DepthwiseConv3d, DepthwiseConvTranspose3d
+from segzoo.nn.tiles import PointwiseConv2d, PointwiseConv3d
+from segzoo.registry import register
+from segzoo.volume_preprocessing import VolumePreprocessing
+
+LEARNING_RATE, WEIGHT_DECAY, EPSILON, POWER, CLIP_NORM = 1e-3, 3e-5, 1e-4, 0.9, 12.0
+PATCH_SIZE = 128
+
+POINTWISE: dict[int, Any] = {2: PointwiseConv2d, 3: PointwiseConv3d}
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of [B, C, *S], voxel by voxel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # CPUs would sum up gradients in bfloat16
+        return super().forward(wide.movedim(1, -1)).movedim(-1, 1).to(x.dtype)
+
+
+def make_norm(name: str, channels: int) -> nn.Module:
+    """The norm after a depthwise convolution: "group", with a group for every channel, or "layer"."""
+    return nn.GroupNorm(channels, channels) if name == "group" else ChannelNorm(channels)
+
+
+class GlobalResponseNorm(nn.Module):
+    """Global response normalisation (ConvNeXt V2, https://arxiv.org/abs/2301.00808): channels compete by their norms.
+
+    Starts as the identity.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        space = tuple(range(2, x.ndim))
+        wide = torch.promote_types(x.dtype, torch.float32)  # a volume's sum of squares is beyond float16
+        response = torch.linalg.vector_norm(x, dim=space, keepdim=True, dtype=wide)
+        response = (response / (response.mean(dim=1, keepdim=True) + 1e-6)).to(x.dtype)
+        gamma, beta = (parameter.view(-1, *(1 for _ in space)) for parameter in (self.gamma, self.beta))
+        return gamma * (x * response) + beta + x
+
+
+class MedNeXtBlock(nn.Module):
+    """Depthwise convolution, norm, expansion, GELU, compression, and the block's input added (figure 1).
+
+    Args:
+        channels: of the input.
+        expansion: ratio of the inner channels to the input's.
+        kernel_size: of the depthwise convolution.
+        spatial_dims: 2 or 3.
+        norm: "group" or "layer".
+        grn: normalise global responses after the GELU.
+        checkpointing: what the backward pass computes again: None, "block", or "expansion".
+        out_channels: of the output; None is as many as of the input.
+        depthwise: the first layer where it is another one.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        expansion: int,
+        kernel_size: int,
+        *,
+        spatial_dims: int,
+        norm: str,
+        grn: bool,
+        checkpointing: str | None,
+        out_channels: int | None = None,
+        depthwise: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        conv = POINTWISE[spatial_dims]
+        inner = expansion * channels
+        self.depthwise = depthwise or depthwise_conv(channels, kernel_size, (1,) * spatial_dims)
+        self.norm = make_norm(norm, channels)
+        self.expand = conv(channels, inner, kernel_size=1)
+        self.grn = GlobalResponseNorm(inner) if grn else nn.Identity()
+        self.compress = conv(inner, out_channels or channels, kernel_size=1)
+        self.checkpointing = checkpointing
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.recomputed("block", self.compute, x)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """The block's function."""
+        fine = self.depthwise(x)
+        return self.add_branch(fine, x, out=fine)
+
+    def add_branch(self, x: Tensor, residual: Tensor, out: Tensor | None = None) -> Tensor:
+        """The sum of the residual and of what follows the depthwise convolution, whose output is x.
+
+        Without gradients it is written into ``out``, which may be x or the residual.
+        """
+        width = self.expand.out_channels
+        if not tiles.pays(x) or not isinstance(self.grn, nn.Identity):
+            return self.recomputed("expansion", self.mix_channels, self.norm(x)).add_(residual)
+        norms = tiles.instance_norms(x, self.norm) if isinstance(self.norm, nn.GroupNorm) else [self.norm] * len(x)
+        if out is None or torch.is_grad_enabled():
+            layers = [partial(self.recomputed, "expansion", self.mix_voxels, norm) for norm in norms]
+            mixed = tiles.in_tiles(layers, x, width).add_(tiles.voxels(residual))
+            return mixed.view(len(x), *x.shape[2:], -1).movedim(-1, 1)
+        tiles.add_in_tiles([partial(self.mix_voxels, norm) for norm in norms], x, width, residual, out)
+        return out
+
+    def mix_channels(self, x: Tensor) -> Tensor:
+        """The pointwise layers; nearly all of the block's activations are inside."""
+        return self.compress(self.grn(F.gelu(self.expand(x))))
+
+    def mix_voxels(self, norm: tiles.Layers, x: Tensor) -> Tensor:
+        """Norm and pointwise layers of voxels [V, C]."""
+        return self.compress(F.gelu(self.expand(norm(x))))
+
+    def recomputed(self, part: str, function: Any, *x: Tensor) -> Tensor:
+        """``function(*x)``; where ``part`` is what is checkpointed, its inner values are not kept for the gradient."""
+        if self.training and self.checkpointing == part:
+            return checkpoint(function, *x, use_reentrant=False, preserve_rng_state=False)  # nothing in it is random
+        return function(*x)
+
+
+class DownBlock(MedNeXtBlock):
+    """A block whose depthwise convolution, and a pointwise one beside it, step over voxels; channels double."""
+
+    def __init__(
+        self,
+        channels: int,
+        expansion: int,
+        kernel_size: int,
+        stride: Sequence[int],
+        *,
+        spatial_dims: int,
+        **options: Any,
+    ) -> None:
+        conv, stride = POINTWISE[spatial_dims], tuple(stride)
+        super().__init__(
+            channels,
+            expansion,
+            kernel_size,
+            spatial_dims=spatial_dims,
+            out_channels=2 * channels,
+            depthwise=depthwise_conv(channels, kernel_size, stride),
+            **options,
+        )
+        self.residual = conv(channels, 2 * channels, kernel_size=1, stride=stride)
+
+    def compute(self, x: Tensor) -> Tensor:
+        residual = self.residual(x)
+        return self.add_branch(self.depthwise(x), residual, out=residual)
+
+
+class UpBlock(MedNeXtBlock):
+    """A block whose depthwise convolution is transposed; channels halve.
+
+    Transposed without output padding, it makes stride · D - (stride - 1) voxels of D, on which all of the block works;
+    the missing planes are zeros at the front of every axis. The residual, a pointwise layer of the input, lands on the
+    voxels that the stride leads to; its bias is added to all but the zeros.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        expansion: int,
+        kernel_size: int,
+        stride: Sequence[int],
+        *,
+        spatial_dims: int,
+        **options: Any,
+    ) -> None:
+        stride = tuple(stride)
+        super().__init__(
+            channels,
+            expansion,
+            kernel_size,
+            spatial_dims=spatial_dims,
+            out_channels=channels // 2,
+            depthwise=depthwise_conv(channels, kernel_size, stride, transposed=True),
+            **options,
+        )
+        self.stride = stride
+        self.residual = pointwise_drawn_as_transposed(channels, channels // 2, spatial_dims)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """The sum of the block's function and the skip connection."""
+        return self.recomputed("block", self.compute_onto, x, skip)
+
+    def compute_onto(self, x: Tensor, skip: Tensor) -> Tensor:
+        """The same, as the part that "block" recomputes."""
+        fine = self.depthwise(x)
+        weight, bias = self.residual.weight, self.residual.bias.view(1, -1, *(1 for _ in self.stride))
+        # worked out on the coarse grid, since all other voxels of the transposed convolution would be zeros
+        coarse = F.linear(x.movedim(1, -1), weight.flatten(1)).movedim(-1, 1)
+        reached: tuple[Any, ...] = (..., *(slice(step - 1, None, step) for step in self.stride))
+        if tiles.pays(x) and not torch.is_grad_enabled():
+            total = skip.clone()
+            total[reached] += coarse
+            inside: tuple[Any, ...] = (..., *(slice(step - 1, None) for step in self.stride))
+            covered = total[inside].add_(bias)
+            covered.copy_(self.add_branch(fine, covered, out=covered))  # nothing to do where it is there already
+            return total
+        front = [side for step in reversed(self.stride) for side in (step - 1, 0)]  # F.pad counts from the last axis
+        fine = F.pad(self.add_branch(fine, bias), front)
+        fine[reached] += coarse
+        return fine.add_(skip)
+
+
+def depthwise_conv(channels: int, kernel_size: int, stride: Sequence[int], transposed: bool = False) -> nn.Module:
+    """A depthwise convolution of images or volumes, as ``stride`` has two or three axes; at stride 1 it keeps sizes."""
+    options: dict[str, Any] = {"stride": tuple(stride), "padding": kernel_size // 2, "groups": channels}
+    if len(stride) == 3:
+        layer: Any = DepthwiseConvTranspose3d if transposed else DepthwiseConv3d
+    else:
+        layer = nn.ConvTranspose2d if transposed else nn.Conv2d
+    return layer(channels, channels, kernel_size, **options)
+
+
+def pointwise_drawn_as_transposed(in_channels: int, out_channels: int, spatial_dims: int) -> nn.Module:
+    """A 1x1 convolution that starts with the values of the transposed ones that the original has in some places.
+
+    They compute the same, but PyTorch scales the first values of transposed ones by the number of output channels.
+    """
+    conv: nn.Module = POINTWISE[spatial_dims](in_channels, out_channels, kernel_size=1)
+    bound = out_channels**-0.5
+    for parameter in conv.parameters():
+        nn.init.uniform_(parameter, -bound, bound)
+    return conv
+
+
+class MedNeXt(SegmentationModule):
+    """MedNeXt of any size (the builders below give the published ones).
+
+    Five levels, from full size to 1/16, of ``width`` to 16 · ``width`` channels. Nine numbers of ``expansion`` and
+    ``depths`` are, in the order of the data's way: four encoder stages, the bottleneck, four decoder stages.
+
+    Args:
+        in_channels: channels of the image.
+        num_classes: channels of the logits; 1 is binary.
+        multilabel: every class is a mask of its own.
+        spatial_dims: 3 for volumes [B, C, D, H, W], 2 for images [B, C, H, W].
+        width: channels at full size.
+        expansion: ratios of the inner channels of a block to its outer ones; one number for all stages, or nine.
+        depths: blocks of every stage; one number, or nine.
+        kernel_size: of the depthwise convolutions, odd; two numbers are the encoder's and that of all the rest.
+        down_expansion: ratios of the four down blocks; None: of the level that each leads to, ``expansion[1:5]``.
+            MONAI's port takes that of the level each comes from, ``expansion[:4]``, which is another network unless
+            the ratios are all the same (as in MedNeXt-S).
+        strides: of the four down blocks, each one number or one an axis, 1 or 2; ``((1, 2, 2), 2, 2, 2)`` keeps
+            thick slices (D) apart at first. None is 2 everywhere.
+        norm: "group" (each channel of each sample by itself, the published one) or "layer" (over the channels of each
+            voxel).
+        grn: global response normalisation in every block but the first down block, as in the original.
+        deep_supervision: heads at the four coarser levels, used while training alone. A checkpoint with them loads
+            into a model without, which drops them, and one without into a model with, which starts them anew.
+        checkpointing: for less memory while training, what the backward pass computes again: "expansion" (in every
+            block the wide layers; most of the saving for little time), "block" (all of every block), or None.
+        upkern_from: a MedNeXt checkpoint (a name or a folder) of smaller kernels to start from, by the paper's UpKern;
+            see :func:`segzoo.upkern`. ``load_report`` then says what was copied, interpolated and newly initialised.
+        loss: called with logits and labels at every level; None is the published cross-entropy + soft Dice without
+            the background, per sample (for images: per batch; nnU-Net also takes ``DiceCELoss(batch_dice=True)``
+            for data of large volumes).
+        optimizer: called with the parameters; None is the published AdamW (1e-3, eps 1e-4, weight decay 3e-5). From
+            ``upkern_from``, 1e-4 was published for MedNeXt-S.
+        lr_scheduler: called with the optimizer, stepped once an epoch; None is the published polynomial decay of power
+            0.9, stepped every epoch.
+    """
+
+    training_only: ClassVar[tuple[str, ...]] = ("auxiliary_heads.",)
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        num_classes: int = 1,
+        multilabel: bool = False,
+        spatial_dims: Literal[2, 3] = 3,
+        width: int = 32,
+        expansion: int | Sequence[int] = 2,
+        depths: int | Sequence[int] = 2,
+        kernel_size: int | Sequence[int] = 3,
+        down_expansion: Sequence[int] | None = None,
+        strides: Sequence[int | Sequence[int]] | None = None,
+        norm: Literal["group", "layer"] = "group",
+        grn: bool = False,
+        deep_supervision: bool = True,
+        checkpointing: Literal["block", "expansion"] | None = None,
+        upkern_from: str | None = None,
+        loss: nn.Module | None = None,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        if loss is None:
+            loss = DiceCELoss(batch_dice=spatial_dims == 2)
+        super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler)
+        one_of("spatial_dims", spatial_dims, (2, 3))
+        one_of("norm", norm, ("group", "layer"))
+        one_of("checkpointing", checkpointing, (None, "block", "expansion"))
+        expansion, depths = several("expansion", expansion, 9), several("depths", depths, 9)
+        down_expansion = several("down_expansion", down_expansion or expansion[1:5], 4)
+        encoder_kernel, kernel = several("kernel_size", kernel_size, 2)
+        if encoder_kernel % 2 == 0 or kernel % 2 == 0:
+            raise SegzooError(f"kernel_size must be odd, not {kernel_size}")
+        steps = down_strides(strides, spatial_dims)
+        self.spatial_dims = spatial_dims
+        self.stride = tuple(math.prod(axis) for axis in zip(*steps, strict=True))
+        self.norm = norm
+        if spatial_dims == 3:
+            self.preprocessing = VolumePreprocessing(channels=in_channels, patch_size=(PATCH_SIZE,) * 3)
+
+        options: dict[str, Any] = {"spatial_dims": spatial_dims, "norm": norm, "checkpointing": checkpointing}
+
+        def stage(channels: int, number: int, kernel_size: int) -> nn.Sequential:
+            blocks = (
+                MedNeXtBlock(channels, expansion[number], kernel_size, grn=grn, **options)
+                for _ in range(depths[number])
+            )
+            return nn.Sequential(*blocks)
+
+        widths = [width * 2**level for level in range(5)]
+        self.stem = POINTWISE[spatial_dims](in_channels, width, kernel_size=1)
+        self.encoder = nn.ModuleList(stage(widths[level], level, encoder_kernel) for level in range(4))
+        self.down = nn.ModuleList(
+            DownBlock(
+                widths[level], down_expansion[level], encoder_kernel, steps[level], grn=grn and level > 0, **options
+            )
+            for level in range(4)
+        )
+        self.bottleneck = stage(widths[4], 4, kernel)
+        # from here on the coarsest comes first
+        self.up = nn.ModuleList(
+            UpBlock(widths[level + 1], expansion[8 - level], kernel, steps[level], grn=grn, **options)
+            for level in (3, 2, 1, 0)
+        )
+        self.decoder = nn.ModuleList(stage(widths[level], 8 - level, kernel) for level in (3, 2, 1, 0))
+        self.auxiliary_heads = nn.ModuleList(
+            pointwise_drawn_as_transposed(widths[level], num_classes, spatial_dims)
+            for level in ((4, 3, 2, 1) if deep_supervision else ())
+        )
+        self.head = pointwise_drawn_as_transposed(width, num_classes, spatial_dims)
+        if upkern_from is not None:
+            self.load_report = load_upkern(self, upkern_from)
+
+    def compute_logits(self, x: Tensor) -> Tensor | list[Tensor]:
+        supervised = self.training and len(self.auxiliary_heads) > 0
+        x = self.stem(x)
+        skips, outputs = [], []
+        for blocks, down in zip(self.encoder, self.down, strict=True):
+            skips.append(blocks(x))
+            x = down(skips[-1])
+        x = self.bottleneck(x)
+        for level, (up, blocks) in enumerate(zip(self.up, self.decoder, strict=True)):
+            if supervised:
+                outputs.append(self.auxiliary_heads[level](x))
+            x = blocks(up(x, skips.pop()))
+        logits = self.head(x)
+        return [logits, *reversed(outputs)] if supervised else logits
+
+    def is_too_small(self, cells: Sequence[int], batch_size: int) -> bool:
+        # group norm takes the statistics of a channel of one sample; layer norm needs no second voxel
+        return self.norm == "group" and math.prod(cells) == 1
+
+    def fuse(self) -> None:
+        """Drop what only training needs."""
+        self.auxiliary_heads = nn.ModuleList()
+        self.arguments = {**self.arguments, "deep_supervision": False}
+
+    def default_optimizer(self, parameters: Any) -> Optimizer:
+        return torch.optim.AdamW(parameters, lr=LEARNING_RATE, eps=EPSILON, weight_decay=WEIGHT_DECAY)
+
+    def default_lr_scheduler(self, optimizer: Optimizer) -> tuple[LRScheduler, str]:
+        epochs = self.total_epochs()
+        # PolynomialLR would restore the end of the run it was saved in, also where that run is continued for longer
+        return LambdaLR(optimizer, lambda epoch: max(0.0, 1 - epoch / epochs) ** POWER), "epoch"
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Lightning's hook: clip the norm to 12, unless the Trainer was given another value (0: no clipping)."""
+        value = CLIP_NORM if gradient_clip_val is None else gradient_clip_val
+        self.clip_gradients(optimizer, gradient_clip_val=value, gradient_clip_algorithm=gradient_clip_algorithm)
+
+
+def one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
+    """Refuse an argument that is none of those allowed."""
+    if value not in allowed:
+        raise SegzooError(f"{name} is one of {', '.join(map(str, allowed))}, not {value!r}")
+
+
+def several(name: str, value: int | Sequence[int], count: int) -> tuple[int, ...]:
+    """One number for all places, or a number for each."""
+    numbers = (value,) * count if isinstance(value, int) else tuple(value)
+    if len(numbers) != count or not all(isinstance(number, int) and number > 0 for number in numbers):
+        raise SegzooError(f"{name} is one positive number or {count}, not {value}")
+    return numbers
+
+
+def down_strides(strides: Sequence[int | Sequence[int]] | None, spatial_dims: int) -> list[tuple[int, ...]]:
+    """The stride of every down block on every axis."""
+    given = [2] * 4 if strides is None else list(strides)
+    steps = [several("each of the strides", stride, spatial_dims) for stride in given]
+    if len(steps) != 4 or any(step > 2 for stage in steps for step in stage):
+        raise SegzooError(f"strides are those of the four down blocks, 1 or 2 on every axis, not {strides}")
+    return steps
+
+
+# ---- the published sizes (table 1 of the paper)
+
+BASE_EXPANSION = (2, 3, 4, 4, 4, 4, 4, 3, 2)
+LARGE_EXPANSION = (3, 4, 8, 8, 8, 8, 8, 4, 3)
+MEDIUM_DEPTHS = (3, 4, 4, 4, 4, 4, 4, 4, 3)
+LARGE_DEPTHS = (3, 4, 8, 8, 8, 8, 8, 4, 3)
+
+
+@register(parameters=5_551_845, paper="https://arxiv.org/abs/2303.09975", spatial_dims=(2, 3), alias="mednext")
+def mednext_s_k3(**arguments: Any) -> MedNeXt:
+    """MedNeXt-S, kernel 3: two blocks a stage, expansion 2."""
+    return MedNeXt(expansion=2, depths=2, kernel_size=3, **arguments)
+
+
+@register(parameters=5_981_477, paper="https://arxiv.org/abs/2303.09975", spatial_dims=(2, 3))
+def mednext_s_k5(**arguments: Any) -> MedNeXt:
+    """MedNeXt-S, kernel 5."""
+    return MedNeXt(expansion=2, depths=2, kernel_size=5, **arguments)
+
+
+@register(parameters=10_527_237, paper="https://arxiv.org/abs/2303.09975", spatial_dims=(2, 3))
+def mednext_b_k3(**arguments: Any) -> MedNeXt:
+    """MedNeXt-B, kernel 3: expansion 2 to 4."""
+    return MedNeXt(expansion=BASE_EXPANSION, depths=2, kernel_size=3, **arguments)
+
+
+@register(parameters=10_956_869, paper="https://arxiv.org/abs/2303.09975", spatial_dims=(2, 3))
+def mednext_b_k5(**arguments: Any) -> MedNeXt:
+    """MedNeXt-B, kernel 5."""
+    return MedNeXt(expansion=BASE_EXPANSION, depths=2, kernel_size=5, **arguments)
+
+
+@register(parameters=17_549_893, paper="https://arxiv.org/abs/2303.09975", spatial_dims=(2, 3))
+def mednext_m_k3(**arguments: Any) -> MedNeXt:
+    """MedNeXt-M, kernel 3: three or four blocks a stage."""
+    return MedNeXt(expansion=BASE_EXPANSION, depths=MEDIUM_DEPTHS, kernel_size=3, **arguments)
+
+
+@register(parameters=18_261_765, paper="https://arxiv.org/abs/2303.09975", spatial_dims=(2, 3))
+def mednext_m_k5(**arguments: Any) -> MedNeXt:
+    """MedNeXt-M, kernel 5."""
+    return MedNeXt(expansion=BASE_EXPANSION, depths=MEDIUM_DEPTHS, kernel_size=5, **arguments)
+
+
+@register(parameters=61_780_197, paper="https://arxiv.org/abs/2303.09975", spatial_dims=(2, 3))
+def mednext_l_k3(**arguments: Any) -> MedNeXt:
+    """MedNeXt-L, kernel 3: three to eight blocks a stage, expansion 3 to 8."""
+    return MedNeXt(expansion=LARGE_EXPANSION, depths=LARGE_DEPTHS, kernel_size=3, **arguments)
+
+
+@register(parameters=62_993_829, paper="https://arxiv.org/abs/2303.09975", spatial_dims=(2, 3))
+def mednext_l_k5(**arguments: Any) -> MedNeXt:
+    """MedNeXt-L, kernel 5."""
+    return MedNeXt(expansion=LARGE_EXPANSION, depths=LARGE_DEPTHS, kernel_size=5, **arguments)
