@@ -198,9 +198,9 @@ def test_names_are_spelled_out(run, samples, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("options", "optimizer", "rate", "scheduler"),
     [
-        ([], "SGD", 0.01, "PolynomialLR"),
-        (["--optimizer", "AdamW", "--optimizer.lr", "1e-4"], "AdamW", 1e-4, "PolynomialLR"),
-        (["--model.optimizer", "AdamW", "--model.optimizer.lr", "1e-4"], "AdamW", 1e-4, "PolynomialLR"),
+        ([], "SGD", 0.01, "LambdaLR"),
+        (["--optimizer", "AdamW", "--optimizer.lr", "1e-4"], "AdamW", 1e-4, "LambdaLR"),
+        (["--model.optimizer", "AdamW", "--model.optimizer.lr", "1e-4"], "AdamW", 1e-4, "LambdaLR"),
         (["--lr_scheduler", "StepLR", "--lr_scheduler.step_size", "5"], "SGD", 0.01, "StepLR"),
         (
             ["--lr_scheduler", "ReduceLROnPlateau", "--lr_scheduler.monitor", "val/loss"],

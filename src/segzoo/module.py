@@ -18,7 +18,7 @@ from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torchmetrics import Metric, MetricCollection
 
 from segzoo.errors import SegzooError
@@ -152,6 +152,12 @@ class SegmentationModule(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": interval, "monitor": watched},
         }
+
+    def polynomial_decay(self, optimizer: torch.optim.Optimizer, power: float) -> LRScheduler:
+        """A rate that falls to 0 at the end of the training as (1 - progress) ** ``power``, stepped every batch."""
+        steps = self.total_steps()
+        # PolynomialLR would restore the end of the run it was saved in, also where that run is continued for longer
+        return LambdaLR(optimizer, lambda step: max(0.0, 1 - step / steps) ** power)
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole training."""
