@@ -72,6 +72,11 @@ def cause_in_input(error: Exception, verb: str) -> SegzooError | None:
             "--ckpt_path names a file that is not a Lightning checkpoint of plain tensors, and pickles are not loaded; "
             "give the last.ckpt or best.ckpt of a run"
         )
+    if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
+        return SegzooError(
+            "--ckpt_path names the run of another model, or of this one with other arguments; give the run that this "
+            "command started"
+        )
     return None
 
 
