@@ -285,7 +285,7 @@ def save_pretrained(
             norms and biases kept. None keeps every tensor as it is.
         train_config: the ``segzoo fit -c`` file that made the weights; stored as train.yaml.
         metrics: what ``segzoo test`` measured.
-        licence: of the weights; None takes that of the data they were trained on.
+        licence: of the weights; None takes those of all data they were trained on.
 
     Returns:
         The folder.
@@ -336,12 +336,18 @@ def write_checkpoint(
         "metrics": metrics or {},
         "licences": {
             "code": "Apache-2.0",
-            "weights": licence or model.data.get("licence"),
+            "weights": licence or training_licence(model.data),
             "data": model.data.get("licence"),
         },
         "sha256": {file: sha256(folder / file) for file in (WEIGHTS, RECIPE) if (folder / file).is_file()},
     }
     write_config(folder, config)
+
+
+def training_licence(data: dict[str, Any]) -> str | None:
+    """The licences of all data that a model was trained on, pretraining included."""
+    found = {part.get("licence") for part in (data, *data.get("pretrained_on", []))} - {None}
+    return " + ".join(sorted({one for licence in found for one in licence.split(" + ")})) or None
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:

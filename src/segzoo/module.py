@@ -53,7 +53,7 @@ class SegmentationModule(LightningModule):
         class_names: name of every mask value (binary and multi-class) or of every channel (multi-label).
         metric_names: what validation and test measure, of :data:`segzoo.metrics.METRICS`.
         model_name, arguments: what :func:`segzoo.create_model` built this from.
-        data: what it was trained on, as its DataModule describes it.
+        data: what it was trained on, as its DataModule describes it, and before that ("pretrained_on").
         load_report: what :func:`segzoo.from_pretrained` loaded, adapted and initialised; else None.
     """
 
@@ -210,7 +210,7 @@ class SegmentationModule(LightningModule):
                 f"num_classes={self.num_classes}, multilabel={self.multilabel}; build it with {advice}"
             )
         self.preprocessing, self.class_names = datamodule.preprocessing, names
-        self.data = datamodule.describe()
+        self.data = with_history(datamodule.describe(), self.data)
 
     def configure_metrics(self, prefix: str, names: Iterable[str]) -> MetricCollection:
         """Per-image metrics by their plain names, and Dice and IoU over the pooled dataset."""
@@ -389,6 +389,15 @@ class SegmentationModule(LightningModule):
 def own_labels(batch: Batch) -> Sequence[Tensor]:
     """The labels at the images' own sizes where the batch has them, else at the network's."""
     return batch["original_label"] if "original_label" in batch else batch["label"]
+
+
+def with_history(data: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """What a model is trained on now; under "pretrained_on" what it was trained on before, oldest first."""
+    history = list(before.get("pretrained_on", []))
+    latest = {key: value for key, value in before.items() if key != "pretrained_on"}
+    if latest and latest != data:
+        history.append(latest)
+    return {**data, "pretrained_on": history} if history else data
 
 
 def default_class_names(num_classes: int, multilabel: bool) -> tuple[str, ...]:
