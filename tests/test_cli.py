@@ -403,6 +403,12 @@ def pickled_run(here: SimpleNamespace) -> list[Any]:
     return fit(here, "--ckpt_path", here.root / "last.ckpt")
 
 
+def run_of_another_model(here: SimpleNamespace) -> list[Any]:
+    state = {"state_dict": {"layer": torch.zeros(1)}, "pytorch-lightning_version": "2.6.0", "loops": None}
+    torch.save(state | {"epoch": 0, "global_step": 0}, here.root / "last.ckpt")
+    return fit(here, "--ckpt_path", here.root / "last.ckpt")
+
+
 def lost_weights(here: SimpleNamespace) -> list[Any]:
     (here.checkpoint / "model.safetensors").unlink()
     return predict(here)
@@ -478,6 +484,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "pickle as weights": (pickled_weights, r"model\.safetensors is not a safetensors file"),
     "pickle as encoder": (pickled_encoder, r"encoder\.pth is not a safetensors file"),
     "pickle as a run": (pickled_run, r"--ckpt_path .* pickles are not loaded"),
+    "run of another model": (run_of_another_model, r"--ckpt_path names the run of another model"),
     "lost weights": (lost_weights, r"lacks its file model\.safetensors"),
     "broken config": (broken_config, r"config\.json cannot be read as JSON"),
     "folder that is no checkpoint": (no_checkpoint_folder, r"images holds no config\.json"),

@@ -62,11 +62,15 @@ def test_the_readme_quotes_the_card(folder, config):
     assert f"IoU {config['metrics']['original']['iou']:.3f}" in row
 
 
-def test_the_recipe_names_no_machine(folder):
+def test_the_recipe_names_no_machine(folder, config):
     recipe = yaml.safe_load((folder / "train.yaml").read_text(encoding="utf-8"))
     assert not Path(recipe["data"]["init_args"]["root"]).is_absolute()
     assert recipe["trainer"]["default_root_dir"] is None
-    assert recipe["model"]["class_path"].startswith("segzoo.models.")
+    if recipe["model"]["class_path"] == "segzoo.hub.from_pretrained":
+        assert config["data"]["pretrained_on"]
+        assert not Path(recipe["model"]["init_args"]["name_or_path"]).is_absolute()
+    else:
+        assert recipe["model"]["class_path"].startswith("segzoo.models.")
 
 
 def test_lv_unet_busi_finds_lesions_that_it_was_not_trained_on(samples):

@@ -126,6 +126,29 @@ def constant(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRSch
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
+def test_a_run_continued_for_longer_learns_on(tmp_path, four_classes):
+    """Polynomial decay ends with the run it is in, not with the shorter one that was saved."""
+    rates: list[float] = []
+
+    class Rates(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def fit(epochs: int, **resume: Any) -> Trainer:
+        model = segzoo.create_model("cmunext_s", num_classes=4)
+        trainer = trainer_for(tmp_path, max_epochs=epochs, callbacks=[Rates()])
+        trainer.fit(model, four_classes, **resume)
+        return trainer
+
+    fit(1).save_checkpoint(tmp_path / "short.ckpt")
+    steps = len(rates)
+    fit(4, ckpt_path=tmp_path / "short.ckpt", weights_only=True)
+    assert len(rates) == 4 * steps
+    # the first rate of the longer run is still the one that the shorter had ended with
+    expected = [0.01 * (1 - step / (4 * steps)) ** 0.9 for step in range(steps + 1, 4 * steps)]
+    assert rates[steps + 1 :] == pytest.approx(expected)
+
+
 def test_trainer_predict_gives_segmentations_on_their_own_grids(four_classes, tmp_path):
     four_classes.image_size = (16, 16)
     model = segzoo.create_model("cmunext_s", num_classes=4)

@@ -198,9 +198,9 @@ def test_names_are_spelled_out(run, samples, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("options", "optimizer", "rate", "scheduler"),
     [
-        ([], "SGD", 0.01, "PolynomialLR"),
-        (["--optimizer", "AdamW", "--optimizer.lr", "1e-4"], "AdamW", 1e-4, "PolynomialLR"),
-        (["--model.optimizer", "AdamW", "--model.optimizer.lr", "1e-4"], "AdamW", 1e-4, "PolynomialLR"),
+        ([], "SGD", 0.01, "LambdaLR"),
+        (["--optimizer", "AdamW", "--optimizer.lr", "1e-4"], "AdamW", 1e-4, "LambdaLR"),
+        (["--model.optimizer", "AdamW", "--model.optimizer.lr", "1e-4"], "AdamW", 1e-4, "LambdaLR"),
         (["--lr_scheduler", "StepLR", "--lr_scheduler.step_size", "5"], "SGD", 0.01, "StepLR"),
         (
             ["--lr_scheduler", "ReduceLROnPlateau", "--lr_scheduler.monitor", "val/loss"],
@@ -291,6 +291,44 @@ def test_other_metrics_and_another_split(checkpoint, samples, tmp_path, capsys):
     assert "this is not the split the checkpoint was trained on" in capsys.readouterr().out
     with pytest.raises(SegzooError, match=r"unknown metric 'dise'.*dice"):
         training_cli.main(["test", "--model", str(checkpoint), *busi(samples), *QUIET, "--metrics", "[dise]"])
+
+
+def test_what_a_checkpoint_was_pretrained_on_stays_with_it(samples, tmp_path, capsys):
+    """Its licence and the images it has seen follow from it."""
+    source, polyps = samples / "BUSI" / "Dataset_BUSI_with_GT" / "malignant", tmp_path / "polyps"
+    for number in (21, 35, 194):
+        for part, suffix in (("images", ""), ("masks", "_mask")):
+            (polyps / part).mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / f"malignant ({number}){suffix}.png", polyps / part / f"{number}.png")
+    joint = {
+        "class_path": "segzoo.data.Joint",
+        "init_args": {
+            "image_size": 32,
+            "datasets": [
+                {"class_path": "segzoo.data.KvasirSEG", "init_args": {"root": str(polyps), "split": "all"}},
+                {"class_path": "segzoo.data.BUSI", "init_args": {"root": str(samples), "split": "all"}},
+            ],
+        },
+    }
+    recipe = tmp_path / "pretrain.yaml"
+    recipe.write_text(yaml.safe_dump({"data": joint}))
+    first = fit(tmp_path / "first", "-c", recipe, "--model", "cmunext_s", epochs=1) / "checkpoint"
+    tuned = fit(tmp_path / "second", "--model", first, *busi(samples, size=32), epochs=1) / "checkpoint"
+    tuned = fit(tmp_path / "third", "--model", tuned, *busi(samples, size=32), epochs=1) / "checkpoint"
+    config = json.loads((tuned / "config.json").read_text())
+    assert config["data"]["dataset"] == "BUSI"
+    assert [part["dataset"] for part in config["data"]["pretrained_on"]] == ["KvasirSEG + BUSI"]
+    assert config["licences"]["weights"] == "CC0-1.0 + LicenseRef-research-and-education-only"
+    assert config["licences"]["data"] == "CC0-1.0"
+    assert "Before that it was trained on KvasirSEG + BUSI" in (tuned / "README.md").read_text()
+    capsys.readouterr()
+    score(tmp_path / "same", "--model", tuned, *busi(samples, size=32))
+    assert "may have seen" not in capsys.readouterr().out
+    grouped = [*busi(samples, size=32, split="grouped"), "--data.fold"]
+    tuned = fit(tmp_path / "fourth", "--model", first, *grouped, 1, epochs=1) / "checkpoint"
+    capsys.readouterr()
+    score(tmp_path / "other", "--model", tuned, *grouped, 1)
+    assert "pretrained on another split of BUSI, so it may have seen these images" in capsys.readouterr().out
 
 
 # ---- accidents

@@ -126,12 +126,17 @@ def training_sentence(config: dict[str, Any]) -> str:
     if not data:
         return "Not recorded."
     counts = data.get("counts", {})
+    before = "".join(
+        f" Before that it was trained on {earlier.get('dataset')} ({earlier.get('counts', {}).get('train')} images; "
+        f"sha256 of the split `{earlier.get('split_sha256')}`)."
+        for earlier in data.get("pretrained_on", [])
+    )
     arguments = ", ".join(f"{key}={value}" for key, value in config["model"]["arguments"].items())
     return (
         f"Model `{config['model']['name']}` ({arguments}) on {data.get('dataset')}, split `{data.get('split')}`, fold "
         f"{data.get('fold')}: {counts.get('train')} images to train, {counts.get('val')} to choose the best epoch, "
         f"{counts.get('test')} held out (sha256 of the split `{data.get('split_sha256')}`). "
-        "`segzoo fit -c train.yaml` trains it again."
+        f"`segzoo fit -c train.yaml` trains it again.{before}"
     )
 
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from segzoo.errors import MissingError, SegzooError
 from segzoo.hub import LoadReport
 from segzoo.registry import create_model
+from segzoo.weights import read_safetensors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,12 +76,12 @@ def read_state(path: Path) -> dict[str, Any]:
 
     if not path.is_file():
         raise MissingError(f"there is no file {path}")
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
         # weights_only refuses everything but tensors and plain containers
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise SegzooError(f"{path} is not a readable {path.suffix} file ({str(error).splitlines()[0]})") from None
     except Exception as error:
         if type(error).__name__ != "UnpicklingError":

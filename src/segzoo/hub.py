@@ -4,7 +4,6 @@ A folder holds ``config.json`` (what the model is and how it wants its images), 
 ``README.md`` (the Hub card) and, for published ones, ``train.yaml``. A prediction depends on nothing else.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from segzoo import __version__
 from segzoo.errors import MissingError, SegzooError
 from segzoo.registry import create_model, list_models, nearest
+from segzoo.weights import read_safetensors, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -159,12 +159,6 @@ def verify_files(folder: Path, config: dict[str, Any]) -> None:
             )
 
 
-def sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 # ---- load
 
 
@@ -211,18 +205,9 @@ def from_pretrained(
 
 def read_weights(path: Path) -> "dict[str, Tensor]":
     """The tensors of a safetensors file, floating ones in at least float32."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        stored = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise SegzooError(
-            f"{path} is not a safetensors file ({error}); nothing else is loaded, pickles least of all"
-        ) from None
     return {
         name: value.float() if value.is_floating_point() and value.itemsize < 4 else value
-        for name, value in stored.items()
+        for name, value in read_safetensors(path).items()
     }
 
 
@@ -303,7 +288,7 @@ def save_pretrained(
             norms and biases kept. None keeps every tensor as it is.
         train_config: the ``segzoo fit -c`` file that made the weights; stored as train.yaml.
         metrics: what ``segzoo test`` measured.
-        licence: of the weights; None takes that of the data they were trained on.
+        licence: of the weights; None takes those of all data they were trained on.
 
     Returns:
         The folder.
@@ -354,12 +339,18 @@ def write_checkpoint(
         "metrics": metrics or {},
         "licences": {
             "code": "Apache-2.0",
-            "weights": licence or model.data.get("licence"),
+            "weights": licence or training_licence(model.data),
             "data": model.data.get("licence"),
         },
         "sha256": {file: sha256(folder / file) for file in (WEIGHTS, RECIPE) if (folder / file).is_file()},
     }
     write_config(folder, config)
+
+
+def training_licence(data: dict[str, Any]) -> str | None:
+    """The licences of all data that a model was trained on, pretraining included."""
+    found = {part.get("licence") for part in (data, *data.get("pretrained_on", []))} - {None}
+    return " + ".join(sorted({one for licence in found for one in licence.split(" + ")})) or None
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:

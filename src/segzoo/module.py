@@ -18,7 +18,7 @@ from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torchmetrics import Metric, MetricCollection
 
 from segzoo.errors import SegzooError
@@ -55,7 +55,7 @@ class SegmentationModule(LightningModule):
         class_names: name of every mask value (binary and multi-class) or of every channel (multi-label).
         metric_names: what validation and test measure, of :data:`segzoo.metrics.METRICS`.
         model_name, arguments: what :func:`segzoo.create_model` built this from.
-        data: what it was trained on, as its DataModule describes it.
+        data: what it was trained on, as its DataModule describes it, and before that ("pretrained_on").
         load_report: what :func:`segzoo.from_pretrained` loaded, adapted and initialised; else None.
     """
 
@@ -206,8 +206,7 @@ class SegmentationModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take the data's contract (when fitting) and prepare the metrics."""
-        # a third faster on CPUs, and never slower
-        self.to(memory_format=torch.channels_last_3d if self.spatial_dims == 3 else torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # of 2D convolutions: a third faster on CPUs, and never slower
         datamodule = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(getattr(datamodule, "preprocessing", None), InputContract):
             self.adopt_data(datamodule)
@@ -233,7 +232,7 @@ class SegmentationModule(LightningModule):
                 f"num_classes={self.num_classes}, multilabel={self.multilabel}; build it with {advice}"
             )
         self.preprocessing, self.class_names = datamodule.preprocessing, names
-        self.data = datamodule.describe()
+        self.data = with_history(datamodule.describe(), self.data)
 
     def configure_metrics(self, prefix: str, names: Iterable[str]) -> MetricCollection:
         """Per-image metrics by their plain names, and Dice and IoU over the pooled dataset."""
@@ -449,6 +448,12 @@ class SegmentationModule(LightningModule):
             self.class_names, self.data = tuple(contract["class_names"]), contract["data"]
 
 
+def polynomial_decay(optimizer: torch.optim.Optimizer, total: int, power: float) -> LRScheduler:
+    """A rate that falls to 0 after ``total`` steps of the schedule as (1 - progress) ** ``power``."""
+    # PolynomialLR would restore the end of the run it was saved in, also where that run is continued for longer
+    return LambdaLR(optimizer, lambda step: max(0.0, 1 - step / total) ** power)
+
+
 def own_labels(batch: Batch) -> Sequence[Tensor]:
     """The labels at the images' own sizes where the batch has them, else at the network's."""
     return batch["original_label"] if "original_label" in batch else batch["label"]
@@ -460,6 +465,15 @@ def own_grids(batch: Batch) -> Sequence[Any]:
         return batch["geometry"]
     spatial = batch["image"].ndim - 2
     return [label.shape[-spatial:] for label in own_labels(batch)]
+
+
+def with_history(data: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """What a model is trained on now; under "pretrained_on" what it was trained on before, oldest first."""
+    history = list(before.get("pretrained_on", []))
+    latest = {key: value for key, value in before.items() if key != "pretrained_on"}
+    if latest and latest != data:
+        history.append(latest)
+    return {**data, "pretrained_on": history} if history else data
 
 
 def default_class_names(num_classes: int, multilabel: bool) -> tuple[str, ...]:

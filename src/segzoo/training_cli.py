@@ -73,6 +73,11 @@ def cause_in_input(error: Exception, verb: str) -> SegzooError | None:
             "--ckpt_path names a file that is not a Lightning checkpoint of plain tensors, and pickles are not loaded; "
             "give the last.ckpt or best.ckpt of a run"
         )
+    if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
+        return SegzooError(
+            "--ckpt_path names the run of another model, or of this one with other arguments; give the run that this "
+            "command started"
+        )
     return None
 
 
@@ -218,9 +223,8 @@ class TrainingCLI(LightningCLI):
         for number, scores in scores_by_class(results["original"]).items():
             listed = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
             print(f"segzoo: {self.model.class_names[number]}: {listed}")
-        tested, trained = self.datamodule.split_sha256, self.model.data.get("split_sha256")
-        if trained is not None and tested != trained:
-            print("segzoo: this is not the split the checkpoint was trained on, so it may have seen these images")
+        if warning := split_warning(self.datamodule.describe(), self.model.data):
+            print(f"segzoo: {warning}, so it may have seen these images")
         if self.options.record:
             folder = Path(self.model.load_report.source)
             record_metrics(folder, results)
@@ -353,6 +357,17 @@ def loggers(root: str) -> list[Logger]:
     if find_spec("tensorboard"):
         found.append(TensorBoardLogger(root, name="tensorboard"))
     return found
+
+
+def split_warning(tested: dict[str, Any], trained: dict[str, Any]) -> str | None:
+    """What is said where the images of a test may be among those that a checkpoint was trained on."""
+    if trained.get("split_sha256") not in (None, tested["split_sha256"]):
+        return "this is not the split the checkpoint was trained on"
+    earlier = [part for before in trained.get("pretrained_on", []) for part in before.get("datasets", [before])]
+    for part in earlier:
+        if part.get("dataset") == tested["dataset"] and part.get("split_sha256") != tested["split_sha256"]:
+            return f"the checkpoint was pretrained on another split of {tested['dataset']}"
+    return None
 
 
 def test_results(model: SegmentationModule, trainer: Trainer) -> dict[str, Any]:

@@ -1,13 +1,10 @@
 """Vision-RWKV against the original's own outputs, and by its definition."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 import segzoo
@@ -19,13 +16,8 @@ TOLERANCE = 2e-5  # of the largest value, as the golden data's README asks
 
 
 @pytest.fixture(scope="module")
-def golden(shared) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reference tensors, and the configurations they belong to."""
-    file: Path = shared / "golden" / "vrwkv_variants.safetensors"
-    if not file.is_file():
-        pytest.skip(f"the reference outputs are not in {file.parent}")
-    with safe_open(file, "pt") as opened:
-        return load_file(file), opened.metadata()
+def golden(read_golden):
+    return read_golden("vrwkv_variants")
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

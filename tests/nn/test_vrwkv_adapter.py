@@ -1,12 +1,9 @@
 """VRWKV-Adapter against the original's own outputs, and its sampling by definition."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 import segzoo
@@ -25,13 +22,8 @@ SMALL = {"img_size": 32, "embed_dims": 24, "depth": 4, "interaction_indexes": [(
 
 
 @pytest.fixture(scope="module")
-def golden(shared) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reference tensors, and the configurations they belong to."""
-    file: Path = shared / "golden" / "vrwkv_adapter_small.safetensors"
-    if not file.is_file():
-        pytest.skip(f"the reference outputs are not in {file.parent}")
-    with safe_open(file, "pt") as opened:
-        return load_file(file), opened.metadata()
+def golden(read_golden):
+    return read_golden("vrwkv_adapter_small")
 
 
 @pytest.mark.parametrize("gathering", [False, True])

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from segzoo.losses import DiceCELoss
-from segzoo.module import SegmentationModule
+from segzoo.module import SegmentationModule, polynomial_decay
 from segzoo.registry import register
 
 
@@ -142,7 +142,7 @@ class CMUNeXt(SegmentationModule):
         return torch.optim.SGD(parameters, lr=0.01, momentum=0.9, weight_decay=1e-4)
 
     def default_lr_scheduler(self, optimizer: torch.optim.Optimizer) -> tuple[LRScheduler, str]:
-        return PolynomialLR(optimizer, total_iters=self.total_steps(), power=0.9), "step"
+        return polynomial_decay(optimizer, self.total_steps(), power=0.9), "step"
 
 
 @register(parameters=417_505, paper="https://arxiv.org/abs/2308.01239")

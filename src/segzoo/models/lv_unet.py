@@ -19,8 +19,6 @@ import timm
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
@@ -31,6 +29,7 @@ from segzoo.module import SegmentationModule
 from segzoo.nn.adapt import adapt_input_channels
 from segzoo.preprocessing import Preprocessing
 from segzoo.registry import register
+from segzoo.weights import fetch_weights, read_safetensors
 
 ENCODER_WIDTHS = (24, 40, 80)  # of the skips at 1/4, 1/8 and 1/16
 TAPS = (2, 5, 9)  # the layers whose outputs those are, the stem being layer 0
@@ -49,9 +48,9 @@ class MobileNetV3Encoder(nn.Module):
         super().__init__()
         if not timm.is_model(name):
             raise MissingError(f"timm has no model {name!r} to take as encoder; mobilenetv3_large_100 is the paper's")
-        # the paper's batch norm (torchvision's); timm's default is eps 1e-5 and momentum 0.1
         if "mobilenetv3" not in name:
             raise SegzooError(f"encoder {name!r} is no MobileNetV3-Large; mobilenetv3_large_100 is the paper's")
+        # the paper's batch norm (torchvision's); timm's default is eps 1e-5 and momentum 0.1
         whole: Any = timm.create_model(name, in_chans=in_channels, bn_eps=1e-3, bn_momentum=0.01)
         blocks: Any = getattr(whole, "blocks", ())
         widths = [blocks[stage][-1].conv_pwl.out_channels for stage in (1, 2, 3)] if len(blocks) == 7 else []
@@ -274,11 +273,9 @@ class LVUNet(SegmentationModule):
 def encoder_preprocessing(name: str, in_channels: int) -> Preprocessing:
     """The normalisation that the encoder's ImageNet weights were trained with, for ``in_channels``."""
     pretrained = timm.get_pretrained_cfg(name)
-    return (
-        Preprocessing.for_channels(in_channels, pretrained.mean, pretrained.std)
-        if pretrained
-        else (Preprocessing.for_channels(in_channels))
-    )
+    if pretrained is None:
+        return Preprocessing.for_channels(in_channels)
+    return Preprocessing.for_channels(in_channels, pretrained.mean, pretrained.std)
 
 
 def load_encoder_weights(encoder: MobileNetV3Encoder, name: str, source: str, in_channels: int) -> None:
@@ -291,12 +288,7 @@ def load_encoder_weights(encoder: MobileNetV3Encoder, name: str, source: str, in
     file = fetch_imagenet_weights(name) if source == "imagenet" else Path(source)
     if not file.is_file():
         raise MissingError(f"encoder_weights: there is no file {source}; give a safetensors file, or 'imagenet'")
-    try:
-        stored = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise SegzooError(
-            f"encoder_weights: {file} is not a safetensors file ({error}); pickles are not read"
-        ) from None
+    stored = read_safetensors(file)
     # a published file may leave out how many batches the norms have seen; that is no weight
     needed = {key: value for key, value in encoder.state_dict().items() if not key.endswith("num_batches_tracked")}
     if "conv_stem.weight" in stored:
@@ -312,20 +304,11 @@ def load_encoder_weights(encoder: MobileNetV3Encoder, name: str, source: str, in
 
 def fetch_imagenet_weights(name: str) -> Path:
     """The default weights that timm names for ``name``, from the Hub or its local cache."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
     pretrained = timm.get_pretrained_cfg(name)
     repository = pretrained.hf_hub_id if pretrained else None
     if repository is None:
         raise MissingError(f"timm names no pretrained weights for {name!r}; give encoder_weights a local file")
-    try:
-        return Path(hf_hub_download(repository, "model.safetensors"))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise MissingError(
-            f"the ImageNet weights {repository} could not be fetched ({type(error).__name__}); connect to the Hub, or "
-            "give encoder_weights a local safetensors file of that model"
-        ) from error
+    return fetch_weights(repository, "model.safetensors")
 
 
 @register(parameters=934_545, paper="https://arxiv.org/abs/2408.16886")

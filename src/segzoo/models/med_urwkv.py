@@ -14,15 +14,16 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 
 from segzoo.callbacks import FrozenEncoder
 from segzoo.conversion import load_vrwkv_encoder
 from segzoo.errors import MissingError, SegzooError
-from segzoo.module import SegmentationModule
+from segzoo.module import SegmentationModule, polynomial_decay
 from segzoo.nn.vrwkv import Grid, VisionRWKV, VRWKVBlock, init_linears, to_map
 from segzoo.nn.vrwkv_adapter import VRWKVAdapter
 from segzoo.registry import nearest, register
+from segzoo.weights import fetch_weights
 
 LEARNING_RATE, WEIGHT_DECAY, POWER = 3e-4, 0.01, 0.9
 
@@ -334,9 +335,7 @@ class MedURWKV(SegmentationModule):
         return self.layer_decay ** (depth + 1 - layer)
 
     def default_lr_scheduler(self, optimizer: torch.optim.Optimizer) -> tuple[LRScheduler, str]:
-        steps = self.total_steps()
-        # PolynomialLR would restore the end of the run it was saved in, also where that run is continued for longer
-        return LambdaLR(optimizer, lambda step: max(0.0, 1 - step / steps) ** POWER), "step"
+        return polynomial_decay(optimizer, self.total_steps(), POWER), "step"
 
 
 def decays(name: str, parameter: Tensor) -> bool:
@@ -349,6 +348,7 @@ def weights_file(source: str, size: str) -> Path:
 
     Raises:
         MissingError: there is no such file, or it cannot be fetched.
+        SegzooError: the file is not what the Hub holds.
     """
     if source not in HUB_FILES:
         if not Path(source).is_file():
@@ -357,17 +357,7 @@ def weights_file(source: str, size: str) -> Path:
                 f"{', '.join(HUB_FILES)}"
             )
         return Path(source)
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    name = HUB_FILES[source][size]
-    try:
-        return Path(hf_hub_download(HUB_REPOSITORY, name))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise MissingError(
-            f"the weights {name} could not be fetched from {HUB_REPOSITORY} ({type(error).__name__}); connect to the "
-            "Hub, or give encoder_weights a local copy of that file"
-        ) from error
+    return fetch_weights(HUB_REPOSITORY, HUB_FILES[source][size])
 
 
 @register(parameters=14_314_353, paper="https://arxiv.org/abs/2506.10858", alias="med_urwkv_t")

@@ -15,13 +15,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.checkpoint import checkpoint
 
 from segzoo.errors import SegzooError
 from segzoo.kernel_resampling import load_upkern
 from segzoo.losses import DiceCELoss
-from segzoo.module import SegmentationModule
+from segzoo.module import SegmentationModule, polynomial_decay
 from segzoo.nn import tiles
 from segzoo.nn.depthwise import DepthwiseConv3d, DepthwiseConvTranspose3d
 from segzoo.nn.tiles import PointwiseConv2d, PointwiseConv3d
@@ -119,7 +119,7 @@ class MedNeXtBlock(nn.Module):
         Without gradients it is written into ``out``, which may be x or the residual.
         """
         width = self.expand.out_channels
-        if not tiles.pays(x) or not isinstance(self.grn, nn.Identity):
+        if not tiles.eager_on_cpu(x) or not isinstance(self.grn, nn.Identity):
             return self.recomputed("expansion", self.mix_channels, self.norm(x)).add_(residual)
         norms = tiles.instance_norms(x, self.norm) if isinstance(self.norm, nn.GroupNorm) else [self.norm] * len(x)
         if out is None or torch.is_grad_enabled():
@@ -137,7 +137,7 @@ class MedNeXtBlock(nn.Module):
         """Norm and pointwise layers of voxels [V, C]."""
         return self.compress(F.gelu(self.expand(norm(x))))
 
-    def recomputed(self, part: str, function: Any, *x: Tensor) -> Tensor:
+    def recomputed(self, part: str, function: Any, *x: Any) -> Tensor:
         """``function(*x)``; where ``part`` is what is checkpointed, its inner values are not kept for the gradient."""
         if self.training and self.checkpointing == part:
             return checkpoint(function, *x, use_reentrant=False, preserve_rng_state=False)  # nothing in it is random
@@ -203,20 +203,20 @@ class UpBlock(MedNeXtBlock):
             **options,
         )
         self.stride = stride
-        self.residual = pointwise_drawn_as_transposed(channels, channels // 2, spatial_dims)
+        self.residual: Any = pointwise_drawn_as_transposed(channels, channels // 2, spatial_dims)
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
         """The sum of the block's function and the skip connection."""
         return self.recomputed("block", self.compute_onto, x, skip)
 
     def compute_onto(self, x: Tensor, skip: Tensor) -> Tensor:
         """The same, as the part that "block" recomputes."""
         fine = self.depthwise(x)
-        weight, bias = self.residual.weight, self.residual.bias.view(1, -1, *(1 for _ in self.stride))
+        weight, bias = self.residual.weight, self.residual.bias.view(1, -1, *(1,) * len(self.stride))
         # worked out on the coarse grid, since all other voxels of the transposed convolution would be zeros
         coarse = F.linear(x.movedim(1, -1), weight.flatten(1)).movedim(-1, 1)
         reached: tuple[Any, ...] = (..., *(slice(step - 1, None, step) for step in self.stride))
-        if tiles.pays(x) and not torch.is_grad_enabled():
+        if tiles.eager_on_cpu(x) and not torch.is_grad_enabled():
             total = skip.clone()
             total[reached] += coarse
             inside: tuple[Any, ...] = (..., *(slice(step - 1, None) for step in self.stride))
@@ -391,9 +391,7 @@ class MedNeXt(SegmentationModule):
         return torch.optim.AdamW(parameters, lr=LEARNING_RATE, eps=EPSILON, weight_decay=WEIGHT_DECAY)
 
     def default_lr_scheduler(self, optimizer: Optimizer) -> tuple[LRScheduler, str]:
-        epochs = self.total_epochs()
-        # PolynomialLR would restore the end of the run it was saved in, also where that run is continued for longer
-        return LambdaLR(optimizer, lambda epoch: max(0.0, 1 - epoch / epochs) ** POWER), "epoch"
+        return polynomial_decay(optimizer, self.total_epochs(), POWER), "epoch"
 
     def configure_gradient_clipping(
         self,

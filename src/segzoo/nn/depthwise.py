@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
+from segzoo.nn.tiles import eager_on_cpu
+
 CHANNELS_LAST = torch.channels_last_3d
 COLUMNS = 3  # of a kernel, the most that 2D weight gradients are fast with
 
@@ -30,7 +32,7 @@ class DepthwiseConv3d(nn.Conv3d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Channels [B, C, D, H, W], each by itself."""
-        if on_cpu(input) and self.kernel_size[0] > 1 and needs_gradient(input, self.weight):
+        if eager_on_cpu(input) and self.kernel_size[0] > 1 and needs_gradient(input, self.weight):
             x, weight, bias = prepared(input, self.weight, cast(Tensor, self.bias))
             return cast(Tensor, Depthwise.apply(x, weight, bias, self.stride))
         return super().forward(input)
@@ -41,17 +43,12 @@ class DepthwiseConvTranspose3d(nn.ConvTranspose3d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """From sides of D to sides of stride · (D - 1) + 1 voxels."""
-        if not on_cpu(input) or self.kernel_size[0] == 1 or output_size is not None:
+        if not eager_on_cpu(input) or self.kernel_size[0] == 1 or output_size is not None:
             return super().forward(input, output_size)
         x, weight, bias = prepared(input, self.weight, cast(Tensor, self.bias))
         size = [step * (side - 1) + 1 for step, side in zip(self.stride, x.shape[2:], strict=True)]
         function = TransposedDepthwise.apply if needs_gradient(x, weight) else scatter
         return cast(Tensor, function(x, weight, bias, self.stride, size))
-
-
-def on_cpu(x: Tensor) -> bool:
-    """Whether the functions below are the faster ones."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def needs_gradient(*tensors: Tensor) -> bool:
@@ -124,7 +121,9 @@ def scatter(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int
     for residues in itertools.product(*map(range, stride)):
         if any(first >= side for first, side in zip(residues, size, strict=True)):
             continue
-        kernel, padding, window, places = weight, [], [], []
+        kernel, padding = weight, []
+        window: list[Any] = [...]
+        places: list[Any] = [...]
         for axis, (first, step) in enumerate(zip(residues, stride, strict=True), 2):
             # fine position step · i + first gets taps t from coarse position i + (first + half - t) / step
             half, count = weight.shape[axis] // 2, len(range(first, size[axis - 2], step))
@@ -135,10 +134,10 @@ def scatter(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int
             padding.append(max(before, after, 0))
             window.append(slice(padding[-1] - before, padding[-1] - before + count))
             places.append(slice(first, None, step))
-        part = F.conv3d(x, kernel.flip(2, 3, 4), bias, 1, padding, 1, len(weight))[(..., *window)]
+        part = F.conv3d(x, kernel.flip(2, 3, 4), bias, 1, padding, 1, len(weight))[tuple(window)]
         if max(stride) == 1:
             return part
-        out[(..., *places)] = part
+        out[tuple(places)] = part
     return out
 
 

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 TILE = 2**20  # values between the layers at a time
 
-Layers = Callable[[Tensor], Tensor]  # of voxels [V, C]
+Layers = Callable[[Tensor], Tensor]  # voxels [V, C] to voxels [V, C']
 
 
-def pays(x: Tensor) -> bool:
-    """Whether tiles are faster for x: on a CPU, where no compiler or exporter is to see one graph."""
+def eager_on_cpu(x: Tensor) -> bool:
+    """Whether x is on a CPU, and no compiler or exporter is looking on, which make their own of PyTorch's layers."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
@@ -40,10 +40,11 @@ class Pointwise:
 
     def forward(self, input: Tensor) -> Tensor:
         """As the convolution that it is."""
-        if not pays(input):
+        if not eager_on_cpu(input):
             return super().forward(input)  # type: ignore[misc]
         if max(self.stride) > 1:
-            input = input[(..., *(slice(None, None, step) for step in self.stride))]
+            steps: tuple[Any, ...] = (..., *(slice(None, None, step) for step in self.stride))
+            input = input[steps]
         return F.linear(input.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
 
 
