@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 TILE = 2**20  # values between the layers at a time
+SLAB = 2**12  # voxels that are added up one after another
 
 Layers = Callable[[Tensor], Tensor]  # voxels [V, C] to voxels [V, C']
 
@@ -108,16 +109,24 @@ def rescaled(scale: Tensor, shift: Tensor, x: Tensor) -> Tensor:
 class Moments(torch.autograd.Function):
     """Variance (biased) and mean [B, C] over the voxels of x [B, C, *S]; at least float32.
 
-    In channels-last layout, those of batch norm are found ten times as fast as by ``torch.var_mean``.
+    In channels-last layout, those of batch norm are found ten times as fast as by ``torch.var_mean``. They add one voxel
+    after another, so that what is lost to rounding grows with the volume; hence the slabs.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Sample by sample."""
-        zeros = torch.zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
-        # running statistics are of no interest here, but for their type
-        moments = [torch.batch_norm_update_stats(one, zeros, zeros.clone(), 0.0) for one in x.split(1)]
-        mean, variance = (torch.stack(values) for values in zip(*moments, strict=True))
+        """Of slabs, put together by the law of total variance."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        unused = torch.zeros(x.shape[1], dtype=dtype)  # running statistics, which say what type is wanted
+        slabs = x.split(max(1, SLAB // x[0, 0, 0].numel()), 2)
+        parts = torch.tensor([slab.shape[2] / x.shape[2] for slab in slabs], dtype=torch.float64)
+        moments = [torch.batch_norm_update_stats(one, unused, unused, 0.0) for slab in slabs for one in slab.split(1)]
+        means, variances = (
+            torch.stack(values).double().unflatten(0, (len(slabs), len(x))) for values in zip(*moments, strict=True)
+        )
+        mean = torch.tensordot(parts, means, 1)
+        variance = torch.tensordot(parts, variances + (means - mean).square(), 1).to(dtype)
+        mean = mean.to(dtype)
         ctx.save_for_backward(x, mean)
         return variance, mean
 
