@@ -324,6 +324,8 @@ def test_what_a_checkpoint_was_pretrained_on_stays_with_it(samples, tmp_path, ca
     capsys.readouterr()
     score(tmp_path / "same", "--model", tuned, *busi(samples, size=32))
     assert "may have seen" not in capsys.readouterr().out
+    score(tmp_path / "joint", "--model", first, *busi(samples, size=32))
+    assert "may have seen" not in capsys.readouterr().out
     grouped = [*busi(samples, size=32, split="grouped"), "--data.fold"]
     tuned = fit(tmp_path / "fourth", "--model", first, *grouped, 1, epochs=1) / "checkpoint"
     capsys.readouterr()

@@ -361,11 +361,14 @@ def loggers(root: str) -> list[Logger]:
 
 def split_warning(tested: dict[str, Any], trained: dict[str, Any]) -> str | None:
     """What is said where the images of a test may be among those that a checkpoint was trained on."""
-    if trained.get("split_sha256") not in (None, tested["split_sha256"]):
+    now, *earlier = (
+        {part.get("split_sha256"): part.get("dataset") for part in training.get("datasets", [training])}
+        for training in (trained, *trained.get("pretrained_on", []))
+    )
+    if tested["split_sha256"] not in now and set(now) != {None}:
         return "this is not the split the checkpoint was trained on"
-    earlier = [part for before in trained.get("pretrained_on", []) for part in before.get("datasets", [before])]
-    for part in earlier:
-        if part.get("dataset") == tested["dataset"] and part.get("split_sha256") != tested["split_sha256"]:
+    for splits in earlier:
+        if tested["dataset"] in splits.values() and tested["split_sha256"] not in splits:
             return f"the checkpoint was pretrained on another split of {tested['dataset']}"
     return None
 

@@ -350,6 +350,11 @@ def test_the_encoder_is_frozen_for_five_epochs_unless_told_otherwise(nano):
     assert not {"frozen_epochs", "layer_decay"} & set(told.arguments)  # a checkpoint is fine-tuned by the recipe
 
 
+def test_a_whole_checkpoint_trains_further_at_once(nano, tmp_path):
+    segzoo.create_model("med_urwkv").save_pretrained(tmp_path / "checkpoint")
+    assert segzoo.from_pretrained(tmp_path / "checkpoint").configure_callbacks() == []
+
+
 def test_fit_runs_the_recipe(nano, samples, tmp_path):
     """The command line: five epochs leave the given encoder as it is, and the next, resumed, train it."""
     state = random_state(nano().encoder)

@@ -236,7 +236,8 @@ class MedURWKV(SegmentationModule):
         head_width: channels at full size, before the head.
         drop_path: largest probability to skip a part of an encoder block for an image, while training; None is
             Vision-RWKV's for that size (0.1 for tiny).
-        frozen_epochs: epochs for which the encoder stays as it is; use 0 for an encoder that starts at random.
+        frozen_epochs: epochs for which the encoder stays as it is; use 0 for an encoder that starts at random. A whole
+            checkpoint that is trained further trains at once.
         layer_decay: factor of the learning rate from each encoder block to the one before it; 1 is none. Only
             for the default optimizer.
         loss: called with logits and labels; None is Dice + cross-entropy.
@@ -308,7 +309,10 @@ class MedURWKV(SegmentationModule):
         return self.head(self.expand(x))
 
     def configure_callbacks(self) -> list[Callback]:
-        return [FrozenEncoder(self.frozen_epochs)] if self.frozen_epochs > 0 else []
+        # a given encoder waits for a decoder that starts at random, which that of a whole checkpoint does not
+        loaded = [] if self.load_report is None else self.load_report.loaded
+        whole = any(name.startswith("decoder.") for name in loaded)
+        return [FrozenEncoder(self.frozen_epochs)] if self.frozen_epochs > 0 and not whole else []
 
     def default_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         groups: dict[tuple[float, bool], list[Tensor]] = {}
