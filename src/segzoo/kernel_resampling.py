@@ -75,7 +75,7 @@ def load_upkern(large: "SegmentationModule", name_or_path: str) -> UpKernReport:
     """Fill ``large`` from a checkpoint of the same architecture with smaller kernels.
 
     A first layer for other channels is adapted and heads for other classes are new, as :func:`segzoo.from_pretrained`
-    does it. Preprocessing, class names and provenance stay those of ``large``: its training data gives them.
+    does it. Preprocessing and class names stay those of ``large``: its training data gives them.
 
     Args:
         large: filled in place.
@@ -97,6 +97,7 @@ def load_upkern(large: "SegmentationModule", name_or_path: str) -> UpKernReport:
     report.loaded = [name for name in report.loaded if name not in stored.adapted + stored.initialised]
     report.adapted = stored.adapted
     report.initialised += stored.initialised
+    large.data = small.data  # which stays with it as what it was pretrained on
     print(report)
     return report
 
