@@ -206,7 +206,8 @@ class SegmentationModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take the data's contract (when fitting) and prepare the metrics."""
-        self.to(memory_format=torch.channels_last)  # of 2D convolutions: a third faster on CPUs, and never slower
+        if self.spatial_dims == 2:
+            self.to(memory_format=torch.channels_last)  # a third faster on CPUs, and never slower
         datamodule = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(getattr(datamodule, "preprocessing", None), InputContract):
             self.adopt_data(datamodule)

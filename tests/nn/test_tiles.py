@@ -83,14 +83,18 @@ def test_a_prediction_leaves_its_input_and_the_features_between_as_they_are():
         assert torch.equal(after, then)
 
 
-def test_autocast_is_as_near_as_bfloat16_can_be():
+@pytest.mark.parametrize("autocast", [True, False])
+def test_bfloat16_is_as_near_as_it_can_be(autocast):
     model = small().float()
     x = images_for(model).float()
-    exact = outputs_and_gradients(model, x)
-    with torch.autocast("cpu", torch.bfloat16):
-        rough = outputs_and_gradients(model, x)
-    assert rough[-1].dtype == torch.bfloat16
-    assert (rough[-1].float() - exact[-1]).abs().max() < 0.1 * exact[-1].std()
+    exact = outputs_and_gradients(model, x)[-2:]
+    if not autocast:
+        model, x = model.bfloat16(), x.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        rough = outputs_and_gradients(model, x)[-2:]
+    for found, expected in zip(rough, exact, strict=True):
+        assert found.dtype == torch.bfloat16
+        assert (found.float() - expected).abs().max() < 0.1 * expected.std()
 
 
 def test_moments_are_exact_in_float32_and_differentiable():
