@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+# Of torch, here and in the processes that tests start: on tensors as small as these, threads that wait for each other
+# cost more than they bring, and many times that where something else runs beside the tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _TESTS = Path(__file__).parent
 
 
