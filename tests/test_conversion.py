@@ -124,7 +124,7 @@ def test_refusals(tmp_path, capsys):
     (tmp_path / "broken.safetensors").write_bytes(b"nothing of the kind")
     for source, message in (
         (tmp_path / "evil.pth", "can run code"),
-        (tmp_path / "broken.safetensors", "not a readable"),
+        (tmp_path / "broken.safetensors", "not a safetensors file"),
         (tmp_path / "none.pth", "no file"),
         ({"stem.conv.0.weight": torch.zeros(8, 3, 3, 3)}, "not the weights of this CMUNeXt"),
     ):
