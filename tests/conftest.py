@@ -1,7 +1,10 @@
 """Fixtures that every test may use."""
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,3 +28,29 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"the full datasets are not in {folder} (set SEGZOO_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def golden_file(shared) -> Callable[[str], Path]:
+    """Where a file of the original implementations' outputs is, by its name; a test without it is skipped."""
+
+    def find(name: str) -> Path:
+        file = shared / "golden" / name
+        if not file.is_file():
+            pytest.skip(f"the originals' {name} is not in {file.parent}")
+        return file
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def golden(golden_file) -> Callable[[str], tuple[dict[str, Any], dict[str, Any]]]:
+    """Reference tensors, and the facts beside them, by model."""
+
+    def load(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        from safetensors.torch import load_file  # imports torch, which must see the variable above
+
+        file = golden_file(f"{name}.safetensors")
+        return load_file(file), json.loads(file.with_suffix(".json").read_text())
+
+    return load

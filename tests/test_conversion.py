@@ -2,29 +2,15 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 import segzoo
 
 GOLDEN = ("cmunext_s", "lv_unet")
-
-
-@pytest.fixture(scope="module")
-def golden(shared):
-    """Reference tensors and facts by model name."""
-
-    def load(name: str) -> tuple[dict[str, Tensor], dict]:
-        folder: Path = shared / "golden"
-        if not (folder / f"{name}.safetensors").is_file():
-            pytest.skip(f"the reference outputs of {name} are not in {folder}")
-        return load_file(folder / f"{name}.safetensors"), json.loads((folder / f"{name}.json").read_text())
-
-    return load
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -140,11 +126,8 @@ PORTED_DOWN_RATIOS = {"S": (2, 2, 2, 2), "B": (2, 3, 4, 4), "M": (2, 3, 4, 4), "
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_official_mednexts_convert_with_and_without_heads(shared, variant):
-    file = shared / "golden" / "mednext_official_keys.json"
-    if not file.is_file():
-        pytest.skip(f"the original's names are not in {file.parent}")
-    shapes = json.loads(file.read_text())["configs"][variant]["state_dict"]
+def test_official_mednexts_convert_with_and_without_heads(golden_file, variant):
+    shapes = json.loads(golden_file("mednext_official_keys.json").read_text())["configs"][variant]["state_dict"]
     name = f"mednext_{variant.lower()}"
     with torch.device("meta"):
         state = {f"module.{key}": torch.empty(shape) for key, shape in shapes.items()}

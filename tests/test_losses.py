@@ -1,6 +1,7 @@
 """DiceCELoss against formulas written out by hand, MONAI's losses, and its promises about ignored labels."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,12 +55,9 @@ def test_hand_computed_multiclass() -> None:
 
 
 @pytest.mark.parametrize("batch_dice", [False, True])
-def test_agrees_with_nnunet(shared: Path, batch_dice: bool) -> None:
+def test_agrees_with_nnunet(golden_file: Callable[[str], Path], batch_dice: bool) -> None:
     """Cross-entropy - Dice without the background at five scales; ours is the same + 1."""
-    file = shared / "golden" / "nnunet_v1_dc_ce_ds_loss.safetensors"
-    if not file.is_file():
-        pytest.skip(f"nnU-Net's losses are not in {file.parent}")
-    tensors, kind = load_file(file), f"batchdice{int(batch_dice)}"
+    tensors, kind = load_file(golden_file("nnunet_v1_dc_ce_ds_loss.safetensors")), f"batchdice{int(batch_dice)}"
     for scale in range(5):
         logits, label = tensors[f"logits/{scale}"], tensors[f"target/{scale}"][:, 0].long()
         dice = DiceCELoss(ce_weight=0, batch_dice=batch_dice)(logits, label)

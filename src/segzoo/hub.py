@@ -56,7 +56,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         """One line; the tensors that are not as stored are named."""
-        parts = [f"{len(self.loaded)} tensors loaded from {self.source}"]
+        parts = [self.taken()]
         for what, names in (
             ("adapted to the new in_channels", self.adapted),
             ("newly initialised", self.initialised),
@@ -65,6 +65,10 @@ class LoadReport:
             if names:
                 parts.append(f"{', '.join(names)} {what}")
         return "; ".join(parts)
+
+    def taken(self) -> str:
+        """How many tensors came from where."""
+        return f"{len(self.loaded)} tensors loaded from {self.source}"
 
 
 # ---- find

@@ -33,17 +33,9 @@ class UpKernReport(LoadReport):
 
     interpolated: list[str] = field(default_factory=list)
 
-    def __str__(self) -> str:
-        """One line; the tensors that came from nowhere, or went nowhere, are named."""
-        parts = [f"{len(self.loaded)} tensors copied and {len(self.interpolated)} interpolated from {self.source}"]
-        for what, names in (
-            ("adapted to the new in_channels", self.adapted),
-            ("newly initialised", self.initialised),
-            ("not used", self.ignored),
-        ):
-            if names:
-                parts.append(f"{', '.join(names)} {what}")
-        return "; ".join(parts)
+    def taken(self) -> str:
+        """How many tensors came from where, and how."""
+        return f"{len(self.loaded)} tensors copied and {len(self.interpolated)} interpolated from {self.source}"
 
 
 def upkern(small: nn.Module, large: nn.Module) -> None:

@@ -10,7 +10,6 @@ import math
 import pytest
 import torch
 from lightning import Trainer
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
@@ -29,19 +28,6 @@ HALVED = ((2, 2, 2),) * 4
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
-
-
-@pytest.fixture
-def golden(shared):
-    """Reference tensors and the original's arguments by file name."""
-
-    def load(name: str) -> tuple[dict[str, Tensor], dict]:
-        file = shared / "golden" / f"{name}.safetensors"
-        if not file.is_file():
-            pytest.skip(f"the reference outputs of {name} are not in {file.parent}")
-        return load_file(file), json.loads(file.with_suffix(".json").read_text())
-
-    return load
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

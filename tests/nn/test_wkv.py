@@ -51,11 +51,8 @@ def random_inputs(batch, tokens, channels, *, w=3.0, u=1.0, k=1.0, v=1.0, seed=0
 
 
 @pytest.fixture(scope="module")
-def golden(shared):
-    path = shared / "golden" / "biwkv.safetensors"
-    if not path.is_file():
-        pytest.skip(f"{path.name} is not in {path.parent}")
-    return load_file(path)
+def golden(golden_file):
+    return load_file(golden_file("biwkv.safetensors"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
