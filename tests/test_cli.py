@@ -22,9 +22,9 @@ from PIL import Image
 import segzoo
 from segzoo import cli, training_cli
 from segzoo.cli import main
-from segzoo.hub import sha256
 from segzoo.io import read_image
 from segzoo.volumes import read_geometry, read_volume_mask, same_grid, volume_stem
+from segzoo.weights import sha256
 
 SURFACE = json.loads((Path(__file__).parent / "surface.json").read_text(encoding="utf-8"))
 HEAVY = ("torch", "lightning", "monai", "timm", "numpy", "SimpleITK", "huggingface_hub")
@@ -92,7 +92,9 @@ def test_list_names_models_and_checkpoints(checkpoint, monkeypatch, capsys):
     assert [line.split()[0] for line in models.splitlines()[1:]] == segzoo.list_models()
     assert "cmunext_s           0.42 M  CMUNeXt-S: widths 8 to 128" in models
     assert "tiny-busi" in [line.split()[0] for line in checkpoints.splitlines()]
-    assert "cmunext_s on unknown data, not scored, weights unlicensed" in checkpoints
+    tiny = next(line for line in checkpoints.splitlines() if "tiny-busi" in line)
+    for part in ("cmunext_s", "unknown data", "not scored", "0.42 M", "weights unlicensed", "here"):
+        assert part in tiny
 
 
 def test_list_takes_a_pattern(checkpoint, monkeypatch, capsys):
@@ -108,17 +110,25 @@ def test_list_for_programs(checkpoint, monkeypatch, capsys):
     listed = json.loads(capsys.readouterr().out)
     assert sorted(listed["models"]) == segzoo.list_models()
     assert listed["models"]["cmunext_s"]["parameters"] == 417_505
-    assert listed["checkpoints"]["tiny-busi"]["model"]["name"] == "cmunext_s"
+    facts = listed["checkpoints"]["tiny-busi"]
+    assert (facts["model"], facts["dice"], facts["parameters"], facts["where"]) == ("cmunext_s", None, 417_505, "here")
+    assert facts["bytes"] == (checkpoint / "model.safetensors").stat().st_size
 
 
-def test_list_shows_a_recorded_score():
-    config = {
-        "model": {"name": "lv_unet"},
-        "metrics": {"images": 130, "original": {"dice": 0.7891}},
-        "data": {"dataset": "BUSI"},
-        "licences": {"weights": "CC0-1.0"},
-    }
-    assert cli.describe_checkpoint(config) == "lv_unet on BUSI, Dice 0.789 on 130 held-out images, weights CC0-1.0"
+def test_list_shows_published_checkpoints_with_their_scores(capsys):
+    assert main(["list", "lv-unet-busi"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    for part in (
+        "lv_unet",
+        "BUSI",
+        "Dice 0.7",
+        "130 held-out images",
+        "0.91 M parameters",
+        "weights Apache-2.0",
+        "here",
+    ):
+        assert part in line
+    assert "data CC0-1.0" in line
 
 
 def test_info_tells_of_models_and_checkpoints(checkpoint, capsys):
@@ -194,9 +204,9 @@ def test_predict_writes_masks_of_volumes_beside_their_names(volume_checkpoint, s
     files = sorted(scans.iterdir())
     overlays = [f"{volume_stem(file)}_overlay.png" for file in files]
     assert sorted(path.name for path in output.iterdir()) == sorted([*(file.name for file in files), *overlays])
-    model = segzoo.from_pretrained(volume_checkpoint)
     printed = capsys.readouterr()
-    assert printed.err == ""
+    assert len(printed.err.splitlines()) == 1  # what was loaded
+    model = segzoo.from_pretrained(volume_checkpoint)
     for file, line in zip(files, printed.out.splitlines(), strict=True):
         mask, geometry = read_volume_mask(output / file.name)
         assert same_grid(geometry, read_geometry(file))
@@ -225,7 +235,8 @@ def test_what_cannot_be_segmented_does_not_stop_the_others(volume_checkpoint, sc
     assert sorted(path.name for path in (tmp_path / "segs").iterdir()) == good
     printed = capsys.readouterr()
     assert len(printed.out.splitlines()) == 3
-    truncated, picture, last = printed.err.splitlines()
+    loaded, truncated, picture, last = printed.err.splitlines()
+    assert "tensors loaded" in loaded
     assert re.search(r"not segmented: Cannot read .*a\.nii\.gz: the gzip file is cut short", truncated)
     assert re.search(r"not segmented: This model segments volumes .*, and .*b\.png is none", picture)
     assert re.search(r"error: 2 of 5 inputs were not segmented, the first because: Cannot read .*a\.nii\.gz", last)
@@ -441,7 +452,7 @@ CASES: dict[str, tuple[Case, str]] = {
         lambda here: predict(here, checkpoint="lv-unet-bus"),
         r"no checkpoint 'lv-unet-bus'",
     ),
-    "unknown checkpoint to test": (lambda here: ["test", "--model", "x/y", "--data", "BUSI"], r"no checkpoint 'x/y'"),
+    "unknown checkpoint to test": (lambda here: ["test", "--model", "x-y", "--data", "BUSI"], r"no checkpoint 'x-y'"),
     "unknown dataset": (lambda here: fit(here, data="Folders"), r"no dataset 'Folders' \(did you mean Folder\?\)"),
     "unknown option of the model": (lambda here: fit(here, "--model.depht", 3), r"'depht' is not accepted"),
     "unknown option of the trainer": (lambda here: fit(here, "--trainer.epochs", 3), r"--trainer\.epochs"),

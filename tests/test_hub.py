@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import segzoo
-from segzoo.hub import sha256
+from segzoo.weights import sha256
 
 
 @pytest.fixture
@@ -84,16 +84,17 @@ def test_another_head_and_stem_are_said(model, folder, capsys):
     assert report.initialised == ["head.weight", "head.bias"]
     assert report.adapted == ["stem.0.weight"]
     assert len(report.loaded) == len(model.state_dict()) - 3
-    assert "head.weight, head.bias newly initialised" in capsys.readouterr().out
+    assert "head.weight, head.bias newly initialised" in capsys.readouterr().err
     torch.testing.assert_close(loaded.stem[0].weight, model.stem[0].weight.sum(1, keepdim=True))
     assert loaded.preprocessing.channels == 1
     assert loaded.class_names == ("background", "class 1", "class 2", "class 3")
     assert loaded.arguments["num_classes"] == 4
 
 
-def test_an_unchanged_load_prints_nothing(folder, capsys):
+def test_a_load_is_told_in_one_line(model, folder, capsys):
     segzoo.from_pretrained(folder)
-    assert capsys.readouterr().out == ""
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{len(model.state_dict())} tensors loaded from {folder}; its files agree with its own")
 
 
 def test_names_are_found_in_segzoo_hub(folder, monkeypatch):
@@ -150,7 +151,7 @@ def put_other_tensors(folder):
             lambda folder: edit_config(
                 folder, sha256={"../x": "0", "model.safetensors": sha256(folder / "model.safetensors")}
             ),
-            "lacks its file ../x",
+            "lists the file '../x', which is not one beside it",
         ),
     ],
 )

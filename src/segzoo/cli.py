@@ -66,47 +66,63 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--tta", action="store_true", help="average over mirrored copies of each image")
     predict.add_argument("--overlap", type=float, default=0.5, help="of a volume's windows, 0 to below 1 (default 0.5)")
     predict.set_defaults(run=run_predict)
+
+    verify = verbs.add_parser("verify", help="check a checkpoint's files, and that it computes here what it should")
+    verify.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT", help="names or folders (default: all here)")
+    verify.set_defaults(run=run_verify)
+
+    pull = verbs.add_parser("pull", help="copy checkpoints into a folder that serves them without a network")
+    pull.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="names, or user/repo")
+    pull.add_argument("--to", type=Path, required=True, metavar="DIR", help="the mirror; use it with SEGZOO_HUB=DIR")
+    pull.add_argument("--revision", help="a tag, branch or commit; the default is what segzoo pins")
+    pull.set_defaults(run=run_pull)
+
+    push = verbs.add_parser("push", help="publish a checkpoint folder on the Hugging Face Hub")
+    push.add_argument("folder", type=Path, help="a checkpoint's folder")
+    push.add_argument("repository", nargs="?", help="user/repo; the default is the folder's name under the zoo's own")
+    push.add_argument("--version", help="of the checkpoint, written into its config; it becomes the tag v<version>")
+    push.add_argument("--private", action="store_true", help="make a new repository private")
+    push.add_argument("--dry-run", action="store_true", help="show what would go up, and stop")
+    push.set_defaults(run=run_push)
     return parser
 
 
 def run_list(options: argparse.Namespace) -> None:
     """``segzoo list``."""
-    from segzoo.hub import checkpoint_folders, list_checkpoints, read_config
+    from segzoo.hub import list_checkpoints, listing
     from segzoo.registry import list_models, models
 
     names, checkpoints = list_models(options.pattern), list_checkpoints(options.pattern)
+    listed = {name: listing(name) for name in checkpoints}
     if options.json:
-        folders = checkpoint_folders()
-        listed: dict[str, Any] = {
-            "models": {name: vars(models()[name]) for name in names},
-            "checkpoints": {name: read_config(folders[name]) for name in checkpoints},
-        }
-        print(json.dumps(listed, indent=2))
+        print(json.dumps({"models": {name: vars(models()[name]) for name in names}, "checkpoints": listed}, indent=2))
         return
     print("models")
     for name in names:
         print(f"  {name:<16} {models()[name].parameters / 1e6:>7.2f} M  {models()[name].summary}")
     print("checkpoints")
-    for name in checkpoints:
-        print(f"  {name:<24} {describe_checkpoint(read_config(checkpoint_folders()[name]))}")
+    for name, facts in listed.items():
+        print(f"  {name:<26} {checkpoint_line(facts)}")
 
 
-def describe_checkpoint(config: dict[str, Any]) -> str:
+def checkpoint_line(facts: dict[str, Any]) -> str:
     """One line on a checkpoint."""
-    dice = config.get("metrics", {}).get("original", {}).get("dice")
-    scored = f"Dice {dice:.3f} on {config['metrics']['images']} held-out images" if dice is not None else "not scored"
-    data = config.get("data", {}).get("dataset", "unknown data")
-    licence = config.get("licences", {}).get("weights") or "unlicensed"
-    return f"{config['model']['name']} on {data}, {scored}, weights {licence}"
+    dice = "not scored" if facts["dice"] is None else f"Dice {facts['dice']:.3f} ({facts['images']} held-out images)"
+    weights, data = (facts["licences"].get(key) or "unlicensed" for key in ("weights", "data"))
+    return (
+        f"{facts['model']:<14} {facts['dataset'] or 'unknown data':<12} {dice}, "
+        f"{(facts['parameters'] or 0) / 1e6:.2f} M parameters, "
+        f"{facts['bytes'] / 1e6:.1f} MB, weights {weights}, data {data}, {facts['where']}"
+    )
 
 
 def run_info(options: argparse.Namespace) -> None:
     """``segzoo info NAME``."""
-    from segzoo.hub import find_checkpoint, read_config
+    from segzoo.hub import open_checkpoint
     from segzoo.registry import models
 
     if options.name not in models():
-        print(json.dumps(read_config(find_checkpoint(options.name)), indent=2))
+        print(json.dumps(open_checkpoint(options.name).config, indent=2))
         return
     import inspect
 
@@ -147,6 +163,52 @@ def run_predict(options: argparse.Namespace) -> None:
     if failures:
         which = f"{len(failures)} of {len(masks)} inputs were not segmented, the first because: "
         raise SegzooError((which if len(masks) > 1 else "") + failures[0])
+
+
+def run_verify(options: argparse.Namespace) -> None:
+    """``segzoo verify [CHECKPOINT...]``.
+
+    Raises:
+        SegzooError: a checkpoint is damaged, or computes something else here; all others have been verified by then.
+    """
+    from segzoo.hub import checkpoint_folders
+    from segzoo.probe import verify
+
+    names = options.checkpoints or sorted(checkpoint_folders())
+    failures: list[str] = []
+    for name in names:
+        try:
+            print(f"{name}: {verify(name)}")
+        except SegzooError as error:
+            failures.append(sentence(error))
+            if len(names) > 1:
+                print(f"segzoo: not verified: {failures[-1]}", file=sys.stderr)
+    if failures:
+        which = f"{len(failures)} of {len(names)} checkpoints could not be verified, the first because: "
+        raise SegzooError((which if len(names) > 1 else "") + failures[0])
+
+
+def run_pull(options: argparse.Namespace) -> None:
+    """``segzoo pull CHECKPOINT... --to DIR``."""
+    from segzoo.hub import pull
+
+    for name in options.checkpoints:
+        print(f"{name} -> {pull(name, options.to, revision=options.revision)}")
+    print(f"set SEGZOO_HUB={options.to} to use them where there is no network")
+
+
+def run_push(options: argparse.Namespace) -> None:
+    """``segzoo push FOLDER [REPO]``."""
+    from segzoo.checkpoint import record
+    from segzoo.hub import organisation
+    from segzoo.publishing import plan_upload, push
+
+    if options.version and not options.dry_run:
+        record(options.folder, version=options.version)
+    upload = plan_upload(options.folder, options.repository or f"{organisation()}/{options.folder.resolve().name}")
+    print(upload)
+    if not options.dry_run:
+        print(f"published at {push(upload, private=options.private)}")
 
 
 def mask_files(inputs: Sequence[Path], output: Path, overlay: bool) -> dict[Path, Path]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from segzoo.errors import MissingError, SegzooError
-from segzoo.hub import LoadReport
+from segzoo.loading import LoadReport
 from segzoo.registry import create_model
 from segzoo.weights import read_safetensors
 

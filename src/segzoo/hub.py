@@ -1,166 +1,322 @@
-"""Checkpoint folders: find, verify, load and save them.
-
-A folder holds ``config.json`` (what the model is and how it wants its images), ``model.safetensors``,
-``README.md`` (the Hub card) and, for published ones, ``train.yaml``. A prediction depends on nothing else.
-"""
+"""Find, fetch and load checkpoints: from a folder, a mirror, the package, or the Hugging Face Hub."""
 
 import json
 import os
-import shutil
-import tempfile
+import re
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segzoo import __version__
+from segzoo.checkpoint import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    copy_files,
+    damaged_files,
+    is_complete,
+    read_config,
+    replacing,
+    restore,
+    verify_files,
+)
 from segzoo.errors import MissingError, SegzooError
 from segzoo.registry import create_model, list_models, nearest
-from segzoo.weights import read_safetensors, sha256
+from segzoo.weights import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from torch import Tensor, nn
+    from torch import nn
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
     from segzoo.module import SegmentationModule
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-RECIPE = "train.yaml"
-CARD = "README.md"
-FORMAT = 1  # of config.json; raised when an older segzoo could no longer read it
+ORGANISATION = "segzoo"  # the zoo's own on the Hub
+PINS = Path(__file__).parent / "published.json"
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-@dataclass
-class LoadReport:
-    """What loading a checkpoint did to each tensor of the model.
+def organisation() -> str:
+    """Whose repositories on the Hub bare names stand for: the zoo's own, or ``SEGZOO_ORGANISATION``."""
+    return os.environ.get("SEGZOO_ORGANISATION", ORGANISATION)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on this machine, its files checked.
 
     Attributes:
-        source: the folder it was read from.
-        loaded: taken as stored.
-        adapted: the first layer, changed to another number of input channels.
-        initialised: new, at random: the head, for another number of classes, and heads of deep supervision that
-            were not stored.
-        ignored: stored, and not used: heads of deep supervision that the model does without.
+        folder: where they lie.
+        config: what config.json says.
+        trust: what the files were compared with.
     """
 
-    source: str
-    loaded: list[str] = field(default_factory=list)
-    adapted: list[str] = field(default_factory=list)
-    initialised: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        """One line; the tensors that are not as stored are named."""
-        parts = [self.taken()]
-        for what, names in (
-            ("adapted to the new in_channels", self.adapted),
-            ("newly initialised", self.initialised),
-            ("not used", self.ignored),
-        ):
-            if names:
-                parts.append(f"{', '.join(names)} {what}")
-        return "; ".join(parts)
-
-    def taken(self) -> str:
-        """How many tensors came from where."""
-        return f"{len(self.loaded)} tensors loaded from {self.source}"
+    folder: Path
+    config: dict[str, Any]
+    trust: str
 
 
-# ---- find
+# ---- what there is
+
+
+@cache
+def published() -> dict[str, dict[str, Any]]:
+    """The checkpoints that the zoo has published: tag and sha256 of config.json, and what `describe` says of them."""
+    pins: dict[str, dict[str, Any]] = json.loads(PINS.read_text(encoding="utf-8"))
+    return pins
 
 
 def checkpoint_folders() -> dict[str, Path]:
-    """Every checkpoint on this machine by name: those in ``SEGZOO_HUB``, then those shipped with segzoo."""
+    """Every checkpoint in a folder of this machine by name: those in ``SEGZOO_HUB``, then those shipped with segzoo.
+
+    Folders without weights (as source archives have them) are left out.
+    """
     package = Path(__file__).parent
     roots = [Path(root) for root in os.environ.get("SEGZOO_HUB", "").split(os.pathsep) if root]
     roots += [package / "model_cards", package.parents[1] / "model_cards"]  # in a wheel, in a checkout
     found: dict[str, Path] = {}
     for root in roots:
-        for config in sorted(root.glob(f"*/{CONFIG}")):
-            found.setdefault(config.parent.name, config.parent)
+        for config in sorted([*root.glob(f"*/{CONFIG}"), *root.glob(f"*/*/{CONFIG}")]):
+            name = config.parent.relative_to(root).as_posix()
+            if not re.search(r"(^|/)\.", name) and (config.parent / WEIGHTS).is_file():
+                found.setdefault(name, config.parent)
     return found
 
 
 def list_checkpoints(pattern: str = "*") -> list[str]:
-    """Names of the checkpoints at hand, sorted; ``pattern`` is a shell pattern such as ``"*-busi"``."""
-    return sorted(name for name in checkpoint_folders() if fnmatchcase(name, pattern))
+    """Names of the checkpoints, those at hand and those published, sorted; ``pattern`` is like ``"*-busi"``."""
+    return sorted(name for name in {*checkpoint_folders(), *published()} if fnmatchcase(name, pattern))
 
 
-def find_checkpoint(name_or_path: str | Path) -> Path:
-    """The folder of a checkpoint: a local folder, or a name in ``SEGZOO_HUB`` or among the shipped ones.
+def describe(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What people choose a checkpoint by: model, dataset, Dice, size and licences."""
+    metrics = config.get("metrics", {})
+    return {
+        "model": config["model"]["name"],
+        "dataset": config.get("data", {}).get("dataset"),
+        "dice": metrics.get("original", {}).get("dice"),
+        "images": metrics.get("images"),
+        "parameters": config.get("parameters"),
+        "bytes": sum((folder / name).stat().st_size for name in config["sha256"] if (folder / name).is_file()),
+        "licences": config.get("licences", {}),
+    }
+
+
+def listing(name: str) -> dict[str, Any]:
+    """What `describe` says of a checkpoint of `list_checkpoints`, and where it is: here, or to be fetched."""
+    folder = checkpoint_folders().get(name)
+    if folder is not None:
+        return {**describe(read_config(folder), folder), "where": "here", "folder": str(folder)}
+    pin = published()[name]
+    folder = cached_folder(f"{organisation()}/{name}", pin["tag"], None)
+    facts = {key: value for key, value in pin.items() if key not in ("tag", "sha256")}
+    return {**facts, "where": "to be fetched" if folder is None else "here", "folder": folder and str(folder)}
+
+
+# ---- find
+
+
+def open_checkpoint(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Checkpoint:
+    """Find a checkpoint, fetch it where it is not here, and check its files.
+
+    Looked for in this order: a folder of this path; a name in ``SEGZOO_HUB``; one shipped with segzoo; the Hub
+    (``user/repo``, or a bare name under `organisation`).
+
+    Args:
+        name_or_path: a folder, a checkpoint's name, or ``user/repo``.
+        revision: a tag, branch or commit on the Hub; None is what segzoo pins, or a stranger's main branch.
+        cache_dir: where the Hub's client keeps files; None is its default.
+        token: for private repositories; None is that of `hf auth login`.
+        local_files_only: never ask the Hub.
 
     Raises:
-        MissingError: there is none; the message names the nearest.
+        MissingError: there is none; the message names the nearest, or how to get it.
+        SegzooError: a file of it is damaged or was changed.
     """
-    path = Path(name_or_path)
+    name, path = str(name_or_path), Path(name_or_path)
+    restore(path)
     if path.is_dir():
-        if not (path / CONFIG).is_file():
-            raise MissingError(
-                f"folder {path} holds no {CONFIG}, so it is no checkpoint; save one with save_pretrained"
-            )
-        return path
+        if revision is not None:
+            raise SegzooError(f"{path} is a folder here and has no revision {revision!r}; leave the revision out")
+        return check_folder(path)
     if path.is_file():
         raise SegzooError(
             f"{path} is a file and a checkpoint is a folder ({CONFIG} beside {WEIGHTS}); for weights of an original "
             "repository use segzoo.convert"
         )
+    pin = published().get(name)
     folders = checkpoint_folders()
-    if str(name_or_path) in folders:
-        return folders[str(name_or_path)]
-    raise MissingError(
-        f"there is no checkpoint {str(name_or_path)!r}{nearest(str(name_or_path), [*folders, *list_models()])}, as a "
-        "folder here, in SEGZOO_HUB or shipped with segzoo; `segzoo list` shows what there is"
+    if name in folders and (revision is None or (pin is not None and revision == pin["tag"])):
+        return check_folder(folders[name], name, pin)
+    owned_elsewhere = "/" not in name and organisation() != ORGANISATION  # may hold names that nobody has pinned
+    if pin is None and not REPOSITORY.fullmatch(name) and not owned_elsewhere:
+        raise MissingError(
+            f"there is no checkpoint {name!r}{nearest(name, [*list_checkpoints(), *list_models()])}, as a folder here, "
+            "in SEGZOO_HUB, shipped with segzoo or on the Hub; `segzoo list` shows what there is"
+        )
+    repository = name if "/" in name else f"{organisation()}/{name}"
+    if pin is not None and revision in (None, pin["tag"]):
+        return fetch(name, repository, pin["tag"], pin, cache_dir, token, local_files_only)
+    return fetch(name, repository, revision or "main", None, cache_dir, token, local_files_only)
+
+
+def check_folder(folder: Path, name: str | None = None, pin: dict[str, Any] | None = None) -> Checkpoint:
+    """A checkpoint in a folder, against its own config, and against the pin where it was asked for by name."""
+    if not (folder / CONFIG).is_file():
+        raise MissingError(f"folder {folder} holds no {CONFIG}, so it is no checkpoint; save one with save_pretrained")
+    config = read_config(folder)
+    if pin is not None and sha256(folder / CONFIG) != pin["sha256"]:
+        raise SegzooError(
+            f"{folder / CONFIG} is not that of {name} {pin['tag']}, which segzoo {__version__} pins: another version "
+            f"or a changed one; fetch it anew with `segzoo pull`, or load it by its path {folder} if you trust it"
+        )
+    verify_files(folder, config)
+    return Checkpoint(folder, config, trust(folder, config))
+
+
+def trust(folder: Path, config: dict[str, Any]) -> str:
+    """What a checkpoint's files agree with: the zoo's pin, or only each other."""
+    for name, pin in published().items():
+        if sha256(folder / CONFIG) == pin["sha256"]:
+            return f"as published ({name} {pin['tag']}, pinned by segzoo {__version__})"
+    return f"its files agree with its own {CONFIG}, which nothing else vouches for"
+
+
+# ---- fetch
+
+
+def fetch(
+    name: str,
+    repository: str,
+    revision: str,
+    pin: dict[str, Any] | None,
+    cache_dir: str | Path | None,
+    token: str | bool | None,
+    local_files_only: bool,
+) -> Checkpoint:
+    """A checkpoint of the Hub, all its files from one commit, in the client's cache.
+
+    What is cached is taken without asking where it cannot have changed (it is pinned) or the Hub is out of reach.
+    """
+    from segzoo.hub_client import UnreachableError, ask
+
+    folder = cached_folder(repository, revision, cache_dir)
+    if folder is None or (pin is None and not local_files_only):
+        try:
+            if local_files_only:
+                raise UnreachableError("local_files_only is set")
+            ask(repository, CONFIG, revision, token)
+            folder = fetch_files(repository, revision, pin, cache_dir, token)
+        except UnreachableError as error:
+            folder = folder or cached_folder(repository, revision, cache_dir)
+            if folder is None:
+                raise MissingError(offline_advice(name, repository, revision, str(error))) from error
+    return check_cached(folder, repository, revision, pin)
+
+
+def cached_folder(repository: str, revision: str, cache_dir: str | Path | None) -> Path | None:
+    """The folder in the client's cache that holds all files of a checkpoint, or None."""
+    from segzoo.hub_client import cached
+
+    config = cached(repository, CONFIG, revision, cache_dir)
+    if config is None:
+        return None
+    try:
+        complete = is_complete(config.parent, read_config(config.parent))
+    except SegzooError:  # fetching it again tells what is wrong with it
+        return None
+    return config.parent if complete else None
+
+
+def fetch_files(
+    repository: str,
+    revision: str,
+    pin: dict[str, Any] | None,
+    cache_dir: str | Path | None,
+    token: str | bool | None,
+) -> Path:
+    """Fetch a checkpoint's config, and then the files that it lists, from the commit that it came from."""
+    from segzoo.hub_client import download
+
+    folder = download(repository, CONFIG, revision, token=token, cache_dir=cache_dir).parent
+    check_config(folder, repository, revision, pin)
+    for name in read_config(folder)["sha256"]:
+        download(repository, name, folder.name, token=token, cache_dir=cache_dir)
+    with suppress(MissingError):  # a card is for people
+        download(repository, CARD, folder.name, token=token, cache_dir=cache_dir)
+    return folder
+
+
+def check_config(folder: Path, repository: str, revision: str, pin: dict[str, Any] | None) -> None:
+    """Compare a fetched config with the pin."""
+    from segzoo.hub_client import discard
+
+    if pin is not None and sha256(folder / CONFIG) != pin["sha256"]:
+        discard(folder / CONFIG)
+        raise SegzooError(
+            f"{CONFIG} of {repository} at {revision} is not the one that segzoo {__version__} pins: it was changed on "
+            "the Hub or on its way, and is not used; update segzoo, or tell the zoo's maintainers"
+        )
+
+
+def check_cached(folder: Path, repository: str, revision: str, pin: dict[str, Any] | None) -> Checkpoint:
+    """Check all files in the client's cache; what is damaged is removed, so that the next call fetches it anew."""
+    from segzoo.hub_client import discard
+
+    check_config(folder, repository, revision, pin)
+    config = read_config(folder)
+    damaged = damaged_files(folder, config)
+    for file in damaged:
+        discard(file)
+    if damaged:
+        raise SegzooError(
+            f"{damaged[0].name} of {repository} at {revision} is not the file that its {CONFIG} lists (its sha256 "
+            "differs): it was changed or damaged and has been removed from the cache; call again to fetch it anew"
+        )
+    return Checkpoint(folder, config, trust(folder, config))
+
+
+def offline_advice(name: str, repository: str, revision: str, reason: str) -> str:
+    """What to do about a checkpoint that is neither here nor to be had now."""
+    no_folder = f"{name} is no folder here, " if "/" in name else ""
+    return (
+        f"{no_folder}{WEIGHTS} and {CONFIG} of {repository} at {revision} are not on this machine, and {reason}; "
+        f"connect to the Hub, or run `segzoo pull {name} --to DIR` on a machine that is connected, bring DIR here and "
+        "set SEGZOO_HUB=DIR, or give the path of a folder that holds the checkpoint"
     )
 
 
-# ---- verify
+def pull(name: str, target: Path, **where: Any) -> Path:
+    """Copy a checkpoint to ``target/name``, so that ``SEGZOO_HUB=target`` serves it without a network.
 
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """A checkpoint's config.json, checked to be one that this version can use.
-
-    Raises:
-        SegzooError: it is not JSON, lacks a part, or is of a newer format.
-    """
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SegzooError(f"{path} cannot be read as JSON ({error}); fetch the checkpoint again") from None
-    needed = {"format", "model", "preprocessing", "class_names", "sha256"}
-    if not isinstance(config, dict) or needed - set(config):
-        lacking = ", ".join(sorted(needed - set(config))) if isinstance(config, dict) else "everything"
-        raise SegzooError(f"{path} is no segzoo checkpoint's config: it lacks {lacking}")
-    if config["format"] > FORMAT:
-        raise SegzooError(
-            f"{path} was written by a newer segzoo ({config.get('segzoo_version')}); update segzoo to load it"
-        )
-    return config
-
-
-def verify_files(folder: Path, config: dict[str, Any]) -> None:
-    """Compare every file that config.json lists with its sha256.
+    Args:
+        name: a checkpoint's name or ``user/repo``.
+        target: the mirror's folder.
+        **where: as of `open_checkpoint`.
 
     Raises:
-        MissingError: a file is not there.
-        SegzooError: a file is another one than the checkpoint was published with.
+        MissingError: there is no such checkpoint.
+        SegzooError: it is damaged, or cannot be written.
     """
-    if WEIGHTS not in config["sha256"]:
-        raise SegzooError(f"{folder / CONFIG} lists no sha256 for {WEIGHTS}, so the weights cannot be trusted")
-    for name, expected in config["sha256"].items():
-        file = folder / name
-        if file.parent != folder or not file.is_file():
-            raise MissingError(f"the checkpoint {folder} lacks its file {name}; fetch it again")
-        if sha256(file) != expected:
-            raise SegzooError(
-                f"{file} is not the file this checkpoint was saved with (its sha256 differs from {CONFIG}): it was "
-                "changed or damaged; fetch it again and do not use it"
-            )
+    checkpoint = open_checkpoint(name, **where)
+    folder = target / (checkpoint.folder.name if Path(name).is_dir() else name)
+    with replacing(folder) as draft:
+        copy_files(checkpoint.folder, draft, checkpoint.config)
+    return folder
 
 
 # ---- load
@@ -171,225 +327,50 @@ def from_pretrained(
     *,
     num_classes: int | None = None,
     in_channels: int | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
     loss: "nn.Module | None" = None,
     optimizer: "Callable[[Iterable], Optimizer] | None" = None,
     lr_scheduler: "Callable[[Optimizer], LRScheduler] | None" = None,
 ) -> "SegmentationModule":
-    """Load a checkpoint, in eval mode and float32.
+    """Load a checkpoint, in eval mode and float32; what became of each tensor is printed in one line.
 
     Args:
-        name_or_path: a checkpoint's folder, or the name of one in ``SEGZOO_HUB`` or shipped with segzoo.
+        name_or_path: a checkpoint's folder; the name of one in ``SEGZOO_HUB``, shipped with segzoo or published by the
+            zoo; or ``user/repo`` on the Hub.
         num_classes: another number of classes than the checkpoint's starts with a new head.
         in_channels: another number of channels adapts the first layer.
+        revision: a tag, branch or commit on the Hub; None is what segzoo pins, or a stranger's main branch.
+        cache_dir: where the Hub's client keeps files; None is its default.
+        token: for private repositories; None is that of `hf auth login`.
+        local_files_only: never ask the Hub.
         loss: for training it further; None is the architecture's.
         optimizer: likewise.
         lr_scheduler: likewise.
 
     Returns:
-        The model; its ``load_report`` says which tensors were loaded, adapted or newly initialised.
+        The model; its ``load_report`` says which tensors were loaded, adapted, newly initialised or ignored, and what
+        vouches for them.
 
     Raises:
-        MissingError: there is no such checkpoint, or it lacks a file.
+        MissingError: there is no such checkpoint, it lacks a file, or it cannot be fetched.
         SegzooError: a file of it is damaged, was changed, or is not safetensors.
     """
-    folder = find_checkpoint(name_or_path)
-    config = read_config(folder)
-    verify_files(folder, config)
+    from segzoo.loading import LoadReport, apply_contract, fill, read_weights
+
+    checkpoint = open_checkpoint(
+        name_or_path, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+    )
+    folder, config = checkpoint.folder, checkpoint.config
     arguments = dict(config["model"]["arguments"])
     changed = {"num_classes": num_classes, "in_channels": in_channels}
     arguments |= {key: value for key, value in changed.items() if value is not None}
     recipe: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
     model = create_model(config["model"]["name"], **arguments, **recipe)
-    model.load_report = fill(model, read_weights(folder / WEIGHTS), str(folder), num_classes, in_channels)
+    model.load_report = LoadReport(str(folder), trust=checkpoint.trust)
+    fill(model, read_weights(folder / WEIGHTS), model.load_report, num_classes, in_channels)
     apply_contract(model, config)
-    if model.load_report.adapted or model.load_report.initialised or model.load_report.ignored:
-        print(model.load_report)  # nothing is changed without a word
+    print(model.load_report, file=sys.stderr)  # nothing is changed or left out without a word
     return model.eval()
-
-
-def read_weights(path: Path) -> "dict[str, Tensor]":
-    """The tensors of a safetensors file, floating ones in at least float32."""
-    return {
-        name: value.float() if value.is_floating_point() and value.itemsize < 4 else value
-        for name, value in read_safetensors(path).items()
-    }
-
-
-def fill(
-    model: "SegmentationModule",
-    stored: "dict[str, Tensor]",
-    source: str,
-    num_classes: int | None,
-    in_channels: int | None,
-) -> LoadReport:
-    """Load ``stored`` into ``model``; only what another head or first layer asks for, or only training, may differ."""
-    from segzoo.nn.adapt import adapt_input_channels
-
-    state, report = model.state_dict(), LoadReport(source)
-    for name, own in state.items():
-        given = stored.get(name)
-        spared = given is None and model.is_training_only(name)
-        if given is not None and given.shape == own.shape:
-            state[name] = given
-            report.loaded.append(name)
-        elif given is not None and in_channels is not None and differs_only_in(1, given, own):
-            state[name] = adapt_input_channels(given, own.shape[1])
-            report.adapted.append(name)
-        elif spared or (given is not None and num_classes is not None and differs_only_in(0, given, own)):
-            report.initialised.append(name)
-        else:
-            found = "is missing" if given is None else f"has shape {tuple(given.shape)} instead of {tuple(own.shape)}"
-            raise SegzooError(
-                f"the weights in {source} do not fit their config: {name} {found}; fetch the checkpoint again"
-            )
-    report.ignored = [name for name in stored if name not in state]
-    unknown = [name for name in report.ignored if not model.is_training_only(name)]
-    if unknown:
-        raise SegzooError(f"the weights in {source} do not fit their config: {unknown[0]} is not in the model")
-    model.load_state_dict(state)
-    return report
-
-
-def differs_only_in(axis: int, one: "Tensor", other: "Tensor") -> bool:
-    """Whether two tensors' shapes agree but for one axis."""
-    shapes = [list(tensor.shape) for tensor in (one, other)]
-    return one.ndim == other.ndim > axis and all(shape.pop(axis) for shape in shapes) and shapes[0] == shapes[1]
-
-
-def apply_contract(model: "SegmentationModule", config: dict[str, Any]) -> None:
-    """Give the model the checkpoint's preprocessing, classes and provenance."""
-    from segzoo.preprocessing import preprocessing_from_dict
-
-    preprocessing = preprocessing_from_dict(config["preprocessing"])
-    if preprocessing.channels != model.in_channels:
-        preprocessing = preprocessing.with_channels(model.in_channels)
-    model.preprocessing = preprocessing
-    if model.num_classes == config["model"]["arguments"].get("num_classes", 1):
-        model.class_names = tuple(config["class_names"])
-    model.data = config.get("data", {})
-
-
-# ---- save
-
-
-def save_pretrained(
-    model: "SegmentationModule",
-    folder: str | Path,
-    *,
-    name: str | None = None,
-    dtype: str | None = None,
-    train_config: str | Path | None = None,
-    metrics: dict[str, Any] | None = None,
-    licence: str | None = None,
-) -> Path:
-    """Write ``model`` as a checkpoint folder, replacing an older checkpoint of that folder in one step.
-
-    Args:
-        model: built by :func:`segzoo.create_model` (or loaded), whose name and arguments it records.
-        folder: where to; its name is the checkpoint's unless ``name`` is given.
-        name: what the checkpoint is called, such as ``lv-unet-busi``.
-        dtype: "float16" halves the file: convolution kernels and matrices (rank 2 and more) are rounded,
-            norms and biases kept. None keeps every tensor as it is.
-        train_config: the ``segzoo fit -c`` file that made the weights; stored as train.yaml.
-        metrics: what ``segzoo test`` measured.
-        licence: of the weights; None takes those of all data they were trained on.
-
-    Returns:
-        The folder.
-
-    Raises:
-        SegzooError: the model is not one of the registry's, or the folder holds something else.
-    """
-    folder = Path(folder)
-    if model.model_name is None:
-        raise SegzooError("only a model built by segzoo.create_model can be saved, since its name is what is recorded")
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file()):
-        raise SegzooError(f"{folder} holds something that is no checkpoint; save to a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        write_checkpoint(model, draft, name or folder.resolve().name, dtype, train_config, metrics, licence)
-        replace_folder(folder, draft)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return folder
-
-
-def write_checkpoint(
-    model: "SegmentationModule",
-    folder: Path,
-    name: str,
-    dtype: str | None,
-    train_config: str | Path | None,
-    metrics: dict[str, Any] | None,
-    licence: str | None,
-) -> None:
-    """Write the files of a checkpoint into an empty folder."""
-    from safetensors.torch import save_file
-
-    save_file(stored_tensors(model, dtype), folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / WEIGHTS).chmod(0o644)  # safetensors' files are private
-    if train_config is not None:
-        shutil.copyfile(train_config, folder / RECIPE)
-    config: dict[str, Any] = {
-        "format": FORMAT,
-        "segzoo_version": __version__,
-        "name": name,
-        "model": {"name": model.model_name, "arguments": model.arguments},
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "preprocessing": model.preprocessing.to_dict(),
-        "class_names": list(model.class_names),
-        "data": model.data,
-        "metrics": metrics or {},
-        "licences": {
-            "code": "Apache-2.0",
-            "weights": licence or training_licence(model.data),
-            "data": model.data.get("licence"),
-        },
-        "sha256": {file: sha256(folder / file) for file in (WEIGHTS, RECIPE) if (folder / file).is_file()},
-    }
-    write_config(folder, config)
-
-
-def training_licence(data: dict[str, Any]) -> str | None:
-    """The licences of all data that a model was trained on, pretraining included."""
-    found = {part.get("licence") for part in (data, *data.get("pretrained_on", []))} - {None}
-    return " + ".join(sorted({one for licence in found for one in licence.split(" + ")})) or None
-
-
-def write_config(folder: Path, config: dict[str, Any]) -> None:
-    """Write config.json and the card that is made from it."""
-    from segzoo.card import render_card
-
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / CARD).write_text(render_card(config), encoding="utf-8")
-
-
-def record_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """Put what ``segzoo test`` measured into a checkpoint's config and card."""
-    config = read_config(folder)
-    write_config(folder, {**config, "metrics": metrics})
-
-
-def stored_tensors(model: "SegmentationModule", dtype: str | None) -> "dict[str, Tensor]":
-    """The state dict as it goes to disk."""
-    if dtype not in (None, "float16"):
-        raise SegzooError(f"a checkpoint is stored as it is or in float16, not in {dtype!r}")
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    if dtype is None:
-        return state
-    return {
-        name: value.half() if value.ndim >= 2 and value.is_floating_point() else value for name, value in state.items()
-    }
-
-
-def replace_folder(folder: Path, new: Path) -> None:
-    """Put ``new`` in the place of ``folder``."""
-    new.chmod(0o755)  # mkdtemp's folders are private
-    if not folder.exists():
-        new.rename(folder)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    folder.rename(old / folder.name)
-    new.rename(folder)
-    shutil.rmtree(old)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segzoo.errors import SegzooError
-from segzoo.hub import LoadReport, from_pretrained
+from segzoo.hub import from_pretrained
+from segzoo.loading import LoadReport
 
 if TYPE_CHECKING:
     from segzoo.module import SegmentationModule

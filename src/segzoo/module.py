@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-    from segzoo.hub import LoadReport
     from segzoo.inference import Segmentation
+    from segzoo.loading import LoadReport
     from segzoo.volume_preprocessing import VolumePreprocessing
     from segzoo.volumes import Volume
 
@@ -411,8 +411,8 @@ class SegmentationModule(LightningModule):
         return True
 
     def save_pretrained(self, folder: str | Path, **details: Any) -> Path:
-        """Write this model as a checkpoint folder; see :func:`segzoo.hub.save_pretrained`."""
-        from segzoo.hub import save_pretrained
+        """Write this model as a checkpoint folder; see :func:`segzoo.checkpoint.save_pretrained`."""
+        from segzoo.checkpoint import save_pretrained
 
         return save_pretrained(self, folder, **details)
 

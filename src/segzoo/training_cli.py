@@ -26,8 +26,9 @@ from torch.optim import Optimizer
 
 import segzoo.data as data_modules
 from segzoo.card import scores_by_class
+from segzoo.checkpoint import RECIPE, record
 from segzoo.errors import MissingError, SegzooError
-from segzoo.hub import RECIPE, find_checkpoint, read_config, record_metrics
+from segzoo.hub import open_checkpoint
 from segzoo.module import SegmentationModule
 from segzoo.registry import models, nearest
 
@@ -227,7 +228,7 @@ class TrainingCLI(LightningCLI):
             print(f"segzoo: {warning}, so it may have seen these images")
         if self.options.record:
             folder = Path(self.model.load_report.source)
-            record_metrics(folder, results)
+            record(folder, metrics=results)
             print(f"segzoo: recorded in {folder}")
 
 
@@ -303,7 +304,7 @@ def model_options(name: str) -> list[str]:
         return [models()[name].builder]
     if IMPORT_PATH.fullmatch(name) and not Path(name).exists():
         return [name]
-    find_checkpoint(name)  # fails here, in one sentence, rather than in the middle of the parser
+    open_checkpoint(name)  # fails here, in one sentence, rather than in the middle of the parser
     return [LOADER, "--model.name_or_path", name]
 
 
@@ -322,8 +323,10 @@ def data_path(name: str) -> str:
 def run_name(options: Any) -> str:
     """``lv_unet-busi``: what is trained on what."""
     if options.model.class_path == LOADER:
-        folder = find_checkpoint(options.model.init_args.name_or_path)
-        model = Path(str(read_config(folder).get("name", folder.name))).name  # a stranger's name stays below runs/
+        checkpoint = open_checkpoint(options.model.init_args.name_or_path)
+        model = Path(
+            str(checkpoint.config.get("name", checkpoint.folder.name))
+        ).name  # a stranger's name stays below runs/
     else:
         model = options.model.class_path.rpartition(".")[2]
     return f"{model}-{options.data.class_path.rpartition('.')[2].lower()}"

@@ -28,6 +28,22 @@ def read_safetensors(path: Path) -> "dict[str, Tensor]":
         ) from None
 
 
+def write_safetensors(tensors: "dict[str, Tensor]", path: Path) -> None:
+    """Write tensors to a file that everybody may read.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # its word for a full disk, too
+        raise OSError(str(error)) from error
+    path.chmod(0o644)  # safetensors' files are private
+
+
 def fetch_weights(repository: str, name: str) -> Path:
     """A weight file of a Hub repository, from the Hub or its local cache.
 
