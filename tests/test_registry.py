@@ -17,6 +17,7 @@ def test_listed_facts_are_those_of_the_built_model(name):
     assert facts.paper.startswith("https://arxiv.org/abs/")
     module, _, function = facts.builder.rpartition(".")
     assert getattr(importlib.import_module(module), function).__name__ == model.model_name
+    assert facts.pretrained is None or facts.pretrained.startswith(f"{model.model_name.replace('_', '-')}-")
 
 
 def test_listing_imports_nothing_heavy():

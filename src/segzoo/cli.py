@@ -205,7 +205,8 @@ def run_push(options: argparse.Namespace) -> None:
 
     if options.version and not options.dry_run:
         record(options.folder, version=options.version)
-    upload = plan_upload(options.folder, options.repository or f"{organisation()}/{options.folder.resolve().name}")
+    repository = options.repository or f"{organisation()}/{options.folder.resolve().name}"
+    upload = plan_upload(options.folder, repository, options.version)
     print(upload)
     if not options.dry_run:
         print(f"published at {push(upload, private=options.private)}")

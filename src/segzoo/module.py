@@ -7,6 +7,7 @@ scores by the zoo's protocol, and holds the input contract that its checkpoints 
 import copy
 import csv
 import math
+import tempfile
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -400,6 +401,9 @@ class SegmentationModule(LightningModule):
         # a copy of the network must not copy the Trainer that it may still hang on
         copied = copy.deepcopy(self, {id(self._trainer): None, id(self._fabric): None})
         copied.eval().fuse()
+        if self.spatial_dims == 2:
+            # faster on CPUs, and one format for all: a model gives the same bits after training as loaded from a file
+            copied.to(memory_format=torch.channels_last)
         return copied.requires_grad_(False)
 
     def fuse(self) -> None:
@@ -415,6 +419,30 @@ class SegmentationModule(LightningModule):
         from segzoo.checkpoint import save_pretrained
 
         return save_pretrained(self, folder, **details)
+
+    def push_to_hub(
+        self, repository: str, *, private: bool = False, token: str | bool | None = None, **details: Any
+    ) -> str:
+        """Publish this model on the Hugging Face Hub, in one commit and tagged with its version.
+
+        Args:
+            repository: ``user/repo``; created where it is not there.
+            private: whether a new repository is.
+            token: that may write there; None is that of `hf auth login`.
+            **details: as of :func:`segzoo.checkpoint.save_pretrained`.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            SegzooError: the Hub does not allow it, or has this version with other content.
+            MissingError: the Hub cannot be reached.
+        """
+        from segzoo.publishing import plan_upload, push
+
+        with tempfile.TemporaryDirectory() as draft:
+            folder = self.save_pretrained(Path(draft) / repository.rpartition("/")[2], **details)
+            return push(plan_upload(folder, repository), private=private, token=token)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **arguments: Any) -> Self:

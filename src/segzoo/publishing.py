@@ -33,8 +33,13 @@ class Upload:
         return "\n".join([*lines, f"  {sum(self.sizes.values()):>12,} bytes in all"])
 
 
-def plan_upload(folder: str | Path, repository: str) -> Upload:
+def plan_upload(folder: str | Path, repository: str, version: str | None = None) -> Upload:
     """What pushing a checkpoint folder would upload: its card and config, and what the config lists; nothing else.
+
+    Args:
+        folder: the checkpoint's.
+        repository: where to, as ``user/repo``.
+        version: what the tag is made of; None is the config's.
 
     Raises:
         MissingError: a file is missing.
@@ -46,7 +51,7 @@ def plan_upload(folder: str | Path, repository: str) -> Upload:
     if not (folder / CARD).is_file():
         raise SegzooError(f"{folder} has no {CARD}, the card that the Hub shows; save it with save_pretrained")
     sizes = {name: (folder / name).stat().st_size for name in file_names(config)}
-    return Upload(folder, repository, tag_of(config), sizes)
+    return Upload(folder, repository, tag_of({**config, "version": version} if version else config), sizes)
 
 
 def tag_of(config: dict[str, Any]) -> str:

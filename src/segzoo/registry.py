@@ -43,6 +43,7 @@ class ModelFacts:
         parameters: trainable parameters with its default arguments.
         paper: where it was published.
         spatial_dims: the ranks of images it takes.
+        pretrained: its default checkpoint, where the zoo has trained one.
     """
 
     name: str
@@ -51,10 +52,16 @@ class ModelFacts:
     parameters: int
     paper: str
     spatial_dims: tuple[int, ...] = (2,)
+    pretrained: str | None = None
 
 
 def register(
-    *, parameters: int, paper: str, spatial_dims: tuple[int, ...] = (2,), alias: str | None = None
+    *,
+    parameters: int,
+    paper: str,
+    spatial_dims: tuple[int, ...] = (2,),
+    alias: str | None = None,
+    pretrained: str | None = None,
 ) -> Callable[[Callable[..., M]], Callable[..., M]]:
     """Put a builder into the zoo under its own name (and an alias); every argument must be a literal.
 

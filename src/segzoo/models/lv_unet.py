@@ -311,7 +311,7 @@ def fetch_imagenet_weights(name: str) -> Path:
     return fetch_weights(repository, "model.safetensors")
 
 
-@register(parameters=934_545, paper="https://arxiv.org/abs/2408.16886")
+@register(parameters=934_545, paper="https://arxiv.org/abs/2408.16886", pretrained="lv-unet-busi")
 def lv_unet(**arguments: Any) -> LVUNet:
     """LV-UNet: a light U-Net on MobileNetV3-Large; 0.51 M parameters when deployed."""
     return LVUNet(**arguments)

@@ -364,7 +364,12 @@ def weights_file(source: str, size: str) -> Path:
     return fetch_weights(HUB_REPOSITORY, HUB_FILES[source][size])
 
 
-@register(parameters=14_314_353, paper="https://arxiv.org/abs/2506.10858", alias="med_urwkv_t")
+@register(
+    parameters=14_314_353,
+    paper="https://arxiv.org/abs/2506.10858",
+    alias="med_urwkv_t",
+    pretrained="med-urwkv-busi",
+)
 def med_urwkv(**arguments: Any) -> MedURWKV:
     """Med-URWKV-T: the paper's size, on Vision-RWKV-Tiny with its adapter."""
     return MedURWKV(encoder_size="tiny", width=192, **arguments)

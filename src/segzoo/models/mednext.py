@@ -435,7 +435,13 @@ MEDIUM_DEPTHS = (3, 4, 4, 4, 4, 4, 4, 4, 3)
 LARGE_DEPTHS = (3, 4, 8, 8, 8, 8, 8, 4, 3)
 
 
-@register(parameters=5_551_845, paper="https://arxiv.org/abs/2303.09975", spatial_dims=(2, 3), alias="mednext")
+@register(
+    parameters=5_551_845,
+    paper="https://arxiv.org/abs/2303.09975",
+    spatial_dims=(2, 3),
+    alias="mednext",
+    pretrained="mednext-s-k3-hippocampus",
+)
 def mednext_s_k3(**arguments: Any) -> MedNeXt:
     """MedNeXt-S, kernel 3: two blocks a stage, expansion 2."""
     return MedNeXt(expansion=2, depths=2, kernel_size=3, **arguments)
