@@ -301,6 +301,14 @@ def test_mirrors_average_over_all_eight_and_are_undone(scan):
             np.testing.assert_allclose(mirrored, found, atol=1e-6)
 
 
+def test_only_axes_that_training_mirrored_are_mirrored(scan):
+    model = Tiny(patch_size=(128, 128, 128), mirror_axes=[2])
+    batch = model.preprocessing(read_volume(scan))[None]
+    with torch.no_grad():
+        expected = (model.activate(model(batch)) + model.activate(model(batch.flip(4))).flip(4)) / 2
+        np.testing.assert_allclose(predict_probabilities(model, batch, tta=True), expected, atol=1e-6)
+
+
 MEMORY = """
 import resource, sys, torch
 from tests.test_inference import Tiny

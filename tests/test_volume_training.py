@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 import segzoo
 from segzoo import cli
-from segzoo.data import Decathlon
+from segzoo.data import Decathlon, VolumeAugmentation
 from segzoo.errors import SegzooError
 from segzoo.metrics import HausdorffDistance95
 from segzoo.models.mednext import MedNeXt
@@ -66,12 +66,13 @@ class TwoLayers(SegmentationModule):
 
 def test_training_lowers_the_loss(task, tmp_path):
     model = small(optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2))
-    data = Decathlon(task, split="all", patch_size=(16, 24, 16))
+    data = Decathlon(task, split="all", patch_size=(16, 24, 16), augmentation=VolumeAugmentation(mirror_axes=(2,)))
     runner = trainer(tmp_path, max_epochs=4, num_sanity_val_steps=0, check_val_every_n_epoch=4)
     before = runner.validate(model, data, verbose=False)[0]["val/loss"]
     runner.fit(model, data)
     assert runner.callback_metrics["val/loss"] < 0.75 * before
     assert model.preprocessing.patch_size == (16, 24, 16)
+    assert model.preprocessing.mirror_axes == (2,)
     assert model.class_names == ("background", "Anterior", "Posterior")
     assert model.data["dataset"] == "Task04_Hippocampus"
 

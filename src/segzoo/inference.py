@@ -247,7 +247,7 @@ def predict_probabilities(
         network: in eval mode.
         batch: ``[B, C, *S]`` on any device.
         overlap: part of its length that a window shares with the next one along each axis, at least 0 and below 1.
-        tta: average each window over all its mirrorings.
+        tta: average each window over its mirrorings along the contract's ``mirror_axes``.
         progress: show a bar on stderr that counts the batches of windows.
 
     Returns:
@@ -296,8 +296,8 @@ def window_weights(size: Sequence[int]) -> Tensor:
 
 
 def mirror_averaged(network: "SegmentationModule", batch: Tensor) -> Tensor:
-    """Mean probabilities over all mirrorings of the spatial axes, each mirrored back."""
-    axes = range(2, batch.ndim)
+    """Mean probabilities over all mirrorings along the axes of the contract, each mirrored back."""
+    axes = [2 + axis for axis in network.preprocessing.mirror_axes]
     subsets = [[axis for bit, axis in enumerate(axes) if code >> bit & 1] for code in range(2 ** len(axes))]
     total = network.activate(network(batch))
     for subset in subsets[1:]:

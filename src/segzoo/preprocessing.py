@@ -73,6 +73,7 @@ class Preprocessing(InputContract):
 
     spatial_dims: ClassVar[int] = 2
     patch_size: ClassVar[None] = None  # an image is segmented in one piece
+    mirror_axes: ClassVar[tuple[int, ...]] = (0, 1)
 
     channels: int = 3
     image_size: tuple[int, ...] | None = (256, 256)

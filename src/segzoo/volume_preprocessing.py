@@ -32,6 +32,7 @@ class VolumePreprocessing(InputContract):
         window: Lowest and highest intensity, for "window" alone, as are:
         mean: Mean of the clipped intensities, in nnU-Net those of the training set's foreground.
         std: Their standard deviation.
+        mirror_axes: Axes along which the network has seen mirrored volumes: test-time augmentation mirrors these.
 
     Raises:
         SegzooError: If a length or a value does not fit.
@@ -47,10 +48,14 @@ class VolumePreprocessing(InputContract):
     window: tuple[float, ...] | None = None
     mean: float | None = None
     std: float | None = None
+    mirror_axes: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
         # JSON and YAML give lists; tuples keep the contract hashable and comparable.
         object.__setattr__(self, "patch_size", tuple(int(side) for side in self.patch_size))
+        object.__setattr__(self, "mirror_axes", tuple(int(axis) for axis in self.mirror_axes))
+        if not set(self.mirror_axes) <= {0, 1, 2}:
+            raise SegzooError(f"mirror_axes must be among 0, 1 and 2, not {list(self.mirror_axes)}.")
         for name in ("spacing", "window"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))

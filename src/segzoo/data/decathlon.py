@@ -207,6 +207,9 @@ class Decathlon(SegmentationDataModule):
                 f"takes {model.channels}; build it with in_channels={channels}."
             )
         asked = {key: value for key, value in self._asked.items() if value is not None}
+        for augmentation in self.augmentation:
+            if isinstance(augmentation, VolumeAugmentation):
+                asked["mirror_axes"] = augmentation.mirror_axes
         if asked.get("intensity") == "zscore":
             asked |= {"window": None, "mean": None, "std": None}
         elif asked.get("intensity") == "window" and model.window is None and "window" not in asked:

@@ -76,8 +76,8 @@ class VolumeAugmentation:
     generator. Of several channels the published code draws some of these for each on its own; here all share them.
 
     Mirroring an axis takes away what the network could learn from position along it. That is as published, and what
-    test-time augmentation (which mirrors all axes) asks for; where ends of an axis are classes of their own, such as
-    the anterior and the posterior hippocampus, leaving that axis out learns faster.
+    test-time augmentation (which mirrors the same axes) asks for; where ends of an axis are classes of their own, as
+    are the anterior and the posterior hippocampus, leaving that axis out learns faster.
 
     Args:
         rotation: Largest angle about each axis, in degrees either way.
