@@ -145,7 +145,7 @@ class HubServer:
         self._thread.join()
 
     def add(self, repo_id: str, files: Mapping[str, bytes], *, private: bool = False, gated: bool = False) -> str:
-        """Commit these files over those of the repository, made with such access if there is none; the commit's name."""
+        """Commit these files over those of the repository, or of a new one with this access; the commit's name."""
         repository = self.repositories.setdefault(repo_id, Repository(private, gated))
         added = {path: repository.store(path, content) for path, content in files.items()}
         return repository.commit({**repository.files("main"), **added})

@@ -231,24 +231,26 @@ def test_weights_that_are_not_there_are_one_sentence(nano, monkeypatch, tmp_path
     with pytest.raises(segzoo.MissingError, match=r"no file nowhere\.pth.*imagenet, ade20k"):
         nano(encoder_weights="nowhere.pth")
 
-    def unreachable(repository: str, name: str) -> str:
-        from huggingface_hub.errors import LocalEntryNotFoundError
+    def unreachable(url: str, **_: object) -> None:
+        asked.append(url)
+        raise ConnectionError("no network")
 
-        asked.append((repository, name))
-        raise LocalEntryNotFoundError("no network")
-
-    asked: list[tuple[str, str]] = []
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
+    asked: list[str] = []
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
     for source in ("imagenet", "ade20k"):
         with pytest.raises(segzoo.MissingError, match=r"could not be fetched from OpenGVLab/Vision-RWKV.*local copy"):
             nano(encoder_weights=source)
-    assert [name for _, name in asked] == ["vrwkv_t_in1k_224.pth", "upernet_vrwkv_adapter_tiny_512_160k_ade20k.pth"]
+    assert [url.rpartition("/")[2] for url in asked] == [
+        "vrwkv_t_in1k_224.pth",
+        "upernet_vrwkv_adapter_tiny_512_160k_ade20k.pth",
+    ]
 
 
 def test_the_hubs_files_are_read(nano, monkeypatch, tmp_path):
     state = random_state(nano().encoder)
     torch.save({"state_dict": strings("backbone.", state)}, tmp_path / "fetched.pth")
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: str(tmp_path / "fetched.pth"))
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *_, **__: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: str(tmp_path / "fetched.pth"))
     assert torch.equal(nano(encoder_weights="ade20k").encoder.level_embed, state["level_embed"])
 
 
