@@ -1,0 +1,110 @@
+"""Make a published checkpoint of a finished training: float16 weights, test scores, probe, picture and card.
+
+    python benchmarks/publish.py NAME [--run runs/NAME]
+
+writes ``model_cards/NAME`` from ``runs/NAME/checkpoint``; without ``--run`` it scores and illustrates the checkpoint
+that is there. Scores are what `segzoo test` prints. The picture shows the held-out image whose Dice is the median, so
+that it is neither the best nor the worst; where the data's licence does not let its images be passed on, the probe is a
+sample image of BUSI and there is no picture. Run from the repository's root, with ``data`` there as the recipe says.
+"""
+
+import argparse
+import csv
+import importlib
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+import segzoo
+from segzoo.checkpoint import RECIPE
+from segzoo.data.samples import Sample, read_label
+from segzoo.data.volume_dataset import read_image_volume, read_label_volume
+from segzoo.io import read_image
+from segzoo.probe import FREE_LICENCES, add_example
+from segzoo.volume_preprocessing import reorient
+
+REPOSITORY = Path(__file__).parents[1]
+MODEL_CARDS = REPOSITORY / "model_cards"
+STAND_IN = REPOSITORY / "tests" / "samples" / "BUSI"  # CC0
+
+
+def publish(name: str, run: Path | None = None) -> Path:
+    """Write ``model_cards/name``, and what was measured image by image to ``benchmarks/results/name.csv``."""
+    folder = MODEL_CARDS / name
+    if run is not None:
+        model = segzoo.from_pretrained(run / "checkpoint")
+        model.save_pretrained(folder, name=name, dtype="float16", train_config=run / RECIPE)
+    recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
+    rows = score(folder, recipe)
+    results = REPOSITORY / "benchmarks" / "results" / f"{name}.csv"
+    results.parent.mkdir(exist_ok=True)
+    results.write_text(rows, encoding="utf-8", newline="")
+    illustrate(folder, recipe, list(csv.DictReader(rows.splitlines())))
+    return folder
+
+
+def score(folder: Path, recipe: dict[str, Any]) -> str:
+    """Run `segzoo test` on the held-out part, record the scores in the card; returns the CSV image by image."""
+    with tempfile.TemporaryDirectory() as draft:
+        data = Path(draft) / "data.yaml"
+        data.write_text(yaml.safe_dump({"data": recipe["data"]}), encoding="utf-8")
+        command = [sys.executable, "-m", "segzoo.cli", "test", "--config", data, "--model", folder, "--record", "true"]
+        command += ["--trainer.default_root_dir", draft, "--trainer.enable_progress_bar", "false"]
+        if recipe["model"]["class_path"].startswith("segzoo.models.mednext"):
+            command += ["--metrics", "[dice,iou,hd95]"]
+        else:
+            command += ["--metrics", "[dice,iou,precision,recall,hd95]"]
+        subprocess.run([str(part) for part in command], check=True)
+        return (Path(draft) / "test_per_image.csv").read_text(encoding="utf-8")
+
+
+def illustrate(folder: Path, recipe: dict[str, Any], rows: list[dict[str, str]]) -> None:
+    """Add the probe and the picture."""
+    module, _, kind = recipe["data"]["class_path"].rpartition(".")
+    data = getattr(importlib.import_module(module), kind)(**{**recipe["data"]["init_args"], "augmentation": None})
+    if data.licence not in FREE_LICENCES:
+        stand_in = segzoo.data.BUSI(STAND_IN).samples()[0]
+        image = read_image(stand_in.image, 3)
+        add_example(folder, image, source=f"BUSI, {stand_in.id}", licence=segzoo.data.BUSI.licence)
+        return
+    ranked = sorted(rows, key=lambda row: float(row["dice"]))
+    median = ranked[len(ranked) // 2]["id"]
+    (sample,) = [sample for sample in data.samples() if sample.id == median]
+    image, truth = volume_arrays(folder, data, sample) if hasattr(data, "label_values") else image_arrays(data, sample)
+    dataset = data.describe()["dataset"]
+    add_example(folder, image, truth, source=f"{dataset}, {sample.id}", licence=data.licence)
+
+
+def image_arrays(data: Any, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """An image and its label."""
+    image = read_image(sample.image, data.preprocessing.channels)
+    return image, read_label(sample, len(data.class_names), data.multilabel)
+
+
+def volume_arrays(folder: Path, data: Any, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """A volume and its label, turned as the model wants them."""
+    contract = segzoo.from_pretrained(folder).preprocessing
+    volume = read_image_volume(sample, contract.channels)
+    label = read_label_volume(sample, data.label_values)
+    return tuple(
+        reorient(torch.from_numpy(array), volume.geometry.orientation, contract.orientation).numpy()
+        for array in (volume.array, label)
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("--run", type=Path)
+    options = parser.parse_args()
+    print(f"published in {publish(options.name, options.run)}; now run python .github/release.py pin")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Train the zoo's checkpoints, one recipe after another, within a time limit.
+
+    python benchmarks/train_queue.py [NAME...] --hours 2.5 [--publish]
+
+Every YAML file of ``benchmarks/recipes/`` is a `segzoo fit` configuration named after its checkpoint; ``order.txt``
+lists them by value. Each is trained in ``runs/NAME`` in a process of its own; one that was interrupted goes on from its
+last epoch, one that is finished is passed over, and one that fails does not stop the rest. ``--publish`` writes each
+finished one to ``model_cards/`` (see publish.py). A GPU is used where there is one. Run from the repository's root,
+with ``data`` and ``weights`` there, as the recipes say.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+RECIPES = Path(__file__).parent / "recipes"
+ORDER = (RECIPES / "order.txt").read_text(encoding="utf-8").split()
+GRACE_SECONDS = 60  # for a process that is told to stop
+
+
+def train(name: str, seconds: float) -> str:
+    """Train one recipe for at most so long; returns how that ended."""
+    run = Path("runs") / name
+    if (run / "checkpoint").is_dir():
+        return "was finished"
+    command = [sys.executable, "-m", "segzoo.cli", "fit", "--config", str(RECIPES / f"{name}.yaml")]
+    command += ["--trainer.default_root_dir", str(run)]
+    if (run / "last.ckpt").is_file():
+        command += ["--ckpt_path", "last"]
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / "log.txt").open("a", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            code = process.wait(max(1.0, seconds))
+        except subprocess.TimeoutExpired:
+            stop(process)
+            return "goes on from last.ckpt when run again" if (run / "last.ckpt").is_file() else "has no epoch yet"
+    return "finished" if code == 0 else f"failed (see {run / 'log.txt'})"
+
+
+def stop(process: subprocess.Popen) -> None:
+    """End a training; its last whole epoch is on disk."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ORDER)} (default: all, in this order)")
+    parser.add_argument("--hours", type=float, default=2.0)
+    parser.add_argument("--publish", action="store_true")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(ORDER):
+        parser.error(f"there is no recipe {sorted(unknown)[0]}")
+    end = time.monotonic() + 3600 * options.hours
+    for name in options.names or ORDER:
+        if time.monotonic() > end:
+            break
+        outcome = train(name, end - time.monotonic())
+        print(f"{name}: {outcome}", flush=True)
+        if options.publish and outcome == "finished":
+            publishing = [sys.executable, str(Path(__file__).with_name("publish.py")), name, "--run", f"runs/{name}"]
+            if subprocess.run(publishing, env=os.environ, check=False).returncode:
+                print(f"{name}: could not be published", flush=True)
+
+
+if __name__ == "__main__":
+    main()

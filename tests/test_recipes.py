@@ -1,0 +1,91 @@
+"""The recipes of the zoo's checkpoints, and the queue that trains them."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+
+import segzoo
+from segzoo.data import SegmentationDataModule
+from segzoo.registry import models
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+RECIPES = sorted((BENCHMARKS / "recipes").glob("*.yaml"))
+
+TINY = """
+seed_everything: 1
+trainer: {{max_epochs: 2, accelerator: cpu, enable_progress_bar: false}}
+model: {{class_path: segzoo.models.cmunext.cmunext_s}}
+data:
+  class_path: segzoo.data.BUSI
+  init_args: {{root: {root}, image_size: 32, batch_size: 2, num_workers: 0}}
+"""
+
+
+@pytest.fixture
+def queue(tmp_path, samples, monkeypatch):
+    """The queue's module with recipes of its own: one that fails, and one that does not."""
+    spec = importlib.util.spec_from_file_location("train_queue", BENCHMARKS / "train_queue.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / "bad.yaml").write_text(TINY.format(root="nowhere"))
+    (tmp_path / "good.yaml").write_text(TINY.format(root=samples / "BUSI"))
+    monkeypatch.setattr(module, "RECIPES", tmp_path)
+    monkeypatch.setattr(module, "ORDER", ["bad", "good"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["train_queue.py", "--hours", "0.1"])
+    return module
+
+
+def test_the_queue_names_every_recipe_once():
+    order = (BENCHMARKS / "recipes" / "order.txt").read_text().split()
+    assert sorted(order) == [path.stem for path in RECIPES]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_called_after_its_model_and_its_data(path):
+    recipe = yaml.safe_load(path.read_text())
+    model = recipe["model"]["class_path"].rpartition(".")[2]
+    assert recipe["model"]["class_path"] == models()[model].builder
+    assert path.stem.startswith(model.replace("_", "-"))
+    kind = getattr(segzoo.data, recipe["data"]["class_path"].rpartition(".")[2])
+    assert issubclass(kind, SegmentationDataModule)
+    root = Path(recipe["data"]["init_args"]["root"])
+    assert root.parts[0] == "data"  # of no machine
+    dataset = path.stem.removeprefix(model.replace("_", "-") + "-").replace("-", "")
+    assert dataset in root.name.lower().replace("-", "")
+
+
+@pytest.mark.slow
+def test_the_queue_goes_on_after_a_failure_and_passes_over_what_is_finished(queue, tmp_path, capsys):
+    queue.main()
+    printed = capsys.readouterr().out
+    assert "bad: failed (see runs/bad/log.txt)" in printed
+    assert (
+        "no folder" in (tmp_path / "runs" / "bad" / "log.txt").read_text()
+        or "nowhere" in (tmp_path / "runs" / "bad" / "log.txt").read_text()
+    )
+    assert "good: finished" in printed
+    assert segzoo.from_pretrained(tmp_path / "runs" / "good" / "checkpoint").model_name == "cmunext_s"
+    queue.main()
+    assert "good: was finished" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_queue_resumes_what_was_interrupted(queue, tmp_path, monkeypatch):
+    recipe = yaml.safe_load((tmp_path / "good.yaml").read_text())
+    recipe["trainer"]["max_epochs"] = 5000
+    (tmp_path / "good.yaml").write_text(yaml.safe_dump(recipe))
+    run = tmp_path / "runs" / "good"
+    seconds = 5
+    while not (run / "last.ckpt").is_file():  # on a slow machine the first epoch takes longer
+        outcome = queue.train("good", seconds)
+        seconds *= 2
+    assert outcome == "goes on from last.ckpt when run again"
+    rows = (run / "csv" / "version_0" / "metrics.csv").read_text().splitlines()
+    recipe["trainer"]["max_epochs"] = int(rows[-1].split(",")[rows[0].split(",").index("epoch")]) + 3
+    (tmp_path / "good.yaml").write_text(yaml.safe_dump(recipe))
+    assert queue.train("good", 300) == "finished"
+    resumed = (run / "csv" / "version_1" / "metrics.csv").read_text().splitlines()
+    assert int(resumed[1].split(",")[resumed[0].split(",").index("epoch")]) > 0
