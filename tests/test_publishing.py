@@ -138,6 +138,20 @@ def test_a_push_broken_off_before_its_tag_is_finished_by_pushing_again(server, f
     assert repository.tags == {"v1.0": commit}
 
 
+def test_a_card_may_be_reworded_without_another_version(server, trained, tmp_path):
+    folder = trained.save_pretrained(tmp_path / "cmunext-s-tiny")
+    assert shell(server, tmp_path, "push", folder, NAME).returncode == 0
+    repository = server.repositories[NAME]
+    tagged = repository.tags["v1.0"]
+    with (folder / "README.md").open("a") as card:
+        card.write("A note.\n")
+    for _ in range(2):
+        assert shell(server, tmp_path, "push", folder, NAME).returncode == 0
+    assert repository.tags == {"v1.0": tagged}
+    assert repository.blobs[repository.files("main")["README.md"].etag].endswith(b"A note.\n")
+    assert len(repository.commits) == 3
+
+
 def test_a_dry_run_shows_every_file_and_uploads_none(server, folder, tmp_path):
     shown = shell(server, tmp_path, "push", folder, NAME, "--dry-run", "--version", "7")
     assert shown.returncode == 0, shown.stderr

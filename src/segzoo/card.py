@@ -1,8 +1,34 @@
 """A checkpoint's README.md: a Hugging Face model card made from its config.json and nothing else."""
 
-from typing import Any
+import inspect
+import json
+import shlex
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from segzoo.registry import model_facts
+from segzoo import __version__
+from segzoo.checkpoint import RECIPE
+from segzoo.hub import ORGANISATION, published
+from segzoo.licences import allows, hub_licence, licence_name
+from segzoo.probe import PICTURE, PROBE
+from segzoo.provenance import (
+    dataset_line,
+    dataset_page,
+    held_out,
+    history,
+    kind_of_images,
+    linked,
+    listed,
+    modalities,
+    parts_of,
+)
+from segzoo.publishing import tag_of
+from segzoo.registry import builder, model_facts
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+GITHUB = f"{ORGANISATION}/segzoo"  # the repository that torch.hub fetches
 
 METRIC_NAMES = {
     "dice": "Dice",
@@ -14,71 +40,205 @@ METRIC_NAMES = {
 
 
 def render_card(config: dict[str, Any]) -> str:
-    """The Markdown of the card, its YAML header included."""
-    from huggingface_hub import EvalResult, ModelCardData
+    """The Markdown of the card, its YAML header included.
+
+    Args:
+        config: the content of a config.json; what it does not say, the card does not claim.
+    """
+    unsaid: dict[str, Any] = {"name": "checkpoint", "data": {}, "metrics": {}, "licences": {}}
+    config = unsaid | config
+    return f"---\n{render_header(config)}\n---\n\n{render_body(config)}"
+
+
+# ---- the header, which the Hub reads
+
+
+def render_header(config: dict[str, Any]) -> str:
+    """The YAML by which the Hub files the checkpoint, its licence and its results."""
+    from huggingface_hub import ModelCardData
+
+    header = ModelCardData(
+        **licence_entries(config),
+        library_name="segzoo",
+        pipeline_tag="image-segmentation",
+        tags=tags(config),
+        model_name=config["name"],
+        eval_results=eval_results(config) or None,
+    )
+    return str(header.to_yaml())
+
+
+def licence_entries(config: dict[str, Any]) -> dict[str, Any]:
+    """The licence of the weights in the Hub's spelling; one that the Hub does not know, by its own name and page."""
+    licence = config["licences"].get("weights")
+    entries: dict[str, Any] = {"license": hub_licence(licence)}
+    if entries["license"] == "other":
+        entries["license_name"] = licence_name(licence)
+        pages = {page for part in history(config) if (page := dataset_page(part)) is not None}
+        if len(pages) == 1 and {part.get("licence") for part in history(config)} == {licence}:
+            entries["license_link"] = pages.pop()  # the data's publisher, who states it
+    return entries
+
+
+def tags(config: dict[str, Any]) -> list[str]:
+    """What people search the Hub by."""
+    parts = parts_of(config["data"])
+    datasets = [str(part["dataset"]).lower() for part in parts if part.get("dataset") not in (None, "Folder")]
+    rank = "3d" if is_of_volumes(config) else "2d"
+    found = ["medical-imaging", "segmentation", config["model"]["name"], *datasets, rank]
+    return list(dict.fromkeys([*found, *(modality for part in parts for modality in modalities(part))]))
+
+
+def eval_results(config: dict[str, Any]) -> "list[EvalResult]":
+    """Every number that was measured, with how it was counted and at which resolution."""
+    from huggingface_hub import EvalResult
 
     data, metrics = config["data"], config["metrics"]
-    results = [
+    dataset = str(data.get("dataset", "unknown"))
+    return [
         EvalResult(
             task_type="image-segmentation",
-            dataset_type=str(data.get("dataset", "unknown")),
-            dataset_name=str(data.get("dataset", "unknown")),
+            dataset_type=dataset,
+            dataset_name=dataset,
             dataset_args={key: data.get(key) for key in ("split", "fold", "split_sha256")},
             metric_type=name,
             metric_value=value,
             metric_name=label(name, config),
-            metric_args={"protocol": protocol(metrics, name), "resolution": resolution},
+            metric_args={"protocol": protocol(config, name), "resolution": resolution},
         )
         for resolution in ("original", "resized")
         for name, value in metrics.get(resolution, {}).items()
     ]
-    header = ModelCardData(
-        license=hub_licence(config["licences"]["weights"]),
-        library_name="segzoo",
-        pipeline_tag="image-segmentation",
-        tags=["medical-imaging", "segmentation", config["model"]["name"]],
-        model_name=config["name"],
-        eval_results=results or None,
-    )
-    return f"---\n{header.to_yaml()}\n---\n\n{render_body(config)}"
+
+
+# ---- the body, which people read
 
 
 def render_body(config: dict[str, Any]) -> str:
-    """The part that people read."""
-    facts = model_facts(config["model"]["name"])
+    """The Markdown below the header."""
     sections = [
         f"# {config['name']}",
-        f"{facts.summary} Paper: {facts.paper}. {config['parameters']:,} parameters.",
-        f"It segments: {', '.join(config['class_names'])}.",
-        "Research software: **not a medical device**, not for diagnosis or treatment.",
-        "## Use",
-        use(config),
+        summary(config),
+        *picture(config),
+        classes_sentence(config),
+        "## Intended use and limits",
+        "For research, for comparison with other models, and as a start for fine-tuning on images of your own.",
+        "\n".join(f"- {limit}" for limit in limits(config)),
+        "## Load and use",
+        *loading(config),
         "## Input",
         input_sentence(config["preprocessing"]),
         "## Training",
-        training_sentence(config),
-    ]
-    if config["metrics"]:
-        sections += ["## Results", results_table(config)]
-    licences = config["licences"]
-    sections += [
+        *training(config),
+        "## Results",
+        *results(config),
         "## Licences",
-        f"Code: {licences['code']}. Weights: {licences['weights'] or 'not stated'}. "
-        f"Training data: {licences['data'] or 'not stated'}.",
+        licences_table(config),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def use(config: dict[str, Any]) -> str:
-    """How to segment with it, in Python and in the shell."""
-    image, mask, inputs = "image.png", "mask.png", "images/"
-    if "patch_size" in config["preprocessing"]:
-        image, mask, inputs = "scan.nii.gz", "mask.nii.gz", "scans/"
+def summary(config: dict[str, Any]) -> str:
+    """Which architecture it is, and how large."""
+    facts = model_facts(config["model"]["name"])
+    size = f" {config['parameters']:,} parameters." if config.get("parameters") else ""
+    return f"{facts.summary} Paper: {facts.paper}.{size}"
+
+
+def picture(config: dict[str, Any]) -> list[str]:
+    """What it does to an image that it was not trained on, if the checkpoint has a picture of that."""
+    if PICTURE not in config["sha256"]:
+        return []
+    example = config.get("example", {})
+    origin = ", ".join(example[key] for key in ("source", "licence") if example.get(key))
+    what = "Input, truth and prediction"
+    return [f"![{what}]({PICTURE})", f"{what}; {origin}." if origin else f"{what}."]
+
+
+def classes_sentence(config: dict[str, Any]) -> str:
+    """What the masks say."""
+    if is_multilabel(config):
+        return f"It gives a mask for each of these, and they may overlap: {', '.join(config['class_names'])}."
+    values = ", ".join(f"{value} {name}" for value, name in enumerate(config["class_names"]))
+    return f"The values of its mask: {values}."
+
+
+def limits(config: dict[str, Any]) -> list[str]:
+    """What it is not for, which images it knows, and what its results do not say."""
+    found = ["It is **not a medical device**: not for diagnosis or treatment.", known_images(config)]
+    names = config["class_names"] if is_multilabel(config) else config["class_names"][1:]
+    found.append(f"It marks {listed(names)}; whatever else an image shows is left unmarked.")
+    if any(part.get("normal") is False for part in parts_of(config["data"])):
+        found.append("Every image that it was trained on shows a lesion, so it may find one where there is none.")
+    if not config["metrics"]:
+        return [*found, "How good it is was not measured: measure it on images of your own before you rely on it."]
+    return [
+        *found,
+        held_out(config),
+        "The results are means, and a mean hides the images on which it fails: look at every mask that you use.",
+    ]
+
+
+def known_images(config: dict[str, Any]) -> str:
+    """What it was trained on, as a limit."""
+    parts = parts_of(config["data"])
+    if not parts:
+        return "What it was trained on is not recorded, so which images it suits is unknown."
+    subjects = [f"{kind} ({part.get('dataset')})" for part in parts if (kind := kind_of_images(part))]
+    which = f": {listed(subjects)}" if len(subjects) == len(parts) else ""
     return (
-        f'```python\nimport segzoo\n\nmodel = segzoo.from_pretrained("{config["name"]}")\n'
-        f'result = model.predict("{image}")\nresult.save("{mask}")\nresult.overlay().save("overlay.png")\n```\n\n'
-        f"```shell\nsegzoo predict {config['name']} {inputs} --output masks/ --overlay\n```"
+        f"It knows images like those that it was trained on{which}. Of another body part, device, hospital or way of "
+        "taking images expect worse, and measure it there first."
     )
+
+
+def loading(config: dict[str, Any]) -> list[str]:
+    """Every way to load it, with lines that run as they are."""
+    name, tag = config["name"], tag_of(config)
+    installed = "`pip install medsegzoo` installs segzoo."
+    if name in published():
+        address, revision = f"{ORGANISATION}/{name}", f', revision="{tag}"'
+    else:  # nobody but its owner knows where it lies
+        address, revision = name, ""
+        installed += f" `{name}` stands for the path of this folder or, on the Hub, for its `user/repo`."
+    suffix, folder = (".nii.gz", "scans/") if is_of_volumes(config) else (".png", "images/")
+    release = f"{GITHUB}:v{config.get('segzoo_version', __version__)}"
+    probed = " and that it computes here what it computed where it was published" if PROBE in config["sha256"] else ""
+    return [
+        f"{installed} By name:",
+        python(
+            f"model = segzoo.from_pretrained({quoted(name)})",
+            f"result = model.predict({quoted('scan' + suffix)})",
+            f"result.save({quoted('mask' + suffix)})",
+            'result.overlay().save("overlay.png")',
+        ),
+        "By class:",
+        python(f"model = segzoo.{class_name(config)}.from_pretrained({quoted(address)}{revision})"),
+        "Through torch.hub, which needs segzoo's requirements and not segzoo:",
+        python(
+            f"model = torch.hub.load({quoted(release)}, {quoted(config['model']['name'])}, pretrained={quoted(name)})",
+            uses="torch",
+        ),
+        f"In the shell, where `verify` checks that the files are intact{probed}:",
+        f"```shell\nsegzoo predict {shlex.quote(name)} {folder} --output masks/ --overlay\n"
+        f"segzoo verify {shlex.quote(name)}\n```",
+        f'On the Hub this version has the tag `{tag}`: `revision="{tag}"` asks for it and no other.',
+    ]
+
+
+def class_name(config: dict[str, Any]) -> str:
+    """The model's class, such as "LVUNet"."""
+    return str(inspect.signature(builder(config["model"]["name"])).return_annotation.__name__)
+
+
+def python(*lines: str, uses: str = "segzoo") -> str:
+    """A block of code."""
+    return "\n".join(["```python", f"import {uses}", "", *lines, "```"])
+
+
+def quoted(text: str) -> str:
+    """A Python string, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def input_sentence(preprocessing: dict[str, Any]) -> str:
@@ -120,58 +280,83 @@ def times(sides: list[float]) -> str:
     return " x ".join(f"{side:g}" for side in sides)
 
 
-def training_sentence(config: dict[str, Any]) -> str:
+def training(config: dict[str, Any]) -> list[str]:
     """What it was trained on, and how to train it again."""
     data = config["data"]
-    if not data:
-        return "Not recorded."
-    counts = data.get("counts", {})
-    before = "".join(
-        f" Before that it was trained on {earlier.get('dataset')} ({earlier.get('counts', {}).get('train')} images; "
-        f"sha256 of the split `{earlier.get('split_sha256')}`)."
-        for earlier in data.get("pretrained_on", [])
-    )
     arguments = ", ".join(f"{key}={value}" for key, value in config["model"]["arguments"].items())
-    return (
-        f"Model `{config['model']['name']}` ({arguments}) on {data.get('dataset')}, split `{data.get('split')}`, fold "
-        f"{data.get('fold')}: {counts.get('train')} images to train, {counts.get('val')} to choose the best epoch, "
-        f"{counts.get('test')} held out (sha256 of the split `{data.get('split_sha256')}`). "
-        f"`segzoo fit -c train.yaml` trains it again.{before}"
-    )
+    said = [f"Model `{config['model']['name']}` ({arguments}), trained on:", data_list(data)]
+    if not data:
+        said = [f"Model `{config['model']['name']}` ({arguments}). What it was trained on is not recorded."]
+    for earlier in data.get("pretrained_on", []):
+        said += ["Before that:", data_list(earlier)]
+    if RECIPE in config["sha256"]:
+        said.append(
+            f"`segzoo fit -c {RECIPE}` trains it again: {RECIPE} is in this folder, and its `root` says where the "
+            "data lies. The data is not included."
+        )
+    return said
 
 
-def protocol(metrics: dict[str, Any], name: str) -> str:
-    """How the metric called ``name`` was counted."""
-    return metrics["dataset_protocol" if name.startswith("dataset_") else "protocol"]
+def data_list(data: dict[str, Any]) -> str:
+    """A line for each dataset of a training."""
+    return "\n".join(f"- {dataset_line(part)}" for part in parts_of(data))
 
 
-def results_table(config: dict[str, Any]) -> str:
-    """What ``segzoo test`` printed on the held-out images, and of each class where there are several."""
+def results(config: dict[str, Any]) -> list[str]:
+    """What ``segzoo test`` printed, of each class where there are several, and how it was counted."""
     metrics = config["metrics"]
-    original, resized = metrics["original"], metrics["resized"]
-    rows = ["| metric | at the image's own resolution | at the network's resolution |", "| --- | --- | --- |"]
-    rows += [f"| {label(name, config)} | {original[name]:.4f} | {resized[name]:.4f} |" for name in resized]
+    if not metrics:
+        return ["Not measured."]
+    original, resized = metrics.get("original", {}), metrics.get("resized", {})
     by_class = scores_by_class(original)
+    names = [name for name in dict.fromkeys([*resized, *original]) if class_metric(name)[1] is None]
+    said = [
+        table(
+            ("metric", "at the image's own resolution", "at the network's resolution"),
+            [(label(name, config), score(original, name), score(resized, name)) for name in names],
+        )
+    ]
     if by_class:
-        names = list(next(iter(by_class.values())))
-        rows += ["", "Class by class, at the image's own resolution:", ""]
-        rows += [f"| class | {' | '.join(label(name, config) for name in names)} |", "| --- " * (len(names) + 1) + "|"]
-        for number, scores in by_class.items():
-            values = " | ".join(f"{scores[name]:.4f}" for name in names)
-            rows.append(f"| {config['class_names'][number]} | {values} |")
-    return "\n".join(rows) + (
-        f"\n\nProtocol: {metrics['protocol']}; {metrics['images']} held-out images. Rows named "
-        f"dataset: {metrics['dataset_protocol']}. These are the numbers that `segzoo test` prints."
-    )
+        columns = list(dict.fromkeys(name for scores in by_class.values() for name in scores))
+        rows = [
+            (config["class_names"][number], *(score(scores, name) for name in columns))
+            for number, scores in by_class.items()
+        ]
+        head = ("class", *(label(name, config) for name in columns))
+        said += ["Class by class, at the image's own resolution:", table(head, rows)]
+    said.append(f"Measured by `segzoo test` on {metrics.get('images')} images. How the numbers are counted:")
+    protocols: dict[str, list[str]] = {}
+    for name in names:
+        protocols.setdefault(protocol(config, name), []).append(label(name, config))
+    return [*said, "\n".join(f"- {', '.join(labels)}: {words}." for words, labels in protocols.items())]
+
+
+def score(scores: dict[str, float], name: str) -> str:
+    """A number for people."""
+    return f"{scores[name]:.4f}" if name in scores else "-"
+
+
+def protocol(config: dict[str, Any], name: str) -> str:
+    """How the metric called ``name`` was counted."""
+    metrics = config["metrics"]
+    if name.startswith("dataset_"):
+        return str(metrics.get("dataset_protocol", "not recorded"))
+    stated = str(metrics.get("protocol", "not recorded"))
+    if class_metric(name)[0] == "hd95" and "diagonal" not in stated:
+        # recorded is that of the overlaps, from which distances differ by their unit and what empty masks count
+        unit = "mm" if is_of_volumes(config) else "pixels"
+        stated = stated.replace("per-image mean", f"per-image mean in {unit}")
+        stated = stated.replace("counts 1", "counts 0, one empty of the two counts the image's diagonal")
+    return stated
 
 
 def scores_by_class(scores: dict[str, float]) -> dict[int, dict[str, float]]:
     """``{1: {"dice": 0.9}, ...}`` of ``{"dice_1": 0.9, ...}``: by mask value, or by channel for multi-label."""
     found: dict[int, dict[str, float]] = {}
-    for name, score in scores.items():
+    for name, value in scores.items():
         metric, number = class_metric(name)
         if number is not None:
-            found.setdefault(number, {})[metric] = score
+            found.setdefault(number, {})[metric] = value
     return found
 
 
@@ -187,13 +372,45 @@ def label(name: str, config: dict[str, Any]) -> str:
     plain = metric.removeprefix("dataset_")
     words = METRIC_NAMES.get(plain, plain)
     if plain == "hd95":
-        words += ", mm" if "patch_size" in config["preprocessing"] else ", pixels"
+        words += ", mm" if is_of_volumes(config) else ", pixels"
     if number is not None:
         return f"{words} ({config['class_names'][number]})"
     return words + (" (dataset)" if plain != metric else "")
 
 
-def hub_licence(licence: str | None) -> str:
-    """The Hub's spelling of a licence, which is its SPDX name in small letters, or "other"."""
-    known = {"cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "apache-2.0", "mit", "bsd-3-clause"}
-    return licence.lower() if licence and licence.lower() in known else "other"
+def licences_table(config: dict[str, Any]) -> str:
+    """The licences of code, weights and data, each for itself, and what they allow."""
+    licences, data = config["licences"], config["data"]
+    rows = [("code", licences.get("code")), ("weights", licences.get("weights"))]
+    rows.append((f"training data{names_of(data)}", licences.get("data")))
+    rows += [(f"earlier training data{names_of(part)}", part.get("licence")) for part in data.get("pretrained_on", [])]
+    if "example" in config:
+        rows.append(("example image", config["example"].get("licence")))
+    return table(
+        ("of", "licence", "allows"), [(what, licence or "not stated", allows(licence)) for what, licence in rows]
+    )
+
+
+def names_of(data: dict[str, Any]) -> str:
+    """The datasets of a training, with their pages, in brackets."""
+    return f" ({', '.join(linked(part) for part in parts_of(data))})" if data else ""
+
+
+# ---- what the parts share
+
+
+def is_of_volumes(config: dict[str, Any]) -> bool:
+    """Whether its input is a volume and not an image."""
+    return "patch_size" in config["preprocessing"]
+
+
+def is_multilabel(config: dict[str, Any]) -> bool:
+    """Whether every class has a mask of its own."""
+    return bool(config["model"]["arguments"].get("multilabel", False))
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; a bar or a line break in a cell would end it, so neither stays."""
+    lines = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in (head, *rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,6 +1,6 @@
 """Publish checkpoints: push a folder to the Hub, and pin what is published."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,24 +79,31 @@ def push(upload: Upload, *, private: bool = False, token: str | bool | None = No
         tags = {tag.name: tag.target_commit for tag in hub.list_repo_refs(upload.repository).tags}
         if upload.tag in tags:
             refuse_other_content(hub, upload)
-            return f"{repository}/commit/{tags[upload.tag]}"
+            if is_there(hub, upload, CARD, "main"):
+                return f"{repository}/commit/{tags[upload.tag]}"
+            upload = replace(upload, sizes={CARD: upload.sizes[CARD]})  # its words may get better; the tag stays
         operations = [CommitOperationAdd(name, upload.folder / name) for name in upload.sizes]
         commit = hub.create_commit(upload.repository, operations, commit_message=f"{upload.folder.name} {upload.tag}")
-        hub.create_tag(upload.repository, tag=upload.tag, revision=commit.oid)
+        if upload.tag not in tags:
+            hub.create_tag(upload.repository, tag=upload.tag, revision=commit.oid)
         return commit.commit_url
 
 
 def refuse_other_content(hub: Any, upload: Upload) -> None:
     """A published version stays what it is."""
+    if not is_there(hub, upload, CONFIG, upload.tag):
+        raise SegzooError(
+            f"{upload.repository} already has {upload.tag}, with another {CONFIG}; save the checkpoint with a higher "
+            "version, as in save_pretrained(version='1.1') or `segzoo push --version 1.1`"
+        )
+
+
+def is_there(hub: Any, upload: Upload, name: str, revision: str) -> bool:
+    """Whether the repository holds this very file."""
     from segzoo.hub_client import download
 
-    for name in (CONFIG, CARD):
-        there = download(upload.repository, name, upload.tag, token=hub.token)
-        if sha256(there) != sha256(upload.folder / name):
-            raise SegzooError(
-                f"{upload.repository} already has {upload.tag}, with another {name}; save the checkpoint with a higher "
-                "version, as in save_pretrained(version='1.1') or `segzoo push --version 1.1`"
-            )
+    there = download(upload.repository, name, revision, token=hub.token)
+    return sha256(there) == sha256(upload.folder / name)
 
 
 def pin(model_cards: Path) -> dict[str, dict[str, Any]]:
