@@ -274,7 +274,8 @@ def test_recorded_results_stand_in_config_and_card(checkpoint, samples, tmp_path
     rows = score(tmp_path / "test", "--model", checkpoint, *busi(samples), "--record", "true")
     metrics = json.loads((checkpoint / "config.json").read_text())["metrics"]
     assert metrics["images"] == 8
-    assert metrics["protocol"].startswith("per-image mean")
+    assert metrics["protocols"]["dice"].startswith("per-image mean, foreground classes")
+    assert metrics["protocols"]["dataset_dice"].startswith("pixels pooled")
     assert set(metrics["original"]) == set(metrics["resized"])
     mean = sum(float(row["dice"]) for row in rows) / 8
     assert metrics["original"]["dice"] == pytest.approx(mean, abs=1e-6)
@@ -320,7 +321,8 @@ def test_what_a_checkpoint_was_pretrained_on_stays_with_it(samples, tmp_path, ca
     assert [part["dataset"] for part in config["data"]["pretrained_on"]] == ["KvasirSEG + BUSI"]
     assert config["licences"]["weights"] == "CC0-1.0 + LicenseRef-research-and-education-only"
     assert config["licences"]["data"] == "CC0-1.0"
-    assert "Before that it was trained on KvasirSEG + BUSI" in (tuned / "README.md").read_text()
+    before = (tuned / "README.md").read_text().partition("Before that:")[2].splitlines()[2:4]
+    assert [line.split("]")[0] for line in before] == ["- [KvasirSEG", "- [BUSI"]
     capsys.readouterr()
     score(tmp_path / "same", "--model", tuned, *busi(samples, size=32))
     assert "may have seen" not in capsys.readouterr().out

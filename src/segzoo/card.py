@@ -338,16 +338,7 @@ def score(scores: dict[str, float], name: str) -> str:
 
 def protocol(config: dict[str, Any], name: str) -> str:
     """How the metric called ``name`` was counted."""
-    metrics = config["metrics"]
-    if name.startswith("dataset_"):
-        return str(metrics.get("dataset_protocol", "not recorded"))
-    stated = str(metrics.get("protocol", "not recorded"))
-    if class_metric(name)[0] == "hd95" and "diagonal" not in stated:
-        # recorded is that of the overlaps, from which distances differ by their unit and what empty masks count
-        unit = "mm" if is_of_volumes(config) else "pixels"
-        stated = stated.replace("per-image mean", f"per-image mean in {unit}")
-        stated = stated.replace("counts 1", "counts 0, one empty of the two counts the image's diagonal")
-    return stated
+    return str(config["metrics"].get("protocols", {}).get(class_metric(name)[0], "not recorded"))
 
 
 def scores_by_class(scores: dict[str, float]) -> dict[int, dict[str, float]]:

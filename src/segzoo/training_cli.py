@@ -220,7 +220,8 @@ class TrainingCLI(LightningCLI):
             return
         results = test_results(self.model, self.trainer)
         per_image = Path(self.trainer.default_root_dir) / "test_per_image.csv"
-        print(f"segzoo: {results['images']} images; {results['protocol']}; image by image in {per_image}")
+        counted = results["protocols"][self.model.metric_names[0]]
+        print(f"segzoo: {results['images']} images; {counted}; image by image in {per_image}")
         for number, scores in scores_by_class(results["original"]).items():
             listed = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
             print(f"segzoo: {self.model.class_names[number]}: {listed}")
@@ -383,10 +384,8 @@ def test_results(model: SegmentationModule, trainer: Trainer) -> dict[str, Any]:
         part: {name.removeprefix(prefix): round(value, 6) for name, value in values.items() if name.startswith(prefix)}
         for part, prefix in (("original", "test/"), ("resized", "test_resized/"))
     }
-    first = model.metric_names[0]
     return {
-        "protocol": model.test_metrics[first].protocol,
-        "dataset_protocol": model.test_metrics["dataset_dice"].protocol,
+        "protocols": {name: metric.protocol for name, metric in model.test_metrics.items(keep_base=True)},
         "images": model.tested_images,
         **parts,
     }
