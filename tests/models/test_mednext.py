@@ -341,7 +341,7 @@ def test_heads_are_kept_or_dropped_by_rule(tmp_path, capsys):
         loaded = segzoo.from_pretrained(folder)
         report = loaded.load_report
         assert sorted(report.initialised if supervised else report.ignored) == heads
-        assert heads[0] in capsys.readouterr().out
+        assert heads[0] in capsys.readouterr().err
         assert len(loaded.train()(torch.randn(2, 1, 32, 16, 16))) == (5 if supervised else 2)
 
 
