@@ -5,8 +5,8 @@
 Every YAML file of ``benchmarks/recipes/`` is a `segzoo fit` configuration named after its checkpoint; ``order.txt``
 lists them by value. Each is trained in ``runs/NAME`` in a process of its own; one that was interrupted goes on from its
 last epoch, one that is finished is passed over, and one that fails does not stop the rest. ``--publish`` writes each
-finished one to ``model_cards/`` (see publish.py). A GPU is used where there is one. Run from the repository's root,
-with ``data`` and ``weights`` there, as the recipes say.
+finished one to ``model_cards/`` (see publish.py), of a baseline the test scores alone (see quality.py). A GPU is used
+where there is one. Run from the repository's root, with ``data`` and ``weights`` there, as the recipes say.
 """
 
 import argparse
@@ -17,15 +17,18 @@ import sys
 import time
 from pathlib import Path
 
+import yaml
+
 RECIPES = Path(__file__).parent / "recipes"
 ORDER = (RECIPES / "order.txt").read_text(encoding="utf-8").split()
 GRACE_SECONDS = 60  # for a process that is told to stop
+FINISHED = "finished"  # an empty file in a run's folder, since a baseline's run leaves no checkpoint folder
 
 
 def train(name: str, seconds: float) -> str:
     """Train one recipe for at most so long; returns how that ended."""
     run = Path("runs") / name
-    if (run / "checkpoint").is_dir():
+    if (run / "checkpoint").is_dir() or (run / FINISHED).is_file():
         return "was finished"
     command = [sys.executable, "-m", "segzoo.cli", "fit", "--config", str(RECIPES / f"{name}.yaml")]
     command += ["--trainer.default_root_dir", str(run)]
@@ -39,7 +42,10 @@ def train(name: str, seconds: float) -> str:
         except subprocess.TimeoutExpired:
             stop(process)
             return "goes on from last.ckpt when run again" if (run / "last.ckpt").is_file() else "has no epoch yet"
-    return "finished" if code == 0 else f"failed (see {run / 'log.txt'})"
+    if code != 0:
+        return f"failed (see {run / 'log.txt'})"
+    (run / FINISHED).touch()
+    return "finished"
 
 
 def stop(process: subprocess.Popen) -> None:
@@ -50,6 +56,16 @@ def stop(process: subprocess.Popen) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def publishing(name: str) -> list[str]:
+    """The command that publishes a finished run: a checkpoint of the zoo's models, the scores of a baseline."""
+    recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
+    if recipe["model"]["class_path"].startswith("benchmarks."):
+        script, arguments = "quality.py", ["score", f"runs/{name}", name]
+    else:
+        script, arguments = "publish.py", [name, "--run", f"runs/{name}"]
+    return [sys.executable, str(Path(__file__).with_name(script)), *arguments]
 
 
 def main() -> None:
@@ -66,10 +82,9 @@ def main() -> None:
             break
         outcome = train(name, end - time.monotonic())
         print(f"{name}: {outcome}", flush=True)
-        if options.publish and outcome == "finished":
-            publishing = [sys.executable, str(Path(__file__).with_name("publish.py")), name, "--run", f"runs/{name}"]
-            if subprocess.run(publishing, env=os.environ, check=False).returncode:
-                print(f"{name}: could not be published", flush=True)
+        publish = options.publish and outcome == "finished"
+        if publish and subprocess.run(publishing(name), env=os.environ, check=False).returncode:
+            print(f"{name}: could not be published", flush=True)
 
 
 if __name__ == "__main__":

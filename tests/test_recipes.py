@@ -1,6 +1,7 @@
 """The recipes of the zoo's checkpoints, and the queue that trains them."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,12 @@ import yaml
 
 import segzoo
 from segzoo.data import SegmentationDataModule
+from segzoo.module import SegmentationModule
 from segzoo.registry import models
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 RECIPES = sorted((BENCHMARKS / "recipes").glob("*.yaml"))
+BASELINES = {"benchmarks.baselines.BasicUNet": r"unet(-\d+m)?", "benchmarks.baselines.SMPUNet": "smp-unet"}
 
 TINY = """
 seed_everything: 1
@@ -44,17 +47,42 @@ def test_the_queue_names_every_recipe_once():
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_is_called_after_its_model_and_its_data(path):
+def test_a_recipe_is_called_after_its_model_and_its_data(path, monkeypatch):
     recipe = yaml.safe_load(path.read_text())
-    model = recipe["model"]["class_path"].rpartition(".")[2]
-    assert recipe["model"]["class_path"] == models()[model].builder
-    assert path.stem.startswith(model.replace("_", "-"))
+    class_path = recipe["model"]["class_path"]
+    if class_path in BASELINES:
+        monkeypatch.syspath_prepend(BENCHMARKS.parent)
+        module, _, name = class_path.rpartition(".")
+        assert issubclass(getattr(importlib.import_module(module), name), SegmentationModule)
+        prefix = BASELINES[class_path]
+    else:
+        model = class_path.rpartition(".")[2]
+        assert class_path == models()[model].builder
+        prefix = re.escape(model.replace("_", "-"))
+    dataset = re.fullmatch(f"{prefix}-(?P<dataset>.+)", path.stem)["dataset"].replace("-", "")
     kind = getattr(segzoo.data, recipe["data"]["class_path"].rpartition(".")[2])
     assert issubclass(kind, SegmentationDataModule)
     root = Path(recipe["data"]["init_args"]["root"])
     assert root.parts[0] == "data"  # of no machine
-    dataset = path.stem.removeprefix(model.replace("_", "-") + "-").replace("-", "")
     assert dataset in root.name.lower().replace("-", "")
+
+
+def test_baselines_are_trained_as_lv_unet_is():
+    recipes = [yaml.safe_load(path.read_text()) for path in RECIPES]
+    baselines = [recipe for recipe in recipes if recipe["model"]["class_path"] in BASELINES]
+    of_lv_unet = [recipe for recipe in recipes if recipe["model"]["class_path"] == models()["lv_unet"].builder]
+    assert baselines
+    for recipe in baselines:
+        assert {**recipe, "model": None} in [{**theirs, "model": None} for theirs in of_lv_unet]
+
+
+def test_a_finished_baseline_is_passed_over_and_scored(queue, tmp_path):
+    (tmp_path / "good.yaml").write_text("model: {class_path: benchmarks.baselines.BasicUNet}")
+    (tmp_path / "runs" / "good").mkdir(parents=True)
+    (tmp_path / "runs" / "good" / queue.FINISHED).touch()
+    assert queue.train("good", 1) == "was finished"
+    assert queue.publishing("good")[1:] == [str(BENCHMARKS / "quality.py"), "score", "runs/good", "good"]
+    assert queue.publishing("bad")[1:] == [str(BENCHMARKS / "publish.py"), "bad", "--run", "runs/bad"]
 
 
 @pytest.mark.slow

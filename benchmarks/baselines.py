@@ -1,0 +1,114 @@
+"""The networks that the zoo's models are compared with, trained by `segzoo fit` as those are.
+
+    python -m segzoo.cli fit --config benchmarks/recipes/unet-busi.yaml --trainer.default_root_dir runs/unet-busi
+    python benchmarks/quality.py score runs/unet-busi unet-busi
+
+Run from the repository's root, where the class paths of such recipes start. The networks are other people's; loss,
+optimizer and schedule are those of LV-UNet, so that it is the networks that are compared. A run leaves best.ckpt and no
+checkpoint folder, since these are no models of the zoo.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from monai.networks.nets.basic_unet import BasicUNet as MonaiUNet
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+
+from segzoo.errors import MissingError
+from segzoo.losses import DiceCELoss
+from segzoo.module import SegmentationModule
+
+
+class Baseline(SegmentationModule):
+    """Somebody's network in the zoo's training, padding and scores."""
+
+    network: nn.Module
+
+    def compute_logits(self, x: Tensor) -> Tensor:
+        """The network's own."""
+        return self.network(x)
+
+    def default_loss(self) -> nn.Module:
+        """As LV-UNet's."""
+        return DiceCELoss(ce_weight=0.5)
+
+    def default_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
+        """As LV-UNet's."""
+        return torch.optim.Adam(parameters, lr=1e-3, weight_decay=1e-4)
+
+    def default_lr_scheduler(self, optimizer: torch.optim.Optimizer) -> tuple[LRScheduler, str]:
+        """As LV-UNet's."""
+        return CosineAnnealingLR(optimizer, T_max=self.total_epochs(), eta_min=1e-5), "epoch"
+
+
+class BasicUNet(Baseline):
+    """MONAI's U-Net, by default of 2.0 M parameters.
+
+    Args:
+        in_channels: channels of the image.
+        num_classes: channels of the logits; 1 is binary.
+        multilabel: every class is a mask of its own.
+        features: channels of the five levels and before the head; 64, 128, 256, 512, 1024, 64 is the classical U-Net
+            of 31.1 M parameters.
+        loss: called with logits and labels; None is LV-UNet's.
+        optimizer: called with the parameters; None is LV-UNet's.
+        lr_scheduler: called with the optimizer, stepped once an epoch; None is LV-UNet's.
+    """
+
+    stride = 16
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        num_classes: int = 1,
+        multilabel: bool = False,
+        features: Sequence[int] = (32, 32, 64, 128, 256, 32),
+        loss: nn.Module | None = None,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler)
+        self.network = MonaiUNet(2, in_channels, num_classes, tuple(features))
+
+    def is_too_small(self, cells: Sequence[int], batch_size: int) -> bool:
+        """Instance norm takes statistics of each channel of each image, also when it predicts."""
+        return math.prod(cells) == 1
+
+
+class SMPUNet(Baseline):
+    """The U-Net of segmentation-models-pytorch with a MobileNet encoder, where that package is installed.
+
+    Args:
+        in_channels: channels of the image.
+        num_classes: channels of the logits; 1 is binary.
+        multilabel: every class is a mask of its own.
+        encoder: the package's name of it.
+        encoder_weights: the package's name of pretrained weights, such as imagenet, which it fetches; None is random.
+        loss: called with logits and labels; None is LV-UNet's.
+        optimizer: called with the parameters; None is LV-UNet's.
+        lr_scheduler: called with the optimizer, stepped once an epoch; None is LV-UNet's.
+    """
+
+    stride = 32
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        num_classes: int = 1,
+        multilabel: bool = False,
+        encoder: str = "mobilenet_v2",
+        encoder_weights: str | None = None,
+        loss: nn.Module | None = None,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler)
+        try:
+            from segmentation_models_pytorch import Unet
+        except ImportError:
+            raise MissingError("SMPUNet needs another package: pip install segmentation-models-pytorch") from None
+        self.network = Unet(encoder, encoder_weights=encoder_weights, in_channels=in_channels, classes=num_classes)

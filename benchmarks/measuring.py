@@ -1,0 +1,184 @@
+"""What a model costs, and how a run that left no checkpoint folder scores; `quality.py` has the commands.
+
+Both end in ``benchmarks/results/``: NAME.csv holds the scores image by image, NAME.json what the model is and costs.
+"""
+
+import importlib
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+import segzoo
+from segzoo.checkpoint import CONFIG, RECIPE, read_config
+from segzoo.errors import MissingError
+from segzoo.module import SegmentationModule
+from segzoo.registry import NOT_ARCHITECTURE
+
+REPOSITORY = Path(__file__).parents[1]
+MODEL_CARDS = REPOSITORY / "model_cards"
+RESULTS = REPOSITORY / "benchmarks" / "results"
+BEST = "best.ckpt"
+
+Facts = dict[str, Any]
+
+
+# ---- costs
+
+
+def measure(names: list[str], repeats: int, results: Path = RESULTS) -> None:
+    """Write what models cost to ``NAME.json``.
+
+    Args:
+        names: of checkpoints in model_cards/, and of what `score` has scored; none are all of them.
+        repeats: passes of each model, of which the median counts. The models take turns, so that a machine that is busy
+            for a while slows all of them down.
+        results: the folder that the files are in.
+    """
+    torch.set_num_threads(1)
+    known = {name: facts_of(name, results) for name in names or measurable(results)}
+    networks = {name: deployed(name, facts) for name, facts in known.items()}
+    inputs = {name: random_input(facts) for name, facts in known.items()}
+    passes: dict[str, list[tuple[float, float]]] = {name: [] for name in known}
+    for _ in range(repeats + 1):  # the first one warms up
+        for name, network in networks.items():
+            passes[name].append(seconds(network, inputs[name]))
+    for name, facts in known.items():
+        processor, wall = (1e3 * statistics.median(times[1:]) for times in zip(*passes[name], strict=True))
+        facts |= {
+            "deployed_parameters": count_parameters(networks[name]),
+            "macs": count_macs(networks[name], inputs[name]),
+            "latency_ms": round(processor, 2),
+            "wall_ms": round(wall, 2),
+            "repeats": repeats,
+            "machine": machine(),
+        }
+        (results / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        print(f"{name}: {facts['macs'] / 1e9:.3g} G MACs, {processor:.1f} ms ({wall:.1f} ms by the clock)", flush=True)
+
+
+def measurable(results: Path) -> list[str]:
+    """Every checkpoint, and every run without a folder that was scored."""
+    found = {path.parent.name for path in MODEL_CARDS.glob(f"*/{CONFIG}")}
+    stored = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in results.glob("*.json")}
+    return sorted(found | {name for name, facts in stored.items() if "built_from" in facts})
+
+
+def facts_of(name: str, results: Path) -> Facts:
+    """What a model is and what it was trained on."""
+    if (MODEL_CARDS / name / CONFIG).is_file():
+        config = read_config(MODEL_CARDS / name)
+        return {"name": name, "model": config["model"]["name"], **describe(config), "parameters": config["parameters"]}
+    stored = results / f"{name}.json"
+    if not stored.is_file():
+        raise MissingError(f"there is no checkpoint {name} in model_cards/, and no run was scored under that name")
+    return json.loads(stored.read_text(encoding="utf-8"))
+
+
+def describe(contract: dict[str, Any]) -> Facts:
+    """The data that a model was trained on and the input that it takes, of its config.json or best.ckpt."""
+    data, preprocessing = contract["data"], contract["preprocessing"]
+    size = preprocessing.get("patch_size") or preprocessing["image_size"]
+    return {
+        "data": {key: data.get(key) for key in ("dataset", "split", "fold", "seed", "split_sha256")},
+        "input": [preprocessing["channels"], *size],
+    }
+
+
+def deployed(name: str, facts: Facts) -> SegmentationModule:
+    """A model as it predicts; where its weights are not at hand random ones, which cost as much."""
+    model = build(facts["built_from"]) if "built_from" in facts else segzoo.from_pretrained(MODEL_CARDS / name)
+    return model.deploy()
+
+
+def build(recipe: dict[str, Any]) -> SegmentationModule:
+    """The model of a train.yaml, with random weights."""
+    if str(REPOSITORY) not in sys.path:
+        sys.path.insert(0, str(REPOSITORY))  # where the class paths of baselines start
+    module, _, kind = recipe["class_path"].rpartition(".")
+    return getattr(importlib.import_module(module), kind)(**recipe["init_args"])
+
+
+def random_input(facts: Facts) -> Tensor:
+    """One image, or one patch of a volume."""
+    return torch.randn(1, *facts["input"], generator=torch.Generator().manual_seed(0))
+
+
+def seconds(network: SegmentationModule, x: Tensor) -> tuple[float, float]:
+    """A pass's time on the processor, which other processes change little, and by the clock."""
+    with torch.inference_mode():
+        wall, processor = time.perf_counter(), time.process_time()
+        network(x)
+        return time.process_time() - processor, time.perf_counter() - wall
+
+
+def count_parameters(network: SegmentationModule) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_macs(network: SegmentationModule, x: Tensor) -> int:
+    """Multiply-accumulates of convolutions and matrix products; what is done element by element is not counted."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network(x)
+    return counter.get_total_flops() // 2
+
+
+def machine() -> dict[str, Any]:
+    """What latencies depend on."""
+    cpuinfo = Path("/proc/cpuinfo")
+    named = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.is_file() else None
+    processor = named[1] if named else platform.processor() or platform.machine()
+    return {"processor": processor, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+# ---- scores
+
+
+def score(run: Path, name: str, results: Path = RESULTS) -> None:
+    """Test a run's best.ckpt on the test part of its own recipe, and write ``NAME.csv`` and ``NAME.json``."""
+    if not (run / BEST).is_file():
+        raise MissingError(f"{run} holds no {BEST}: train it first, `segzoo fit --trainer.default_root_dir {run} ...`")
+    contract = torch.load(run / BEST, map_location="cpu", weights_only=True)["segzoo"]
+    recipe = yaml.safe_load((run / RECIPE).read_text(encoding="utf-8"))
+    results.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as draft:
+        shutil.copyfile(test(run, recipe, Path(draft)), results / f"{name}.csv")
+    built_from = {
+        "class_path": recipe["model"]["class_path"],
+        "init_args": {key: value for key, value in recipe["model"]["init_args"].items() if key not in NOT_ARCHITECTURE},
+    }
+    parameters = count_parameters(build(built_from))
+    facts = {
+        "name": name,
+        "model": f"{built_from['class_path'].rpartition('.')[2]} {parameters / 1e6:.1f} M",
+        "built_from": built_from,
+        **describe(contract),
+        "parameters": parameters,
+    }
+    (results / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def test(run: Path, recipe: dict[str, Any], draft: Path) -> Path:
+    """Run `segzoo test` in a folder; returns the scores image by image."""
+    config = draft / "test.yaml"
+    config.write_text(yaml.safe_dump({"model": recipe["model"], "data": recipe["data"]}), encoding="utf-8")
+    of_volumes = "patch_size" in recipe["data"]["init_args"]
+    command = [sys.executable, "-m", "segzoo.cli", "test", "--config", config, "--ckpt_path", run / BEST]
+    command += ["--metrics", "[dice,iou,hd95]" if of_volumes else "[dice,iou,precision,recall,hd95]"]
+    command += ["--trainer.default_root_dir", draft, "--trainer.enable_progress_bar", "false"]
+    paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    subprocess.run([str(part) for part in command], env=os.environ | {"PYTHONPATH": paths}, check=True)
+    return draft / "test_per_image.csv"

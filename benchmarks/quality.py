@@ -1,0 +1,400 @@
+"""How good the zoo's checkpoints and the baselines are, and what they cost: one table and one picture.
+
+    python benchmarks/quality.py                                      the report, of what benchmarks/results/ holds
+    python benchmarks/quality.py measure [NAME...] [--repeats 20]     parameters, MACs, latency -> results/NAME.json
+    python benchmarks/quality.py score RUN NAME                       a run's test scores -> results/NAME.csv, NAME.json
+
+The report needs no data, weights or torch: it reads ``NAME.csv`` (the test scores image by image, which publish.py and
+``score`` write), ``NAME@DATASET.csv`` (those of the same model on another dataset) and ``NAME.json``, and writes
+``quality.md``, ``quality.png`` and the section of the README between its two comments. Run the other two from the
+repository's root, where ``data`` is; ``measure`` on a machine that does nothing else.
+"""
+
+import argparse
+import csv
+import functools
+import hashlib
+import itertools
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL.PngImagePlugin import PngInfo
+from scatter import Point, draw
+
+from segzoo.errors import MissingError, SegzooError
+from segzoo.provenance import DATASETS
+
+REPOSITORY = Path(__file__).parents[1]
+BENCHMARKS = REPOSITORY / "benchmarks"
+TABLE, PICTURE = "quality.md", "quality.png"
+BEGIN, END = "<!-- quality:begin -->", "<!-- quality:end -->"
+METRICS = ("dice", "iou", "hd95")
+RESAMPLES, SEED = 10_000, 0
+BUSY = 1.1  # how many times its processor time a pass may take by the clock
+
+
+# ---- what was stored
+
+
+@dataclass(frozen=True)
+class Result:
+    """A model's scores on the test images of one dataset.
+
+    Attributes:
+        name: of the checkpoint or the scored run.
+        facts: of its JSON file.
+        dataset: that the images are from.
+        ids: of the images, sorted.
+        scores: metric -> one value an image.
+    """
+
+    name: str
+    facts: dict[str, Any]
+    dataset: str
+    ids: tuple[str, ...]
+    scores: dict[str, np.ndarray]
+
+    @property
+    def trained_elsewhere(self) -> bool:
+        """Whether it was trained on other data than these."""
+        return self.dataset != self.facts["data"]["dataset"]
+
+    @property
+    def dice(self) -> float:
+        """The mean over the images."""
+        return float(self.scores["dice"].mean())
+
+
+def read_results(folder: Path) -> dict[str, list[Result]]:
+    """The results of each dataset, the models trained on it first and the best first.
+
+    Raises:
+        MissingError: something was scored and never measured.
+    """
+    results = [read_result(path) for path in folder.glob("*.csv")]
+    results.sort(key=lambda result: (result.dataset, result.trained_elsewhere, -result.dice, result.name))
+    return {key: list(group) for key, group in itertools.groupby(results, lambda result: result.dataset)}
+
+
+def read_result(path: Path) -> Result:
+    """One CSV file and the JSON file that says what its model is."""
+    name, _, tested_on = path.stem.partition("@")
+    described = path.with_name(f"{name}.json")
+    facts = json.loads(described.read_text(encoding="utf-8")) if described.is_file() else {}
+    if "latency_ms" not in facts:
+        raise MissingError(f"{path.name} is there and what {name} costs is not: python benchmarks/quality.py measure")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: row["id"])
+    scores = {metric: np.array([float(row[metric]) for row in rows]) for metric in METRICS}
+    dataset = dataset_name(tested_on) if tested_on else facts["data"]["dataset"]
+    return Result(name, facts, dataset, tuple(row["id"] for row in rows), scores)
+
+
+def dataset_name(written: str) -> str:
+    """A dataset's own name, however a file name has it: cvc-clinicdb is CVCClinicDB."""
+    known = {name.lower(): name for name in DATASETS}
+    return known.get(re.sub(r"[^a-z0-9]", "", written.lower()), written)
+
+
+# ---- statistics
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % bootstrap interval of a mean: its 2.5 and 97.5 percentiles over resamples of the images."""
+    means = values[resampled(len(values))].mean(axis=1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)
+
+
+@functools.lru_cache(maxsize=2)  # tens of megabytes each
+def resampled(images: int) -> np.ndarray:
+    """Indices of images drawn with replacement, a row for each resample; the same for every model and metric."""
+    return generator().randint(images, size=(RESAMPLES, images))
+
+
+def paired_p(differences: np.ndarray) -> float:
+    """How likely a mean difference this far from 0 is where the two models are alike, by a permutation test.
+
+    Where they are, each image's difference might as well have the other sign; so signs are drawn at random. Unlike
+    Wilcoxon's signed ranks this tests the very mean that the table shows, takes equal scores as they come, and supposes
+    nothing of how differences are distributed (missed lesions give them a long tail).
+    """
+    signs = generator().randint(2, size=(RESAMPLES, len(differences))) * 2 - 1
+    drawn = np.abs((signs * differences).mean(axis=1))
+    as_far = int((drawn >= abs(differences.mean()) - 1e-12).sum())  # equal means may be rounded apart
+    return (1 + as_far) / (1 + RESAMPLES)  # the differences as they are count as one draw
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Corrected by Holm's step-down: the smallest times their number, the next times one less, never falling."""
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = highest
+    return corrected
+
+
+def generator() -> np.random.RandomState:
+    """Random numbers that no version of numpy changes."""
+    return np.random.RandomState(SEED)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same images; the difference is the first one's Dice minus the second one's."""
+
+    first: Result
+    second: Result
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def compare(results: list[Result]) -> list[Comparison]:
+    """Every two results on the same images, p corrected for all of them."""
+    pairs = [pair for pair in itertools.combinations(results, 2) if same_images(*pair)]
+    differences = [first.scores["dice"] - second.scores["dice"] for first, second in pairs]
+    corrected = holm([paired_p(values) for values in differences])
+    return [
+        Comparison(*pair, float(values.mean()), *interval(values), p)
+        for pair, values, p in zip(pairs, differences, corrected, strict=True)
+    ]
+
+
+def same_images(first: Result, second: Result) -> bool:
+    """Whether they were tested alike and, trained on this data both, split alike."""
+    splits = {one.facts["data"]["split_sha256"] for one in (first, second) if not one.trained_elsewhere}
+    return first.ids == second.ids and len(splits) < 2
+
+
+# ---- words
+
+
+def report(benchmarks: Path = BENCHMARKS, readme: Path = REPOSITORY / "README.md") -> None:
+    """Write the table, the picture and the README's section."""
+    datasets = read_results(benchmarks / "results")
+    page = readme.read_text(encoding="utf-8")
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
+        raise SegzooError(f"{readme} must hold {BEGIN} and {END} once each, around what is written there")
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    readme.write_text(f"{before}{BEGIN}\n{readme_section(datasets)}\n{END}{after}", encoding="utf-8")
+    (benchmarks / TABLE).write_text(full_page(datasets), encoding="utf-8")
+    write_picture(datasets, benchmarks / PICTURE)
+
+
+def readme_section(datasets: dict[str, list[Result]]) -> str:
+    """The tables without the paired tests, and the picture."""
+    parts = [part for name, results in datasets.items() for part in (heading(name, results), score_table(results))]
+    return "\n\n".join([*parts, explanation(datasets), f"![{caption(datasets)}](benchmarks/{PICTURE})"])
+
+
+def full_page(datasets: dict[str, list[Result]]) -> str:
+    """Everything."""
+    parts = [
+        "# Quality",
+        "Written by `python benchmarks/quality.py` from `benchmarks/results/`: change nothing here by hand.",
+        explanation(datasets),
+        paragraph(
+            "p is that of a paired permutation test of the mean difference: how often it would be as far from 0 were "
+            "the two models alike. It is corrected by Holm's method for all pairs of a dataset."
+        ),
+        f"![{caption(datasets)}]({PICTURE})",
+    ]
+    for name, results in datasets.items():
+        parts += [heading(name, results), score_table(results)]
+        if comparisons := compare(results):
+            parts.append(pair_table(comparisons))
+    return "\n\n".join(parts) + "\n"
+
+
+def heading(name: str, results: list[Result]) -> str:
+    """A dataset, and the splits that its models were trained with."""
+    splits = {split_words(one.facts["data"]): None for one in results if not one.trained_elsewhere}
+    return f"### {name}" + (f"\n\nTest part of {', of '.join(splits)}." if splits else "")
+
+
+def split_words(data: dict[str, Any]) -> str:
+    """A split, and the start of the hash by which it is known again."""
+    return f"the split `{data['split']}`, fold {data['fold']} (sha256 `{data['split_sha256'][:12]}`)"
+
+
+def score_table(results: list[Result]) -> str:
+    """A row for each model."""
+    unit = "mm" if is_of_volumes(results[0]) else "pixels"
+    head = ["model", "images", "input", "parameters", "MACs", "latency", "Dice", "IoU", f"HD95, {unit}"]
+    return markdown(head, [table_row(one) for one in results])
+
+
+def table_row(result: Result) -> list[str]:
+    """A model's costs and scores."""
+    facts = result.facts
+    channels, *sides = facts["input"]
+    deployed = facts["deployed_parameters"]
+    return [
+        f"`{result.name}`" + extra_words(result),
+        str(len(result.ids)),
+        f"{channels} x {' x '.join(map(str, sides))}",
+        f"{deployed:,}" + (f" ({facts['parameters']:,} in training)" if deployed != facts["parameters"] else ""),
+        f"{facts['macs'] / 1e9:.3g} G",
+        f"{facts['latency_ms']:.1f} ms",
+        *(with_interval(result.scores[metric], digits) for metric, digits in digits_of(result).items()),
+    ]
+
+
+def extra_words(result: Result) -> str:
+    """What is unlike the table's other rows."""
+    words = [result.facts["model"]] if "built_from" in result.facts else []
+    words += [f"trained on {result.facts['data']['dataset']}, tested on {result.dataset}"] * result.trained_elsewhere
+    return f" ({'; '.join(words)})" if words else ""
+
+
+def with_interval(values: np.ndarray, digits: int) -> str:
+    """A mean and its interval."""
+    low, high = interval(values)
+    return f"{values.mean():.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def pair_table(comparisons: list[Comparison]) -> str:
+    """A row for each two models."""
+    rows = [
+        [
+            f"`{one.first.name}` - `{one.second.name}`",
+            f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]",
+            f"{one.p:.4f}",
+        ]
+        for one in comparisons
+    ]
+    return markdown(["on the same images", "difference of Dice", "p"], rows)
+
+
+def explanation(datasets: dict[str, list[Result]]) -> str:
+    """How the numbers of the tables come about."""
+    every = unique(one for results in datasets.values() for one in results)
+    volumes = any(is_of_volumes(one) for one in every)
+    said = [
+        "Scores are means over the test images at their own resolution"
+        + (", of volumes the mean of the classes" if volumes else "")
+        + f", with 95 % bootstrap intervals ({RESAMPLES:,} resamples of the images, each taken as independent).",
+        "Parameters, multiply-accumulates (of convolutions and matrix products) and latency are those of the deployed "
+        "form for one input of the size shown" + (", of volumes one patch" if volumes else "") + ".",
+        *latency_words(every),
+    ]
+    return paragraph(" ".join(said))
+
+
+def latency_words(results: list[Result]) -> list[str]:
+    """Where latencies were taken, and whether something else ran there."""
+    places: dict[str, list[str]] = {}
+    for one in results:
+        machine = one.facts["machine"]
+        place = f"{machine['processor']}, {machine['threads']} thread, torch {machine['torch']}"
+        places.setdefault(f"{place}, median of {one.facts['repeats']} passes", []).append(f"`{one.name}`")
+    said = [f"Latency is processor time in float32: {', '.join(places)}."]
+    if len(places) > 1:
+        listed = "; ".join(f"{', '.join(names)}: {place}" for place, names in places.items())
+        said = [f"Latency is processor time in float32, and not comparable between machines: {listed}."]
+    slowest = max(one.facts["wall_ms"] / one.facts["latency_ms"] for one in results)
+    if slowest > BUSY:
+        said.append(f"The machine was busy: by the clock a pass took up to {slowest:.1f} times as long.")
+    return said
+
+
+def caption(datasets: dict[str, list[Result]]) -> str:
+    """What the picture shows, for those who cannot see it."""
+    return f"Dice with its 95 % interval against CPU latency, a panel each for {', '.join(datasets)}"
+
+
+def unique(results: Iterable[Result]) -> list[Result]:
+    """One result of each model, by name."""
+    return list({one.name: one for one in sorted(results, key=lambda one: one.name)}.values())
+
+
+def is_of_volumes(result: Result) -> bool:
+    return len(result.facts["input"]) == 4
+
+
+def digits_of(result: Result) -> dict[str, int]:
+    """How many decimals each metric is told with: of shares of 1, of some mm, or of tens of pixels."""
+    return {"dice": 3, "iou": 3, "hd95": 2 if is_of_volumes(result) else 1}
+
+
+def paragraph(words: str) -> str:
+    """Text in lines."""
+    return textwrap.fill(words, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table, the first column to the left."""
+    marks = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, marks, *rows))
+
+
+# ---- picture
+
+
+def write_picture(datasets: dict[str, list[Result]], path: Path) -> None:
+    """Draw quality against latency; the file says by a hash what it shows, since fonts differ between machines."""
+    panels = {name: [point(one) for one in results] for name, results in datasets.items()}
+    content = PngInfo()
+    content.add_text("sha256", hashlib.sha256(json.dumps(panels).encode()).hexdigest())
+    picture = draw(panels, "CPU latency, ms", "Dice", "moved right: trained on other data")
+    picture.quantize(64).save(path, optimize=True, pnginfo=content)
+
+
+def point(result: Result) -> Point:
+    """A model's marker."""
+    low, high = (round(bound, 6) for bound in interval(result.scores["dice"]))
+    facts = result.facts
+    return Point(facts["model"], facts["latency_ms"], round(result.dice, 6), low, high, result.trained_elsewhere)
+
+
+# ---- commands
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the three commands."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.set_defaults(run=lambda options: report())
+    commands = parser.add_subparsers()
+    measuring = commands.add_parser("measure", help="parameters, MACs and latency")
+    measuring.add_argument("names", nargs="*", metavar="NAME", help="default: all, which is comparable")
+    measuring.add_argument("--repeats", type=int, default=20)
+    measuring.set_defaults(run=run_measure)
+    scoring = commands.add_parser("score", help="test scores of a run that left no checkpoint folder")
+    scoring.add_argument("folder", type=Path, metavar="RUN")
+    scoring.add_argument("name", metavar="NAME")
+    scoring.set_defaults(run=run_score)
+    return parser
+
+
+def run_measure(options: argparse.Namespace) -> None:
+    from measuring import measure
+
+    measure(options.names, options.repeats)
+
+
+def run_score(options: argparse.Namespace) -> None:
+    from measuring import score
+
+    score(options.folder, options.name)
+    print(f"{options.name} is scored; now run python benchmarks/quality.py measure")
+
+
+def main() -> None:
+    options = build_parser().parse_args()
+    try:
+        options.run(options)
+    except SegzooError as error:
+        sys.exit(f"quality.py: {error}")
+
+
+if __name__ == "__main__":
+    main()

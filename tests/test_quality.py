@@ -1,0 +1,366 @@
+"""The table of quality against cost: its statistics, its words, and that what is stored is what it says."""
+
+import csv
+import importlib
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import stats
+
+from segzoo import cli
+from segzoo.errors import MissingError, SegzooError
+
+ROOT = Path(__file__).parents[1]
+STORED = ROOT / "benchmarks" / "results"
+
+
+def imported(name):
+    """A script of benchmarks/, which finds those beside it as it does when it is run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT)
+        patch.syspath_prepend(ROOT / "benchmarks")
+        return importlib.import_module(name)
+
+
+quality = imported("quality")
+measuring = imported("measuring")
+baselines = imported("benchmarks.baselines")
+
+
+# ---- statistics
+
+
+def test_an_interval_holds_the_mean_and_shrinks_with_more_images():
+    values = np.random.default_rng(0).beta(8, 2, size=900)
+    widths = []
+    for images in (25, 225, 900):
+        low, high = quality.interval(values[:images])
+        assert low < values[:images].mean() < high
+        widths.append(high - low)
+    assert widths[0] > 2 * widths[1] > 3.5 * widths[2]
+    # of a mean, so close to the textbook's
+    assert widths[2] == pytest.approx(2 * 1.96 * values.std() / 30, rel=0.05)
+    assert quality.interval(values) == quality.interval(values)
+    assert quality.interval(np.full(10, 0.7)) == pytest.approx((0.7, 0.7))
+
+
+def test_intervals_hold_the_truth_nineteen_times_in_twenty():
+    draws = np.random.default_rng(1).exponential(size=(400, 60))
+    held = [low < 1 < high for low, high in map(quality.interval, draws)]
+    assert 0.88 < np.mean(held) < 0.98
+
+
+def test_equal_scores_give_p_of_one():
+    assert quality.paired_p(np.zeros(40)) == 1
+    assert quality.paired_p(np.array([0.1, -0.1] * 20)) == 1  # not only where every difference is 0
+
+
+def test_p_is_that_of_all_signs():
+    # 2 of the 2^4 ways to give four ones their signs are as far from 0 as all alike
+    assert quality.paired_p(np.ones(4)) == pytest.approx(2 / 16, abs=0.01)
+    assert quality.paired_p(-np.ones(4)) == quality.paired_p(np.ones(4))
+    assert quality.paired_p(np.ones(40)) == 1 / (1 + quality.RESAMPLES)
+
+
+def test_p_is_that_of_scipy():
+    drawn = np.random.default_rng(2)
+    for shift in (0, 0.2, 0.5):
+        differences = drawn.standard_t(3, size=12) + shift
+        exact = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf)
+        assert quality.paired_p(differences) == pytest.approx(exact.pvalue, abs=0.02)
+
+
+def test_holm_by_hand():
+    # sorted 0.01 x 4, 0.015 x 3, 0.03 x 2, 0.04 x 1: the last may not fall below the one before
+    assert quality.holm([0.03, 0.01, 0.04, 0.015]) == pytest.approx([0.06, 0.04, 0.06, 0.045])
+    assert quality.holm([0.6, 0.7]) == [1, 1]
+    assert quality.holm([0.02]) == [0.02]
+    assert quality.holm([]) == []
+
+
+# ---- the report
+
+
+def store(folder, name, scores, *, tested_on="", ids=None, **facts):
+    """Made-up results of one model; scores: metric -> values."""
+    known = {
+        "name": name,
+        "model": name.rpartition("-")[0],
+        "data": {"dataset": "BUSI", "split": "grouped", "fold": 0, "seed": 42, "split_sha256": "a" * 64},
+        "input": [3, 256, 192],
+        "parameters": 1_234_567,
+        "deployed_parameters": 1_234_567,
+        "macs": 4_560_000_000,
+        "latency_ms": 78.94,
+        "wall_ms": 79.0,
+        "repeats": 7,
+        "machine": {"processor": "Abacus 3", "threads": 1, "torch": "9.8.7"},
+    } | facts
+    folder.mkdir(parents=True, exist_ok=True)
+    if not tested_on:
+        (folder / f"{name}.json").write_text(json.dumps(known))
+    with (folder / f"{name}{tested_on}.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", *scores])
+        names = ids or [f"image {number}" for number in range(len(next(iter(scores.values()))))]
+        writer.writerows(zip(names, *scores.values(), strict=True))
+
+
+POLYPS = {"dataset": "KvasirSEG", "split": "grouped", "fold": 1, "seed": 42, "split_sha256": "b" * 64}
+
+
+@pytest.fixture
+def made_up(tmp_path):
+    """Two models on one dataset, one on another and on both."""
+    drawn = np.random.default_rng(3)
+
+    def scores(middle):
+        dice = np.clip(drawn.normal(middle, 0.05, 50), 0, 1)
+        return {"dice": dice, "iou": dice / (2 - dice), "hd95": 100 * (1 - dice)}
+
+    folder = tmp_path / "benchmarks" / "results"
+    store(folder, "good-busi", scores(0.9), deployed_parameters=765_432)
+    store(folder, "bad-busi", scores(0.7), model="BasicUNet 2.0 M", built_from={}, latency_ms=321.04, wall_ms=321.04)
+    store(folder, "good-polyps", scores(0.8), data=POLYPS, macs=123_400_000)
+    store(folder, "good-polyps", scores(0.5), tested_on="@busi")
+    (tmp_path / "README.md").write_text(f"before\n{quality.BEGIN}\nto be replaced\n{quality.END}\nafter\n")
+    return tmp_path
+
+
+def run_report(folder):
+    quality.report(folder / "benchmarks", folder / "README.md")
+    return (folder / "README.md").read_text(), (folder / "benchmarks" / "quality.md").read_text()
+
+
+def words(text):
+    """Text without its line breaks."""
+    return " ".join(text.split())
+
+
+def rows(text, name):
+    """The cells of a model's rows."""
+    return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith(f"| `{name}`")]
+
+
+def stored_scores(folder, name):
+    with (folder / "benchmarks" / "results" / f"{name}.csv").open() as file:
+        read = sorted(csv.DictReader(file), key=lambda row: row["id"])
+    return {metric: np.array([float(row[metric]) for row in read]) for metric in quality.METRICS}
+
+
+def test_the_report_states_every_number_of_the_files(made_up):
+    readme, page = run_report(made_up)
+    for text in (readme, page):
+        ((model, images, size, parameters, macs, latency, dice, iou, hd95),) = rows(text, "good-polyps")[1:]
+        assert [model, images, size, parameters] == ["`good-polyps`", "50", "3 x 256 x 192", "1,234,567"]
+        assert [macs, latency] == ["0.123 G", "78.9 ms"]
+        scores = stored_scores(made_up, "good-polyps")
+        for cell, metric, digits in ((dice, "dice", 3), (iou, "iou", 3), (hd95, "hd95", 1)):
+            numbers = (scores[metric].mean(), *quality.interval(scores[metric]))
+            mean, low, high = (f"{number:.{digits}f}" for number in numbers)
+            assert cell == f"{mean} [{low}, {high}]"
+        assert rows(text, "good-busi")[0][3] == "765,432 (1,234,567 in training)"
+        assert rows(text, "bad-busi")[0][0] == "`bad-busi` (BasicUNet 2.0 M)"
+        assert "(sha256 `aaaaaaaaaaaa`)" in text
+        assert "Abacus 3, 1 thread, torch 9.8.7, median of 7 passes" in words(text)
+        assert "busy" not in text
+
+
+def test_every_two_models_on_the_same_images_are_compared(made_up):
+    _, page = run_report(made_up)
+    pairs = re.findall(r"^\| `([^`]+)` - `([^`]+)` \| (\S+) \[(\S+), (\S+)\] \| (\S+) \|$", page, re.MULTILINE)
+    assert [pair[:2] for pair in pairs] == [
+        ("good-busi", "bad-busi"),
+        ("good-busi", "good-polyps"),
+        ("bad-busi", "good-polyps"),
+    ]
+    names = {"good-polyps": "good-polyps@busi"}
+    raw = []
+    for first, second, *numbers, _ in pairs:
+        values = [stored_scores(made_up, names.get(name, name))["dice"] for name in (first, second)]
+        difference = values[0] - values[1]
+        raw.append(quality.paired_p(difference))
+        assert numbers == [f"{number:+.3f}" for number in (difference.mean(), *quality.interval(difference))]
+    assert [pair[-1] for pair in pairs] == [f"{p:.4f}" for p in quality.holm(raw)]
+    assert " - " not in (made_up / "README.md").read_text()
+
+
+def test_other_images_or_another_split_are_not_compared(made_up):
+    results = made_up / "benchmarks" / "results"
+    scores = {metric: np.full(50, 0.5) for metric in quality.METRICS}
+    store(results, "elsewhere-busi", scores, ids=[f"other {number}" for number in range(50)])
+    store(results, "resplit-busi", scores, data={**POLYPS, "dataset": "BUSI"})
+    _, page = run_report(made_up)
+    assert not re.search(r"`elsewhere-busi` - |- `elsewhere-busi`", page)
+    assert not re.search(r"`resplit-busi` - `(good|bad)-busi`|`(good|bad)-busi` - `resplit-busi`", page)
+    assert re.search(r"`resplit-busi` - `good-polyps`|`good-polyps` - `resplit-busi`", page)
+    assert "`aaaaaaaaaaaa`), of the split `grouped`, fold 1 (sha256 `bbbbbbbbbbbb`)" in page
+
+
+def test_a_model_on_data_of_another_kind_is_told_apart(made_up):
+    readme, _ = run_report(made_up)
+    busi, polyps = readme.split("### KvasirSEG")
+    assert rows(busi, "good-polyps")[0][0] == "`good-polyps` (trained on KvasirSEG, tested on BUSI)"
+    assert rows(polyps, "good-polyps")[0][0] == "`good-polyps`"
+    assert quality.dataset_name("kvasir-seg") == quality.dataset_name("KvasirSEG") == "KvasirSEG"
+    assert quality.dataset_name("Task04_Hippocampus") == "Task04_Hippocampus"
+
+
+def test_volumes_are_measured_in_millimetres(tmp_path, made_up):
+    scores = {metric: np.linspace(0.5, 0.9, 9) for metric in quality.METRICS}
+    data = {**POLYPS, "dataset": "Task04_Hippocampus"}
+    store(tmp_path / "benchmarks" / "results", "net-volumes", scores, data=data, input=[1, 32, 48, 32])
+    _, page = run_report(made_up)
+    section = page.split("### Task04_Hippocampus")[1]
+    assert "HD95, mm" in section
+    assert rows(section, "net-volumes")[0][2] == "1 x 32 x 48 x 32"
+    assert rows(section, "net-volumes")[0][-1].startswith("0.70 [")
+    assert "of volumes one patch" in words(page)
+
+
+def test_the_report_is_the_same_again(made_up):
+    written = [made_up / "README.md", *(made_up / "benchmarks" / name for name in ("quality.md", "quality.png"))]
+    run_report(made_up)
+    first = [path.read_bytes() for path in written]
+    quality.resampled.cache_clear()
+    run_report(made_up)
+    assert [path.read_bytes() for path in written] == first
+    assert first[0].startswith(b"before\n")
+    assert first[0].endswith(b"after\n")
+    assert b"to be replaced" not in first[0]
+
+
+def test_the_picture_shows_what_the_table_says(made_up):
+    run_report(made_up)
+    path = made_up / "benchmarks" / "quality.png"
+    before = Image.open(path)
+    before.load()  # the file is written anew
+    facts = made_up / "benchmarks" / "results" / "bad-busi.json"
+    facts.write_text(facts.read_text().replace("321.04", "32.104"))
+    run_report(made_up)
+    after = Image.open(path)
+    assert before.text["sha256"] != after.text["sha256"]
+    assert np.any(np.asarray(before.convert("RGB")) != np.asarray(after.convert("RGB")))
+
+
+def test_a_busy_machine_and_another_one_are_named(made_up):
+    facts = made_up / "benchmarks" / "results" / "bad-busi.json"
+    changed = json.loads(facts.read_text())
+    changed |= {"wall_ms": 2.5 * changed["latency_ms"], "machine": {**changed["machine"], "processor": "Abacus 4"}}
+    facts.write_text(json.dumps(changed))
+    _, page = run_report(made_up)
+    assert "by the clock a pass took up to 2.5 times as long" in words(page)
+    assert "not comparable between machines: `bad-busi`: Abacus 4" in words(page)
+
+
+def test_what_is_missing_is_named(made_up):
+    (made_up / "benchmarks" / "results" / "bad-busi.json").unlink()
+    with pytest.raises(MissingError, match=r"bad-busi\.csv is there and what bad-busi costs is not"):
+        run_report(made_up)
+    store(made_up / "benchmarks" / "results", "bad-busi", stored_scores(made_up, "bad-busi"))
+    (made_up / "README.md").write_text(f"no beginning {quality.END}")
+    with pytest.raises(SegzooError, match="must hold <!-- quality:begin -->"):
+        run_report(made_up)
+
+
+# ---- what the repository holds
+
+
+def test_the_stored_report_is_that_of_the_stored_results(tmp_path):
+    for path in STORED.iterdir():
+        (tmp_path / "benchmarks" / "results").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "benchmarks" / "results" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "README.md").write_bytes((ROOT / "README.md").read_bytes())
+    readme, page = run_report(tmp_path)
+    assert readme == (ROOT / "README.md").read_text(encoding="utf-8"), "run python benchmarks/quality.py"
+    assert page == (ROOT / "benchmarks" / "quality.md").read_text(encoding="utf-8")
+    drawn, stored = (Image.open(folder / "benchmarks" / "quality.png") for folder in (tmp_path, ROOT))
+    assert (drawn.size, drawn.text) == (stored.size, stored.text)
+
+
+@pytest.mark.parametrize("config", sorted(ROOT.glob("model_cards/*/config.json")), ids=lambda path: path.parent.name)
+def test_every_checkpoint_is_in_the_table_as_on_its_card(config):
+    card, name = json.loads(config.read_text()), config.parent.name
+    facts = json.loads((STORED / f"{name}.json").read_text())
+    assert facts["parameters"] == card["parameters"]
+    assert facts["data"]["split_sha256"] == card["data"]["split_sha256"]
+    scores = stored_scores(ROOT, name)
+    assert {len(values) for values in scores.values()} == {card["metrics"]["images"]}
+    for metric, values in scores.items():
+        assert values.mean() == pytest.approx(card["metrics"]["original"][metric], abs=1e-5)
+
+
+def test_the_report_needs_no_torch():
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import quality; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code, str(ROOT / "benchmarks")], check=True)
+
+
+# ---- costs and baselines
+
+
+@pytest.mark.parametrize("size", [(33, 47), (1, 1), (16, 64)])
+def test_a_baseline_gives_logits_of_the_inputs_size(size):
+    model = baselines.BasicUNet(num_classes=2, features=(4, 4, 4, 4, 4, 4))
+    for batch in (1, 2):
+        x = torch.randn(batch, 3, *size)
+        assert model.train()(x).shape == model.deploy()(x).shape == (batch, 2, *size)
+
+
+def test_the_baselines_are_of_the_sizes_that_they_are_known_by():
+    assert measuring.count_parameters(baselines.BasicUNet()) == 1_979_009
+    with torch.device("meta"):
+        large = baselines.BasicUNet(features=(64, 128, 256, 512, 1024, 64))
+    assert measuring.count_parameters(large) == 31_113_217
+
+
+def test_without_its_package_the_smp_baseline_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
+    with pytest.raises(MissingError, match="pip install segmentation-models-pytorch"):
+        baselines.SMPUNet()
+
+
+def test_the_smp_baseline_gives_logits_of_the_inputs_size():
+    pytest.importorskip("segmentation_models_pytorch")
+    assert baselines.SMPUNet()(torch.randn(2, 3, 33, 47)).shape == (2, 1, 33, 47)
+
+
+def test_multiply_accumulates_by_hand():
+    class OneConvolution(baselines.Baseline):
+        def __init__(self):
+            super().__init__(3)
+            self.network = torch.nn.Conv2d(3, 5, 3, padding=1)
+
+    assert measuring.count_macs(OneConvolution().eval(), torch.randn(1, 3, 8, 10)) == 8 * 10 * 5 * 3 * 3 * 3
+
+
+@pytest.mark.slow
+def test_a_run_without_a_checkpoint_folder_is_scored_and_measured(tmp_path, samples, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    run = tmp_path / "run"
+    options = "--trainer.max_epochs 1 --trainer.accelerator cpu --trainer.enable_progress_bar false --data BUSI "
+    options += "--data.split all --data.image_size 32 --data.batch_size 4 --model benchmarks.baselines.BasicUNet "
+    options += "--model.features [4,4,4,4,4,4]"
+    fitted = ["fit", *options.split(), "--data.root", str(samples), "--trainer.default_root_dir", str(run)]
+    assert cli.main(fitted) == 0
+    assert not (run / "checkpoint").exists()
+    results = tmp_path / "results"
+    measuring.score(run, "unet-tiny", results)
+    measuring.measure(["unet-tiny"], 1, results)
+    (result,) = quality.read_results(results)["BUSI"]
+    assert len(result.ids) == 8
+    assert all(math.isfinite(value) for values in result.scores.values() for value in values)
+    assert result.facts["model"] == "BasicUNet 0.0 M"
+    assert result.facts["input"] == [3, 32, 32]
+    assert result.facts["data"]["split_sha256"] == json.loads((run / "split.json").read_text())["sha256"]
+    assert result.facts["deployed_parameters"] == result.facts["parameters"] > 0
+    assert result.facts["macs"] > 0
+    with pytest.raises(MissingError, match=r"holds no best.ckpt"):
+        measuring.score(tmp_path / "nowhere", "unet-tiny", results)
