@@ -97,6 +97,12 @@ def test_list_names_models_and_checkpoints(checkpoint, monkeypatch, capsys):
         assert part in tiny
 
 
+def test_a_reader_that_has_enough_is_no_error():
+    command = f"{sys.executable} -m segzoo.cli list --json | head -c 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("{", "")
+
+
 def test_list_takes_a_pattern(checkpoint, monkeypatch, capsys):
     monkeypatch.setenv("SEGZOO_HUB", str(checkpoint.parent))
     assert main(["list", "cmunext_?"]) == 0

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,9 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             options = build_parser().parse_args(arguments)
             options.run(options)
+        sys.stdout.flush()
     except SegzooError as error:
         print(f"segzoo: error: {sentence(error)}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever reads the output, such as head, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        return 1
     return 0
 
 
