@@ -115,7 +115,7 @@ def checkpoint_line(facts: dict[str, Any]) -> str:
     dice = "not scored" if facts["dice"] is None else f"Dice {facts['dice']:.3f} ({facts['images']} held-out images)"
     weights, data = (facts["licences"].get(key) or "unlicensed" for key in ("weights", "data"))
     return (
-        f"{facts['model']:<14} {facts['dataset'] or 'unknown data':<12} {dice}, "
+        f"{facts['model']:<14} {facts['dataset'] or 'unknown data':<18} {dice}, "
         f"{(facts['parameters'] or 0) / 1e6:.2f} M parameters, "
         f"{facts['bytes'] / 1e6:.1f} MB, weights {weights}, data {data}, {facts['where']}"
     )
