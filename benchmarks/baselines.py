@@ -10,16 +10,13 @@ checkpoint folder, since these are no models of the zoo.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from monai.networks.nets.basic_unet import BasicUNet as MonaiUNet
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from segzoo.errors import MissingError
-from segzoo.losses import DiceCELoss
+from segzoo.models.lv_unet import LVUNet
 from segzoo.module import SegmentationModule
 
 
@@ -32,17 +29,9 @@ class Baseline(SegmentationModule):
         """The network's own."""
         return self.network(x)
 
-    def default_loss(self) -> nn.Module:
-        """As LV-UNet's."""
-        return DiceCELoss(ce_weight=0.5)
-
-    def default_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
-        """As LV-UNet's."""
-        return torch.optim.Adam(parameters, lr=1e-3, weight_decay=1e-4)
-
-    def default_lr_scheduler(self, optimizer: torch.optim.Optimizer) -> tuple[LRScheduler, str]:
-        """As LV-UNet's."""
-        return CosineAnnealingLR(optimizer, T_max=self.total_epochs(), eta_min=1e-5), "epoch"
+    default_loss = LVUNet.default_loss
+    default_optimizer = LVUNet.default_optimizer
+    default_lr_scheduler = LVUNet.default_lr_scheduler
 
 
 class BasicUNet(Baseline):

@@ -172,11 +172,16 @@ def score(run: Path, name: str, results: Path = RESULTS) -> None:
 
 
 def test(run: Path, recipe: dict[str, Any], draft: Path) -> Path:
-    """Run `segzoo test` in a folder; returns the scores image by image."""
+    """Run `segzoo test` on a run's best weights; returns the scores image by image."""
+    return run_test({"model": recipe["model"], "data": recipe["data"]}, draft, "--ckpt_path", run / BEST)
+
+
+def run_test(recipe: dict[str, Any], draft: Path, *options: Any) -> Path:
+    """Run `segzoo test` in a folder, with all scores of the bench; returns them image by image."""
     config = draft / "test.yaml"
-    config.write_text(yaml.safe_dump({"model": recipe["model"], "data": recipe["data"]}), encoding="utf-8")
+    config.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     of_volumes = "patch_size" in recipe["data"]["init_args"]
-    command = [sys.executable, "-m", "segzoo.cli", "test", "--config", config, "--ckpt_path", run / BEST]
+    command = [sys.executable, "-m", "segzoo.cli", "test", "--config", config, *options]
     command += ["--metrics", "[dice,iou,hd95]" if of_volumes else "[dice,iou,precision,recall,hd95]"]
     command += ["--trainer.default_root_dir", draft, "--trainer.enable_progress_bar", "false"]
     paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))

@@ -11,8 +11,6 @@ sample image of BUSI and there is no picture. Run from the repository's root, wi
 import argparse
 import csv
 import importlib
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from measuring import MODEL_CARDS, REPOSITORY, RESULTS, run_test
 
 import segzoo
 from segzoo.checkpoint import RECIPE
@@ -29,8 +28,6 @@ from segzoo.io import read_image
 from segzoo.probe import FREE_LICENCES, add_example
 from segzoo.volume_preprocessing import reorient
 
-REPOSITORY = Path(__file__).parents[1]
-MODEL_CARDS = REPOSITORY / "model_cards"
 STAND_IN = REPOSITORY / "tests" / "samples" / "BUSI"  # CC0
 
 
@@ -42,9 +39,8 @@ def publish(name: str, run: Path | None = None) -> Path:
         model.save_pretrained(folder, name=name, dtype="float16", train_config=run / RECIPE)
     recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
     rows = score(folder, recipe)
-    results = REPOSITORY / "benchmarks" / "results" / f"{name}.csv"
-    results.parent.mkdir(exist_ok=True)
-    results.write_text(rows, encoding="utf-8", newline="")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.csv").write_text(rows, encoding="utf-8", newline="")
     illustrate(folder, recipe, list(csv.DictReader(rows.splitlines())))
     return folder
 
@@ -52,16 +48,8 @@ def publish(name: str, run: Path | None = None) -> Path:
 def score(folder: Path, recipe: dict[str, Any]) -> str:
     """Run `segzoo test` on the held-out part, record the scores in the card; returns the CSV image by image."""
     with tempfile.TemporaryDirectory() as draft:
-        data = Path(draft) / "data.yaml"
-        data.write_text(yaml.safe_dump({"data": recipe["data"]}), encoding="utf-8")
-        command = [sys.executable, "-m", "segzoo.cli", "test", "--config", data, "--model", folder, "--record", "true"]
-        command += ["--trainer.default_root_dir", draft, "--trainer.enable_progress_bar", "false"]
-        if recipe["model"]["class_path"].startswith("segzoo.models.mednext"):
-            command += ["--metrics", "[dice,iou,hd95]"]
-        else:
-            command += ["--metrics", "[dice,iou,precision,recall,hd95]"]
-        subprocess.run([str(part) for part in command], check=True)
-        return (Path(draft) / "test_per_image.csv").read_text(encoding="utf-8")
+        scores = run_test({"data": recipe["data"]}, Path(draft), "--model", folder, "--record", "true")
+        return scores.read_text(encoding="utf-8")
 
 
 def illustrate(folder: Path, recipe: dict[str, Any], rows: list[dict[str, str]]) -> None:

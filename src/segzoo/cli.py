@@ -94,11 +94,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run_list(options: argparse.Namespace) -> None:
     """``segzoo list``."""
-    from segzoo.hub import list_checkpoints, listing
+    from segzoo.hub import checkpoint_folders, list_checkpoints, listing
     from segzoo.registry import list_models, models
 
     names, checkpoints = list_models(options.pattern), list_checkpoints(options.pattern)
-    listed = {name: listing(name) for name in checkpoints}
+    folders = checkpoint_folders()
+    listed = {name: listing(name, folders.get(name)) for name in checkpoints}
     if options.json:
         print(json.dumps({"models": {name: vars(models()[name]) for name in names}, "checkpoints": listed}, indent=2))
         return

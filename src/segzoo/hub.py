@@ -109,9 +109,13 @@ def describe(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def listing(name: str) -> dict[str, Any]:
-    """What `describe` says of a checkpoint of `list_checkpoints`, and where it is: here, or to be fetched."""
-    folder = checkpoint_folders().get(name)
+def listing(name: str, folder: Path | None) -> dict[str, Any]:
+    """What `describe` says of a checkpoint, and where it is: here, or to be fetched.
+
+    Args:
+        name: of `list_checkpoints`.
+        folder: of `checkpoint_folders`; None where it has none.
+    """
     if folder is not None:
         return {**describe(read_config(folder), folder), "where": "here", "folder": str(folder)}
     pin = published()[name]
@@ -185,13 +189,14 @@ def check_folder(folder: Path, name: str | None = None, pin: dict[str, Any] | No
             f"or a changed one; fetch it anew with `segzoo pull`, or load it by its path {folder} if you trust it"
         )
     verify_files(folder, config)
-    return Checkpoint(folder, config, trust(folder, config))
+    return Checkpoint(folder, config, trust(folder))
 
 
-def trust(folder: Path, config: dict[str, Any]) -> str:
+def trust(folder: Path) -> str:
     """What a checkpoint's files agree with: the zoo's pin, or only each other."""
+    found = sha256(folder / CONFIG)
     for name, pin in published().items():
-        if sha256(folder / CONFIG) == pin["sha256"]:
+        if found == pin["sha256"]:
             return f"as published ({name} {pin['tag']}, pinned by segzoo {__version__})"
     return f"its files agree with its own {CONFIG}, which nothing else vouches for"
 
@@ -287,7 +292,7 @@ def check_cached(folder: Path, repository: str, revision: str, pin: dict[str, An
             f"{damaged[0].name} of {repository} at {revision} is not the file that its {CONFIG} lists (its sha256 "
             "differs): it was changed or damaged and has been removed from the cache; call again to fetch it anew"
         )
-    return Checkpoint(folder, config, trust(folder, config))
+    return Checkpoint(folder, config, trust(folder))
 
 
 def offline_advice(name: str, repository: str, revision: str, reason: str) -> str:
