@@ -31,12 +31,12 @@ from segzoo.volume_preprocessing import reorient
 STAND_IN = REPOSITORY / "tests" / "samples" / "BUSI"  # CC0
 
 
-def publish(name: str, run: Path | None = None) -> Path:
+def publish(name: str, run: Path | None = None, licence: str | None = None) -> Path:
     """Write ``model_cards/name``, and what was measured image by image to ``benchmarks/results/name.csv``."""
     folder = MODEL_CARDS / name
     if run is not None:
         model = segzoo.from_pretrained(run / "checkpoint")
-        model.save_pretrained(folder, name=name, dtype="float16", train_config=run / RECIPE)
+        model.save_pretrained(folder, name=name, dtype="float16", train_config=run / RECIPE, licence=licence)
     recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
     rows = score(folder, recipe)
     RESULTS.mkdir(exist_ok=True)
@@ -90,8 +90,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
     parser.add_argument("--run", type=Path)
+    parser.add_argument("--licence", help="of the weights, where they started from others' (timm's are Apache-2.0)")
     options = parser.parse_args()
-    print(f"published in {publish(options.name, options.run)}; now run python .github/release.py pin")
+    print(f"published in {publish(options.name, options.run, options.licence)}; now run python .github/release.py pin")
 
 
 if __name__ == "__main__":
