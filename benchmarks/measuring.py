@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -149,13 +148,11 @@ def machine() -> dict[str, Any]:
 
 def score(run: Path, name: str, results: Path = RESULTS) -> None:
     """Test a run's best.ckpt on the test part of its own recipe, and write ``NAME.csv`` and ``NAME.json``."""
-    if not (run / BEST).is_file():
-        raise MissingError(f"{run} holds no {BEST}: train it first, `segzoo fit --trainer.default_root_dir {run} ...`")
+    rows = score_run(run)
     contract = torch.load(run / BEST, map_location="cpu", weights_only=True)["segzoo"]
-    recipe = yaml.safe_load((run / RECIPE).read_text(encoding="utf-8"))
+    recipe = read_recipe(run)
     results.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as draft:
-        shutil.copyfile(test(run, recipe, Path(draft)), results / f"{name}.csv")
+    (results / f"{name}.csv").write_text(rows, encoding="utf-8", newline="")
     built_from = {
         "class_path": recipe["model"]["class_path"],
         "init_args": {key: value for key, value in recipe["model"]["init_args"].items() if key not in NOT_ARCHITECTURE},
@@ -171,9 +168,19 @@ def score(run: Path, name: str, results: Path = RESULTS) -> None:
     (results / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
-def test(run: Path, recipe: dict[str, Any], draft: Path) -> Path:
-    """Run `segzoo test` on a run's best weights; returns the scores image by image."""
-    return run_test({"model": recipe["model"], "data": recipe["data"]}, draft, "--ckpt_path", run / BEST)
+def score_run(run: Path) -> str:
+    """Run `segzoo test` on a run's best weights; returns the CSV of scores image by image."""
+    if not (run / BEST).is_file():
+        raise MissingError(f"{run} holds no {BEST}: train it first, `segzoo fit --trainer.default_root_dir {run} ...`")
+    recipe = read_recipe(run)
+    with tempfile.TemporaryDirectory() as draft:
+        tested = run_test({"model": recipe["model"], "data": recipe["data"]}, Path(draft), "--ckpt_path", run / BEST)
+        return tested.read_text(encoding="utf-8")
+
+
+def read_recipe(run: Path) -> dict[str, Any]:
+    """The train.yaml that a training leaves."""
+    return yaml.safe_load((run / RECIPE).read_text(encoding="utf-8"))
 
 
 def run_test(recipe: dict[str, Any], draft: Path, *options: Any) -> Path:

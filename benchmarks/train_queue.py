@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -25,13 +26,12 @@ GRACE_SECONDS = 60  # for a process that is told to stop
 FINISHED = "finished"  # an empty file in a run's folder, since a baseline's run leaves no checkpoint folder
 
 
-def train(name: str, seconds: float) -> str:
-    """Train one recipe for at most so long; returns how that ended."""
-    run = Path("runs") / name
+def train(name: str, seconds: float, run: Path, options: Sequence[str] = ()) -> str:
+    """Train one recipe in a folder for at most so long, with more options of `segzoo fit`; returns how that ended."""
     if (run / "checkpoint").is_dir() or (run / FINISHED).is_file():
         return "was finished"
     command = [sys.executable, "-m", "segzoo.cli", "fit", "--config", str(RECIPES / f"{name}.yaml")]
-    command += ["--trainer.default_root_dir", str(run)]
+    command += ["--trainer.default_root_dir", str(run), *options]
     if (run / "last.ckpt").is_file():
         command += ["--ckpt_path", "last"]
     run.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def main() -> None:
     for name in options.names or ORDER:
         if time.monotonic() > end:
             break
-        outcome = train(name, end - time.monotonic())
+        outcome = train(name, end - time.monotonic(), Path("runs") / name)
         print(f"{name}: {outcome}", flush=True)
         publish = options.publish and outcome == "finished"
         if publish and subprocess.run(publishing(name), env=os.environ, check=False).returncode:

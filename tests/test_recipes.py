@@ -80,7 +80,7 @@ def test_a_finished_baseline_is_passed_over_and_scored(queue, tmp_path):
     (tmp_path / "good.yaml").write_text("model: {class_path: benchmarks.baselines.BasicUNet}")
     (tmp_path / "runs" / "good").mkdir(parents=True)
     (tmp_path / "runs" / "good" / queue.FINISHED).touch()
-    assert queue.train("good", 1) == "was finished"
+    assert queue.train("good", 1, tmp_path / "runs" / "good") == "was finished"
     assert queue.publishing("good")[1:] == [str(BENCHMARKS / "quality.py"), "score", "runs/good", "good"]
     assert queue.publishing("bad")[1:] == [str(BENCHMARKS / "publish.py"), "bad", "--run", "runs/bad"]
 
@@ -108,12 +108,12 @@ def test_the_queue_resumes_what_was_interrupted(queue, tmp_path, monkeypatch):
     run = tmp_path / "runs" / "good"
     seconds = 5
     while not (run / "last.ckpt").is_file():  # on a slow machine the first epoch takes longer
-        outcome = queue.train("good", seconds)
+        outcome = queue.train("good", seconds, run)
         seconds *= 2
     assert outcome == "goes on from last.ckpt when run again"
     rows = (run / "csv" / "version_0" / "metrics.csv").read_text().splitlines()
     recipe["trainer"]["max_epochs"] = int(rows[-1].split(",")[rows[0].split(",").index("epoch")]) + 3
     (tmp_path / "good.yaml").write_text(yaml.safe_dump(recipe))
-    assert queue.train("good", 300) == "finished"
+    assert queue.train("good", 300, run) == "finished"
     resumed = (run / "csv" / "version_1" / "metrics.csv").read_text().splitlines()
     assert int(resumed[1].split(",")[resumed[0].split(",").index("epoch")]) > 0

@@ -141,7 +141,7 @@ def test_train_yaml_trains_the_same_model_again(run, tmp_path):
     again = tmp_path / "again"
     assert cli.main(["fit", "-c", str(run / "train.yaml"), "--trainer.default_root_dir", str(again)]) == 0
     assert (again / "train.yaml").read_text() == (run / "train.yaml").read_text()
-    assert_close(logged(again, "train/loss"), logged(run, "train/loss"))
+    assert logged(again, "train/loss") == logged(run, "train/loss")  # to the last digit
     assert_close(*(load_file(root / "checkpoint" / "model.safetensors") for root in (again, run)))
 
 

@@ -1,0 +1,197 @@
+"""What the papers claim, tested: ablations over seeds, and published figures beside ours.
+
+    python benchmarks/claims.py                          the report, of what benchmarks/results/ holds -> claims.md
+    python benchmarks/claims.py run [NAME...] --hours 2  train and score what is missing
+
+``claims.yaml`` says what is trained. ``run`` trains in ``runs/claims/NAME/ARM-SEED`` and writes the test scores to
+``results/claims/NAME/ARM-SEED.csv``, seed by seed so that a run cut short has whole comparisons; run it from the
+repository's root, with ``data`` and ``weights`` there. The report needs none of these.
+"""
+
+import argparse
+import csv
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from quality import BENCHMARKS, RESAMPLES, generator, markdown, paragraph, read_result
+
+from segzoo.errors import SegzooError
+
+PAGE = "claims.md"
+CLAIMS: dict[str, Any] = yaml.safe_load((BENCHMARKS / "claims.yaml").read_text(encoding="utf-8"))
+
+Scores = dict[int, dict[str, float]]  # seed -> image -> Dice
+
+
+# ---- what was stored
+
+
+def read_arm(folder: Path, arm: str) -> Scores:
+    """An arm's Dice by seed and image, of the seeds that were trained."""
+    found = {}
+    for path in sorted(folder.glob(f"{arm}-*.csv")):
+        with path.open(newline="", encoding="utf-8") as file:
+            found[int(path.stem.rpartition("-")[2])] = {row["id"]: float(row["dice"]) for row in csv.DictReader(file)}
+    return found
+
+
+def paired(first: Scores, second: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """Both arms' Dice as [seeds, images], of the seeds that both have."""
+    seeds = sorted(first.keys() & second.keys())
+    images = sorted(first[seeds[0]])
+    return tuple(np.array([[arm[seed][image] for image in images] for seed in seeds]) for arm in (first, second))
+
+
+def interval(differences: np.ndarray) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the mean of [seeds, images], seeds and images both drawn anew."""
+    random, (seeds, images) = generator(), differences.shape
+    means = [
+        differences[random.randint(seeds, size=seeds)][:, random.randint(images, size=images)].mean()
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)
+
+
+# ---- words
+
+
+def report(benchmarks: Path = BENCHMARKS) -> None:
+    """Write the page."""
+    parts = [
+        "# What the papers claim",
+        "Written by `python benchmarks/claims.py` from `claims.yaml` and `results/`: change nothing here by hand.",
+        paragraph(
+            "Two trainings differ in one thing and are scored on the same test images; the difference is the first "
+            f"one's Dice minus the second one's, with a 95 % bootstrap interval ({RESAMPLES:,} resamples of seeds and "
+            "images). They are shorter than the recipes of the zoo and their images smaller, so that the scores are "
+            "lower than those of its checkpoints."
+        ),
+    ]
+    for name, ablation in CLAIMS["ablations"].items():
+        parts += ablation_words(ablation, benchmarks / "results" / "claims" / name)
+    parts += ["## Published figures", published_table(benchmarks / "results")]
+    (benchmarks / PAGE).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def ablation_words(ablation: dict[str, Any], folder: Path) -> list[str]:
+    """A claim, how it was tested and what came of it."""
+    (first, second), options = ablation["arms"], ablation["options"]
+    said = [f"## {first} against {second}", paragraph(f"Claim: {ablation['claim'].strip()}")]
+    arms = {arm: read_arm(folder, arm) for arm in (first, second)}
+    if not arms[first].keys() & arms[second].keys():
+        return [*said, f"Not tested yet: `python benchmarks/claims.py run {folder.name}`."]
+    scores = dict(zip(arms, paired(arms[first], arms[second]), strict=True))
+    difference = scores[first] - scores[second]
+    low, high = interval(difference)
+    how = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in options.items())
+    seeds = [str(seed) for seed in sorted(arms[first].keys() & arms[second].keys())]
+    rows = [
+        [f"{arm} (`{recipe(ablation, arm)}`)", *(f"{dice:.3f}" for dice in values.mean(axis=1)), f"{values.mean():.3f}"]
+        for arm, values in scores.items()
+    ]
+    return [
+        *said,
+        markdown([f"test Dice, {how}", *(f"seed {seed}" for seed in seeds), "mean"], rows),
+        f"{first} - {second}: {difference.mean():+.3f} [{low:+.3f}, {high:+.3f}]. {verdict(low, high, first, second)}"
+        + (" One seed alone says nothing of the chance in training." if len(seeds) == 1 else ""),
+    ]
+
+
+def verdict(low: float, high: float, first: str, second: str) -> str:
+    """What the interval says."""
+    if low > 0:
+        return f"{first.capitalize()} is the better one."
+    if high < 0:
+        return f"{second.capitalize()} is the better one."
+    return "No difference is shown."
+
+
+def recipe(ablation: dict[str, Any], arm: str) -> str:
+    """An arm's recipe and what it changes in it."""
+    changes = ablation["arms"][arm].get("options", {})
+    words = [f"{key.rpartition('.')[2]}={short(value)}" for key, value in changes.items()]
+    return " ".join([ablation["arms"][arm]["recipe"], *words])
+
+
+def short(value: Any) -> str:
+    """A value as `segzoo fit` takes it, of a class its name."""
+    return value["class_path"].rpartition(".")[2] if isinstance(value, dict) else json.dumps(value)
+
+
+def published_table(results: Path) -> str:
+    """The papers' figures beside ours."""
+    rows = []
+    for row in CLAIMS["published"]:
+        path = results / f"{row['ours']}.csv"
+        ours = f"`{row['ours']}`: not trained yet"
+        if path.is_file():
+            scores = read_result(path).scores
+            ours = f"`{row['ours']}`: Dice {100 * scores['dice'].mean():.1f}, IoU {100 * scores['iou'].mean():.1f}"
+        rows.append([row["model"], row["dataset"], row["figure"], ours, row["protocol"].strip()])
+    return markdown(["model", "data", "published, %", "ours, %", "why the two are not the same measurement"], rows)
+
+
+# ---- trainings
+
+
+def run(names: list[str], hours: float) -> None:
+    """Train and score what is missing, all arms of a seed before the next seed."""
+    end = time.monotonic() + 3600 * hours
+    for name in names or CLAIMS["ablations"]:
+        ablation = CLAIMS["ablations"][name]
+        for seed in ablation["seeds"]:
+            for arm in ablation["arms"]:
+                scores = BENCHMARKS / "results" / "claims" / name / f"{arm}-{seed}.csv"
+                if not scores.is_file() and time.monotonic() < end:
+                    outcome = run_arm(
+                        ablation, arm, seed, Path("runs") / "claims" / name / f"{arm}-{seed}", scores, end
+                    )
+                    print(f"{name}, {arm}, seed {seed}: {outcome}", flush=True)
+
+
+def run_arm(ablation: dict[str, Any], arm: str, seed: int, folder: Path, scores: Path, end: float) -> str:
+    """Train one arm with one seed and, where it is finished in time, keep its test scores."""
+    from measuring import score_run
+    from train_queue import train
+
+    chosen = ablation["arms"][arm]
+    options = [f"--seed_everything={seed}"]
+    for key, value in {**ablation["options"], **chosen.get("options", {})}.items():
+        options.append(f"--{key}={json.dumps(value)}")
+    outcome = train(chosen["recipe"], end - time.monotonic(), folder, options)
+    if outcome.endswith("finished"):
+        scores.parent.mkdir(parents=True, exist_ok=True)
+        scores.write_text(score_run(folder), encoding="utf-8", newline="")
+    return outcome
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the two commands."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.set_defaults(run=lambda options: report())
+    training = parser.add_subparsers().add_parser("run", help="train and score what is missing")
+    training.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CLAIMS['ablations'])}")
+    training.add_argument("--hours", type=float, default=2.0)
+    training.set_defaults(run=lambda options: run(options.names, options.hours))
+    return parser
+
+
+def main() -> None:
+    parser = build_parser()
+    options = parser.parse_args()
+    if unknown := set(getattr(options, "names", ())) - set(CLAIMS["ablations"]):
+        parser.error(f"there is no ablation {sorted(unknown)[0]}")
+    try:
+        options.run(options)
+    except SegzooError as error:
+        sys.exit(f"claims.py: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""benchmarks/claims.py: ablations over seeds, and published figures beside ours."""
+
+import csv
+
+import numpy as np
+import pytest
+import yaml
+
+from test_quality import imported
+from test_recipes import BENCHMARKS, TINY
+
+claims = imported("claims")
+
+
+def store(folder, arm, seed, scores):
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{arm}-{seed}.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([["id", "dice"], *((f"image {index}", score) for index, score in enumerate(scores))])
+
+
+ABLATION = {
+    "claim": "a beats b.",
+    "options": {"data.image_size": 32},
+    "arms": {"a": {"recipe": "x"}, "b": {"recipe": "y"}},
+}
+
+
+def test_seeds_that_both_arms_have_are_compared_image_by_image(tmp_path):
+    store(tmp_path, "a", 1, [0.9, 0.8])
+    store(tmp_path, "a", 2, [0.7, 0.6])
+    store(tmp_path, "b", 1, [0.5, 0.7])
+    store(tmp_path, "b", 3, [0.0, 0.0])
+    text = "\n".join(claims.ablation_words(ABLATION, tmp_path))
+    assert "| a (`x`) | 0.850 | 0.850 |" in text
+    assert "| b (`y`) | 0.600 | 0.600 |" in text
+    assert "a - b: +0.250 [+0.100, +0.400]. A is the better one." in text
+    assert "One seed alone" in text
+
+
+def test_differences_of_either_sign_are_told_as_they_are(tmp_path):
+    noise = np.random.default_rng(0).normal(0, 0.1, (3, 40))
+    for shift, said in ((0.2, "A is the better one"), (-0.2, "B is the better one"), (0.0, "No difference is shown")):
+        for seed, row in enumerate(noise - noise.mean()):
+            store(tmp_path, "a", seed, 0.5 + shift + row)
+            store(tmp_path, "b", seed, [0.5] * 40)
+        assert said in claims.ablation_words(ABLATION, tmp_path)[-1]
+
+
+def test_a_claim_without_a_comparison_says_how_to_make_one(tmp_path):
+    store(tmp_path, "a", 1, [0.9])
+    store(tmp_path, "b", 2, [0.9])
+    assert f"Not tested yet: `python benchmarks/claims.py run {tmp_path.name}`." in claims.ablation_words(
+        ABLATION, tmp_path
+    )
+
+
+def test_the_stored_page_is_that_of_the_stored_results(tmp_path):
+    (tmp_path / "results").symlink_to(BENCHMARKS / "results")
+    claims.report(tmp_path)
+    assert (tmp_path / claims.PAGE).read_text() == (BENCHMARKS / claims.PAGE).read_text()
+
+
+def test_every_arm_is_one_of_the_recipes():
+    order = (BENCHMARKS / "recipes" / "order.txt").read_text().split()
+    for ablation in claims.CLAIMS["ablations"].values():
+        assert {arm["recipe"] for arm in ablation["arms"].values()} <= set(order)
+    known = {*order, *(path.stem for path in (BENCHMARKS / "results").glob("*.csv"))}
+    assert {row["ours"] for row in claims.CLAIMS["published"]} <= known
+
+
+@pytest.mark.slow
+def test_what_is_missing_is_trained_scored_and_reported(tmp_path, samples, monkeypatch):
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    recipe = yaml.safe_load(TINY.format(root=samples / "BUSI"))
+    (recipes / "x.yaml").write_text(yaml.safe_dump(recipe))
+    arms = {"a": {"recipe": "x"}, "b": {"recipe": "x", "options": {"model.in_channels": 1}}}
+    ablation = {"claim": "none", "options": {"trainer.max_epochs": 1}, "arms": arms, "seeds": [1]}
+    monkeypatch.setattr(claims, "BENCHMARKS", tmp_path)
+    monkeypatch.setattr(claims, "CLAIMS", {"ablations": {"tiny": ablation}, "published": []})
+    monkeypatch.setattr(imported("train_queue"), "RECIPES", recipes)
+    monkeypatch.chdir(tmp_path)
+    claims.run([], 1)
+    folder = tmp_path / "results" / "claims" / "tiny"
+    assert sorted(path.name for path in folder.iterdir()) == ["a-1.csv", "b-1.csv"]
+    claims.report(tmp_path)
+    assert "`x in_channels=1`" in (tmp_path / claims.PAGE).read_text()
