@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 import segzoo
-from segzoo.inference import predict_probabilities, to_uint8
+from segzoo.inference import predict_probabilities
+from segzoo.segmentation import to_uint8
 from segzoo.volumes import Geometry, Volume, read_volume, read_volume_mask, same_grid, volume_suffix
 
 

@@ -22,7 +22,7 @@ _HOMES = {
     "CMUNeXt": "segzoo.models.cmunext",
     "MedNeXt": "segzoo.models.mednext",
     "MedURWKV": "segzoo.models.med_urwkv",
-    "Segmentation": "segzoo.inference",
+    "Segmentation": "segzoo.segmentation",
     "Preprocessing": "segzoo.preprocessing",
     "VolumePreprocessing": "segzoo.volume_preprocessing",
     "SegzooError": "segzoo.errors",
@@ -41,7 +41,6 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from segzoo.errors import SegzooError as SegzooError
     from segzoo.hub import from_pretrained as from_pretrained
     from segzoo.hub import list_checkpoints as list_checkpoints
-    from segzoo.inference import Segmentation as Segmentation
     from segzoo.kernel_resampling import upkern as upkern
     from segzoo.models.cmunext import CMUNeXt as CMUNeXt
     from segzoo.models.lv_unet import LVUNet as LVUNet
@@ -51,6 +50,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from segzoo.preprocessing import Preprocessing as Preprocessing
     from segzoo.registry import create_model as create_model
     from segzoo.registry import list_models as list_models
+    from segzoo.segmentation import Segmentation as Segmentation
     from segzoo.volume_preprocessing import VolumePreprocessing as VolumePreprocessing
 
 

@@ -5,13 +5,13 @@ Images are read for what a person sees (8 bits a channel, palette and alpha reso
 """
 
 import struct
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from segzoo.errors import MissingError, SegzooError
@@ -77,7 +77,7 @@ def as_image(image: Any, channels: int = 3) -> UInt8Array:
     """
     if isinstance(image, Image.Image):
         pixels = _pixels(image, for_mask=False)
-    elif isinstance(image, torch.Tensor):
+    elif is_tensor(image):
         tensor = image.detach().cpu()
         pixels = (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # numpy has no bfloat16
         pixels = np.moveaxis(pixels, 0, -1) if pixels.ndim == 3 else pixels
@@ -91,6 +91,12 @@ def as_image(image: Any, channels: int = 3) -> UInt8Array:
             f"{list(pixels.shape)}."
         )
     return np.ascontiguousarray(_match_channels(_to_uint8(pixels), channels))
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether this is a torch tensor, asked without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def read_mask(path: str | Path) -> npt.NDArray[np.integer[Any]]:

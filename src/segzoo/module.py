@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-    from segzoo.inference import Segmentation
     from segzoo.loading import LoadReport
+    from segzoo.segmentation import Segmentation
     from segzoo.volume_preprocessing import VolumePreprocessing
     from segzoo.volumes import Volume
 
@@ -341,7 +341,8 @@ class SegmentationModule(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> "list[Segmentation]":
         """The segmentation of every image, on its own grid where the batch says how large that is."""
-        from segzoo.inference import Segmentation, predict_probabilities
+        from segzoo.inference import predict_probabilities
+        from segzoo.segmentation import Segmentation
 
         probabilities = predict_probabilities(self, batch["image"]).float()
         geometries = batch.get("geometry", [None] * len(probabilities))

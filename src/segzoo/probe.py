@@ -15,7 +15,8 @@ from torch import Tensor
 from segzoo.checkpoint import copy_files, read_config, replacing, write_config
 from segzoo.errors import SegzooError
 from segzoo.hub import from_pretrained, open_checkpoint
-from segzoo.inference import as_volume, draw_overlay, to_uint8
+from segzoo.inference import as_volume
+from segzoo.segmentation import draw_overlay, to_uint8
 from segzoo.weights import read_safetensors, sha256, write_safetensors
 
 if TYPE_CHECKING:

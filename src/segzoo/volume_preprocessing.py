@@ -11,9 +11,7 @@ from torch.nn import functional as F
 
 from segzoo.errors import SegzooError
 from segzoo.preprocessing import InputContract
-from segzoo.volumes import Geometry, Volume
-
-_OPPOSITES = ("LR", "PA", "IS")
+from segzoo.volumes import OPPOSITES, Geometry, Volume, axes_between
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class VolumePreprocessing(InputContract):
                 object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         if self.channels < 1:
             raise SegzooError(f"channels must be 1 or more, not {self.channels}.")
-        if len(self.orientation) != 3 or not all(set(pair) & set(self.orientation) for pair in _OPPOSITES):
+        if len(self.orientation) != 3 or not all(set(pair) & set(self.orientation) for pair in OPPOSITES):
             raise SegzooError(
                 f'orientation must name one of L/R, P/A and I/S each, as "SAR", not {self.orientation!r}.'
             )
@@ -178,11 +176,3 @@ def reorient(values: Tensor, source: str, target: str) -> Tensor:
     lead = values.ndim - 3
     moved = values.permute(*range(lead), *(lead + axis for axis in axes))
     return moved.flip([lead + axis for axis in flips]) if flips else moved.contiguous()
-
-
-def axes_between(source: str, target: str) -> tuple[list[int], list[int]]:
-    """For each target axis the source axis it is, and the target axes that lead the other way."""
-    kind = {letter: pair for pair in _OPPOSITES for letter in pair}
-    kinds = [kind[letter] for letter in source]
-    axes = [kinds.index(kind[letter]) for letter in target]
-    return axes, [axis for axis, letter in enumerate(target) if letter not in source]

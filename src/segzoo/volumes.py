@@ -24,6 +24,7 @@ import numpy.typing as npt
 from segzoo.errors import MissingError, SegzooError
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+OPPOSITES = ("LR", "PA", "IS")  # where an axis may lead
 
 _OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -422,3 +423,11 @@ def _nifti_affine(path: Path, header: Any) -> npt.NDArray[np.float64] | None:
     affine = Geometry.along_axes((1, 1, 1), (depth, height, width), "SAL").affine
     affine[:3, 3] = -affine[:3, :3] @ ((header["dim"][[3, 2, 1]] - 1) / 2)
     return affine
+
+
+def axes_between(source: str, target: str) -> tuple[list[int], list[int]]:
+    """For each target axis the source axis it is, and the target axes that lead the other way."""
+    kind = {letter: pair for pair in OPPOSITES for letter in pair}
+    kinds = [kind[letter] for letter in source]
+    axes = [kinds.index(kind[letter]) for letter in target]
+    return axes, [axis for axis, letter in enumerate(target) if letter not in source]
