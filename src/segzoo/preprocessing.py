@@ -98,13 +98,13 @@ class Preprocessing(InputContract):
             raise SegzooError(f"std must be above 0 in every channel, not {list(self.std)}.")
 
     def resize(self, image: npt.NDArray[np.uint8]) -> Tensor:
-        """Bring an image to the network's size, bilinear with antialiasing.
+        """Bring an image to the network's size, bilinear with antialiasing; nothing is rounded.
 
         Args:
             image: uint8 array ``[H, W, C]``.
 
         Returns:
-            uint8 tensor ``[C, *image_size]``.
+            float32 tensor ``[C, *image_size]``, intensities 0..255.
 
         Raises:
             SegzooError: If the image is not of that form or has another number of channels.
@@ -113,14 +113,10 @@ class Preprocessing(InputContract):
             raise SegzooError(f"Expected a uint8 image [H, W, C], not {image.dtype} of shape {list(image.shape)}.")
         if image.shape[2] != self.channels:
             raise SegzooError(f"The image has {image.shape[2]} channels where the model expects {self.channels}.")
-        # Pillow's arrays are read-only, which torch does not know: the copy also makes [C, H, W] contiguous.
-        tensor = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
+        tensor = torch.from_numpy(np.array(image.transpose(2, 0, 1), np.float32, order="C"))
         if self.image_size is None or tensor.shape[1:] == self.image_size:
             return tensor
-        # In float32, for torch's uint8 kernels give other values on other processors.
-        size = list(self.image_size)
-        resized = F.interpolate(tensor[None].float(), size=size, mode="bilinear", antialias=True)[0]
-        return resized.round_().clamp_(0, 255).to(torch.uint8)
+        return F.interpolate(tensor[None], size=list(self.image_size), mode="bilinear", antialias=True)[0]
 
     def normalize(self, image: Tensor) -> Tensor:
         """Subtract the mean and divide by the standard deviation.

@@ -146,7 +146,7 @@ def test_images_are_read_once_without_workers(folder_data, monkeypatch):
     for _ in range(3):
         list(loader)
     assert len(reads) == 2
-    monkeypatch.setattr(base_module, "CACHE_BYTES", 3000)  # one 16 x 16 item with its original label
+    monkeypatch.setattr(base_module, "CACHE_BYTES", 6000)  # one 16 x 16 item with its original label
     reads.clear()
     loader = Folder(folder_data, image_size=16).val_dataloader()
     for _ in range(3):

@@ -80,10 +80,15 @@ class SegmentationDataset(Dataset[Item]):
         return item
 
     def _read(self, index: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """uint8 image [C, *S], int16 label [*S] or [K, *S] and, unless too large to keep, the label at its own size."""
+        """Image [C, *S], int16 label [*S] or [K, *S] and, unless too large to keep, the label at its own size.
+
+        Augmentations take images of 8 bits, so the image is rounded to uint8 for these, and else float32.
+        """
         if self._cache is not None and index in self._cache:
             return self._cache[index]
         image = self.preprocessing.resize(read_image(self.samples[index].image, self.preprocessing.channels))
+        if self.augmentation:
+            image = image.round_().clamp_(0, 255).to(torch.uint8)
         original = self._read_label(index)
         label = resize_label(original, image.shape[1:])
         kept = original if self.originals and original.nbytes < LARGE_BYTES else None
