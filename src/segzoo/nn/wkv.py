@@ -1,4 +1,7 @@
-"""Bi-WKV, the bidirectional token mixing of Vision-RWKV, in plain PyTorch: exact, stable and linear in the tokens.
+"""Bi-WKV, the bidirectional token mixing of Vision-RWKV: exact, stable and linear in the tokens.
+
+On a GPU the Triton kernels of wkv_triton.py do the work, where they can. The rest of this file is plain PyTorch for
+everything else: CPUs, float64, exports, machines without Triton.
 
 How it works. All that is needed is the sum over the tokens on one side of t: the flipped sequence gives the other side,
 x = 1 the denominator and x = v the numerator. The decay is a factor of i times a factor of t,
@@ -14,7 +17,8 @@ it. In the limit a chunk is one token: the plain recurrence with a running maxim
 
 import functools
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,8 +39,10 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     ``y_t = Σ_i p_ti v_i``, where p_ti is the softmax over i of ``k_i - w(|t-i| - 1)``, or of ``k_t + u`` for i = t.
     This is the formula of the Vision-RWKV paper, with its exact gradient. Time and memory are linear in T. The
-    arithmetic is float32 or better whatever the autocast, and float64 where w and u are so extreme that float32 has
-    too few digits for the exponents.
+    arithmetic is float32 or better whatever the autocast. Extreme w and u are no trouble: a CPU then computes in
+    float64, since float32 has too few digits for the exponents. On a GPU with Triton, which PyTorch brings along on
+    Linux, float32 inputs go through kernels that take the exponents apart instead (wkv_triton.py), and never have to
+    look at values.
 
     The CUDA kernels released with Vision-RWKV compute something slightly different: the sums that they hand from one
     run of T/16 or T/32 tokens to the next have decayed by one token too many. Unnormalised, a token there weighs
@@ -45,8 +51,9 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     at T = 1024; their gradients for k and v, true to neither formula, by about 2 % of the largest. Weights trained
     with those kernels can be used here, but outputs agree with theirs to about 1e-3 only.
 
-    `torch.compile` and `torch.export` (hence ONNX) cannot look at values and always cut the tokens into four chunks:
-    exact while |w|·T/2 + max(-u, 0) is below 64, which training does not come near.
+    `torch.compile` and `torch.export` (hence ONNX) get plain PyTorch operations on any device. They cannot look at
+    values, and always cut the tokens into four chunks: exact while |w|·T/2 + max(-u, 0) is below 64, which training
+    does not come near.
 
     Args:
         w: decay per token, [C], already divided by the number of tokens; may be negative (far tokens weigh more).
@@ -64,10 +71,35 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
         shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in (("w", w), ("u", u), ("k", k), ("v", v)))
         raise SegzooError(f"bi_wkv needs w and u of shape [C], k and v of one shape [B, T, C], and got {shapes}.")
     dtype = functools.reduce(torch.promote_types, (w.dtype, u.dtype, k.dtype, v.dtype), torch.float32)
-    dtype, chunks = _plan(w, u, k.shape[1], dtype)
     # Autocast lowers none of the operations below, so that it is enough to cast the inputs.
+    if kernels := _kernels_for(k, dtype):
+        return kernels(w.to(dtype), u.to(dtype), k.to(dtype), v.to(dtype)).to(v.dtype)
+    dtype, chunks = _plan(w, u, k.shape[1], dtype)
     y: Tensor = _BiWKV.apply(w.to(dtype), u.to(dtype), k.to(dtype), v.to(dtype), chunks)
     return y.to(v.dtype)
+
+
+def _kernels_for(k: Tensor, dtype: torch.dtype) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
+    """Bi-WKV in Triton, if it is made for such tensors."""
+    if not k.is_cuda or dtype != torch.float32 or torch.compiler.is_compiling():
+        return None
+    return _kernels_on(k.device)
+
+
+@functools.cache
+def _kernels_on(device: torch.device) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
+    """Bi-WKV in Triton, if it runs on the device: not all machines have triton, or the C compiler that it calls."""
+    try:
+        from segzoo.nn.wkv_triton import bi_wkv as kernels
+
+        one = torch.ones(1, 1, 1, device=device)
+        kernels(one[0, 0], one[0, 0], one, one)
+    except ImportError:
+        return None
+    except Exception as error:  # of many kinds: no compiler, a GPU that is too old, a version that does not fit
+        warnings.warn(f"Bi-WKV does without its Triton kernels on {device}, and is slower: {error}", stacklevel=4)
+        return None
+    return kernels
 
 
 class _BiWKV(torch.autograd.Function):
