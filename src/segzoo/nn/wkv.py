@@ -3,6 +3,8 @@
 On a GPU the Triton kernels of wkv_triton.py do the work, where they can. The rest of this file is plain PyTorch for
 everything else: CPUs, float64, exports, machines without Triton.
 
+Much is computed in place: memory for long sequences comes fresh from the system each time, at the price of arithmetic.
+
 How it works. All that is needed is the sum over the tokens on one side of t: the flipped sequence gives the other side,
 x = 1 the denominator and x = v the numerator. The decay is a factor of i times a factor of t,
 
@@ -16,6 +18,7 @@ it. In the limit a chunk is one token: the plain recurrence with a running maxim
 """
 
 import functools
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,6 +33,7 @@ from segzoo.errors import SegzooError
 _EMPTY = -1e30  # log scale of a sum without terms: finite, since inf - inf is NaN
 _ROOM = {torch.float32: 64.0, torch.float64: 640.0}  # for 2|w|T; what then underflows has a share below e^(64 - 87)
 _TRACED_CHUNKS = 4  # while tracing, values cannot be read
+_CACHED_ROWS = 256  # of 192 channels: a fifth of a megabyte
 
 _Sums = tuple[Tensor, list[Tensor]]  # (scale, sums) stands for e^scale · sums
 
@@ -112,12 +116,12 @@ class _BiWKV(torch.autograd.Function):
         (past_scale, past), (future_scale, future) = _sums_of_others(w, k, (ones, v), chunks)
         own = k + u
         top = torch.maximum(torch.maximum(past_scale, future_scale), own)
-        past_weight, future_weight, own = (past_scale - top).exp(), (future_scale - top).exp(), (own - top).exp()
-        past, future = [x * past_weight for x in past], [x * future_weight for x in future]
+        past_weight, future_weight, own = (x.sub_(top).exp_() for x in (past_scale, future_scale, own))
+        past, future = [x.mul_(past_weight) for x in past], [x.mul_(future_weight) for x in future]
         total = past[0] + future[0] + own
-        y = (past[1] + future[1] + own * v) / total
-        past_pull = (past[1] - past[0] * y) / total  # Σ_{i<t} p_ti (v_i - y_t), for the gradient of w
-        ctx.save_for_backward(w, u, k, v, y, top + total.log(), past_pull)
+        y = (past[1] + future[1]).add_(own.mul_(v)).div_(total)
+        past_pull = past[1].sub_(past[0].mul_(y)).div_(total)  # Σ_{i<t} p_ti (v_i - y_t), for the gradient of w
+        ctx.save_for_backward(w, u, k, v, y, top.add_(total.log_()), past_pull)
         ctx.chunks = chunks
         return y
 
@@ -129,9 +133,9 @@ class _BiWKV(torch.autograd.Function):
         # The sums over t are those of the forward pass again, now with the log weights -log_total_t.
         w, u, k, v, y, log_total, past_pull = ctx.saved_tensors
         (past_scale, past), (future_scale, future) = _sums_of_others(w, -log_total, (grad, grad * y), ctx.chunks)
-        past_weight, future_weight = (k + past_scale).exp(), (k + future_scale).exp()
-        past, future = [x * past_weight for x in past], [x * future_weight for x in future]
-        own = grad * (k + u - log_total).exp()
+        past_weight, future_weight = past_scale.add_(k).exp_(), future_scale.add_(k).exp_()
+        past, future = [x.mul_(past_weight) for x in past], [x.mul_(future_weight) for x in future]
+        own = (k + u).sub_(log_total).exp_().mul_(grad)
         own_pull = own * (v - y)  # G_tt
         pull_from_past, pull_from_future = v * past[0] - past[1], v * future[0] - future[1]  # Σ_{t<i} and Σ_{t>i} G_ti
         # |t-i| is taken apart into the positions t and i. Every row of G sums to zero, so that the origin is free.
@@ -178,7 +182,7 @@ def _past_sums(w: Tensor, log: Tensor, xs: Sequence[Tensor], chunks: int) -> _Su
     for chunk, *chunk_xs in zip(cut(log, _EMPTY), *(cut(x, 0.0) for x in xs), strict=True):
         tilted, carried_scale = chunk + tilt, carried_scale - w
         top = torch.maximum(tilted.amax(1, keepdim=True), carried_scale)
-        weight, carried_weight = (tilted - top).exp(), (carried_scale - top).exp()
+        weight, carried_weight = tilted.sub_(top).exp_(), (carried_scale - top).exp_()
         terms = [weight * x for x in chunk_xs]
         for term, carry in zip(terms, carried, strict=True):
             term[:, :1] += carried_weight * carry
@@ -197,10 +201,22 @@ def _join(parts: Sequence[Tensor], tokens: int) -> Tensor:
 
 
 def _cumsum(x: Tensor) -> Tensor:
-    """Sum each row of [B, T, C] with all rows before it."""
+    """Sum each row of [B, T, C] with all rows before it. It may overwrite x."""
     if x.is_cuda and torch.are_deterministic_algorithms_enabled():
         return _cumsum_by_doubling(x)
-    return x.cumsum(1)
+    if x.is_cuda or torch.compiler.is_compiling():
+        return x.cumsum(1)
+    return _cumsum_by_blocks(x)
+
+
+def _cumsum_by_blocks(x: Tensor) -> Tensor:
+    """Do so in place, and as far as a cache reaches: PyTorch takes one channel after the other, down all the rows."""
+    blocks = x.split(_CACHED_ROWS, 1)
+    blocks[0].cumsum_(1)
+    for before, block in itertools.pairwise(blocks):
+        block[:, :1] += before[:, -1:]
+        block.cumsum_(1)
+    return x
 
 
 def _cumsum_by_doubling(x: Tensor) -> Tensor:
