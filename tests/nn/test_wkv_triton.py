@@ -155,7 +155,8 @@ def test_the_kernels_are_for_float32_on_cuda_and_not_for_tracers(monkeypatch, is
     assert wkv._kernels_for(k, dtype) == ("cuda:1" if kernels else None)
 
 
-def test_without_triton_there_are_no_kernels(monkeypatch):
+@pytest.mark.filterwarnings("error")
+def test_without_triton_there_are_no_kernels_and_no_warnings(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "segzoo.nn.wkv_triton", raising=False)
     assert wkv._kernels_on.__wrapped__(torch.device("cpu")) is None
