@@ -163,10 +163,11 @@ def test_shapes_that_do_not_fit_are_refused(wrong):
         bi_wkv(**inputs)
 
 
-@pytest.mark.parametrize("tokens", [1, 2, 3, 64, 100])
-def test_doubling_is_a_cumulative_sum(tokens):
+@pytest.mark.parametrize("way", [wkv._cumsum_by_doubling, wkv._cumsum_by_blocks])
+@pytest.mark.parametrize("tokens", [1, 2, 3, 64, 256, 257, 700])
+def test_doubling_and_blocks_are_cumulative_sums(tokens, way):
     x = torch.randn(2, tokens, 3, dtype=torch.float64)
-    torch.testing.assert_close(wkv._cumsum_by_doubling(x), x.cumsum(1))
+    torch.testing.assert_close(way(x.clone()), x.cumsum(1))
 
 
 def test_the_deterministic_path_gives_the_same(monkeypatch):
@@ -185,11 +186,12 @@ def deterministic():
 
 def test_the_deterministic_path_is_taken_on_cuda(deterministic, monkeypatch):
     monkeypatch.setattr(wkv, "_cumsum_by_doubling", lambda x: "doubling")
+    monkeypatch.setattr(wkv, "_cumsum_by_blocks", lambda x: "blocks")
 
     def tensor(is_cuda):
         return types.SimpleNamespace(is_cuda=is_cuda, cumsum=lambda dim: "cumsum")
 
-    assert [wkv._cumsum(tensor(True)), wkv._cumsum(tensor(False))] == ["doubling", "cumsum"]
+    assert [wkv._cumsum(tensor(True)), wkv._cumsum(tensor(False))] == ["doubling", "blocks"]
     torch.use_deterministic_algorithms(False)
     assert wkv._cumsum(tensor(True)) == "cumsum"
 

@@ -1,4 +1,9 @@
-"""Bi-WKV, the bidirectional token mixing of Vision-RWKV, in plain PyTorch: exact, stable and linear in the tokens.
+"""Bi-WKV, the bidirectional token mixing of Vision-RWKV: exact, stable and linear in the tokens.
+
+On a GPU the Triton kernels of wkv_triton.py do the work, where they can. The rest of this file is plain PyTorch for
+everything else: CPUs, float64, exports, machines without Triton.
+
+Much is computed in place: memory for long sequences comes fresh from the system each time, at the price of arithmetic.
 
 How it works. All that is needed is the sum over the tokens on one side of t: the flipped sequence gives the other side,
 x = 1 the denominator and x = v the numerator. The decay is a factor of i times a factor of t,
@@ -13,8 +18,10 @@ it. In the limit a chunk is one token: the plain recurrence with a running maxim
 """
 
 import functools
+import itertools
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +33,7 @@ from segzoo.errors import SegzooError
 _EMPTY = -1e30  # log scale of a sum without terms: finite, since inf - inf is NaN
 _ROOM = {torch.float32: 64.0, torch.float64: 640.0}  # for 2|w|T; what then underflows has a share below e^(64 - 87)
 _TRACED_CHUNKS = 4  # while tracing, values cannot be read
+_CACHED_ROWS = 256  # of 192 channels: a fifth of a megabyte
 
 _Sums = tuple[Tensor, list[Tensor]]  # (scale, sums) stands for e^scale · sums
 
@@ -35,8 +43,10 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     ``y_t = Σ_i p_ti v_i``, where p_ti is the softmax over i of ``k_i - w(|t-i| - 1)``, or of ``k_t + u`` for i = t.
     This is the formula of the Vision-RWKV paper, with its exact gradient. Time and memory are linear in T. The
-    arithmetic is float32 or better whatever the autocast, and float64 where w and u are so extreme that float32 has
-    too few digits for the exponents.
+    arithmetic is float32 or better whatever the autocast. Extreme w and u are no trouble: a CPU then computes in
+    float64, since float32 has too few digits for the exponents. On a GPU with Triton, which PyTorch brings along on
+    Linux, float32 inputs go through kernels that take the exponents apart instead (wkv_triton.py), and never have to
+    look at values.
 
     The CUDA kernels released with Vision-RWKV compute something slightly different: the sums that they hand from one
     run of T/16 or T/32 tokens to the next have decayed by one token too many. Unnormalised, a token there weighs
@@ -45,8 +55,9 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     at T = 1024; their gradients for k and v, true to neither formula, by about 2 % of the largest. Weights trained
     with those kernels can be used here, but outputs agree with theirs to about 1e-3 only.
 
-    `torch.compile` and `torch.export` (hence ONNX) cannot look at values and always cut the tokens into four chunks:
-    exact while |w|·T/2 + max(-u, 0) is below 64, which training does not come near.
+    `torch.compile` and `torch.export` (hence ONNX) get plain PyTorch operations on any device. They cannot look at
+    values, and always cut the tokens into four chunks: exact while |w|·T/2 + max(-u, 0) is below 64, which training
+    does not come near.
 
     Args:
         w: decay per token, [C], already divided by the number of tokens; may be negative (far tokens weigh more).
@@ -64,10 +75,35 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
         shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in (("w", w), ("u", u), ("k", k), ("v", v)))
         raise SegzooError(f"bi_wkv needs w and u of shape [C], k and v of one shape [B, T, C], and got {shapes}.")
     dtype = functools.reduce(torch.promote_types, (w.dtype, u.dtype, k.dtype, v.dtype), torch.float32)
-    dtype, chunks = _plan(w, u, k.shape[1], dtype)
     # Autocast lowers none of the operations below, so that it is enough to cast the inputs.
+    if kernels := _kernels_for(k, dtype):
+        return kernels(w.to(dtype), u.to(dtype), k.to(dtype), v.to(dtype)).to(v.dtype)
+    dtype, chunks = _plan(w, u, k.shape[1], dtype)
     y: Tensor = _BiWKV.apply(w.to(dtype), u.to(dtype), k.to(dtype), v.to(dtype), chunks)
     return y.to(v.dtype)
+
+
+def _kernels_for(k: Tensor, dtype: torch.dtype) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
+    """Bi-WKV in Triton, if it is made for such tensors."""
+    if not k.is_cuda or dtype != torch.float32 or torch.compiler.is_compiling():
+        return None
+    return _kernels_on(k.device)
+
+
+@functools.cache
+def _kernels_on(device: torch.device) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
+    """Bi-WKV in Triton, if it runs on the device: not all machines have triton, or the C compiler that it calls."""
+    try:
+        from segzoo.nn.wkv_triton import bi_wkv as kernels
+
+        one = torch.ones(1, 1, 1, device=device)
+        kernels(one[0, 0], one[0, 0], one, one)
+    except ImportError:
+        return None
+    except Exception as error:  # of many kinds: no compiler, a GPU that is too old, a version that does not fit
+        warnings.warn(f"Bi-WKV does without its Triton kernels on {device}, and is slower: {error}", stacklevel=4)
+        return None
+    return kernels
 
 
 class _BiWKV(torch.autograd.Function):
@@ -80,12 +116,12 @@ class _BiWKV(torch.autograd.Function):
         (past_scale, past), (future_scale, future) = _sums_of_others(w, k, (ones, v), chunks)
         own = k + u
         top = torch.maximum(torch.maximum(past_scale, future_scale), own)
-        past_weight, future_weight, own = (past_scale - top).exp(), (future_scale - top).exp(), (own - top).exp()
-        past, future = [x * past_weight for x in past], [x * future_weight for x in future]
+        past_weight, future_weight, own = (x.sub_(top).exp_() for x in (past_scale, future_scale, own))
+        past, future = [x.mul_(past_weight) for x in past], [x.mul_(future_weight) for x in future]
         total = past[0] + future[0] + own
-        y = (past[1] + future[1] + own * v) / total
-        past_pull = (past[1] - past[0] * y) / total  # Σ_{i<t} p_ti (v_i - y_t), for the gradient of w
-        ctx.save_for_backward(w, u, k, v, y, top + total.log(), past_pull)
+        y = (past[1] + future[1]).add_(own.mul_(v)).div_(total)
+        past_pull = past[1].sub_(past[0].mul_(y)).div_(total)  # Σ_{i<t} p_ti (v_i - y_t), for the gradient of w
+        ctx.save_for_backward(w, u, k, v, y, top.add_(total.log_()), past_pull)
         ctx.chunks = chunks
         return y
 
@@ -97,9 +133,9 @@ class _BiWKV(torch.autograd.Function):
         # The sums over t are those of the forward pass again, now with the log weights -log_total_t.
         w, u, k, v, y, log_total, past_pull = ctx.saved_tensors
         (past_scale, past), (future_scale, future) = _sums_of_others(w, -log_total, (grad, grad * y), ctx.chunks)
-        past_weight, future_weight = (k + past_scale).exp(), (k + future_scale).exp()
-        past, future = [x * past_weight for x in past], [x * future_weight for x in future]
-        own = grad * (k + u - log_total).exp()
+        past_weight, future_weight = past_scale.add_(k).exp_(), future_scale.add_(k).exp_()
+        past, future = [x.mul_(past_weight) for x in past], [x.mul_(future_weight) for x in future]
+        own = (k + u).sub_(log_total).exp_().mul_(grad)
         own_pull = own * (v - y)  # G_tt
         pull_from_past, pull_from_future = v * past[0] - past[1], v * future[0] - future[1]  # Σ_{t<i} and Σ_{t>i} G_ti
         # |t-i| is taken apart into the positions t and i. Every row of G sums to zero, so that the origin is free.
@@ -146,7 +182,7 @@ def _past_sums(w: Tensor, log: Tensor, xs: Sequence[Tensor], chunks: int) -> _Su
     for chunk, *chunk_xs in zip(cut(log, _EMPTY), *(cut(x, 0.0) for x in xs), strict=True):
         tilted, carried_scale = chunk + tilt, carried_scale - w
         top = torch.maximum(tilted.amax(1, keepdim=True), carried_scale)
-        weight, carried_weight = (tilted - top).exp(), (carried_scale - top).exp()
+        weight, carried_weight = tilted.sub_(top).exp_(), (carried_scale - top).exp_()
         terms = [weight * x for x in chunk_xs]
         for term, carry in zip(terms, carried, strict=True):
             term[:, :1] += carried_weight * carry
@@ -165,10 +201,22 @@ def _join(parts: Sequence[Tensor], tokens: int) -> Tensor:
 
 
 def _cumsum(x: Tensor) -> Tensor:
-    """Sum each row of [B, T, C] with all rows before it."""
+    """Sum each row of [B, T, C] with all rows before it. It may overwrite x."""
     if x.is_cuda and torch.are_deterministic_algorithms_enabled():
         return _cumsum_by_doubling(x)
-    return x.cumsum(1)
+    if x.is_cuda or torch.compiler.is_compiling():
+        return x.cumsum(1)
+    return _cumsum_by_blocks(x)
+
+
+def _cumsum_by_blocks(x: Tensor) -> Tensor:
+    """Do so in place, and as far as a cache reaches: PyTorch takes one channel after the other, down all the rows."""
+    blocks = x.split(_CACHED_ROWS, 1)
+    blocks[0].cumsum_(1)
+    for before, block in itertools.pairwise(blocks):
+        block[:, :1] += before[:, -1:]
+        block.cumsum_(1)
+    return x
 
 
 def _cumsum_by_doubling(x: Tensor) -> Tensor:
