@@ -3,14 +3,21 @@
 import logging
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
+
+import torch.distributed
+from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch.multiprocessing import ProcessExitedException
 
 from segzoo.errors import SegzooError
 
-if TYPE_CHECKING:
-    from lightning.fabric import Fabric
-
 FOR_EVER = timedelta(days=30)  # a process that is done waits for the slowest one
+
+# nothing but warnings; here, since a new process imports this before Fabric announces itself in it
+logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
 
 
 def launch(function: Callable[..., Any], accelerator: str, devices: int, nodes: int, *arguments: Any) -> Any:
@@ -32,23 +39,15 @@ def launch(function: Callable[..., Any], accelerator: str, devices: int, nodes: 
     Raises:
         SegzooError: there are not as many devices, or a process was killed.
     """
-    from lightning.fabric import Fabric
-    from lightning.fabric.strategies import DDPStrategy
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from torch.multiprocessing import ProcessExitedException
-
-    def fabric_of(start_method: Any) -> "Fabric":
-        strategy = DDPStrategy(start_method=start_method, process_group_backend="gloo", timeout=FOR_EVER)
-        return Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy)
-
-    be_quiet()
     try:
-        fabric = fabric_of("popen")
+        fabric = fabric_of("popen", accelerator, devices, nodes)
         assert isinstance(fabric.strategy, DDPStrategy)
         environment = fabric.strategy.cluster_environment
         if environment is None or not environment.creates_processes_externally:
-            fabric = fabric_of("spawn")  # not by the command line again: Python code may have called main()
-        return fabric.launch(quietly, function, *arguments)
+            # "popen" would run the command line again, which is another one where Python code has called main()
+            fabric = fabric_of("spawn", accelerator, devices, nodes)
+        # bound to the function, where Fabric does not look through them for tensors: it takes no frozen dataclasses
+        return fabric.launch(partial(call, function, arguments))
     except MisconfigurationException as error:
         raise SegzooError(f"--devices {devices} cannot be had: {str(error).strip().splitlines()[0]}") from error
     except ProcessExitedException as error:
@@ -58,22 +57,19 @@ def launch(function: Callable[..., Any], accelerator: str, devices: int, nodes: 
         ) from error
 
 
-def quietly(fabric: "Fabric", *called: Any) -> Any:
-    """What the first of ``called`` returns for the others, without Fabric's announcements."""
-    be_quiet()
-    function, *arguments = called
+def fabric_of(start_method: Any, accelerator: str, devices: int, nodes: int) -> Fabric:
+    """A Fabric that has not started anything yet."""
+    strategy = DDPStrategy(start_method=start_method, process_group_backend="gloo", timeout=FOR_EVER)
+    return Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy)
+
+
+def call(function: Callable[..., Any], arguments: tuple[Any, ...], fabric: Fabric) -> Any:
+    """What Fabric calls in each process."""
     return function(fabric, *arguments)
 
 
-def be_quiet() -> None:
-    """Let Fabric say nothing but warnings."""
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-
-
-def gather(fabric: "Fabric", value: Any) -> list[Any]:
+def gather(fabric: Fabric, value: Any) -> list[Any]:
     """The values of all processes, by rank."""
-    import torch.distributed
-
     values = [None] * fabric.world_size
     torch.distributed.all_gather_object(values, value)
     return values
