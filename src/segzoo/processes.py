@@ -17,7 +17,8 @@ from segzoo.errors import SegzooError
 FOR_EVER = timedelta(days=30)  # a process that is done waits for the slowest one
 
 # nothing but warnings; here, since a new process imports this before Fabric announces itself in it
-logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+for package in ("lightning.fabric", "lightning.pytorch"):
+    logging.getLogger(package).setLevel(logging.WARNING)
 
 
 def launch(function: Callable[..., Any], accelerator: str, devices: int, nodes: int, *arguments: Any) -> Any:
