@@ -125,7 +125,7 @@ def test_reading_goes_on_while_a_batch_is_segmented(tmp_path):
         return read(file)
 
     def waiting(given: Sequence[str]) -> list[Segmentation]:
-        assert given != ["a1"] or others.wait(10)
+        assert given[0] != "a1" or others.wait(10)
         return segment(given)
 
     predictor.read, predictor.segment = telling, waiting  # type: ignore[method-assign]
