@@ -6,10 +6,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segzoo import __version__
-from segzoo.errors import MissingError, SegzooError
+from segzoo.errors import SegzooError
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+    from segzoo.hub import Checkpoint
+    from segzoo.prediction import Job
 
 TRAINING_VERBS = {
     "fit": "train a model, or train a checkpoint further",
@@ -70,6 +76,11 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--overlay", action="store_true", help="also draw each mask over its image or slices")
     predict.add_argument("--tta", action="store_true", help="average over mirrored copies of each image")
     predict.add_argument("--overlap", type=float, default=0.5, help="of a volume's windows, 0 to below 1 (default 0.5)")
+    predict.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one"
+    )
+    predict.add_argument("--devices", type=positive, default=1, metavar="N", help="processes that share the work")
+    predict.add_argument("--nodes", type=positive, default=1, metavar="N", help="machines with as many processes each")
     predict.set_defaults(run=run_predict)
 
     verify = verbs.add_parser("verify", help="check a checkpoint's files, and that it computes here what it should")
@@ -90,6 +101,14 @@ def build_parser() -> argparse.ArgumentParser:
     push.add_argument("--dry-run", action="store_true", help="show what would go up, and stop")
     push.set_defaults(run=run_push)
     return parser
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def run_list(options: argparse.Namespace) -> None:
@@ -146,29 +165,102 @@ def run_predict(options: argparse.Namespace) -> None:
     Raises:
         SegzooError: an input could not be segmented; all others have been by then.
     """
-    masks = mask_files(options.inputs, options.output, options.overlay)
-    from segzoo.hub import from_pretrained
+    from segzoo.hub import open_checkpoint
+    from segzoo.prediction import plan
 
-    model = from_pretrained(options.checkpoint)
-    model = model.deploy() if model.is_deployable else model
-    options.output.mkdir(parents=True, exist_ok=True)
+    jobs = plan(options.inputs, options.output, options.overlay)
+    work = options, open_checkpoint(options.checkpoint), jobs
+    if options.devices == options.nodes == 1:
+        outcomes = segment_share(None, *work)
+    else:
+        from segzoo.inference import choose_device
+        from segzoo.processes import launch
+
+        outcomes = launch(segment_share, choose_device(options.device), options.devices, options.nodes, *work)
     failures: list[str] = []
-    for file, mask in masks.items():
-        try:
-            result = model.predict(file, tta=options.tta, overlap=options.overlap)
-            result.save(mask)
-            if options.overlay:
-                result.overlay().save(overlay_file(mask))
-        except SegzooError as error:
-            failures.append(sentence(error))
-            if len(masks) > 1:  # a single one is told by main
-                print(f"segzoo: not segmented: {failures[-1]}", file=sys.stderr)
-            continue
-        covered = zip(result.foreground_names(), result.class_masks(), strict=True)
-        print(f"{file} -> {mask} ({', '.join(f'{name} {part.mean():.1%}' for name, part in covered)})")
+    for outcome in outcomes:
+        if isinstance(outcome, SegzooError):
+            raise outcome
+        failures += outcome
     if failures:
-        which = f"{len(failures)} of {len(masks)} inputs were not segmented, the first because: "
-        raise SegzooError((which if len(masks) > 1 else "") + failures[0])
+        which = f"{len(failures)} of {len(jobs)} inputs were not segmented, the first because: "
+        raise SegzooError((which if len(jobs) > 1 else "") + failures[0])
+
+
+def segment_share(
+    fabric: "Fabric | None", options: argparse.Namespace, checkpoint: "Checkpoint", jobs: "list[Job]"
+) -> list[list[str] | SegzooError]:
+    """Segment what is not done yet, or this process's share of it.
+
+    Args:
+        fabric: of the processes that share the work; None for a single one.
+        options: of the command line.
+        checkpoint: to segment with.
+        jobs: to do, by all processes together.
+
+    Returns:
+        In the first process, and for each: why inputs were not segmented, or what kept it from starting.
+    """
+    from segzoo.prediction import attempt, unfinished
+
+    rank, processes = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
+    todo = unfinished(jobs, recipe(options, checkpoint), checkpoint.mask_names) if rank == 0 else []
+    if fabric:
+        todo = fabric.broadcast(todo)  # one list for all: files are written while other processes still start
+    if rank == 0 and len(todo) < len(jobs):
+        print(f"{len(jobs) - len(todo)} of {len(jobs)} were done before", flush=True)
+    device = str(fabric.device) if fabric else options.device
+    outcome = attempt(segment_jobs, todo[rank::processes], options, checkpoint, device, rank, len(jobs) > 1)
+    if fabric is None:
+        return [outcome]
+    from segzoo.processes import gather
+
+    outcomes = gather(fabric, outcome)
+    return outcomes if rank == 0 else []
+
+
+def segment_jobs(
+    jobs: "list[Job]", options: argparse.Namespace, checkpoint: "Checkpoint", device: str, rank: int, several: bool
+) -> list[str]:
+    """Segment files and print what was found; returns why some could not be.
+
+    Args:
+        jobs: to do.
+        options: of the command line.
+        checkpoint: to segment with.
+        device: to compute on.
+        rank: the first process says what is used.
+        several: of one input, `main` tells what went wrong.
+
+    Raises:
+        SegzooError: the model cannot be loaded.
+    """
+    if not jobs:
+        return []
+    from segzoo.inference import load_predictor
+    from segzoo.prediction import segment_files
+
+    predictor = load_predictor(checkpoint, device, tta=options.tta, overlap=options.overlap)
+    if rank == 0:
+        print(predictor.description, file=sys.stderr, flush=True)
+    failures = []
+    for job, outcome in segment_files(predictor, jobs):
+        if not isinstance(outcome, SegzooError):
+            print(f"{job.file} -> {job.mask} ({outcome})", flush=True)  # whole lines, also from several processes
+            continue
+        failures.append(sentence(outcome))
+        if several:
+            print(f"segzoo: not segmented: {failures[-1]}", file=sys.stderr, flush=True)
+    return failures
+
+
+def recipe(options: argparse.Namespace, checkpoint: "Checkpoint") -> dict[str, Any]:
+    """What masks depend on besides the image; a run that is like this one continues it."""
+    from segzoo.checkpoint import CONFIG
+    from segzoo.weights import sha256
+
+    config = sha256(checkpoint.folder / CONFIG)  # which holds the sha256 of the weights
+    return {"segzoo": __version__, "checkpoint": config, "tta": options.tta, "overlap": options.overlap}
 
 
 def run_verify(options: argparse.Namespace) -> None:
@@ -216,57 +308,6 @@ def run_push(options: argparse.Namespace) -> None:
     print(upload)
     if not options.dry_run:
         print(f"published at {push(upload, private=options.private)}")
-
-
-def mask_files(inputs: Sequence[Path], output: Path, overlay: bool) -> dict[Path, Path]:
-    """Every image and volume to read, each once, with the mask to write; folders give all that are in them.
-
-    Raises:
-        MissingError: an input is not there, or a folder holds no image and no volume.
-        SegzooError: a file would be written twice, or over an input.
-    """
-    masks: dict[Path, Path] = {}
-    readers: dict[Path, Path] = {}  # what is written -> what it is made from
-    for given in inputs:
-        if not given.exists():
-            raise MissingError(f"there is no file or folder {given} to segment")
-        found = images_and_volumes(given) if given.is_dir() else [given]
-        if not found:
-            raise MissingError(f"the folder {given} holds no image (png, jpg, tif, bmp) or volume (nii, nrrd, mha)")
-        for file in found:
-            mask = mask_file(file, output)
-            for written in (mask, overlay_file(mask)) if overlay else (mask,):
-                first = readers.setdefault(written, file)
-                if first.resolve() != file.resolve():
-                    raise SegzooError(f"{first} and {file} would both be written to {written.name}; rename one of them")
-            if file.resolve().parent == output.resolve():
-                raise SegzooError(
-                    f"{file} lies in the output folder {output} and could be overwritten; write elsewhere"
-                )
-            masks.setdefault(readers[mask], mask)
-    return masks
-
-
-def images_and_volumes(folder: Path) -> list[Path]:
-    """The files to segment directly inside a folder, by name."""
-    from segzoo.io import image_files
-    from segzoo.volumes import volume_files
-
-    return sorted([*image_files(folder), *volume_files(folder)])
-
-
-def mask_file(file: Path, output: Path) -> Path:
-    """Where a mask goes: that of a volume is called as the volume is, that of an image is a PNG."""
-    from segzoo.volumes import is_volume
-
-    return output / (file.name if is_volume(file) else f"{file.stem}.png")
-
-
-def overlay_file(mask: Path) -> Path:
-    """Where the overlay of a mask goes."""
-    from segzoo.volumes import is_volume, volume_stem
-
-    return mask.with_name(f"{volume_stem(mask) if is_volume(mask) else mask.stem}_overlay.png")
 
 
 if __name__ == "__main__":

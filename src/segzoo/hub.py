@@ -62,6 +62,11 @@ class Checkpoint:
     config: dict[str, Any]
     trust: str
 
+    @property
+    def mask_names(self) -> list[str] | None:
+        """The classes' names where each has a mask of its own (multi-label), else None."""
+        return self.config["class_names"] if self.config["model"]["arguments"].get("multilabel") else None
+
 
 # ---- what there is
 
@@ -363,19 +368,31 @@ def from_pretrained(
         MissingError: there is no such checkpoint, it lacks a file, or it cannot be fetched.
         SegzooError: a file of it is damaged, was changed, or is not safetensors.
     """
-    from segzoo.loading import LoadReport, apply_contract, fill, read_weights
-
     checkpoint = open_checkpoint(
         name_or_path, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
     )
+    recipe: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
+    model = load(checkpoint, num_classes=num_classes, in_channels=in_channels, **recipe)
+    print(model.load_report, file=sys.stderr)  # nothing is changed or left out without a word
+    return model
+
+
+def load(
+    checkpoint: Checkpoint, *, num_classes: int | None = None, in_channels: int | None = None, **recipe: Any
+) -> "SegmentationModule":
+    """`from_pretrained`, of a checkpoint that was found, without a word.
+
+    Raises:
+        SegzooError: its weights do not fit its config, or are not safetensors.
+    """
+    from segzoo.loading import LoadReport, apply_contract, fill, read_weights
+
     folder, config = checkpoint.folder, checkpoint.config
     arguments = dict(config["model"]["arguments"])
     changed = {"num_classes": num_classes, "in_channels": in_channels}
     arguments |= {key: value for key, value in changed.items() if value is not None}
-    recipe: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
     model = create_model(config["model"]["name"], **arguments, **recipe)
     model.load_report = LoadReport(str(folder), trust=checkpoint.trust)
     fill(model, read_weights(folder / WEIGHTS), model.load_report, num_classes, in_channels)
     apply_contract(model, config)
-    print(model.load_report, file=sys.stderr)  # nothing is changed or left out without a word
     return model.eval()

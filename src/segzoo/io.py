@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from segzoo.errors import MissingError, SegzooError
 
@@ -22,6 +23,7 @@ UInt8Array = npt.NDArray[np.uint8]
 
 # What Pillow raises for truncated, garbled or absurdly large files, by format.
 _DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_NOTE = "segzoo"  # the keyword of a PNG's note
 _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's mode "L"
 
 
@@ -122,12 +124,13 @@ def read_mask(path: str | Path) -> npt.NDArray[np.integer[Any]]:
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
-def write_mask(path: str | Path, mask: npt.ArrayLike) -> None:
+def write_mask(path: str | Path, mask: npt.ArrayLike, note: str = "") -> None:
     """Write class indices as a grey PNG of 8 bits, or of 16 where a value exceeds 255.
 
     Args:
         path: The file; its folder is made where missing.
         mask: Integer (or boolean) array ``[H, W]`` of values 0..65535.
+        note: For `read_note`.
 
     Raises:
         SegzooError: If the mask is of another shape or holds other values.
@@ -140,7 +143,24 @@ def write_mask(path: str | Path, mask: npt.ArrayLike) -> None:
     wide = values.size > 0 and values.max() > 255
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values.astype(np.uint16 if wide else np.uint8)).save(path, format="PNG")
+    write_png(path, Image.fromarray(values.astype(np.uint16 if wide else np.uint8)), note)
+
+
+def write_png(path: Path, picture: Image.Image, note: str = "") -> None:
+    """Write a picture as PNG, with a note for `read_note`."""
+    texts = PngInfo()
+    if note:
+        texts.add_text(_NOTE, note)
+    picture.save(path, format="PNG", pnginfo=texts)
+
+
+def read_note(path: Path) -> str:
+    """The note that a PNG was written with; an empty one where it has none, or is no readable picture."""
+    try:
+        with Image.open(path) as picture:
+            return str(picture.info.get(_NOTE, ""))
+    except _DECODING_ERRORS:
+        return ""
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from segzoo.errors import SegzooError
 from segzoo.io import write_mask
-from segzoo.volumes import Geometry, axes_between, volume_stem, volume_suffix, write_volume_mask
+from segzoo.volumes import Geometry, axes_between, is_volume, volume_stem, volume_suffix, write_volume_mask
 
 # one colour a class, told apart by most colour-blind readers too (Okabe and Ito's palette)
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
@@ -42,29 +42,24 @@ class Segmentation:
         """Whether every class has a mask of its own."""
         return self.mask.ndim == self.probabilities.ndim
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, note: str = "") -> None:
         """Write the mask as class indices (multi-label: one file a class, named after it).
 
         Args:
             path: of an image's mask, written as PNG; of a volume's, in the format that its suffix says: .nii.gz, .nii,
                 .nrrd or .mha, with the volume's own affine.
+            note: up to 79 characters to keep in the file's header.
 
         Raises:
             SegzooError: the suffix of a volume's mask is another one.
         """
-        path = Path(path)
-        stem, suffix = (path.stem, path.suffix) if self.geometry is None else (volume_stem(path), volume_suffix(path))
-        if not self.multilabel:
-            self._write(path, self.mask)
-            return
-        for name, mask in zip(self.class_names, self.mask, strict=True):
-            self._write(path.with_name(f"{stem}_{name.replace(' ', '-')}{suffix}"), mask)
-
-    def _write(self, path: Path, mask: np.ndarray) -> None:
-        if self.geometry is None:
-            write_mask(path, mask)
-        else:
-            write_volume_mask(path, mask, self.geometry)
+        masks = self.mask if self.multilabel else [self.mask]
+        paths = mask_paths(Path(path), self.class_names if self.multilabel else None)
+        for file, mask in zip(paths, masks, strict=True):
+            if self.geometry is None:
+                write_mask(file, mask, note)
+            else:
+                write_volume_mask(file, mask, self.geometry, note)
 
     def overlay(self) -> Image.Image:
         """The image, or a sheet of the volume's slices, with every class tinted and outlined in its colour."""
@@ -83,6 +78,19 @@ class Segmentation:
     def foreground_names(self) -> tuple[str, ...]:
         """The names that belong to :meth:`class_masks`."""
         return self.class_names if self.multilabel else self.class_names[1:]
+
+
+def mask_paths(path: Path, channels: Sequence[str] | None) -> list[Path]:
+    """The files that a segmentation is saved in.
+
+    Args:
+        path: as given to :meth:`Segmentation.save`.
+        channels: the classes' names for multi-label, else None.
+    """
+    if channels is None:
+        return [path]
+    stem, suffix = (volume_stem(path), volume_suffix(path)) if is_volume(path) else (path.stem, path.suffix)
+    return [path.with_name(f"{stem}_{name.replace(' ', '-')}{suffix}") for name in channels]
 
 
 # ---- draw

@@ -8,6 +8,7 @@ NIfTI file is wrong (it fills a truncated one with zeros and takes a spacing of 
 import gzip
 import itertools
 import os
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ OPPOSITES = ("LR", "PA", "IS")  # where an axis may lead
 _OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _CHUNK = 1 << 20
+_NOTE = "ITK_FileNotes"  # which ITK keeps in all formats; in NIfTI it is called descrip
 
 _NIFTI_BYTES = 348
 _NIFTI_HEADER = np.dtype(  # what is checked of it
@@ -211,7 +213,7 @@ def read_geometry(path: str | Path) -> Geometry:
     return Geometry((depth, height, width), affine if plain is None else plain)
 
 
-def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry) -> None:
+def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry, note: str = "") -> None:
     """Write class indices on a volume's grid, compressed, in 8 bits, or 16 where a value exceeds 255.
 
     Args:
@@ -219,6 +221,7 @@ def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry)
             once the new one is complete.
         mask: Integer (or boolean) array ``[D, H, W]`` of values 0..65535.
         geometry: Its grid.
+        note: Up to 79 characters for `read_volume_note`.
 
     Raises:
         SegzooError: If the suffix is not a volume's, or the mask is of another shape or holds other values.
@@ -241,9 +244,23 @@ def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry)
         image.SetSpacing(spacing[::-1].tolist())
         image.SetDirection(directions[:, ::-1].ravel().tolist())
         image.SetOrigin((_LPS_TO_RAS @ geometry.affine[:3, 3]).tolist())
+        if note:
+            image.SetMetaData(_NOTE, note)
         file = Path(draft) / f"mask{suffix.lower()}"  # SimpleITK knows no others
         sitk.WriteImage(image, str(file), useCompression=True)
         os.replace(file, path)
+
+
+def read_volume_note(path: str | Path) -> str:
+    """The note that a mask was written with; an empty one where it has none, or is no readable volume."""
+    with _simpleitk() as sitk:
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            return ""
+        return str(reader.GetMetaData(_NOTE)) if reader.HasMetaDataKey(_NOTE) else ""
 
 
 def same_grid(one: Geometry, other: Geometry) -> bool:
@@ -258,17 +275,38 @@ def same_grid(one: Geometry, other: Geometry) -> bool:
 # ---- how SimpleITK reads
 
 
+class _Quiet:
+    """SimpleITK's warnings off. The switch is one for all threads: the first one in turns it, the last one out back."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.shown = threading.Lock(), 0, True
+
+    @contextmanager
+    def __call__(self, sitk: Any) -> Iterator[None]:
+        with self.lock:
+            if not self.inside:
+                self.shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+                sitk.ProcessObject.SetGlobalWarningDisplay(False)
+            self.inside += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.inside -= 1
+                if not self.inside:
+                    sitk.ProcessObject.SetGlobalWarningDisplay(self.shown)
+
+
+_quiet = _Quiet()
+
+
 @contextmanager
 def _simpleitk() -> Iterator[Any]:
     """SimpleITK, its warnings off: what matters of them is an error here."""
     import SimpleITK as sitk
 
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
+    with _quiet(sitk):
         yield sitk
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 def _read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:

@@ -1,0 +1,257 @@
+"""Files in, mask files out: reading, segmenting and writing at the same time, in one process or in several.
+
+What segments is a `Predictor`, whatever it computes with; neither torch nor a model is needed to plan, read or write.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from segzoo.errors import MissingError, SegzooError
+from segzoo.io import image_files, read_note, write_png
+from segzoo.segmentation import Segmentation, mask_paths
+from segzoo.volumes import is_volume, read_volume_note, volume_files, volume_stem
+
+THREADS = 4  # that read, and as many that write: decoding and compressing release Python's lock
+T = TypeVar("T")
+
+
+class Predictor(Protocol):
+    """What turns files into segmentations.
+
+    Attributes:
+        batch_size: how many inputs of one key are segmented together.
+        description: what computes, and how, in one line for people.
+    """
+
+    batch_size: int
+    description: str
+
+    def read(self, file: Path) -> Any:
+        """An input, ready to be segmented; called by several threads.
+
+        Raises:
+            SegzooError: the file cannot be read, or is nothing that this model takes.
+        """
+
+    def key(self, given: Any) -> Hashable | None:
+        """What inputs have in common that can be segmented together; None: this one is segmented alone."""
+
+    def segment(self, given: Sequence[Any]) -> list[Segmentation]:
+        """The segmentations of up to ``batch_size`` inputs of one key, in their order; called by one thread.
+
+        Raises:
+            SegzooError: they cannot be segmented.
+        """
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input, and what is made of it.
+
+    Attributes:
+        file: an image or a volume.
+        mask: the file to write (multi-label: one a class, called after it).
+        overlay: the picture to draw; None for none.
+        note: what the written files depend on, which is stored in them; see `unfinished`.
+    """
+
+    file: Path
+    mask: Path
+    overlay: Path | None = None
+    note: str = ""
+
+
+# ---- plan
+
+
+def plan(inputs: Sequence[Path], output: Path, overlay: bool) -> list[Job]:
+    """Every image and volume to read, each once, with the files to write; folders give all that are in them.
+
+    Raises:
+        MissingError: an input is not there, or a folder holds no image and no volume.
+        SegzooError: a file would be written twice, or over an input.
+    """
+    jobs: dict[Path, Job] = {}  # by the mask
+    readers: dict[Path, Path] = {}  # what is written -> what it is made from
+    for file in (file for given in inputs for file in images_and_volumes(given)):
+        job = Job(file, mask_file(file, output), overlay_file(file, output) if overlay else None)
+        for written in filter(None, (job.mask, job.overlay)):
+            first = readers.setdefault(written, file)
+            if first.resolve() != file.resolve():
+                raise SegzooError(f"{first} and {file} would both be written to {written.name}; rename one of them")
+        if file.resolve().parent == output.resolve():
+            raise SegzooError(f"{file} lies in the output folder {output} and could be overwritten; write elsewhere")
+        jobs.setdefault(job.mask, job)
+    return list(jobs.values())
+
+
+def images_and_volumes(given: Path) -> list[Path]:
+    """A file itself, or the files to segment directly inside a folder, by name.
+
+    Raises:
+        MissingError: it is not there, or holds none.
+    """
+    if not given.exists():
+        raise MissingError(f"there is no file or folder {given} to segment")
+    found = sorted([*image_files(given), *volume_files(given)]) if given.is_dir() else [given]
+    if not found:
+        raise MissingError(f"the folder {given} holds no image (png, jpg, tif, bmp) or volume (nii, nrrd, mha)")
+    return found
+
+
+def mask_file(file: Path, output: Path) -> Path:
+    """Where a mask goes: that of a volume is called as the volume is, that of an image is a PNG."""
+    return output / (file.name if is_volume(file) else f"{file.stem}.png")
+
+
+def overlay_file(file: Path, output: Path) -> Path:
+    """Where the overlay of a mask goes."""
+    return output / f"{volume_stem(file) if is_volume(file) else file.stem}_overlay.png"
+
+
+# ---- resume
+
+
+def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[str] | None) -> list[Job]:
+    """The jobs whose files are not all there as this recipe makes them from the input as it is now.
+
+    Every file that is written holds a note that tells: so no mask of another model, of other options or of another
+    input is ever taken for this one's, whoever wrote it, and no record has to be kept beside the masks.
+
+    Args:
+        jobs: of `plan`.
+        recipe: plain values that say what the masks depend on besides the input.
+        channels: the classes' names where each has a mask of its own (multi-label), else None.
+
+    Returns:
+        Them, in their order, with their notes.
+    """
+    noted = (replace(job, note=note_of(job.file, recipe)) for job in jobs)
+    return [job for job in noted if not all(holds_note(file, job.note) for file in written_files(job, channels))]
+
+
+def note_of(file: Path, recipe: dict[str, Any]) -> str:
+    """What a mask depends on, as 64 hexadecimal digits (NIfTI has room for 79): the recipe, and the file's state."""
+    state = file.stat()
+    facts = [str(file.resolve()), state.st_size, state.st_mtime_ns, recipe]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def written_files(job: Job, channels: Sequence[str] | None) -> list[Path]:
+    """All files that a job writes."""
+    return [*mask_paths(job.mask, channels), *filter(None, [job.overlay])]
+
+
+def holds_note(file: Path, note: str) -> bool:
+    """Whether a mask or overlay is there and holds this note."""
+    return file.is_file() and (read_volume_note if is_volume(file) else read_note)(file) == note
+
+
+# ---- run
+
+
+def segment_files(predictor: Predictor, jobs: Sequence[Job]) -> Iterator[tuple[Job, str | SegzooError]]:
+    """Do all jobs; yields, in their order, what each mask covers, or why there is none.
+
+    While one batch is segmented, the next inputs are read and the last masks written. What is read ahead or waits to be
+    written is bounded, so that memory does not grow with the number of files: a few batches of images, but of volumes
+    only the next one and the last one beside the one that is segmented.
+    """
+    for volumes, group in groupby(jobs, key=lambda job: is_volume(job.file)):
+        ahead = 1 if volumes else 2 * predictor.batch_size + THREADS
+        with ThreadPoolExecutor(THREADS) as readers, ThreadPoolExecutor(THREADS) as writers:
+            written: deque[tuple[Job, Future[str | SegzooError]]] = deque()
+            for batch in batches(predictor, read_ahead(readers, predictor.read, group, ahead)):
+                for job, found in segmented(predictor, batch):
+                    written.append((job, writers.submit(attempt, finish, job, found)))
+                    del found  # the writer's now, which lets go of it when it is written
+                batch.clear()
+                while written and (len(written) > ahead or written[0][1].done()):
+                    first, outcome = written.popleft()
+                    yield first, outcome.result()
+            yield from ((job, outcome.result()) for job, outcome in written)
+
+
+def read_ahead(
+    readers: ThreadPoolExecutor, read: Callable[[Path], Any], jobs: Iterable[Job], ahead: int
+) -> Iterator[tuple[Job, Any]]:
+    """Each job with its input, or with the error that reading it met; up to ``ahead`` more are being read."""
+    reading: deque[tuple[Job, Future[Any]]] = deque()
+    for job in jobs:
+        reading.append((job, readers.submit(attempt, read, job.file)))
+        if len(reading) > ahead:
+            first, given = reading.popleft()
+            yield first, given.result()
+    while reading:
+        first, given = reading.popleft()
+        yield first, given.result()
+
+
+def batches(predictor: Predictor, inputs: Iterator[tuple[Job, Any]]) -> Iterator[list[tuple[Job, Any]]]:
+    """Neighbours of one key together, as many as the predictor takes; what could not be read is alone."""
+
+    def key(read: tuple[Job, Any]) -> Hashable | None:
+        return None if isinstance(read[1], SegzooError) else predictor.key(read[1])
+
+    for shared, neighbours in groupby(inputs, key):
+        while batch := list(islice(neighbours, 1 if shared is None else predictor.batch_size)):
+            yield batch
+
+
+def segmented(
+    predictor: Predictor, batch: Sequence[tuple[Job, Any]]
+) -> Iterator[tuple[Job, Segmentation | SegzooError]]:
+    """Each job of a batch with its segmentation, or with the error that it met."""
+    jobs, inputs = zip(*batch, strict=True)
+    found = inputs[0] if isinstance(inputs[0], SegzooError) else attempt(predictor.segment, inputs)
+    del inputs
+    yield from zip(jobs, [found] * len(jobs) if isinstance(found, SegzooError) else found, strict=True)
+
+
+def finish(job: Job, found: Segmentation | SegzooError) -> str:
+    """Write a segmentation; says what it covers.
+
+    Raises:
+        SegzooError: there is none, or it cannot be written.
+    """
+    if isinstance(found, SegzooError):
+        raise found
+    try:
+        write(job, found)
+    except OSError as error:
+        raise SegzooError(f"{job.mask} cannot be written ({error.strerror or error})") from error
+    covered = zip(found.foreground_names(), found.class_masks(), strict=True)
+    return ", ".join(f"{name} {part.mean():.1%}" for name, part in covered)
+
+
+def write(job: Job, found: Segmentation) -> None:
+    """Write a job's files, each of them complete or not at all, whenever the process is killed."""
+    # always called the same, so that whoever does a killed job again also clears up after it
+    draft = job.mask.with_name(f".{job.mask.name}.writing")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        found.save(draft / job.mask.name, note=job.note)
+        if job.overlay is not None:
+            write_png(draft / job.overlay.name, found.overlay(), note=job.note)
+        for file in list(draft.iterdir()):
+            os.replace(file, job.mask.with_name(file.name))
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def attempt(function: Callable[..., T], *arguments: Any) -> T | SegzooError:
+    """What a function returns, or the error that bad input makes it raise."""
+    try:
+        return function(*arguments)
+    except SegzooError as error:
+        return error

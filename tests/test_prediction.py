@@ -1,0 +1,391 @@
+"""Files in, mask files out: order, batches, memory, failures, several processes, and going on after a kill."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import segzoo
+from segzoo import prediction
+from segzoo.cli import main
+from segzoo.errors import SegzooError
+from segzoo.inference import NetworkPredictor
+from segzoo.prediction import plan, segment_files, unfinished
+from segzoo.segmentation import Segmentation
+
+
+class Named:
+    """Finds in each file the number that it is called; notes what it is asked for, and how far reading is ahead."""
+
+    description = "no network"
+
+    def __init__(self, batch_size: int = 1) -> None:
+        self.batch_size = batch_size
+        self.batches: list[list[str]] = []
+        self.read_files: list[str] = []
+        self.lock = threading.Lock()
+
+    def read(self, file: Path) -> str:
+        with self.lock:
+            self.read_files.append(file.stem)
+        if "bad" in file.stem:
+            raise SegzooError(f"{file.name} is bad")
+        return file.stem
+
+    def key(self, given: str) -> str | None:
+        return None if "alone" in given else given[0]
+
+    def segment(self, given: Sequence[str]) -> list[Segmentation]:
+        self.batches.append([*given])
+        if any("odd" in name for name in given):
+            raise SegzooError("odd ones are not segmented")
+        masks = [np.full((2, 2), int(name[1]), np.uint8) for name in given]
+        return [Segmentation(mask, np.zeros((1, 2, 2), np.float32), ("background", "one")) for mask in masks]
+
+
+def jobs_of(folder: Path, *names: str) -> list[prediction.Job]:
+    """Jobs for files that nobody opens."""
+    return [prediction.Job(folder / f"{name}.png", folder / "masks" / f"{name}.png") for name in names]
+
+
+def values(folder: Path) -> dict[str, int]:
+    return {path.stem: int(np.asarray(Image.open(path)).max()) for path in folder.iterdir()}
+
+
+# ---- the pipeline
+
+
+def test_neighbours_of_one_key_are_segmented_together_and_told_in_order(tmp_path):
+    predictor = Named(batch_size=2)
+    names = ["a1", "a2", "a3", "b1", "b0alone", "b1alone", "b2", "a4"]
+    found = list(segment_files(predictor, jobs_of(tmp_path, *names)))
+    assert predictor.batches == [["a1", "a2"], ["a3"], ["b1"], ["b0alone"], ["b1alone"], ["b2"], ["a4"]]
+    assert [job.file.stem for job, _ in found] == names
+    assert [outcome for _, outcome in found][:2] == ["one 100.0%", "one 0.0%"]
+    assert values(tmp_path / "masks") == {name: int(name[1]) for name in names}
+
+
+def test_what_fails_is_told_in_its_place_and_stops_nothing(tmp_path):
+    names = ["a1", "a2bad", "a3", "o1odd", "a5"]
+    (tmp_path / "masks" / "a5.png").mkdir(parents=True)  # where a mask should go
+    found = [outcome for _, outcome in segment_files(Named(batch_size=4), jobs_of(tmp_path, *names))]
+    assert [isinstance(outcome, SegzooError) for outcome in found] == [False, True, False, True, True]
+    assert str(found[1]) == "a2bad.png is bad"
+    assert str(found[3]) == "odd ones are not segmented"
+    assert "a5.png cannot be written" in str(found[4])
+    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["a1.png", "a3.png", "a5.png"]
+
+
+def test_an_error_that_is_ours_is_not_hidden(tmp_path):
+    predictor = Named()
+    predictor.segment = lambda given: 1 / 0  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        list(segment_files(predictor, jobs_of(tmp_path, "a1")))
+
+
+@pytest.mark.parametrize(("suffix", "most"), [(".png", 40), (".nii.gz", 5)])
+def test_reading_does_not_run_away_from_writing(tmp_path, monkeypatch, suffix, most):
+    """While the first mask is not written, a few files more are read, and not all of a hundred."""
+    may_write, names = threading.Event(), [f"a{number % 10}-{number}" for number in range(100)]
+    monkeypatch.setattr(prediction, "write", lambda job, found: may_write.wait(30))
+    predictor = Named(batch_size=4)
+    jobs = [prediction.Job(tmp_path / f"{name}{suffix}", tmp_path / f"{name}{suffix}") for name in names]
+    done: list[Any] = []
+    worker = threading.Thread(target=lambda: done.extend(segment_files(predictor, jobs)))
+    worker.start()
+    before = -1
+    while before != len(predictor.read_files):  # until it stands still
+        before = len(predictor.read_files)
+        time.sleep(0.3)
+    assert not done
+    assert 2 <= before <= most
+    may_write.set()
+    worker.join(30)
+    assert len(done) == len(predictor.read_files) == 100
+
+
+def test_reading_goes_on_while_a_batch_is_segmented(tmp_path):
+    predictor, others = Named(), threading.Event()
+    read, segment = predictor.read, predictor.segment
+
+    def telling(file: Path) -> str:
+        if file.stem == "a2":
+            others.set()
+        return read(file)
+
+    def waiting(given: Sequence[str]) -> list[Segmentation]:
+        assert given[0] != "a1" or others.wait(10)
+        return segment(given)
+
+    predictor.read, predictor.segment = telling, waiting  # type: ignore[method-assign]
+    assert len(list(segment_files(predictor, jobs_of(tmp_path, "a1", "a2", "a3")))) == 3
+
+
+# ---- networks
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained CMUNeXt-S for small images."""
+    torch.manual_seed(0)
+    model = segzoo.create_model("cmunext_s").eval()
+    model.preprocessing = segzoo.Preprocessing(image_size=(64, 64))
+    with torch.no_grad():
+        model.head.bias -= model(torch.zeros(1, 3, 64, 64)).median()
+    return model.save_pretrained(tmp_path_factory.mktemp("hub") / "tiny")
+
+
+def pictures(folder: Path, count: int, seed: int = 0) -> Path:
+    """Smooth noise of several sizes."""
+    folder.mkdir(exist_ok=True)
+    random = np.random.default_rng(seed)
+    for number in range(count):
+        coarse = Image.fromarray(random.integers(0, 255, (6, 6, 3), np.uint8))
+        coarse.resize((70 + number % 3, 50), Image.Resampling.BICUBIC).save(folder / f"{number:03}.png")
+    return folder
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_batches_give_what_single_images_give(checkpoint, tmp_path, tta):
+    model = segzoo.from_pretrained(checkpoint)
+    predictor = NetworkPredictor(model.deploy(), "", tta=tta)
+    predictor.batch_size = 4
+    jobs = plan([pictures(tmp_path / "in", 6)], tmp_path / "out", overlay=False)
+    assert all(isinstance(outcome, str) for _, outcome in segment_files(predictor, jobs))
+    read = [predictor.read(job.file) for job in jobs]
+    together = predictor.segment(read[:4]) + predictor.segment(read[4:])
+    for job, found in zip(jobs, together, strict=True):
+        alone = model.predict(job.file, tta=tta)
+        np.testing.assert_allclose(found.probabilities, alone.probabilities, atol=1e-6)
+        np.testing.assert_array_equal(np.asarray(Image.open(job.mask)), alone.mask)
+        assert 0 < alone.mask.mean() < 1
+
+
+def test_half_precision_keeps_most_of_a_mask(checkpoint, tmp_path):
+    """What a GPU computes in, here on the CPU."""
+    model = segzoo.from_pretrained(checkpoint).deploy()
+    predictor = NetworkPredictor(model, "")
+    given = [predictor.read(pictures(tmp_path / "in", 1) / "000.png")]
+    exact = predictor.segment(given)[0]
+    predictor.precision = torch.bfloat16
+    rounded = predictor.segment(given)[0]
+    assert rounded.probabilities.dtype == np.float32
+    assert (rounded.probabilities != exact.probabilities).any()
+    np.testing.assert_allclose(rounded.probabilities, exact.probabilities, atol=0.05)
+
+
+def test_what_is_used_is_said(checkpoint, tmp_path, capsys):
+    arguments = ["predict", str(checkpoint), str(pictures(tmp_path / "in", 1)), "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--device", "cpu"]) == 0
+    threads = torch.get_num_threads()
+    wanted = f"on the CPU, {threads} thread{'s' if threads > 1 else ''}, float32\n"
+    assert capsys.readouterr().err.endswith(wanted)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_sentence(checkpoint, tmp_path, capsys):
+    arguments = ["predict", str(checkpoint), str(pictures(tmp_path / "in", 1)), "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--device", "cuda"]) == 2
+    assert capsys.readouterr().err.startswith("segzoo: error: there is no GPU here")
+
+
+# ---- going on
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def changed(before: dict[str, int], folder: Path) -> set[str]:
+    return {name for name, stamp in stamps(folder).items() if before.get(name) != stamp}
+
+
+def test_the_same_command_again_does_what_is_missing(checkpoint, tmp_path, capsys):
+    images, output = pictures(tmp_path / "in", 4), tmp_path / "out"
+    arguments = ["predict", str(checkpoint), str(images), "--output", str(output), "--overlay"]
+    assert main(arguments) == 0
+    before = stamps(output)
+    assert len(before) == 8
+    capsys.readouterr()
+
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("4 of 4 were done before\n", "")  # and no model was loaded
+    (output / "001.png").unlink()
+    (output / "002_overlay.png").write_bytes((output / "002_overlay.png").read_bytes()[:30])
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "2 of 4 were done before"
+    assert changed(before, output) == {"001.png", "001_overlay.png", "002.png", "002_overlay.png"}
+
+    before = stamps(output)
+    assert main(arguments[:-1]) == 0  # the masks are the same without overlays
+    assert changed(before, output) == set()
+
+
+def other_options(checkpoint: Path, images: Path, output: Path) -> list[str]:
+    return ["predict", str(checkpoint), str(images), "--output", str(output), "--tta"]
+
+
+def other_weights(checkpoint: Path, images: Path, output: Path) -> list[str]:
+    torch.manual_seed(1)
+    model = segzoo.create_model("cmunext_s").eval()
+    other = model.save_pretrained(output.parent / checkpoint.name)
+    return ["predict", str(other), str(images), "--output", str(output)]
+
+
+def other_images_of_the_same_names(checkpoint: Path, images: Path, output: Path) -> list[str]:
+    shutil.copytree(images, output.parent / "others")
+    return ["predict", str(checkpoint), str(output.parent / "others"), "--output", str(output)]
+
+
+def changed_images(checkpoint: Path, images: Path, output: Path) -> list[str]:
+    for file in images.iterdir():
+        old = file.stat().st_mtime_ns
+        os.utime(file, ns=(old, old - 10**12))  # replaced by one from a backup: other, though it looks older
+    return ["predict", str(checkpoint), str(images), "--output", str(output)]
+
+
+def masks_of_somebody_else(checkpoint: Path, images: Path, output: Path) -> list[str]:
+    for file in output.iterdir():
+        Image.open(file).point(lambda value: 1 - value).save(file)
+    return ["predict", str(checkpoint), str(images), "--output", str(output)]
+
+
+STALE = [other_options, other_weights, other_images_of_the_same_names, changed_images, masks_of_somebody_else]
+
+
+@pytest.mark.parametrize("change", STALE)
+def test_masks_of_anything_else_are_made_anew(checkpoint, tmp_path, capsys, change):
+    images, output = pictures(tmp_path / "in", 2), tmp_path / "out"
+    assert main(["predict", str(checkpoint), str(images), "--output", str(output)]) == 0
+    arguments, before = change(checkpoint, images, output), stamps(output)
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert "done before" not in capsys.readouterr().out
+    assert changed(before, output) == {"000.png", "001.png"}
+
+
+def test_volumes_and_classes_with_masks_of_their_own_are_found_again(samples, tmp_path, capsys):
+    torch.manual_seed(0)
+    model = segzoo.create_model("mednext", num_classes=2, multilabel=True, width=2)
+    model.class_names = ("anterior part", "posterior part")
+    checkpoint = model.save_pretrained(tmp_path / "tiny")
+    scan = sorted((samples / "Task04_Hippocampus" / "imagesTr").iterdir())[0]
+    arguments = ["predict", str(checkpoint), str(scan), "--output", str(tmp_path / "out"), "--overlay"]
+    assert main(arguments) == 0
+    before = stamps(tmp_path / "out")
+    assert len(before) == 3
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == "1 of 1 were done before\n"
+    next((tmp_path / "out").glob("*posterior-part.nii.gz")).unlink()
+    assert main(arguments) == 0
+    assert changed(before, tmp_path / "out") == set(before)
+
+
+def test_nothing_is_half_written(checkpoint, tmp_path, monkeypatch):
+    """A process that ends while it writes leaves the old mask or none, and the next one clears up after it."""
+    (job,) = plan([pictures(tmp_path / "in", 1)], tmp_path / "out", overlay=True)
+    (job,) = unfinished([job], {}, None)
+    found = segzoo.from_pretrained(checkpoint).predict(job.file)
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction, "write_png", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(prediction.shutil, "rmtree", lambda *_, **__: None)  # nothing clears up after SIGKILL
+        with pytest.raises(KeyboardInterrupt):
+            prediction.write(job, found)
+    assert not job.mask.exists()
+    assert unfinished([job], {}, None) == [job]
+    prediction.write(job, found)
+    assert sorted(stamps(tmp_path / "out")) == ["000.png", "000_overlay.png"]
+    assert unfinished([job], {}, None) == []
+
+
+# ---- several processes
+
+
+def command(checkpoint: Path, images: Path, output: Path, *options: str) -> list[str]:
+    arguments = ["predict", str(checkpoint), str(images), "--output", str(output), "--device", "cpu", *options]
+    return [sys.executable, "-m", "segzoo.cli", *arguments]
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join(filter(None, [str(Path(segzoo.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.slow
+def test_two_processes_write_each_file_once_and_as_one_does(checkpoint, tmp_path):
+    images = pictures(tmp_path / "in", 7)
+    (images / "bad.png").write_text("no image")  # the eighth: the second process meets it
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    assert main(["predict", str(checkpoint), str(images), "--output", str(alone)]) == 2
+    done = subprocess.run(
+        command(checkpoint, images, shared, "--devices", "2"), env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    lines = sorted(line.split(" -> ")[0] for line in done.stdout.splitlines())
+    assert lines == sorted(str(file) for file in images.iterdir() if file.name != "bad.png")
+    assert sorted(stamps(shared)) == sorted(stamps(alone))
+    for file in alone.iterdir():
+        assert (shared / file.name).read_bytes() == file.read_bytes()
+    loaded, bad, last = done.stderr.splitlines()
+    assert "tensors loaded" in loaded
+    assert "not segmented: Cannot read" in bad
+    assert last.startswith("segzoo: error: 1 of 8 inputs were not segmented, the first because: Cannot read")
+
+
+def children(parent: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # ended meanwhile
+            continue
+        if int(fields[1]) == parent and "spawn_main" in (stat.parent / "cmdline").read_text():
+            found.append(int(stat.parent.name))
+    return found
+
+
+def waited(condition: Any, process: subprocess.Popen[str]) -> None:
+    """Until something is so; an error where the process ends first."""
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("victim", ["a worker", "the run"])
+def test_what_a_kill_left_is_finished_by_the_same_command(checkpoint, tmp_path, victim):
+    images, output = pictures(tmp_path / "in", 400), tmp_path / "out"
+    options = ["--devices", "2"] if victim == "a worker" else []
+    again = command(checkpoint, images, output, *options)
+    process = subprocess.Popen(again, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    waited(lambda: output.is_dir() and len(list(output.glob("*.png"))) > 10, process)
+    os.kill(children(process.pid)[0] if options else process.pid, signal.SIGKILL)
+    _, error = process.communicate(timeout=120)
+    if options:
+        assert process.returncode == 2, error
+        assert "the same command continues from there" in error.splitlines()[-1]
+    before = stamps(output)
+    masks = [output / name for name in before if name.endswith(".png")]
+    assert 10 < len(masks) < 400
+    for mask in masks:
+        np.asarray(Image.open(mask))  # complete
+
+    done = subprocess.run(again, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == f"{len(masks)} of 400 were done before"
+    assert sorted(stamps(output)) == sorted(file.name for file in images.iterdir())
+    assert not changed(before, output) & {mask.name for mask in masks}
