@@ -126,6 +126,10 @@ def test_deploy_gives_an_equal_new_model(name):
         expected = model(images)
         assert (deployed(images) - expected).abs().max() <= 2e-5 * expected.abs().max()
     assert not any(parameter.requires_grad for parameter in deployed.parameters())
+    built = segzoo.create_model(name, **{**model.arguments, **deployed.arguments}).eval()
+    built.load_state_dict(deployed.state_dict(), strict=True)  # as a saved deployed model is loaded
+    with torch.inference_mode():
+        assert (built(images) - expected).abs().max() <= 2e-5 * expected.abs().max()
     again = deployed.deploy()
     assert again.state_dict().keys() == deployed.state_dict().keys()
     assert {key: value.shape for key, value in model.state_dict().items()} == {

@@ -132,12 +132,11 @@ LV_UNET_LAYERS = {
 
 def lv_unet_rules() -> list[tuple[str, str]]:
     """Prefixes of the original LV-UNet and ours."""
+    from segzoo.models.lv_unet import EXPANDING_PAIRS, SEPARABLE_PAIRS
+
     rules = [(r"firstconv\.0", "encoder.conv_stem"), (r"firstconv\.1", "encoder.bn1")]
     for original, (block, squeeze) in LV_UNET_LAYERS.items():
-        if original == "encoder1.0":  # the only layer without an expanding convolution
-            parts = [("conv_dw", "bn1"), ("conv_pw", "bn2")]
-        else:
-            parts = [("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")]
+        parts = SEPARABLE_PAIRS if original == "encoder1.0" else EXPANDING_PAIRS  # that one layer does not expand
         positions = list(range(len(parts)))
         if squeeze:
             positions[-1] += 1  # squeeze-and-excite stands before the projection
@@ -165,6 +164,36 @@ def lv_unet_rules() -> list[tuple[str, str]]:
             (rf"{original}\.act", f"{block}.activation.conv"),
         ]
     return [*rules, (r"final\.1", "head")]
+
+
+def lv_unet_names(state: State, own: State) -> dict[str, Tensor]:
+    """The original LV-UNet under our names; its fused form leaves the MobileNet's norms, which ours folds as well."""
+    ours = renamed(state, lv_unet_rules())
+    if "encoder.bn1.weight" in own or "deep_training_lambda" in own:
+        return ours
+    for conv, norm in encoder_pairs():
+        if f"{conv}.weight" not in ours or f"{norm}.running_var" not in ours:
+            continue  # another file's: what is missing is told below
+        weight, bias, mean, variance = (
+            ours.pop(f"{norm}.{part}").double() for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        ours.pop(f"{norm}.num_batches_tracked", None)
+        scale, kernel = weight / (variance + 1e-3).sqrt(), ours[f"{conv}.weight"]
+        dtype = own[f"{conv}.weight"].dtype
+        ours[f"{conv}.weight"] = (kernel.double() * scale[:, None, None, None]).to(dtype)
+        ours[f"{conv}.bias"] = (bias - mean * scale).to(dtype)
+    return ours
+
+
+def encoder_pairs() -> list[tuple[str, str]]:
+    """Every convolution of LV-UNet's encoder and the norm after it, by our names."""
+    from segzoo.models.lv_unet import EXPANDING_PAIRS, SEPARABLE_PAIRS
+
+    pairs = [("encoder.conv_stem", "encoder.bn1")]
+    for block, _ in LV_UNET_LAYERS.values():
+        names = SEPARABLE_PAIRS if block == "0.0" else EXPANDING_PAIRS
+        pairs += [(f"encoder.blocks.{block}.{conv}", f"encoder.blocks.{block}.{norm}") for conv, norm in names]
+    return pairs
 
 
 # ---- CMUNeXt
@@ -415,7 +444,7 @@ class Original:
 
 
 ORIGINALS = {
-    "LVUNet": Original(lambda state, _: renamed(state, lv_unet_rules()), lacks="deep_training_lambda"),
+    "LVUNet": Original(lv_unet_names, lacks="deep_training_lambda"),
     "CMUNeXt": Original(lambda state, _: renamed(state, cmunext_rules())),
     "MedNeXt": Original(mednext_names, lacks=r"auxiliary_heads\..*"),
     "VisionRWKV": Original(vrwkv_names),

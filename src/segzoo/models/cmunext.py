@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from segzoo.losses import DiceCELoss
 from segzoo.module import SegmentationModule, polynomial_decay
+from segzoo.nn.fuse import ActivatedConv2d, fold_norm, fold_norm_forwards
 from segzoo.registry import register
 
 
@@ -28,6 +29,14 @@ class ConvNormReLU(nn.Sequential):
             nn.ReLU(inplace=True),
         )
 
+    def fuse(self) -> None:
+        """Make one layer of the three, in place."""
+        conv, norm, activation = self
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        self[0] = ActivatedConv2d(fold_norm(conv, norm).to(conv.weight), activation)
+        del self[1:]
+
 
 class ConvGELUNorm(nn.Sequential):
     """Convolution, GELU, batch norm: the activation comes before the norm, all over CMUNeXt."""
@@ -38,6 +47,17 @@ class ConvGELUNorm(nn.Sequential):
             nn.GELU(),
             nn.BatchNorm2d(out_channels),
         )
+
+    def fuse(self, following: nn.Module | None = None) -> None:
+        """Join the first two layers, in place; fold the norm into the 1x1 convolution that follows, if one does."""
+        conv, activation, norm = self
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        if following is not None:
+            assert isinstance(following, nn.Conv2d)
+            fold_norm_forwards(norm, following)
+        self[0], self[1] = ActivatedConv2d(conv, activation), norm
+        del self[2 if following is None else 1 :]
 
 
 class CMUNeXtBlock(nn.Module):
@@ -52,6 +72,12 @@ class CMUNeXtBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.depthwise(x)
         return self.project(self.expand(x))  # no residual round the pointwise pair
+
+    def fuse(self) -> None:
+        """Fold the widest norm, in place; the others come before a sum and before zeros, which see their shift."""
+        self.depthwise.fuse()
+        self.expand.fuse(self.project[0])
+        self.project.fuse()
 
 
 class EncoderStage(nn.Module):
@@ -82,6 +108,12 @@ class DecoderStage(nn.Module):
         x = torch.cat([skip, self.reduce(self.upsample(x))], dim=1)
         return self.project(self.expand(self.separate(x)))
 
+    def fuse(self, head: nn.Conv2d | None = None) -> None:
+        """Fold all norms but the last, in place, and that one too where the head follows."""
+        self.separate.fuse(self.expand[0])
+        self.expand.fuse(self.project[0])
+        self.project.fuse(head)
+
 
 class CMUNeXt(SegmentationModule):
     """CMUNeXt of any width (the builders below give the published ones).
@@ -93,6 +125,7 @@ class CMUNeXt(SegmentationModule):
         widths: channels at the five levels (full size to 1/16).
         depths: CMUNeXt blocks at each level.
         kernel_sizes: their depthwise kernels.
+        deployed: build the form that :meth:`deploy` gives, for loading its state.
         loss: called with logits and labels; None is the paper's 0.5 cross-entropy + Dice.
         optimizer: called with the parameters; None is the paper's SGD (0.01, momentum 0.9, weight decay 1e-4).
         lr_scheduler: called with the optimizer, stepped once an epoch; None is the paper's polynomial decay
@@ -109,6 +142,7 @@ class CMUNeXt(SegmentationModule):
         widths: Sequence[int] = (16, 32, 128, 160, 256),
         depths: Sequence[int] = (1, 1, 1, 3, 1),
         kernel_sizes: Sequence[int] = (3, 3, 7, 7, 7),
+        deployed: bool = False,
         loss: nn.Module | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
@@ -124,6 +158,9 @@ class CMUNeXt(SegmentationModule):
             DecoderStage(widths[level + 1], widths[level]) for level in reversed(range(len(widths) - 1))
         )
         self.head = nn.Conv2d(widths[0], num_classes, kernel_size=1)
+        self.deployed = False
+        if deployed:
+            self.fuse()
 
     def compute_logits(self, x: Tensor) -> Tensor:
         x = self.encoder[0](self.stem(x))
@@ -134,6 +171,18 @@ class CMUNeXt(SegmentationModule):
         for stage in self.decoder:
             x = stage(x, skips.pop())
         return self.head(x)
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        if self.deployed:
+            return
+        for module in list(self.modules()):
+            if isinstance(module, CMUNeXtBlock | ConvNormReLU):
+                module.fuse()
+            elif isinstance(module, DecoderStage):
+                module.fuse(self.head if module is self.decoder[-1] else None)
+        self.deployed = True
+        self.arguments = {**self.arguments, "deployed": True}
 
     def default_loss(self) -> nn.Module:
         return DiceCELoss(ce_weight=0.5)

@@ -9,7 +9,6 @@ original ends at 0.995 and forgets it, so that its fused network is not the one 
 number of channels and of classes is taken, and the deployed form can be built and loaded directly.
 """
 
-import copy
 import math
 from itertools import pairwise
 from pathlib import Path
@@ -20,18 +19,20 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from segzoo.errors import MissingError, SegzooError
 from segzoo.losses import DiceCELoss
 from segzoo.module import SegmentationModule
 from segzoo.nn.adapt import adapt_input_channels
+from segzoo.nn.fuse import ActivatedConv2d, can_join, fold_norm
 from segzoo.preprocessing import Preprocessing
 from segzoo.registry import register
 from segzoo.weights import fetch_weights, read_safetensors
 
 ENCODER_WIDTHS = (24, 40, 80)  # of the skips at 1/4, 1/8 and 1/16
+EXPANDING_PAIRS = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3"))  # timm's names in an inverted residual
+SEPARABLE_PAIRS = (("conv_dw", "bn1"), ("conv_pw", "bn2"))  # and in the first block, which does not expand
 TAPS = (2, 5, 9)  # the layers whose outputs those are, the stem being layer 0
 WIDTHS = (160, 240, 480)  # of LV-UNet's own encoder blocks at 1/32, 1/64 and 1/128
 FUSED_EPOCHS = 0.1  # the last tenth of the epochs trains the network that will be fused (λ = 1)
@@ -72,23 +73,40 @@ class MobileNetV3Encoder(nn.Module):
                 taps.append(x)
         return taps
 
+    def fuse(self) -> None:
+        """Fold every norm into the convolution before it, in place."""
+        fuse_pairs(self, ("conv_stem", "bn1"))
+        for block in (block for stage in self.blocks for block in stage.children()):
+            expanding = hasattr(block, "conv_pwl")
+            fuse_pairs(block, *(EXPANDING_PAIRS if expanding else SEPARABLE_PAIRS))
+
+
+def fuse_pairs(layers: nn.Module, *pairs: tuple[str, str]) -> None:
+    """Fold norms of a timm module, in place; each holds the activation after it, which is joined where it can be."""
+    for conv_name, norm_name in pairs:
+        conv, norm = getattr(layers, conv_name), getattr(layers, norm_name)
+        folded = fold_norm(conv, norm).to(conv.weight)
+        setattr(layers, conv_name, ActivatedConv2d(folded, norm.act) if can_join(folded, norm.act) else folded)
+        setattr(layers, norm_name, nn.Identity() if can_join(folded, norm.act) else norm.act)
+
 
 class SeriesActivation(nn.Module):
     """VanillaNet's activation: ReLU, then a depthwise 3x3 convolution and its batch norm (section 3.2)."""
 
-    def __init__(self, channels: int, deployed: bool) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels, bias=deployed)
+        self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1, groups=channels, bias=False)
         nn.init.trunc_normal_(self.conv.weight, std=0.02)
-        self.norm: nn.Module = nn.Identity() if deployed else nn.BatchNorm2d(channels, eps=1e-6)
+        self.norm: nn.Module = nn.BatchNorm2d(channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.conv(F.relu(x)))
 
     def fuse(self) -> None:
         """Fold the norm into the convolution, in place."""
-        if isinstance(self.norm, nn.BatchNorm2d):
-            self.conv, self.norm = fold_norm(self.conv, self.norm).to(self.conv.weight), nn.Identity()
+        assert isinstance(self.norm, nn.BatchNorm2d)
+        self.conv = ActivatedConv2d(fold_norm(self.conv, self.norm).to(self.conv.weight), nn.Identity())
+        self.norm = nn.Identity()
 
 
 class FusibleBlock(nn.Module):
@@ -97,16 +115,11 @@ class FusibleBlock(nn.Module):
     At λ = 1 the activation between is the identity, and :meth:`fuse` makes one convolution of the two.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, resample: Literal["down", "up"], deployed: bool = False
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, resample: Literal["down", "up"]) -> None:
         super().__init__()
-        if deployed:
-            self.conv: nn.Module = nn.Conv2d(in_channels, out_channels, kernel_size=1)
-        else:
-            self.conv = AnnealedPair(in_channels, out_channels)
+        self.conv: nn.Module = AnnealedPair(in_channels, out_channels)
         self.resample = nn.MaxPool2d(2) if resample == "down" else nn.Upsample(scale_factor=2, mode="bilinear")
-        self.activation = SeriesActivation(out_channels, deployed)
+        self.activation = SeriesActivation(out_channels)
 
     def forward(self, x: Tensor, slope: Tensor) -> Tensor:
         x = self.conv(x, slope) if isinstance(self.conv, AnnealedPair) else self.conv(x)
@@ -114,9 +127,9 @@ class FusibleBlock(nn.Module):
 
     def fuse(self) -> None:
         """Replace the block's layers by their fused form, in place; exact at λ = 1."""
-        if isinstance(self.conv, AnnealedPair):
-            self.conv = self.conv.fused()
-            self.activation.fuse()
+        assert isinstance(self.conv, AnnealedPair)
+        self.conv = ActivatedConv2d(self.conv.fused(), nn.Identity())
+        self.activation.fuse()
 
 
 class AnnealedPair(nn.Module):
@@ -144,11 +157,6 @@ class AnnealedPair(nn.Module):
         fused.weight = nn.Parameter((matrix @ first.weight.flatten(1))[:, :, None, None])
         fused.bias = nn.Parameter(matrix @ first.bias + second.bias)
         return fused.to(self.conv1.weight)
-
-
-def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """A convolution with bias that computes ``norm(conv(x))`` as in eval mode; float64, worked out exactly."""
-    return fuse_conv_bn_eval(copy.deepcopy(conv).double().eval(), copy.deepcopy(norm).double().eval())
 
 
 class LVUNet(SegmentationModule):
@@ -198,13 +206,14 @@ class LVUNet(SegmentationModule):
 
         widths = (ENCODER_WIDTHS[-1], *WIDTHS)  # 80, 160, 240, 480
         self.down = nn.ModuleList(
-            FusibleBlock(wide, wider, "down", deployed) for wide, wider in zip(widths, WIDTHS, strict=False)
+            FusibleBlock(wide, wider, "down") for wide, wider in zip(widths, WIDTHS, strict=False)
         )
         up_widths = (*reversed(WIDTHS), *reversed(ENCODER_WIDTHS), 16, 16)  # 480 ... 80, 40, 24, 16, 16
-        self.up = nn.ModuleList(FusibleBlock(wide, narrow, "up", deployed) for wide, narrow in pairwise(up_widths))
+        self.up = nn.ModuleList(FusibleBlock(wide, narrow, "up") for wide, narrow in pairwise(up_widths))
         self.head = nn.Conv2d(16, num_classes, kernel_size=1)
-        if not deployed:
-            self.register_buffer("deep_training_lambda", torch.tensor(0.0))
+        self.register_buffer("deep_training_lambda", torch.tensor(float(deployed)))
+        if deployed:
+            self.fuse()
 
     def recorded_arguments(self) -> dict[str, Any]:
         return {**super().recorded_arguments(), "encoder": self.encoder_name}
@@ -254,11 +263,14 @@ class LVUNet(SegmentationModule):
                 f"LV-UNet cannot be fused at λ = {self.deep_training_lambda.item():.4g}, since that would change what "
                 "it computes; train it to the end of its deep training (λ = 1), or use it unfused"
             )
+        if self.deployed:
+            return
+        self.encoder.fuse()
         for block in (*self.down, *self.up):
             block.fuse()
-        if not self.deployed:
-            del self.deep_training_lambda
-            self.arguments = {**self.arguments, "deployed": True}
+        self.head = ActivatedConv2d(self.head, nn.Identity())
+        del self.deep_training_lambda
+        self.arguments = {**self.arguments, "deployed": True}
 
     def default_loss(self) -> nn.Module:
         return DiceCELoss(ce_weight=0.5)

@@ -1,0 +1,73 @@
+"""Exact shortcuts for prediction: batch norms folded into convolutions, and activations worked out with them."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from segzoo.nn.depthwise import needs_gradient
+from segzoo.nn.tiles import eager_on_cpu
+
+ONEDNN_NAMES = {nn.Identity: "none", nn.ReLU: "relu", nn.GELU: "gelu", nn.Hardswish: "hardswish"}
+HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+
+
+def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """A convolution with bias that computes ``norm(conv(x))`` as in eval mode; float64, worked out exactly."""
+    return fuse_conv_bn_eval(copy.deepcopy(conv).double().eval(), copy.deepcopy(norm).double().eval())
+
+
+@torch.no_grad()
+def fold_norm_forwards(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> None:
+    """Make a 1x1 convolution compute ``conv(norm(x))`` as in eval mode, in place.
+
+    For an activation that comes before its norm. A larger kernel would not do: the zeros that it is padded with come
+    after the norm, and no bias gives them.
+    """
+    assert conv.kernel_size == (1, 1)
+    assert conv.groups == 1
+    assert conv.bias is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    shift = norm.bias.double() - norm.running_mean.double() * scale
+    matrix = conv.weight.double().flatten(1)
+    conv.bias.copy_(conv.bias.double() + matrix @ shift)
+    conv.weight.copy_((matrix * scale)[..., None, None])
+
+
+def can_join(conv: nn.Module, activation: nn.Module) -> bool:
+    """Whether `ActivatedConv2d` takes these two; not timm's convolutions, which pad as they go."""
+    return type(conv) is nn.Conv2d and type(activation) in ONEDNN_NAMES and conv.padding_mode == "zeros"
+
+
+class ActivatedConv2d(nn.Conv2d):
+    """A convolution and the activation after it, which on a CPU are one pass over the memory (by oneDNN).
+
+    PyTorch has that operation for its own compiler; nothing is compiled here. On other devices, in other types than
+    float32 and where gradients are wanted they are two, and so they are in an exported graph, whose runtime joins them.
+
+    Args:
+        conv: whose weights it shares.
+        activation: nn.ReLU, nn.GELU or nn.Hardswish; nn.Identity for none.
+    """
+
+    def __init__(self, conv: nn.Conv2d, activation: nn.Module) -> None:
+        super().__init__(1, 1, 1)
+        self.__dict__.update({name: value for name, value in vars(conv).items() if not name.startswith("_")})
+        self.weight, self.bias = conv.weight, conv.bias
+        self.activation = activation
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The activated output [B, C', H', W'] of [B, C, H, W]."""
+        if not self.is_one_operation(input):
+            return self.activation(super().forward(input))
+        settings = (self.padding, self.stride, self.dilation, self.groups)
+        name = ONEDNN_NAMES[type(self.activation)]
+        return torch.ops.mkldnn._convolution_pointwise(input, self.weight, self.bias, *settings, name, [], "none")
+
+    def is_one_operation(self, input: Tensor) -> bool:
+        """Whether PyTorch has both together here."""
+        of_floats = input.dtype == self.weight.dtype == torch.float32
+        return HAS_ONEDNN and of_floats and eager_on_cpu(input) and not needs_gradient(input, self.weight)

@@ -1,0 +1,76 @@
+"""Shortcuts for prediction change nothing but the time."""
+
+import pytest
+import torch
+from torch import nn
+
+import segzoo
+from segzoo.nn.fuse import ActivatedConv2d, can_join, fold_norm, fold_norm_forwards
+
+ACTIVATIONS = [nn.Identity(), nn.ReLU(), nn.GELU(), nn.Hardswish()]
+
+
+def norm_with_statistics(channels: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels)
+    for tensor in (norm.weight, norm.bias, norm.running_mean):
+        nn.init.normal_(tensor)
+    nn.init.uniform_(norm.running_var, 0.5, 2)
+    return norm.eval()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize("settings", [{}, {"stride": 2, "padding": 1}, {"groups": 4, "padding": 1, "bias": False}])
+def test_a_convolution_joined_with_its_activation_is_both(activation, settings):
+    conv = nn.Conv2d(8, 12, 3, **settings)
+    joined, x = ActivatedConv2d(conv, activation), torch.randn(2, 8, 9, 11)
+    with torch.inference_mode():
+        assert joined.is_one_operation(x) or not torch.backends.mkldnn.is_available()
+        torch.testing.assert_close(joined(x), activation(conv(x)), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(joined.double()(x.double()), activation(conv(x.double())))
+    assert joined.state_dict().keys() == conv.state_dict().keys()
+
+
+def test_where_gradients_are_wanted_they_come():
+    joined, x = ActivatedConv2d(nn.Conv2d(3, 4, 1), nn.GELU()), torch.randn(1, 3, 5, 5)
+    assert not joined.is_one_operation(x)
+    joined(x).sum().backward()
+    assert joined.weight.grad is not None
+    assert not joined.requires_grad_(False).is_one_operation(x.requires_grad_())
+
+
+def test_a_norm_is_folded_into_the_convolution_before_it():
+    conv, norm, x = nn.Conv2d(3, 5, 3, bias=False), norm_with_statistics(5), torch.randn(2, 3, 8, 8).double()
+    with torch.inference_mode():
+        torch.testing.assert_close(fold_norm(conv, norm)(x), norm.double()(conv.double()(x)), rtol=1e-12, atol=1e-12)
+
+
+def test_a_norm_is_folded_into_the_pointwise_convolution_after_it():
+    conv, norm = nn.Conv2d(5, 3, 1).double().requires_grad_(False), norm_with_statistics(5).double()
+    x = torch.randn(2, 5, 8, 8).double()
+    with torch.inference_mode():
+        expected = conv(norm(x))
+        fold_norm_forwards(norm, conv)
+        torch.testing.assert_close(conv(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_timms_padding_convolutions_stay_as_they_are():
+    from timm.layers import Conv2dSame
+
+    assert not can_join(Conv2dSame(3, 4, 3, stride=2), nn.ReLU())
+    assert not can_join(nn.Conv2d(3, 4, 3), nn.Softmax())
+    assert can_join(nn.Conv2d(3, 4, 3), nn.ReLU())
+
+
+def test_deploying_leaves_only_the_norms_that_cannot_be_folded():
+    lv_unet = segzoo.create_model("lv_unet")
+    lv_unet.deep_training_lambda.fill_(1)
+    assert not norms(lv_unet.deploy())
+    cmunext = segzoo.create_model("cmunext_s")
+    widest = max(norm.num_features for norm in norms(cmunext))
+    left = norms(cmunext.deploy())  # before sums and before padded kernels
+    assert 0 < len(left) < len(norms(cmunext)) / 2
+    assert max(norm.num_features for norm in left) < widest
+
+
+def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
