@@ -83,6 +83,14 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--nodes", type=positive, default=1, metavar="N", help="machines with as many processes each")
     predict.set_defaults(run=run_predict)
 
+    export = verbs.add_parser("export", help="write a checkpoint as one file that runs without segzoo")
+    export.add_argument("checkpoint", help="a checkpoint's name or folder")
+    export.add_argument("file", type=Path, help="to write: .onnx, or .pt2 for torch.export")
+    export.add_argument("--format", choices=["onnx", "torch-export"], help="default: what the file's suffix says")
+    export.add_argument("--precision", choices=["float32", "float16"], default="float32")
+    export.add_argument("--size", type=int, nargs="+", help="fixed sides of the inputs (default: they may vary)")
+    export.set_defaults(run=run_export)
+
     verify = verbs.add_parser("verify", help="check a checkpoint's files, and that it computes here what it should")
     verify.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT", help="names or folders (default: all here)")
     verify.set_defaults(run=run_verify)
@@ -261,6 +269,28 @@ def recipe(options: argparse.Namespace, checkpoint: "Checkpoint") -> dict[str, A
 
     config = sha256(checkpoint.folder / CONFIG)  # which holds the sha256 of the weights
     return {"segzoo": __version__, "checkpoint": config, "tta": options.tta, "overlap": options.overlap}
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """``segzoo export CHECKPOINT FILE``."""
+    from segzoo.export import choose_format, export
+    from segzoo.hub import from_pretrained, open_checkpoint
+
+    choose_format(options.file, options.format)  # before anything is loaded
+    checkpoint = open_checkpoint(options.checkpoint)
+    details = {
+        key: checkpoint.config[key] for key in ("name", "version", "licences", "sha256") if key in checkpoint.config
+    }
+    model = from_pretrained(checkpoint.folder)
+    written = export(
+        model,
+        options.file,
+        format=options.format,
+        precision=options.precision,
+        size=options.size,
+        details={"checkpoint": details},
+    )
+    print(written)
 
 
 def run_verify(options: argparse.Namespace) -> None:

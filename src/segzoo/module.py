@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
+    from segzoo.export import Exported
     from segzoo.loading import LoadReport
     from segzoo.segmentation import Segmentation
     from segzoo.volume_preprocessing import VolumePreprocessing
@@ -420,6 +421,12 @@ class SegmentationModule(LightningModule):
         from segzoo.checkpoint import save_pretrained
 
         return save_pretrained(self, folder, **details)
+
+    def export(self, path: str | Path, **options: Any) -> "Exported":
+        """Write this model as an ONNX or torch.export file, checked; see :func:`segzoo.export.export`."""
+        from segzoo.export import export
+
+        return export(self, path, **options)
 
     def push_to_hub(
         self, repository: str, *, private: bool = False, token: str | bool | None = None, **details: Any

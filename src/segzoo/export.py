@@ -1,0 +1,346 @@
+"""A trained network as one file that runs without segzoo: intensities in, probabilities out.
+
+The graph of a model for images takes raw intensities (0..255) at any size. Inside, it resizes and normalises them as
+the checkpoint's contract says, runs the deployed network, and brings the probabilities back to the image's own size.
+Volumes are normalised as a whole and segmented in windows; the graph of a model for volumes takes these, normalised.
+
+What was written is run once, on a real image, and refused where it does not agree with Python.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segzoo import __version__
+from segzoo.errors import MissingError, SegzooError
+from segzoo.inference import prepare
+from segzoo.preprocessing import Preprocessing
+from segzoo.volume_preprocessing import VolumePreprocessing
+
+if TYPE_CHECKING:
+    from segzoo.module import SegmentationModule
+
+SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
+TOLERANCES = {"float32": 5e-5, "float16": 2e-2}  # of the largest logit
+OPSET = 20  # of ONNX: the first that knows GELU
+FACTS = "segzoo"  # the metadata's key, in ONNX and in torch.export's extra files
+OUTPUTS = ("probabilities", "logits")
+AXES = ("depth", "height", "width")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how well it agrees.
+
+    Attributes:
+        path: the file.
+        difference: the largest difference of a logit from Python's, of the largest logit.
+        image: what that was measured on.
+    """
+
+    path: Path
+    difference: float
+    image: str
+
+    def __str__(self) -> str:
+        agreement = f"agrees with Python to {self.difference:.1e} of the largest logit ({self.image})"
+        return f"{self.path}: {self.path.stat().st_size / 1e6:.1f} MB; {agreement}"
+
+
+# ---- the graph
+
+
+class Graph(nn.Module):
+    """A deployed network with what a checkpoint's contract does before and after it.
+
+    Args:
+        network: deployed.
+        precision: "float32" or "float16", of the network alone: images and probabilities are float32.
+        resize: to a height and width.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, network: "SegmentationModule", precision: str, resize: Callable[[Tensor, Sequence[int]], Tensor]
+    ) -> None:
+        super().__init__()
+        self.resize = resize
+        self.network = network.half() if precision == "float16" else network
+        self.dtype = torch.float16 if precision == "float16" else torch.float32
+        contract = network.preprocessing
+        self.contract = contract if isinstance(contract, Preprocessing) else None
+        if self.contract is not None:
+            for name in ("mean", "std"):
+                values = torch.tensor(getattr(self.contract, name)) * 255.0
+                self.register_buffer(name, values[:, None, None], persistent=False)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities [B, K, *S] of images [B, C, *S], and logits on the network's own grid."""
+        size, x = image.shape[2:], image
+        if self.contract is not None:
+            x = (self.resize(x, self.contract.image_size or size) - self.mean) / self.std
+        logits = self.logits(x)
+        probabilities = self.network.activate(logits)
+        return self.resize(probabilities, size) if self.contract is not None else probabilities, logits
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The network's forward pass, padded and cropped without looking at the size, which may vary."""
+        network = self.network
+        strides = network.stride if isinstance(network.stride, tuple) else (network.stride,) * (x.ndim - 2)
+        padded = x
+        for axis, stride in enumerate(strides, 2):
+            side = x.shape[axis]
+            whole = (side + stride - 1) // stride * stride
+            if not isinstance(side, int) or whole != side:
+                padded = padded.index_select(axis, torch.arange(whole, device=x.device).clamp(max=side - 1))
+        logits = network.compute_logits(padded.to(self.dtype))
+        assert isinstance(logits, Tensor)  # deployed networks have one output
+        for axis in range(2, x.ndim):
+            logits = logits.narrow(axis, 0, x.shape[axis])
+        return logits.float()
+
+
+def interpolate(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear with antialiasing, in the one operation that PyTorch has for it."""
+    return F.interpolate(x, size=tuple(size), mode="bilinear", antialias=True)
+
+
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear with antialiasing, as `Preprocessing` does it, in operations that every runtime has.
+
+    ONNX's own antialiased Resize is ignored without a word by some runtimes, OpenVINO's among them.
+
+    Args:
+        x: [B, C, H, W].
+        size: the height and width to reach; either may vary from call to call, as may those of x.
+    """
+    height, width = size
+    return resize_rows(resize_rows(x.mT, width).mT, height)
+
+
+def resize_rows(x: Tensor, count: int) -> Tensor:
+    """[B, C, count, W] of x [B, C, H, W]: each row a weighted sum of the rows under a triangle over its place."""
+    own = x.shape[-2]
+    if isinstance(own, int) and isinstance(count, int) and own == count:
+        return x
+    reach = (2 * torch.sym_max(own, count) + count - 1) // count + 1  # rows under a triangle
+    reach = torch.sym_min(reach, 1 + 4 * torch.sym_max(own - count, count - own))  # one where nothing is to be resized
+    step = torch.scalar_tensor(own, dtype=torch.float32) / count
+    half = step.clamp(min=1)
+    centre = (torch.arange(count) + 0.5) * step
+    first = (centre - half + 0.5).floor().clamp(min=0)
+    row = first + torch.arange(reach)[:, None]
+    weight = (1 - ((row + 0.5 - centre) / half).abs()).clamp(min=0) * (row < own)
+    weight = weight / weight.sum(0)
+    rows = x.index_select(-2, row.clamp(max=own - 1).long().flatten()).unflatten(-2, row.shape)
+    return (rows * weight[..., None]).sum(-3)
+
+
+# ---- export
+
+
+def export(
+    model: "SegmentationModule",
+    path: str | Path,
+    *,
+    format: str | None = None,
+    precision: str = "float32",
+    size: Sequence[int] | None = None,
+    image: Any = None,
+    details: Mapping[str, Any] | None = None,
+) -> Exported:
+    """Write a model's deployed form as one file, and check it; see the module's first lines for what is in it.
+
+    Args:
+        model: trained; it stays as it is.
+        path: the file to write, ``.onnx`` or ``.pt2``.
+        format: "onnx" or "torch-export"; None is what the suffix says.
+        precision: "float32", or "float16" for half the size and for devices that compute in it.
+        size: sides of the inputs, fixed; None lets them vary. At the network's own size nothing is resized, which is
+            the fastest form. The batch always varies.
+        image: a real one to check the file with: whatever ``predict`` takes. None takes one that segzoo ships.
+        details: plain values to add to the metadata, such as the licence.
+
+    Raises:
+        MissingError: a package that writes or runs the format is not installed.
+        SegzooError: the model cannot be deployed as it is, or what was written computes something else.
+    """
+    path = Path(path)
+    format = choose_format(path, format)
+    if precision not in TOLERANCES:
+        raise SegzooError(f"precision must be one of {', '.join(TOLERANCES)}, not {precision!r}")
+    if format == "onnx":
+        require("onnxscript", "onnxruntime")
+    network = model.deploy().cpu().to(memory_format=torch.contiguous_format)
+    sides = len(AXES) if network.spatial_dims == 3 else len(AXES) - 1
+    if size is not None and len(size) != sides:
+        raise SegzooError(f"size must give {' and '.join(AXES[-sides:])}, not {list(size)}")
+    facts = {**describe(model), **(details or {}), "precision": precision}
+    source, raw = (str(image), image) if image is not None else sample_for(network)
+    draft = path.with_name(f".{path.name}.draft{SUFFIXES[format]}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    x = example_input(network, size)
+    dynamic = dynamic_shapes(x, size)
+    try:
+        if format == "onnx":
+            write_onnx(Graph(network.deploy(), precision, resize).eval(), x, dynamic, facts, draft)
+        else:
+            write_program(Graph(network.deploy(), precision, interpolate).eval(), x, dynamic, facts, draft)
+        difference = compare(network, draft, format, raw, size)
+        if not difference <= TOLERANCES[precision]:  # NaN included
+            raise SegzooError(
+                f"{path} was not written: its logits differ from Python's by up to {difference:.1e} of the largest on "
+                f"{source}, where {TOLERANCES[precision]:.0e} is rounding; try another version of torch or onnxruntime"
+            )
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return Exported(path, difference, source)
+
+
+def choose_format(path: Path, format: str | None) -> str:
+    """The format asked for, or that of the suffix."""
+    by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
+    chosen = format or by_suffix.get(path.suffix)
+    if chosen not in SUFFIXES:
+        raise SegzooError(f"{path} says no format: end it in {' or '.join(by_suffix)}, or give {' or '.join(SUFFIXES)}")
+    return chosen
+
+
+def require(*packages: str) -> None:
+    """Refuse at once what would fail after a minute."""
+    from importlib.util import find_spec
+
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise MissingError(f"ONNX needs {' and '.join(missing)}: pip install 'medsegzoo[onnx]'")
+
+
+def describe(model: "SegmentationModule") -> dict[str, Any]:
+    """What a file says of itself, enough to use it without the checkpoint."""
+    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    return {
+        "segzoo_version": __version__,
+        "model": {"name": model.model_name, "arguments": model.arguments},
+        "state_sha256": hashlib.sha256(save(tensors)).hexdigest(),
+        "preprocessing": model.preprocessing.to_dict(),
+        "num_classes": model.num_classes,
+        "multilabel": model.multilabel,
+        "class_names": list(model.class_names),
+    }
+
+
+def example_input(network: "SegmentationModule", size: Sequence[int] | None) -> Tensor:
+    """What the graph is traced with: two images of no special size, or of the size that is to be fixed."""
+    if size is None:
+        stride = network.stride if isinstance(network.stride, int) else max(network.stride)
+        size = (2 * stride,) * 3 if network.spatial_dims == 3 else (300, 411)
+    return torch.rand(2, network.in_channels, *size, generator=torch.Generator().manual_seed(0)) * 255
+
+
+def dynamic_shapes(x: Tensor, size: Sequence[int] | None) -> tuple[dict[int, Any]]:
+    """Which axes vary: the batch and, unless fixed, the sides."""
+    axes: dict[int, Any] = {0: torch.export.Dim("batch")}
+    if size is None:
+        spatial = x.ndim - 2
+        axes |= {axis: torch.export.Dim(name) for axis, name in enumerate(AXES[-spatial:], 2)}
+    return (axes,)
+
+
+def write_onnx(graph: Graph, x: Tensor, dynamic: Any, facts: Mapping[str, Any], path: Path) -> None:
+    """As ONNX, weights and metadata inside."""
+    program = torch.onnx.export(
+        graph,
+        (x,),
+        dynamo=True,
+        dynamic_shapes=dynamic,
+        opset_version=OPSET,
+        input_names=["image"],
+        output_names=list(OUTPUTS),
+        verbose=False,
+    )
+    assert program is not None
+    graph_of_onnx = program.model.graph
+    for node in graph_of_onnx.all_nodes():  # the exporter leaves in every node where on this machine it comes from
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+    graph_of_onnx.metadata_props.clear()
+    program.model.metadata_props.clear()
+    program.model.metadata_props[FACTS] = json.dumps(facts)
+    program.save(path)
+
+
+def write_program(graph: Graph, x: Tensor, dynamic: Any, facts: Mapping[str, Any], path: Path) -> None:
+    """As an exported program of PyTorch, metadata among its extra files."""
+    program = torch.export.export(graph, (x,), dynamic_shapes=dynamic, strict=False)
+    torch.export.save(program, path, extra_files={FACTS: json.dumps(facts)})
+
+
+# ---- check
+
+
+def compare(network: "SegmentationModule", path: Path, format: str, raw: Any, size: Sequence[int] | None) -> float:
+    """The largest difference of the file's logits from Python's on an image, of the largest logit."""
+    x, batch = check_inputs(network, raw, size)
+    with torch.inference_mode():
+        expected = network(batch)
+    found = run(path, format, x)
+    if found.shape != expected.shape:
+        return float("inf")
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def check_inputs(network: "SegmentationModule", raw: Any, size: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+    """What the file takes of an image, and what Python's network does."""
+    given = prepare(network.preprocessing, raw)
+    if isinstance(network.preprocessing, VolumePreprocessing):
+        assert given.batch is not None
+        depth, height, width = size or network.preprocessing.patch_size
+        window = given.batch[:, :, :depth, :height, :width]
+        return window, window
+    assert isinstance(given.given, np.ndarray)
+    x = torch.from_numpy(given.given.transpose(2, 0, 1).astype(np.float32))[None]
+    if size is not None:
+        x = interpolate(x, size).round()
+    return x, network.preprocessing(x[0].permute(1, 2, 0).numpy().astype(np.uint8))[None]
+
+
+def run(path: Path, format: str, x: Tensor) -> Tensor:
+    """The logits that a file computes."""
+    if format == "torch-export":
+        with torch.inference_mode():
+            return torch.export.load(path).module()(x)[1]
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(["logits"], {"image": x.numpy()})[0])
+
+
+def sample_for(network: "SegmentationModule") -> tuple[str, Any]:
+    """An image or volume that a shipped checkpoint of the same kind has as its example; else noise."""
+    from segzoo.checkpoint import read_config
+    from segzoo.hub import checkpoint_folders
+    from segzoo.weights import read_safetensors
+
+    for folder in checkpoint_folders().values():
+        file, config = folder / "probe.safetensors", read_config(folder)
+        if file.is_file() and config["preprocessing"]["channels"] == network.in_channels:
+            image = read_safetensors(file)["image"]
+            if (image.dtype == torch.uint8) == (network.spatial_dims == 2):
+                return config["example"]["source"], image.numpy()
+    shape = network.preprocessing.patch_size or (256, 256)
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, network.in_channels)).astype(np.uint8)
+    return "noise, for lack of an image", noise if network.spatial_dims == 2 else np.moveaxis(noise, -1, 0)

@@ -1,0 +1,146 @@
+"""Files that run without segzoo, run: they compute what Python does."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import segzoo
+from segzoo import cli
+from segzoo.export import FACTS, resize
+
+pytest.importorskip("onnxscript")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.mark.parametrize("size", [(40, 56), (90, 31), (17, 200)])
+@pytest.mark.parametrize("target", [(40, 56), (16, 16), (100, 64), (1, 3)])
+def test_resize_is_pytorchs_bilinear_with_antialiasing(size, target):
+    x = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 255
+    expected = F.interpolate(x, size=target, mode="bilinear", antialias=True)
+    torch.testing.assert_close(resize(x, target), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A small CMUNeXt with some character: random weights make flat logits."""
+    torch.manual_seed(0)
+    model = segzoo.CMUNeXt(num_classes=3, widths=(4, 4, 8, 8, 8), kernel_sizes=(3, 3, 3, 3, 3))
+    model.preprocessing = segzoo.Preprocessing(3, image_size=(64, 48))
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(layer.weight, 1, 0.3)
+            torch.nn.init.normal_(layer.bias)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Three sizes: the network's own, a larger and a smaller one."""
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (height, width, 3), np.uint8) for height, width in ((64, 48), (130, 177), (30, 41))]
+
+
+def graph_input(*images: np.ndarray) -> np.ndarray:
+    return np.stack([image.transpose(2, 0, 1) for image in images]).astype(np.float32)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_one_file_takes_all_sizes_and_computes_what_predict_does(model, images, tmp_path, suffix):
+    written = model.export(tmp_path / f"model{suffix}")
+    assert written.difference <= 5e-5
+    run = runner(written.path)
+    for image in images:
+        expected = model.predict(image).probabilities
+        np.testing.assert_allclose(run(graph_input(image))[0][0], expected, atol=2e-5)
+    both = run(graph_input(images[0], images[0][::-1]))[0]
+    np.testing.assert_allclose(both[1], model.predict(images[0][::-1]).probabilities, atol=2e-5)
+
+
+def runner(path):
+    if path.suffix == ".onnx":
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return lambda x: session.run(None, {"image": x})
+    program = torch.export.load(path).module()
+    return lambda x: [output.detach().numpy() for output in program(torch.from_numpy(x))]
+
+
+def test_the_file_says_what_it_is(model, tmp_path):
+    session = onnxruntime.InferenceSession(model.export(tmp_path / "model.onnx", details={"licence": "MIT"}).path)
+    facts = json.loads(session.get_modelmeta().custom_metadata_map[FACTS])
+    assert facts["class_names"] == list(model.class_names)
+    assert facts["preprocessing"] == model.preprocessing.to_dict()
+    assert (facts["segzoo_version"], facts["licence"], facts["precision"]) == (segzoo.__version__, "MIT", "float32")
+    assert len(facts["state_sha256"]) == 64
+    assert b"site-packages" not in (tmp_path / "model.onnx").read_bytes()  # nothing of the machine that wrote it
+
+
+def test_half_precision_takes_half_the_bytes_and_is_close(model, images, tmp_path):
+    whole = model.export(tmp_path / "whole.onnx", size=(64, 48))
+    half = model.export(tmp_path / "half.onnx", size=(64, 48), precision="float16")
+    assert half.difference > whole.difference
+    parameters = sum(parameter.numel() for parameter in model.deploy().parameters())
+    saved = whole.path.stat().st_size - half.path.stat().st_size
+    assert 1.7 * parameters < saved < 2.3 * parameters
+    found = runner(half.path)(graph_input(images[0]))[0][0]
+    np.testing.assert_allclose(found, model.predict(images[0]).probabilities, atol=0.02)
+
+
+def test_at_a_fixed_size_nothing_is_resized(model, tmp_path):
+    import onnx
+
+    path = model.export(tmp_path / "model.onnx", size=(64, 48)).path
+    kinds = {node.op_type for node in onnx.load(path).graph.node}
+    assert not kinds & {"Gather", "GatherND", "Range"}
+    with pytest.raises(Exception, match="image"):
+        runner(path)(np.zeros((1, 3, 65, 48), np.float32))
+
+
+@pytest.mark.slow
+def test_windows_of_volumes_are_exported_too(tmp_path):
+    model = segzoo.create_model("mednext", width=4, num_classes=2).eval()
+    model.preprocessing = segzoo.VolumePreprocessing(1, patch_size=(16, 32, 16))
+    run = runner(model.export(tmp_path / "model.onnx").path)
+    for size in ((16, 32, 16), (20, 17, 33)):
+        x = torch.randn(1, 1, *size)
+        with torch.inference_mode():
+            expected = model(x)
+        probabilities, logits = run(x.numpy())
+        assert np.abs(logits - expected.numpy()).max() <= 5e-5 * expected.abs().max()
+        np.testing.assert_allclose(probabilities, expected.softmax(1).numpy(), atol=2e-5)
+
+
+def test_a_file_that_computes_something_else_is_not_written(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("segzoo.export.run", lambda path, format, x: torch.zeros(1, 3, 64, 48))
+    with pytest.raises(segzoo.SegzooError, match="was not written: its logits differ"):
+        model.export(tmp_path / "model.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_exported_is_said_before_anything_is_done(model, tmp_path, monkeypatch):
+    for options, message in (
+        ({"path": "model.bin"}, "says no format"),
+        ({"path": "model.onnx", "precision": "int4"}, "precision must be one of"),
+        ({"path": "model.onnx", "size": (64,)}, "size must give height and width"),
+    ):
+        with pytest.raises(segzoo.SegzooError, match=message):
+            model.export(**{**options, "path": tmp_path / options["path"]})
+    with pytest.raises(segzoo.SegzooError, match="λ"):
+        segzoo.create_model("lv_unet").export(tmp_path / "model.onnx")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(segzoo.MissingError, match=r"pip install 'medsegzoo\[onnx\]'"):
+        model.export(tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_command_line_exports_a_shipped_checkpoint(tmp_path, capsys):
+    assert cli.main(["export", "lv-unet-busi", str(tmp_path / "lv.onnx")]) == 0
+    assert "agrees with Python to" in capsys.readouterr().out
+    session = onnxruntime.InferenceSession(tmp_path / "lv.onnx")
+    facts = json.loads(session.get_modelmeta().custom_metadata_map[FACTS])
+    assert facts["checkpoint"]["name"] == "lv-unet-busi"
+    assert facts["checkpoint"]["licences"]["data"] == "CC0-1.0"
+    assert cli.main(["export", "lv-unet-busi", str(tmp_path / "lv.bin")]) == 2
