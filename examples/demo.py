@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 import segzoo
 from segzoo.data.samples import read_label
-from segzoo.inference import draw_overlay
+from segzoo.segmentation import draw_overlay
 from segzoo.metrics import image_scores
 
 CHECKPOINT = "lv-unet-busi"
