@@ -168,6 +168,25 @@ def score(run: Path, name: str, results: Path = RESULTS) -> None:
     (results / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
+def across(folder: Path, name: str, dataset: str, root: str, results: Path = RESULTS) -> Path:
+    """Test a checkpoint on the test part of a dataset that it was not trained on; writes ``NAME@DATASET.csv``.
+
+    Args:
+        folder: the checkpoint's.
+        name: that the model is stored under in the results.
+        dataset: a class of segzoo.data, such as "KvasirSEG".
+        root: of that dataset.
+        results: the folder to write into.
+    """
+    size = list(read_config(folder)["preprocessing"]["image_size"])
+    data = {"class_path": f"segzoo.data.{dataset}", "init_args": {"root": root, "image_size": size}}
+    file = results / f"{name}@{dataset}.csv"
+    with tempfile.TemporaryDirectory() as draft:
+        scores = run_test({"data": data}, Path(draft), "--model", folder)
+        file.write_text(scores.read_text(encoding="utf-8"), encoding="utf-8", newline="")
+    return file
+
+
 def score_run(run: Path) -> str:
     """Run `segzoo test` on a run's best weights; returns the CSV of scores image by image."""
     if not (run / BEST).is_file():

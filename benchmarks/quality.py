@@ -3,10 +3,11 @@
     python benchmarks/quality.py                                      the report, of what benchmarks/results/ holds
     python benchmarks/quality.py measure [NAME...] [--repeats 20]     parameters, MACs, latency -> results/NAME.json
     python benchmarks/quality.py score RUN NAME                       a run's test scores -> results/NAME.csv, NAME.json
+    python benchmarks/quality.py across FOLDER NAME DATASET ROOT      on another dataset -> results/NAME@DATASET.csv
 
 The report needs no data, weights or torch: it reads ``NAME.csv`` (the test scores image by image, which publish.py and
 ``score`` write), ``NAME@DATASET.csv`` (those of the same model on another dataset) and ``NAME.json``, and writes
-``quality.md``, ``quality.png`` and the section of the README between its two comments. Run the other two from the
+``quality.md``, ``quality.png`` and the section of the README between its two comments. Run the others from the
 repository's root, where ``data`` is; ``measure`` on a machine that does nothing else.
 """
 
@@ -360,7 +361,7 @@ def point(result: Result) -> Point:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the three commands."""
+    """The parser of the four commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.set_defaults(run=lambda options: report())
     commands = parser.add_subparsers()
@@ -372,6 +373,12 @@ def build_parser() -> argparse.ArgumentParser:
     scoring.add_argument("folder", type=Path, metavar="RUN")
     scoring.add_argument("name", metavar="NAME")
     scoring.set_defaults(run=run_score)
+    crossing = commands.add_parser("across", help="test scores of a checkpoint on another dataset")
+    crossing.add_argument("folder", type=Path, metavar="FOLDER", help="the checkpoint's")
+    crossing.add_argument("name", metavar="NAME", help="that it has in results/")
+    crossing.add_argument("dataset", metavar="DATASET", help="such as KvasirSEG")
+    crossing.add_argument("root", metavar="ROOT", help="of the dataset")
+    crossing.set_defaults(run=run_across)
     return parser
 
 
@@ -386,6 +393,12 @@ def run_score(options: argparse.Namespace) -> None:
 
     score(options.folder, options.name)
     print(f"{options.name} is scored; now run python benchmarks/quality.py measure")
+
+
+def run_across(options: argparse.Namespace) -> None:
+    from measuring import across
+
+    print(f"scored in {across(options.folder, options.name, options.dataset, options.root)}")
 
 
 def main() -> None:

@@ -364,3 +364,11 @@ def test_a_run_without_a_checkpoint_folder_is_scored_and_measured(tmp_path, samp
     assert result.facts["macs"] > 0
     with pytest.raises(MissingError, match=r"holds no best.ckpt"):
         measuring.score(tmp_path / "nowhere", "unet-tiny", results)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_scored_on_another_dataset(tmp_path, samples):
+    file = measuring.across(measuring.MODEL_CARDS / "lv-unet-busi", "lv-unet-busi", "BUSI", str(samples), tmp_path)
+    assert file == tmp_path / "lv-unet-busi@BUSI.csv"
+    with file.open(newline="") as rows:
+        assert all(0 <= float(row["dice"]) <= 1 for row in csv.DictReader(rows))
