@@ -100,6 +100,8 @@ def describe(contract: dict[str, Any]) -> Facts:
 def deployed(name: str, facts: Facts) -> SegmentationModule:
     """A model as it predicts; where its weights are not at hand random ones, which cost as much."""
     model = build(facts["built_from"]) if "built_from" in facts else segzoo.from_pretrained(MODEL_CARDS / name)
+    if not model.is_deployable:
+        model.deep_training_lambda.fill_(1)  # type: ignore[operator]  # of an LV-UNet with random weights
     return model.deploy()
 
 
@@ -130,8 +132,8 @@ def count_parameters(network: SegmentationModule) -> int:
 
 def count_macs(network: SegmentationModule, x: Tensor) -> int:
     """Multiply-accumulates of convolutions and matrix products; what is done element by element is not counted."""
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        network(x)
+    with FlopCounterMode(display=False) as counter:
+        network(x.clone().requires_grad_())  # with a gradient, since oneDNN's joined layers are unknown to the counter
     return counter.get_total_flops() // 2
 
 

@@ -55,6 +55,13 @@ def test_a_recipe_is_called_after_its_model_and_its_data(path, monkeypatch):
         module, _, name = class_path.rpartition(".")
         assert issubclass(getattr(importlib.import_module(module), name), SegmentationModule)
         prefix = BASELINES[class_path]
+    elif class_path == "segzoo.hub.from_pretrained":  # goes on from a checkpoint that is trained before it
+        start = recipe["model"]["init_args"]["name_or_path"]
+        order = (BENCHMARKS / "recipes" / "order.txt").read_text().split()
+        assert order.index(start) < order.index(path.stem)
+        prefix = next(
+            re.escape(name) for name in (model.replace("_", "-") for model in models()) if start.startswith(name)
+        )
     else:
         model = class_path.rpartition(".")[2]
         assert class_path == models()[model].builder
