@@ -254,7 +254,8 @@ def segment_jobs(
     failures = []
     for job, outcome in segment_files(predictor, jobs):
         if not isinstance(outcome, SegzooError):
-            print(f"{job.file} -> {job.mask} ({outcome})", flush=True)  # whole lines, also from several processes
+            # in one piece, newline included, since several processes write here
+            print(f"{job.file} -> {job.mask} ({outcome})\n", end="", flush=True)
             continue
         failures.append(sentence(outcome))
         if several:

@@ -168,8 +168,8 @@ def export(
         path: the file to write, ``.onnx`` or ``.pt2``.
         format: "onnx" or "torch-export"; None is what the suffix says.
         precision: "float32", or "float16" for half the size and for devices that compute in it.
-        size: sides of the inputs, fixed; None lets them vary. At the network's own size nothing is resized, which is
-            the fastest form. The batch always varies.
+        size: sides of the inputs, fixed. None lets those of images vary; windows of volumes then have the patch size.
+            At the network's own size nothing is resized, which is the fastest form. The batch always varies.
         image: a real one to check the file with: whatever ``predict`` takes. None takes one that segzoo ships.
         details: plain values to add to the metadata, such as the licence.
 
@@ -187,6 +187,8 @@ def export(
     sides = len(AXES) if network.spatial_dims == 3 else len(AXES) - 1
     if size is not None and len(size) != sides:
         raise SegzooError(f"size must give {' and '.join(AXES[-sides:])}, not {list(size)}")
+    # ONNX Runtime takes MedNeXt's sizes for each other where they vary
+    size = size or network.preprocessing.patch_size
     facts = {**describe(model), **(details or {}), "precision": precision}
     source, raw = (str(image), image) if image is not None else sample_for(network)
     draft = path.with_name(f".{path.name}.draft{SUFFIXES[format]}")
@@ -244,10 +246,7 @@ def describe(model: "SegmentationModule") -> dict[str, Any]:
 
 def example_input(network: "SegmentationModule", size: Sequence[int] | None) -> Tensor:
     """What the graph is traced with: two images of no special size, or of the size that is to be fixed."""
-    if size is None:
-        stride = network.stride if isinstance(network.stride, int) else max(network.stride)
-        size = (2 * stride,) * 3 if network.spatial_dims == 3 else (300, 411)
-    return torch.rand(2, network.in_channels, *size, generator=torch.Generator().manual_seed(0)) * 255
+    return torch.rand(2, network.in_channels, *(size or (300, 411)), generator=torch.Generator().manual_seed(0)) * 255
 
 
 def dynamic_shapes(x: Tensor, size: Sequence[int] | None) -> tuple[dict[int, Any]]:
@@ -277,6 +276,8 @@ def write_onnx(graph: Graph, x: Tensor, dynamic: Any, facts: Mapping[str, Any], 
         node.metadata_props.clear()
         for value in node.outputs:
             value.metadata_props.clear()
+            if not value.is_graph_output():
+                value.shape = None  # sizes that vary are named after how they come about, and not all names hold
     graph_of_onnx.metadata_props.clear()
     program.model.metadata_props.clear()
     program.model.metadata_props[FACTS] = json.dumps(facts)
