@@ -13,6 +13,7 @@ import csv
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,9 @@ def read_arm(folder: Path, arm: str) -> Scores:
     return found
 
 
-def paired(first: Scores, second: Scores) -> tuple[np.ndarray, np.ndarray]:
-    """Both arms' Dice as [seeds, images], of the seeds that both have."""
-    seeds = sorted(first.keys() & second.keys())
-    images = sorted(first[seeds[0]])
-    return tuple(np.array([[arm[seed][image] for image in images] for seed in seeds]) for arm in (first, second))
+def as_array(arm: Scores, seeds: Sequence[int]) -> np.ndarray:
+    """An arm's Dice as [seeds, images], the images by name."""
+    return np.array([[arm[seed][image] for image in sorted(arm[seed])] for seed in seeds])
 
 
 def interval(differences: np.ndarray) -> tuple[float, float]:
@@ -84,13 +83,13 @@ def ablation_words(ablation: dict[str, Any], folder: Path) -> list[str]:
     (first, second), options = ablation["arms"], ablation["options"]
     said = [f"## {first} against {second}", paragraph(f"Claim: {ablation['claim'].strip()}")]
     arms = {arm: read_arm(folder, arm) for arm in (first, second)}
-    if not arms[first].keys() & arms[second].keys():
+    seeds = sorted(arms[first].keys() & arms[second].keys())
+    if not seeds:
         return [*said, f"Not tested yet: `python benchmarks/claims.py run {folder.name}`."]
-    scores = dict(zip(arms, paired(arms[first], arms[second]), strict=True))
+    scores = {arm: as_array(found, seeds) for arm, found in arms.items()}
     difference = scores[first] - scores[second]
     low, high = interval(difference)
     how = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in options.items())
-    seeds = [str(seed) for seed in sorted(arms[first].keys() & arms[second].keys())]
     rows = [
         [f"{arm} (`{recipe(ablation, arm)}`)", *(f"{dice:.3f}" for dice in values.mean(axis=1)), f"{values.mean():.3f}"]
         for arm, values in scores.items()

@@ -183,9 +183,7 @@ def across(folder: Path, name: str, dataset: str, root: str, results: Path = RES
     size = list(read_config(folder)["preprocessing"]["image_size"])
     data = {"class_path": f"segzoo.data.{dataset}", "init_args": {"root": root, "image_size": size}}
     file = results / f"{name}@{dataset}.csv"
-    with tempfile.TemporaryDirectory() as draft:
-        scores = run_test({"data": data}, Path(draft), "--model", folder)
-        file.write_text(scores.read_text(encoding="utf-8"), encoding="utf-8", newline="")
+    file.write_text(run_test({"data": data}, "--model", folder), encoding="utf-8", newline="")
     return file
 
 
@@ -194,9 +192,7 @@ def score_run(run: Path) -> str:
     if not (run / BEST).is_file():
         raise MissingError(f"{run} holds no {BEST}: train it first, `segzoo fit --trainer.default_root_dir {run} ...`")
     recipe = read_recipe(run)
-    with tempfile.TemporaryDirectory() as draft:
-        tested = run_test({"model": recipe["model"], "data": recipe["data"]}, Path(draft), "--ckpt_path", run / BEST)
-        return tested.read_text(encoding="utf-8")
+    return run_test({"model": recipe["model"], "data": recipe["data"]}, "--ckpt_path", run / BEST)
 
 
 def read_recipe(run: Path) -> dict[str, Any]:
@@ -204,14 +200,16 @@ def read_recipe(run: Path) -> dict[str, Any]:
     return yaml.safe_load((run / RECIPE).read_text(encoding="utf-8"))
 
 
-def run_test(recipe: dict[str, Any], draft: Path, *options: Any) -> Path:
-    """Run `segzoo test` in a folder, with all scores of the bench; returns them image by image."""
-    config = draft / "test.yaml"
-    config.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+def run_test(recipe: dict[str, Any], *options: Any) -> str:
+    """Run `segzoo test` with all scores of the bench; returns the CSV image by image."""
     of_volumes = "patch_size" in recipe["data"]["init_args"]
-    command = [sys.executable, "-m", "segzoo.cli", "test", "--config", config, *options]
-    command += ["--metrics", "[dice,iou,hd95]" if of_volumes else "[dice,iou,precision,recall,hd95]"]
-    command += ["--trainer.default_root_dir", draft, "--trainer.enable_progress_bar", "false"]
     paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
-    subprocess.run([str(part) for part in command], env=os.environ | {"PYTHONPATH": paths}, check=True)
-    return draft / "test_per_image.csv"
+    with tempfile.TemporaryDirectory() as scratch:
+        draft = Path(scratch)
+        config = draft / "test.yaml"
+        config.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+        command = [sys.executable, "-m", "segzoo.cli", "test", "--config", config, *options]
+        command += ["--metrics", "[dice,iou,hd95]" if of_volumes else "[dice,iou,precision,recall,hd95]"]
+        command += ["--trainer.default_root_dir", draft, "--trainer.enable_progress_bar", "false"]
+        subprocess.run([str(part) for part in command], env=os.environ | {"PYTHONPATH": paths}, check=True)
+        return (draft / "test_per_image.csv").read_text(encoding="utf-8")

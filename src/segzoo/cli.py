@@ -275,14 +275,15 @@ def recipe(options: argparse.Namespace, checkpoint: "Checkpoint") -> dict[str, A
 def run_export(options: argparse.Namespace) -> None:
     """``segzoo export CHECKPOINT FILE``."""
     from segzoo.export import choose_format, export
-    from segzoo.hub import from_pretrained, open_checkpoint
+    from segzoo.hub import load, open_checkpoint
 
     choose_format(options.file, options.format)  # before anything is loaded
     checkpoint = open_checkpoint(options.checkpoint)
     details = {
         key: checkpoint.config[key] for key in ("name", "version", "licences", "sha256") if key in checkpoint.config
     }
-    model = from_pretrained(checkpoint.folder)
+    model = load(checkpoint)
+    print(model.load_report, file=sys.stderr)
     written = export(
         model,
         options.file,

@@ -168,20 +168,24 @@ def lv_unet_rules() -> list[tuple[str, str]]:
 
 def lv_unet_names(state: State, own: State) -> dict[str, Tensor]:
     """The original LV-UNet under our names; its fused form leaves the MobileNet's norms, which ours folds as well."""
+    from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+    from segzoo.models.lv_unet import ENCODER_NORM_EPS
+
     ours = renamed(state, lv_unet_rules())
     if "encoder.bn1.weight" in own or "deep_training_lambda" in own:
         return ours
     for conv, norm in encoder_pairs():
         if f"{conv}.weight" not in ours or f"{norm}.running_var" not in ours:
             continue  # another file's: what is missing is told below
-        weight, bias, mean, variance = (
-            ours.pop(f"{norm}.{part}").double() for part in ("weight", "bias", "running_mean", "running_var")
+        mean, variance, weight, bias = (
+            ours.pop(f"{norm}.{part}").double() for part in ("running_mean", "running_var", "weight", "bias")
         )
         ours.pop(f"{norm}.num_batches_tracked", None)
-        scale, kernel = weight / (variance + 1e-3).sqrt(), ours[f"{conv}.weight"]
-        dtype = own[f"{conv}.weight"].dtype
-        ours[f"{conv}.weight"] = (kernel.double() * scale[:, None, None, None]).to(dtype)
-        ours[f"{conv}.bias"] = (bias - mean * scale).to(dtype)
+        kernel = ours[f"{conv}.weight"].double()
+        folded = fuse_conv_bn_weights(kernel, None, mean, variance, ENCODER_NORM_EPS, weight, bias)
+        for part, value in zip(("weight", "bias"), folded, strict=True):
+            ours[f"{conv}.{part}"] = value.detach().to(own[f"{conv}.{part}"].dtype)
     return ours
 
 

@@ -22,10 +22,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segzoo import __version__
+from segzoo.checkpoint import read_config
 from segzoo.errors import MissingError, SegzooError
-from segzoo.inference import prepare
+from segzoo.hub import checkpoint_folders
+from segzoo.inference import read_input
+from segzoo.module import crop
 from segzoo.preprocessing import Preprocessing
+from segzoo.probe import PROBE, relative_difference
 from segzoo.volume_preprocessing import VolumePreprocessing
+from segzoo.volumes import Volume
+from segzoo.weights import read_safetensors
 
 if TYPE_CHECKING:
     from segzoo.module import SegmentationModule
@@ -77,7 +83,7 @@ class Graph(nn.Module):
     ) -> None:
         super().__init__()
         self.resize = resize
-        self.network = network.half() if precision == "float16" else network
+        self.network = network.deploy().half() if precision == "float16" else network  # a copy: half() works in place
         self.dtype = torch.float16 if precision == "float16" else torch.float32
         contract = network.preprocessing
         self.contract = contract if isinstance(contract, Preprocessing) else None
@@ -107,9 +113,7 @@ class Graph(nn.Module):
                 padded = padded.index_select(axis, torch.arange(whole, device=x.device).clamp(max=side - 1))
         logits = network.compute_logits(padded.to(self.dtype))
         assert isinstance(logits, Tensor)  # deployed networks have one output
-        for axis in range(2, x.ndim):
-            logits = logits.narrow(axis, 0, x.shape[axis])
-        return logits.float()
+        return crop(logits, x.shape[2:]).float()
 
 
 def interpolate(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -197,9 +201,9 @@ def export(
     dynamic = dynamic_shapes(x, size)
     try:
         if format == "onnx":
-            write_onnx(Graph(network.deploy(), precision, resize).eval(), x, dynamic, facts, draft)
+            write_onnx(Graph(network, precision, resize).eval(), x, dynamic, facts, draft)
         else:
-            write_program(Graph(network.deploy(), precision, interpolate).eval(), x, dynamic, facts, draft)
+            write_program(Graph(network, precision, interpolate).eval(), x, dynamic, facts, draft)
         difference = compare(network, draft, format, raw, size)
         if not difference <= TOLERANCES[precision]:  # NaN included
             raise SegzooError(
@@ -298,25 +302,23 @@ def compare(network: "SegmentationModule", path: Path, format: str, raw: Any, si
     x, batch = check_inputs(network, raw, size)
     with torch.inference_mode():
         expected = network(batch)
-    found = run(path, format, x)
-    if found.shape != expected.shape:
-        return float("inf")
-    return float((found - expected).abs().max() / expected.abs().max())
+    return relative_difference(run(path, format, x), expected)
 
 
 def check_inputs(network: "SegmentationModule", raw: Any, size: Sequence[int] | None) -> tuple[Tensor, Tensor]:
     """What the file takes of an image, and what Python's network does."""
-    given = prepare(network.preprocessing, raw)
+    given = read_input(network.preprocessing, raw)
     if isinstance(network.preprocessing, VolumePreprocessing):
-        assert given.batch is not None
+        assert isinstance(given, Volume)
         depth, height, width = size or network.preprocessing.patch_size
-        window = given.batch[:, :, :depth, :height, :width]
+        window = network.preprocessing(given)[None, :, :depth, :height, :width]
         return window, window
-    assert isinstance(given.given, np.ndarray)
-    x = torch.from_numpy(given.given.transpose(2, 0, 1).astype(np.float32))[None]
+    assert isinstance(given, np.ndarray)
     if size is not None:
-        x = interpolate(x, size).round()
-    return x, network.preprocessing(x[0].permute(1, 2, 0).numpy().astype(np.uint8))[None]
+        resized = interpolate(torch.from_numpy(given.transpose(2, 0, 1).astype(np.float32))[None], size)
+        given = resized[0].permute(1, 2, 0).round().numpy().astype(np.uint8)
+    x = torch.from_numpy(given.transpose(2, 0, 1).astype(np.float32))[None]
+    return x, network.preprocessing(given)[None]
 
 
 def run(path: Path, format: str, x: Tensor) -> Tensor:
@@ -332,12 +334,8 @@ def run(path: Path, format: str, x: Tensor) -> Tensor:
 
 def sample_for(network: "SegmentationModule") -> tuple[str, Any]:
     """An image or volume that a shipped checkpoint of the same kind has as its example; else noise."""
-    from segzoo.checkpoint import read_config
-    from segzoo.hub import checkpoint_folders
-    from segzoo.weights import read_safetensors
-
     for folder in checkpoint_folders().values():
-        file, config = folder / "probe.safetensors", read_config(folder)
+        file, config = folder / PROBE, read_config(folder)
         if file.is_file() and config["preprocessing"]["channels"] == network.in_channels:
             image = read_safetensors(file)["image"]
             if (image.dtype == torch.uint8) == (network.spatial_dims == 2):

@@ -33,6 +33,7 @@ from segzoo.weights import fetch_weights, read_safetensors
 ENCODER_WIDTHS = (24, 40, 80)  # of the skips at 1/4, 1/8 and 1/16
 EXPANDING_PAIRS = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3"))  # timm's names in an inverted residual
 SEPARABLE_PAIRS = (("conv_dw", "bn1"), ("conv_pw", "bn2"))  # and in the first block, which does not expand
+ENCODER_NORM_EPS = 1e-3
 TAPS = (2, 5, 9)  # the layers whose outputs those are, the stem being layer 0
 WIDTHS = (160, 240, 480)  # of LV-UNet's own encoder blocks at 1/32, 1/64 and 1/128
 FUSED_EPOCHS = 0.1  # the last tenth of the epochs trains the network that will be fused (λ = 1)
@@ -52,7 +53,7 @@ class MobileNetV3Encoder(nn.Module):
         if "mobilenetv3" not in name:
             raise SegzooError(f"encoder {name!r} is no MobileNetV3-Large; mobilenetv3_large_100 is the paper's")
         # the paper's batch norm (torchvision's); timm's default is eps 1e-5 and momentum 0.1
-        whole: Any = timm.create_model(name, in_chans=in_channels, bn_eps=1e-3, bn_momentum=0.01)
+        whole: Any = timm.create_model(name, in_chans=in_channels, bn_eps=ENCODER_NORM_EPS, bn_momentum=0.01)
         blocks: Any = getattr(whole, "blocks", ())
         widths = [blocks[stage][-1].conv_pwl.out_channels for stage in (1, 2, 3)] if len(blocks) == 7 else []
         if widths != [*ENCODER_WIDTHS] or len(blocks[3]) < 3 or not hasattr(whole, "bn1"):
