@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
 import segzoo
 from segzoo.nn.fuse import ActivatedConv2d, can_join, fold_norm, fold_norm_forwards
 
-ACTIVATIONS = [nn.Identity(), nn.ReLU(), nn.GELU(), nn.Hardswish()]
+ACTIVATIONS = [nn.ReLU(), nn.GELU(), nn.Hardswish()]
 
 
 def norm_with_statistics(channels: int) -> nn.BatchNorm2d:
@@ -53,12 +54,19 @@ def test_a_norm_is_folded_into_the_pointwise_convolution_after_it():
         torch.testing.assert_close(conv(x), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_timms_padding_convolutions_stay_as_they_are():
-    from timm.layers import Conv2dSame
+def test_timms_convolution_that_pads_at_the_end_is_joined_where_it_halves_even_sides():
+    conv, x = Conv2dSame(3, 4, 3, stride=2), torch.randn(2, 3, 10, 14)
+    joined = ActivatedConv2d(conv, nn.ReLU())
+    with torch.inference_mode():
+        torch.testing.assert_close(joined(x), conv(x).relu(), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(joined.double()(x.double()), conv(x.double()).relu())
 
-    assert not can_join(Conv2dSame(3, 4, 3, stride=2), nn.ReLU())
-    assert not can_join(nn.Conv2d(3, 4, 3), nn.Softmax())
+
+def test_what_can_be_joined():
     assert can_join(nn.Conv2d(3, 4, 3), nn.ReLU())
+    assert not can_join(nn.Conv2d(3, 4, 3), nn.Softmax())
+    assert can_join(Conv2dSame(3, 4, 3, stride=2), nn.ReLU())
+    assert not can_join(Conv2dSame(3, 4, 5, stride=2), nn.ReLU())
 
 
 def test_deploying_leaves_only_the_norms_that_cannot_be_folded():

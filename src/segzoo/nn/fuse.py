@@ -3,13 +3,15 @@
 import copy
 
 import torch
+import torch.nn.functional as F
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from segzoo.nn.depthwise import needs_gradient
 from segzoo.nn.tiles import eager_on_cpu
 
-ONEDNN_NAMES = {nn.Identity: "none", nn.ReLU: "relu", nn.GELU: "gelu", nn.Hardswish: "hardswish"}
+ONEDNN_NAMES = {nn.ReLU: "relu", nn.GELU: "gelu", nn.Hardswish: "hardswish"}
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
 
@@ -38,8 +40,15 @@ def fold_norm_forwards(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> None:
 
 
 def can_join(conv: nn.Module, activation: nn.Module) -> bool:
-    """Whether `ActivatedConv2d` takes these two; not timm's convolutions, which pad as they go."""
-    return type(conv) is nn.Conv2d and type(activation) in ONEDNN_NAMES and conv.padding_mode == "zeros"
+    """Whether `ActivatedConv2d` takes these two."""
+    if type(activation) not in ONEDNN_NAMES:
+        return False
+    return pads_at_the_end(conv) or (type(conv) is nn.Conv2d and conv.padding_mode == "zeros")
+
+
+def pads_at_the_end(conv: nn.Module) -> bool:
+    """Whether this is TensorFlow's way, by timm, to halve even sides with a 3x3 kernel: zeros after the last row."""
+    return type(conv) is Conv2dSame and conv.kernel_size == (3, 3) and conv.stride == (2, 2)
 
 
 class ActivatedConv2d(nn.Conv2d):
@@ -49,23 +58,27 @@ class ActivatedConv2d(nn.Conv2d):
     float32 and where gradients are wanted they are two, and so they are in an exported graph, whose runtime joins them.
 
     Args:
-        conv: whose weights it shares.
-        activation: nn.ReLU, nn.GELU or nn.Hardswish; nn.Identity for none.
+        conv: whose weights it shares; where it pads at the end alone, the sides must be even.
+        activation: nn.ReLU, nn.GELU or nn.Hardswish.
     """
 
     def __init__(self, conv: nn.Conv2d, activation: nn.Module) -> None:
         super().__init__(1, 1, 1)
         self.__dict__.update({name: value for name, value in vars(conv).items() if not name.startswith("_")})
         self.weight, self.bias = conv.weight, conv.bias
+        self.at_the_end = pads_at_the_end(conv)
         self.activation = activation
 
     def forward(self, input: Tensor) -> Tensor:
         """The activated output [B, C', H', W'] of [B, C, H, W]."""
         if not self.is_one_operation(input):
-            return self.activation(super().forward(input))
-        settings = (self.padding, self.stride, self.dilation, self.groups)
+            padded = F.pad(input, (0, 1, 0, 1)) if self.at_the_end else input
+            return self.activation(super().forward(padded))
+        # zeros before the kernel move it as much as the padding on that side does; the image need not be copied
+        weight, padding = (F.pad(self.weight, (1, 0, 1, 0)), (1, 1)) if self.at_the_end else (self.weight, self.padding)
+        settings = (padding, self.stride, self.dilation, self.groups)
         name = ONEDNN_NAMES[type(self.activation)]
-        return torch.ops.mkldnn._convolution_pointwise(input, self.weight, self.bias, *settings, name, [], "none")
+        return torch.ops.mkldnn._convolution_pointwise(input, weight, self.bias, *settings, name, [], "none")
 
     def is_one_operation(self, input: Tensor) -> bool:
         """Whether PyTorch has both together here."""
