@@ -35,7 +35,6 @@ from segzoo.provenance import DATASETS
 REPOSITORY = Path(__file__).parents[1]
 BENCHMARKS = REPOSITORY / "benchmarks"
 TABLE, PICTURE = "quality.md", "quality.png"
-BEGIN, END = "<!-- quality:begin -->", "<!-- quality:end -->"
 METRICS = ("dice", "iou", "hd95")
 RESAMPLES, SEED = 10_000, 0
 BUSY = 1.1  # how many times its processor time a pass may take by the clock
@@ -182,13 +181,23 @@ def same_images(first: Result, second: Result) -> bool:
 def report(benchmarks: Path = BENCHMARKS, readme: Path = REPOSITORY / "README.md") -> None:
     """Write the table, the picture and the README's section."""
     datasets = read_results(benchmarks / "results")
-    page = readme.read_text(encoding="utf-8")
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise SegzooError(f"{readme} must hold {BEGIN} and {END} once each, around what is written there")
-    before, after = page.split(BEGIN)[0], page.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n{readme_section(datasets)}\n{END}{after}", encoding="utf-8")
+    write_section(readme, "quality", readme_section(datasets))
     (benchmarks / TABLE).write_text(full_page(datasets), encoding="utf-8")
     write_picture(datasets, benchmarks / PICTURE)
+
+
+def write_section(readme: Path, name: str, words: str) -> None:
+    """Put words between the two comments that mark a section of the README.
+
+    Raises:
+        SegzooError: the comments are not there.
+    """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    page = readme.read_text(encoding="utf-8")
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise SegzooError(f"{readme} must hold {begin} and {end} once each, around what is written there")
+    before, after = page.split(begin)[0], page.split(end)[1]
+    readme.write_text(f"{before}{begin}\n{words}\n{end}{after}", encoding="utf-8")
 
 
 def readme_section(datasets: dict[str, list[Result]]) -> str:

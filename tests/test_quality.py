@@ -131,7 +131,7 @@ def made_up(tmp_path):
     store(folder, "bad-busi", scores(0.7), model="BasicUNet 2.0 M", built_from={}, latency_ms=321.04, wall_ms=321.04)
     store(folder, "good-polyps", scores(0.8), data=POLYPS, macs=123_400_000)
     store(folder, "good-polyps", scores(0.5), tested_on="@busi")
-    (tmp_path / "README.md").write_text(f"before\n{quality.BEGIN}\nto be replaced\n{quality.END}\nafter\n")
+    (tmp_path / "README.md").write_text("before\n<!-- quality:begin -->\nto be replaced\n<!-- quality:end -->\nafter\n")
     return tmp_path
 
 
@@ -266,7 +266,7 @@ def test_what_is_missing_is_named(made_up):
     with pytest.raises(MissingError, match=r"bad-busi\.csv is there and what bad-busi costs is not"):
         run_report(made_up)
     store(made_up / "benchmarks" / "results", "bad-busi", stored_scores(made_up, "bad-busi"))
-    (made_up / "README.md").write_text(f"no beginning {quality.END}")
+    (made_up / "README.md").write_text("no beginning <!-- quality:end -->")
     with pytest.raises(SegzooError, match="must hold <!-- quality:begin -->"):
         run_report(made_up)
 
