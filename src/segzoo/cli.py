@@ -14,8 +14,9 @@ from segzoo.errors import SegzooError
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
+    from segzoo.exported import ExportedModel
     from segzoo.hub import Checkpoint
-    from segzoo.prediction import Job
+    from segzoo.prediction import Job, Predictor
 
 TRAINING_VERBS = {
     "fit": "train a model, or train a checkpoint further",
@@ -70,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
         verbs.add_parser(verb, help=f"{text} (see segzoo {verb} --help)")
 
     predict = verbs.add_parser("predict", help="segment images and volumes with a checkpoint")
-    predict.add_argument("checkpoint", help="a checkpoint's name or folder")
+    predict.add_argument("checkpoint", help="a checkpoint's name or folder, or an .onnx file that segzoo export wrote")
     predict.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="images, volumes, or folders of them")
     predict.add_argument("--output", type=Path, required=True, help="the folder to write masks into")
     predict.add_argument("--overlay", action="store_true", help="also draw each mask over its image or slices")
@@ -78,6 +79,9 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--overlap", type=float, default=0.5, help="of a volume's windows, 0 to below 1 (default 0.5)")
     predict.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one"
+    )
+    predict.add_argument(
+        "--backend", choices=["onnxruntime", "openvino"], help="what runs an .onnx file (default: what is installed)"
     )
     predict.add_argument("--devices", type=positive, default=1, metavar="N", help="processes that share the work")
     predict.add_argument("--nodes", type=positive, default=1, metavar="N", help="machines with as many processes each")
@@ -173,11 +177,10 @@ def run_predict(options: argparse.Namespace) -> None:
     Raises:
         SegzooError: an input could not be segmented; all others have been by then.
     """
-    from segzoo.hub import open_checkpoint
     from segzoo.prediction import plan
 
     jobs = plan(options.inputs, options.output, options.overlay)
-    work = options, open_checkpoint(options.checkpoint), jobs
+    work = options, open_model(options), jobs
     if options.devices == options.nodes == 1:
         outcomes = segment_share(None, *work)
     else:
@@ -195,15 +198,38 @@ def run_predict(options: argparse.Namespace) -> None:
         raise SegzooError((which if len(jobs) > 1 else "") + failures[0])
 
 
+def open_model(options: argparse.Namespace) -> "Checkpoint | ExportedModel":
+    """What `run_predict` is to segment with.
+
+    Raises:
+        SegzooError: there is none, it is damaged, or it cannot do what the options ask for.
+    """
+    name = options.checkpoint
+    if name.endswith(".pt2"):
+        raise SegzooError(f"{name} is a program for torch.export.load; export an .onnx file to predict with segzoo")
+    if name.endswith(".onnx"):
+        from segzoo.exported import open_exported
+
+        if options.device == "cuda":
+            raise SegzooError(f"{name} runs on the CPU; leave --device cuda out, or predict with the checkpoint")
+        options.device = "cpu"  # also where "auto" would find a GPU
+        return open_exported(Path(name), options.backend)
+    if options.backend:
+        raise SegzooError(f"--backend runs .onnx files, and {name} is none; `segzoo export {name} FILE.onnx` writes it")
+    from segzoo.hub import open_checkpoint
+
+    return open_checkpoint(name)
+
+
 def segment_share(
-    fabric: "Fabric | None", options: argparse.Namespace, checkpoint: "Checkpoint", jobs: "list[Job]"
+    fabric: "Fabric | None", options: argparse.Namespace, model: "Checkpoint | ExportedModel", jobs: "list[Job]"
 ) -> list[list[str] | SegzooError]:
     """Segment what is not done yet, or this process's share of it.
 
     Args:
         fabric: of the processes that share the work; None for a single one.
         options: of the command line.
-        checkpoint: to segment with.
+        model: to segment with.
         jobs: to do, by all processes together.
 
     Returns:
@@ -212,13 +238,13 @@ def segment_share(
     from segzoo.prediction import attempt, unfinished
 
     rank, processes = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
-    todo = unfinished(jobs, recipe(options, checkpoint), checkpoint.mask_names) if rank == 0 else []
+    todo = unfinished(jobs, recipe(options, model), model.mask_names) if rank == 0 else []
     if fabric:
         todo = fabric.broadcast(todo)  # one list for all: files are written while other processes still start
     if rank == 0 and len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} were done before", flush=True)
     device = str(fabric.device) if fabric else options.device
-    outcome = attempt(segment_jobs, todo[rank::processes], options, checkpoint, device, rank, len(jobs) > 1)
+    outcome = attempt(segment_jobs, todo[rank::processes], options, model, device, rank, len(jobs) > 1)
     if fabric is None:
         return [outcome]
     from segzoo.processes import gather
@@ -228,14 +254,19 @@ def segment_share(
 
 
 def segment_jobs(
-    jobs: "list[Job]", options: argparse.Namespace, checkpoint: "Checkpoint", device: str, rank: int, several: bool
+    jobs: "list[Job]",
+    options: argparse.Namespace,
+    model: "Checkpoint | ExportedModel",
+    device: str,
+    rank: int,
+    several: bool,
 ) -> list[str]:
     """Segment files and print what was found; returns why some could not be.
 
     Args:
         jobs: to do.
         options: of the command line.
-        checkpoint: to segment with.
+        model: to segment with.
         device: to compute on.
         rank: the first process says what is used.
         several: of one input, `main` tells what went wrong.
@@ -245,10 +276,9 @@ def segment_jobs(
     """
     if not jobs:
         return []
-    from segzoo.inference import load_predictor
     from segzoo.prediction import segment_files
 
-    predictor = load_predictor(checkpoint, device, tta=options.tta, overlap=options.overlap)
+    predictor = load_predictor(model, device, options)
     if rank == 0:
         print(predictor.description, file=sys.stderr, flush=True)
     failures = []
@@ -263,13 +293,20 @@ def segment_jobs(
     return failures
 
 
-def recipe(options: argparse.Namespace, checkpoint: "Checkpoint") -> dict[str, Any]:
-    """What masks depend on besides the image; a run that is like this one continues it."""
-    from segzoo.checkpoint import CONFIG
-    from segzoo.weights import sha256
+def load_predictor(model: "Checkpoint | ExportedModel", device: str, options: argparse.Namespace) -> "Predictor":
+    """What segments; for an exported file without importing torch."""
+    from segzoo.exported import ExportedModel, ExportedPredictor
 
-    config = sha256(checkpoint.folder / CONFIG)  # which holds the sha256 of the weights
-    return {"segzoo": __version__, "checkpoint": config, "tta": options.tta, "overlap": options.overlap}
+    if isinstance(model, ExportedModel):
+        return ExportedPredictor(model, tta=options.tta, overlap=options.overlap)
+    from segzoo import inference
+
+    return inference.load_predictor(model, device, tta=options.tta, overlap=options.overlap)
+
+
+def recipe(options: argparse.Namespace, model: "Checkpoint | ExportedModel") -> dict[str, Any]:
+    """What masks depend on besides the image; a run that is like this one continues it."""
+    return {"segzoo": __version__, **model.identity, "tta": options.tta, "overlap": options.overlap}
 
 
 def run_export(options: argparse.Namespace) -> None:

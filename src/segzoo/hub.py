@@ -67,6 +67,11 @@ class Checkpoint:
         """The classes' names where each has a mask of its own (multi-label), else None."""
         return self.config["class_names"] if self.config["model"]["arguments"].get("multilabel") else None
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells its masks from those of any other model: the sha256 of the config, which holds the weights'."""
+        return {"checkpoint": sha256(self.folder / CONFIG)}
+
 
 # ---- what there is
 

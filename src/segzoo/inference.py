@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +15,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from segzoo.errors import SegzooError
-from segzoo.io import as_image, read_image
+from segzoo.io import as_image
+from segzoo.prediction import no_volume, read_file
 from segzoo.preprocessing import Preprocessing
 from segzoo.segmentation import Segmentation, to_uint8
 from segzoo.volume_preprocessing import VolumePreprocessing
-from segzoo.volumes import VOLUME_SUFFIXES, Geometry, Volume, is_volume, read_volume
+from segzoo.volumes import Geometry, Volume
 
 if TYPE_CHECKING:
     from segzoo.hub import Checkpoint
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 BATCH_VOXELS = 128**3  # on a GPU, small windows run together until they hold as many; a CPU gains nothing by it
 BATCH_SLICES = 8
 BATCH_IMAGES = 16  # on a GPU
+CPU = torch.device("cpu")
 
 
 # ---- predict
@@ -216,14 +218,12 @@ def read_input(
     channels = preprocessing.channels
     if isinstance(image, Volume):
         return image
-    if isinstance(image, str | Path) and is_volume(image):
-        # the slices of a volume are grey, also to a model that takes RGB
-        return read_volume(image, 1 if preprocessing.spatial_dims == 2 and channels == 3 else channels)
-    if isinstance(image, str | Path | Image.Image):
+    if isinstance(image, str | Path):
+        return read_file(image, channels, preprocessing.spatial_dims)
+    if isinstance(image, Image.Image):
         if preprocessing.spatial_dims == 3:
-            what = "a picture" if isinstance(image, Image.Image) else image
-            raise SegzooError(f"This model segments volumes ({', '.join(VOLUME_SUFFIXES)}), and {what} is none.")
-        return as_image(image, channels) if isinstance(image, Image.Image) else read_image(image, channels)
+            raise no_volume("a picture")
+        return as_image(image, channels)
     if preprocessing.spatial_dims == 3 or np.ndim(image) == 4:
         return as_volume(preprocessing, image)
     return as_image(image, channels)
@@ -275,12 +275,7 @@ def predict_probabilities(
     tta: bool = False,
     progress: bool = False,
 ) -> Tensor:
-    """Probabilities of a preprocessed batch, in one piece or by a sliding window.
-
-    Windows have the contract's patch size, or the batch's own along axes where that is smaller. They weigh most at
-    their centre (a Gaussian, its standard deviation an eighth of the window) and are averaged after the activation, as
-    in nnU-Net. Each runs on the network's device and is put in place on the CPU, so that the memory needed beyond the
-    result does not depend on how many there are.
+    """Probabilities of a preprocessed batch, in one piece or by `slide`, its windows on the network's device.
 
     Args:
         network: in eval mode.
@@ -295,16 +290,48 @@ def predict_probabilities(
     Raises:
         SegzooError: ``overlap`` is out of range.
     """
-    if not 0 <= overlap < 1:
-        raise SegzooError(f"overlap must be at least 0 and below 1, not {overlap}.")
     parameter = next(network.parameters())
 
     def run(window: Tensor) -> Tensor:
         window = window.to(parameter)  # its device and dtype
         return mirror_averaged(network, window) if tta else network.activate(network(window))
 
+    patch = network.preprocessing.patch_size or batch.shape[2:]
+    return slide(run, batch, patch, overlap=overlap, device=parameter.device, progress=progress)
+
+
+def slide(
+    run: Callable[[Tensor], Tensor],
+    batch: Tensor,
+    patch: Sequence[int],
+    *,
+    overlap: float = 0.5,
+    device: torch.device = CPU,
+    progress: bool = False,
+) -> Tensor:
+    """Probabilities of a preprocessed batch, in one piece or by a sliding window.
+
+    Windows have the patch's size, or the batch's own along axes where that is smaller. They weigh most at their centre
+    (a Gaussian, its standard deviation an eighth of the window) and are averaged after the activation, as in nnU-Net.
+    Each is put in place on the CPU, so that the memory needed beyond the result does not depend on how many there are.
+
+    Args:
+        run: from windows ``[B, C, *S]`` to their probabilities ``[B, K, *S]``.
+        batch: ``[B, C, *S]`` on any device.
+        patch: the window's sides.
+        overlap: part of its length that a window shares with the next one along each axis, at least 0 and below 1.
+        device: where windows run.
+        progress: show a bar on stderr that counts the batches of windows.
+
+    Returns:
+        ``[B, K, *S]`` on the CPU.
+
+    Raises:
+        SegzooError: ``overlap`` is out of range.
+    """
+    if not 0 <= overlap < 1:
+        raise SegzooError(f"overlap must be at least 0 and below 1, not {overlap}.")
     size = tuple(batch.shape[2:])
-    patch = network.preprocessing.patch_size or size
     window = tuple(min(sides) for sides in zip(patch, size, strict=True))
     if window == size:
         return run(batch).cpu()
@@ -313,11 +340,11 @@ def predict_probabilities(
     stitched = sliding_window_inference(
         batch.float(),  # in which windows are added up
         window,
-        1 if parameter.device.type == "cpu" else max(1, BATCH_VOXELS // math.prod(window)),
+        1 if device.type == "cpu" else max(1, BATCH_VOXELS // math.prod(window)),
         run,
         overlap=overlap,
         roi_weight_map=window_weights(window),  # MONAI's own is flat far from the centre along more than one axis
-        sw_device=parameter.device,
+        sw_device=device,
         device="cpu",
         progress=progress,
     )

@@ -15,10 +15,21 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from segzoo.errors import MissingError, SegzooError
-from segzoo.io import image_files, read_note, write_png
+from segzoo.io import image_files, read_image, read_note, write_png
 from segzoo.segmentation import Segmentation, mask_paths
-from segzoo.volumes import is_volume, read_volume_note, volume_files, volume_stem
+from segzoo.volumes import (
+    VOLUME_SUFFIXES,
+    Volume,
+    is_volume,
+    read_volume,
+    read_volume_note,
+    volume_files,
+    volume_stem,
+)
 
 THREADS = 4  # that read, and as many that write: decoding and compressing release Python's lock
 T = TypeVar("T")
@@ -116,6 +127,34 @@ def mask_file(file: Path, output: Path) -> Path:
 def overlay_file(file: Path, output: Path) -> Path:
     """Where the overlay of a mask goes."""
     return output / f"{volume_stem(file) if is_volume(file) else file.stem}_overlay.png"
+
+
+# ---- read
+
+
+def read_file(file: str | Path, channels: int, spatial_dims: int) -> npt.NDArray[np.uint8] | Volume:
+    """An image [H, W, C] or a volume, as a model takes it.
+
+    Args:
+        file: to read.
+        channels: of the model's input.
+        spatial_dims: 2 for a model of images, which takes volumes slice by slice; 3 for one of volumes.
+
+    Raises:
+        MissingError: there is no such file.
+        SegzooError: it cannot be read, or it is an image where the model takes volumes.
+    """
+    if is_volume(file):
+        # the slices of a volume are grey, also to a model that takes RGB
+        return read_volume(file, 1 if spatial_dims == 2 and channels == 3 else channels)
+    if spatial_dims == 3:
+        raise no_volume(file)
+    return read_image(file, channels)
+
+
+def no_volume(what: object) -> SegzooError:
+    """That this is an image where a model takes volumes."""
+    return SegzooError(f"This model segments volumes ({', '.join(VOLUME_SUFFIXES)}), and {what} is none.")
 
 
 # ---- resume

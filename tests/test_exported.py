@@ -1,0 +1,325 @@
+"""``segzoo predict FILE.onnx``: by each backend what the checkpoint finds, images without torch."""
+
+import json
+import pickle
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from PIL import Image
+
+import segzoo
+from segzoo.cli import main
+from segzoo.exported import BACKENDS, ExportedPredictor, choose_backend, open_exported, thread_count
+from segzoo.io import read_image
+from segzoo.volumes import read_volume_mask
+
+pytest.importorskip("onnxscript", reason="nothing can be exported without onnxscript")
+onnx = pytest.importorskip("onnx")
+
+ROUNDING = 2e-5  # of a probability
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    if find_spec(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    return request.param
+
+
+def lively(model: segzoo.CMUNeXt, image: Path) -> segzoo.CMUNeXt:
+    """A random network for 64 x 48 pixels that is of many minds: on this image every class has the same say."""
+    torch.manual_seed(1)
+    model.preprocessing = segzoo.Preprocessing(3, image_size=(64, 48))
+    for layer in model.eval().modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(layer.weight, 1, 0.3)
+            torch.nn.init.normal_(layer.bias)
+    with torch.no_grad():
+        std, mean = torch.std_mean(model(model.preprocessing(read_image(image))[None]), (0, 2, 3))
+        model.head.weight.div_(std[:, None, None, None])
+        model.head.bias.sub_(mean).div_(std)
+    return model
+
+
+@pytest.fixture(scope="module")
+def zoo(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Checkpoints and the files exported from them, by name; that of "labels" has the network's own size alone."""
+    root = tmp_path_factory.mktemp("zoo")
+    image = next((samples / "BUSI").rglob("benign (9).png"))
+    torch.manual_seed(0)
+    models = {
+        "classes": lively(segzoo.create_model("cmunext_s", num_classes=3), image),
+        "labels": lively(segzoo.create_model("cmunext_s", num_classes=2, multilabel=True), image),
+        "volumes": segzoo.create_model("mednext", num_classes=3, width=4).eval(),
+    }
+    models["labels"].class_names = ("left", "right side")
+    models["volumes"].preprocessing = segzoo.VolumePreprocessing(1, patch_size=(16, 32, 16), mirror_axes=(0, 2))
+    sizes = {"labels": (64, 48)}
+    files = {name: model.export(root / f"{name}.onnx", size=sizes.get(name)).path for name, model in models.items()}
+    checkpoints = {name: model.save_pretrained(root / name) for name, model in models.items()}
+    return SimpleNamespace(root=root, models=models, files=files, checkpoints=checkpoints)
+
+
+@pytest.fixture
+def images(samples: Path, tmp_path: Path) -> Path:
+    """Real images of two sizes, one of them in grey, in a folder."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("benign (9)", "malignant (21)"):
+        shutil.copy(next((samples / "BUSI").rglob(f"{name}.png")), folder)
+    Image.open(folder / "benign (9).png").convert("L").resize((90, 71)).save(folder / "grey.png")
+    return folder
+
+
+@pytest.fixture
+def scan(samples: Path) -> Path:
+    return samples / "Task04_Hippocampus" / "imagesTr" / "hippocampus_149.nii.gz"
+
+
+def predict(source: Path, given: Path, output: Path, *options: Any) -> int:
+    return main([str(word) for word in ("predict", source, given, "--output", output, *options)])
+
+
+def differing(one: Path, other: Path) -> float:
+    """The largest part of the pixels in which pictures of the same name in two folders differ."""
+    names = sorted(path.name for path in one.iterdir())
+    assert names == sorted(path.name for path in other.iterdir())
+    parts = []
+    for name in names:
+        pixels, others = (np.asarray(Image.open(folder / name)) for folder in (one, other))
+        assert (pixels.shape, pixels.dtype) == (others.shape, others.dtype)
+        parts.append(float((pixels != others).mean()))
+    return max(parts)
+
+
+# ---- images
+
+
+@pytest.mark.parametrize("name", ["classes", "labels"])
+def test_masks_and_overlays_are_those_of_the_checkpoint(name, backend, zoo, images, tmp_path, capsys):
+    assert predict(zoo.checkpoints[name], images, tmp_path / "expected", "--overlay") == 0
+    expected = capsys.readouterr().out.splitlines()
+    assert predict(zoo.files[name], images, tmp_path / "found", "--overlay", "--backend", backend) == 0
+    printed = capsys.readouterr()
+    assert len(list((tmp_path / "found").iterdir())) == {"classes": 6, "labels": 9}[name]
+    assert differing(tmp_path / "expected", tmp_path / "found") < 1e-4  # where rounding decides
+    assert [line.replace("/found/", "/expected/") for line in printed.out.splitlines()] == expected
+    (told,) = printed.err.splitlines()
+    assert {"onnxruntime": "ONNX Runtime ", "openvino": "OpenVINO "}[backend] in told
+    assert told.endswith("on the CPU, 1 thread, float32")
+
+
+@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize("name", ["classes", "labels"])
+def test_probabilities_are_those_of_the_checkpoint(name, tta, backend, zoo, images, scan):
+    model = zoo.models[name]
+    predictor = ExportedPredictor(open_exported(zoo.files[name], backend), tta=tta)
+    for file in [*sorted(images.iterdir()), scan]:
+        (found,) = predictor.segment([predictor.read(file)])
+        expected = model.predict(file, tta=tta)
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=ROUNDING)
+        assert found.probabilities.dtype == expected.probabilities.dtype
+        assert (found.mask.shape, found.mask.dtype) == (expected.mask.shape, expected.mask.dtype)
+        assert (found.mask != expected.mask).mean() < 1e-4
+        assert any(0.01 < part.mean() < 0.99 for part in expected.class_masks()), "nothing to tell apart"
+        assert found.class_names == expected.class_names
+        np.testing.assert_array_equal(found.image, expected.image)
+        assert (found.geometry is None) == (expected.geometry is None)
+
+
+def test_masks_of_slices_lie_where_their_volume_does(zoo, scan, tmp_path):
+    for name, source in (("expected", zoo.checkpoints["labels"]), ("found", zoo.files["labels"])):
+        assert predict(source, scan, tmp_path / name, "--overlay") == 0
+    written = sorted(path.name for path in (tmp_path / "found").iterdir())
+    assert written == [f"hippocampus_149_{end}" for end in ("left.nii.gz", "overlay.png", "right-side.nii.gz")]
+    for name in written[::2]:
+        (mask, grid), (expected, own) = (read_volume_mask(tmp_path / folder / name) for folder in ("found", "expected"))
+        assert (mask != expected).mean() < 1e-4
+        np.testing.assert_array_equal(grid.affine, own.affine)
+
+
+def test_an_image_needs_neither_torch_nor_a_second(zoo, images, tmp_path):
+    pytest.importorskip("onnxruntime")
+    Image.open(images / "malignant (21).png").resize((256, 256)).save(images / "square.png")
+    arguments = ["predict", str(zoo.files["classes"]), str(images / "square.png"), "--output", str(tmp_path / "masks")]
+    heavy = ("torch", "lightning", "monai", "timm", "onnx", "openvino", "SimpleITK", "huggingface_hub")
+    code = (
+        "import sys\n"
+        "from segzoo.cli import main\n"
+        f"assert main({arguments!r}) == 0\n"
+        f"print('imported', *(name for name in {heavy!r} if name in sys.modules))"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stdout.splitlines()[-1] == "imported", done.stderr
+    assert (tmp_path / "masks" / "square.png").is_file()
+    # of the processor, in one thread, whatever else keeps this machine busy
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+# ---- volumes
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_volumes_are_segmented_window_by_window(tta, backend, zoo, scan, tmp_path):
+    options = ["--overlap", 0.25, *["--tta"] * tta]
+    assert predict(zoo.checkpoints["volumes"], scan, tmp_path / "expected", *options) == 0
+    assert predict(zoo.files["volumes"], scan, tmp_path / "found", *options, "--backend", backend) == 0
+    expected, found = (read_volume_mask(tmp_path / name / scan.name)[0] for name in ("expected", "found"))
+    assert len(np.unique(expected)) > 1
+    assert (expected != found).mean() < 1e-4
+    predictor = ExportedPredictor(open_exported(zoo.files["volumes"], backend), tta=tta, overlap=0.25)
+    (segmentation,) = predictor.segment([predictor.read(scan)])
+    probabilities = zoo.models["volumes"].predict(scan, tta=tta, overlap=0.25).probabilities
+    np.testing.assert_allclose(segmentation.probabilities, probabilities, atol=ROUNDING)
+
+
+# ---- again, and in several processes
+
+
+def test_masks_are_kept_for_as_long_as_the_file_and_the_backend_are_the_same(zoo, images, tmp_path, capsys):
+    file = Path(shutil.copy(zoo.files["classes"], tmp_path))
+    output = tmp_path / "masks"
+
+    def kept(source: Path, *options: str) -> bool:
+        assert predict(source, images, output, *options) == 0
+        return "3 of 3 were done before" in capsys.readouterr().out
+
+    assert not kept(file)
+    assert kept(file)
+    assert not kept(file, "--tta")
+    assert not kept(file)
+    changed = onnx.load(file)
+    changed.doc_string = "another one"
+    onnx.save(changed, file)
+    assert not kept(file)
+    assert kept(file)
+    if find_spec("openvino"):
+        assert not kept(file, "--backend", "openvino")
+    assert not kept(zoo.checkpoints["classes"])
+    assert not kept(zoo.files["labels"])
+    assert kept(zoo.files["labels"])
+
+
+@pytest.mark.slow
+def test_processes_share_the_work(zoo, images, tmp_path):
+    assert predict(zoo.files["classes"], images, tmp_path / "one") == 0
+    arguments = ["predict", zoo.files["classes"], images, "--output", tmp_path / "two", "--devices", 2]
+    command = [sys.executable, "-m", "segzoo.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 3
+    assert differing(tmp_path / "one", tmp_path / "two") == 0
+
+
+def test_another_process_opens_a_session_of_its_own(zoo):
+    model = open_exported(zoo.files["labels"])
+    assert "session" in vars(model)
+    other = pickle.loads(pickle.dumps(model))
+    assert "session" not in vars(other)
+    assert (other.mask_names, other.identity) == (model.mask_names, model.identity)
+
+
+@pytest.mark.parametrize(("said", "threads"), [("3", 3), ("", None), ("many", None), ("0", None)])
+def test_threads_are_those_that_torch_would_have(said, threads, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(5)), raising=False)
+    assert thread_count() == (threads or 5)
+
+
+# ---- what cannot be done
+
+
+def made_at_another_size(zoo: SimpleNamespace, root: Path) -> Path:
+    """A file of one size, which is not that of its network."""
+    model = onnx.load(zoo.files["labels"])
+    facts = json.loads(model.metadata_props[0].value)
+    facts["preprocessing"]["image_size"] = [32, 32]
+    model.metadata_props[0].value = json.dumps(facts)
+    onnx.save(model, root / "odd.onnx")
+    return root / "odd.onnx"
+
+
+def foreign(zoo: SimpleNamespace, root: Path) -> Path:
+    model = onnx.load(zoo.files["classes"])
+    del model.metadata_props[:]
+    onnx.save(model, root / "foreign.onnx")
+    return root / "foreign.onnx"
+
+
+def damaged(zoo: SimpleNamespace, root: Path) -> Path:
+    content = zoo.files["classes"].read_bytes()
+    (root / "damaged.onnx").write_bytes(content[: len(content) // 2])
+    return root / "damaged.onnx"
+
+
+REFUSALS: dict[str, tuple[Any, list[Any], str]] = {
+    "no such file": (lambda zoo, root: root / "none.onnx", [], r"no file .*none\.onnx; `segzoo export` writes one"),
+    "damaged": (damaged, [], r"damaged\.onnx cannot be opened by onnxruntime: it is damaged"),
+    "of somebody else": (foreign, [], r"foreign\.onnx was not written by segzoo export"),
+    "of PyTorch": (
+        lambda zoo, root: root / "model.pt2",
+        [],
+        r"model\.pt2 is a program for torch\.export\.load",
+    ),
+    "on a GPU": (lambda zoo, root: zoo.files["classes"], ["--device", "cuda"], r"classes\.onnx runs on the CPU; leave"),
+    "a checkpoint": (
+        lambda zoo, root: "lv-unet-busi",
+        ["--backend", "openvino"],
+        r"--backend runs \.onnx files, and lv-unet-busi is none; `segzoo export lv-unet-busi FILE\.onnx` writes it",
+    ),
+    "of one size": (
+        made_at_another_size,
+        [],
+        r"3 of 3 inputs .*benign \(9\)\.png is \d+ x \d+ and .*odd\.onnx takes only 64 x 48; export it again without",
+    ),
+    "of volumes": (lambda zoo, root: zoo.files["volumes"], [], r"This model segments volumes .*\.png is none"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_what_cannot_be_done_is_said_in_one_sentence(case, zoo, images, tmp_path, capsys):
+    source, options, wanted = REFUSALS[case]
+    assert predict(source(zoo, tmp_path), images, tmp_path / "masks", *options) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("segzoo: error: ")
+    assert len(err.splitlines()[-1]) < 500
+    assert re.search(wanted, err.splitlines()[-1]), err
+
+
+def test_a_damaged_file_is_one_to_every_backend(backend, zoo, tmp_path):
+    for spoil, message in ((damaged, f"cannot be opened by {backend}"), (foreign, "was not written by segzoo")):
+        with pytest.raises(segzoo.SegzooError, match=message):
+            open_exported(spoil(zoo, tmp_path), backend)
+
+
+def test_a_volume_smaller_than_a_fixed_window_is_refused(zoo, scan, tmp_path, capsys):
+    whole = sitk.ReadImage(str(scan))
+    sitk.WriteImage(whole[:12], str(tmp_path / "thin.nii.gz"))
+    assert predict(zoo.files["volumes"], tmp_path / "thin.nii.gz", tmp_path / "masks") == 2
+    assert "fewer than the windows of 16 x 32 x 16 that" in capsys.readouterr().err
+
+
+def test_the_first_backend_that_is_installed_is_taken(monkeypatch):
+    monkeypatch.setattr("segzoo.exported.find_spec", lambda name: None if name == "onnxruntime" else object())
+    assert choose_backend(None) == "openvino"
+    with pytest.raises(segzoo.MissingError, match=r"need onnxruntime to run: pip install 'medsegzoo\[onnxruntime\]'"):
+        choose_backend("onnxruntime")
+    monkeypatch.setattr("segzoo.exported.find_spec", lambda name: None)
+    with pytest.raises(segzoo.MissingError, match=r"pip install 'medsegzoo\[onnxruntime\]'"):
+        choose_backend(None)
+    monkeypatch.undo()
+    assert choose_backend("openvino" if find_spec("openvino") else "onnxruntime") in BACKENDS
