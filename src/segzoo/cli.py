@@ -91,7 +91,14 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("checkpoint", help="a checkpoint's name or folder")
     export.add_argument("file", type=Path, help="to write: .onnx, or .pt2 for torch.export")
     export.add_argument("--format", choices=["onnx", "torch-export"], help="default: what the file's suffix says")
-    export.add_argument("--precision", choices=["float32", "float16"], default="float32")
+    export.add_argument("--precision", choices=["float32", "float16", "int8"], default="float32")
+    export.add_argument(
+        "--data",
+        type=Path,
+        metavar="ROOT",
+        help="the folder of the dataset that the checkpoint was trained on: its training images calibrate int8, and "
+        "its test images show what the file loses",
+    )
     export.add_argument("--size", type=int, nargs="+", help="fixed sides of the inputs (default: they may vary)")
     export.set_defaults(run=run_export)
 
@@ -314,22 +321,35 @@ def run_export(options: argparse.Namespace) -> None:
     from segzoo.export import choose_format, export
     from segzoo.hub import load, open_checkpoint
 
-    choose_format(options.file, options.format)  # before anything is loaded
+    format = choose_format(options.file, options.format)  # before anything is loaded
+    if options.data and format != "onnx":
+        raise SegzooError("--data measures files by ONNX Runtime: end the file in .onnx")
     checkpoint = open_checkpoint(options.checkpoint)
     details = {
         key: checkpoint.config[key] for key in ("name", "version", "licences", "sha256") if key in checkpoint.config
     }
     model = load(checkpoint)
     print(model.load_report, file=sys.stderr)
+    data, calibration = None, []
+    if options.data:
+        from segzoo.comparison import calibration_images, training_data
+
+        data = training_data(model, options.data)
+        calibration = calibration_images(data) if options.precision == "int8" else []
     written = export(
         model,
         options.file,
         format=options.format,
         precision=options.precision,
         size=options.size,
+        calibration=calibration,
         details={"checkpoint": details},
     )
     print(written)
+    if data:
+        from segzoo.comparison import measure
+
+        print(measure(model, written.path, data, options.size))
 
 
 def run_verify(options: argparse.Namespace) -> None:

@@ -4,12 +4,14 @@ The graph of a model for images takes raw intensities (0..255) at any size. Insi
 the checkpoint's contract says, runs the deployed network, and brings the probabilities back to the image's own size.
 Volumes are normalised as a whole and segmented in windows; the graph of a model for volumes takes these, normalised.
 
-What was written is run once, on a real image, and refused where it does not agree with Python.
+What was written is run once, on a real image (in int8 on the images that calibrated it), and refused where it does not
+agree with Python.
 """
 
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +28,11 @@ from segzoo.checkpoint import read_config
 from segzoo.errors import MissingError, SegzooError
 from segzoo.hub import checkpoint_folders
 from segzoo.inference import read_input
+from segzoo.metrics import Dice
 from segzoo.module import crop
 from segzoo.preprocessing import Preprocessing
 from segzoo.probe import PROBE, relative_difference
+from segzoo.quantization import open_session, quantize, refuse_what_gains_nothing
 from segzoo.volume_preprocessing import VolumePreprocessing
 from segzoo.volumes import Volume
 from segzoo.weights import read_safetensors
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
     from segzoo.module import SegmentationModule
 
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
-TOLERANCES = {"float32": 5e-5, "float16": 2e-2}  # of the largest logit
+TOLERANCES = {"float32": 5e-5, "float16": 2e-2, "int8": 0.1}  # of the largest logit; in int8 1 - Dice of the masks
 OPSET = 20  # of ONNX: the first that knows GELU
 FACTS = "segzoo"  # the metadata's key, in ONNX and in torch.export's extra files
 OUTPUTS = ("probabilities", "logits")
@@ -50,17 +54,26 @@ class Exported:
 
     Attributes:
         path: the file.
-        difference: the largest difference of a logit from Python's, of the largest logit.
+        difference: the largest difference of a logit from Python's, of the largest logit; in int8 what the Dice of its
+            masks with Python's lacks of 1.
         image: what that was measured on.
+        precision: as asked for.
     """
 
     path: Path
     difference: float
     image: str
+    precision: str
 
     def __str__(self) -> str:
-        agreement = f"agrees with Python to {self.difference:.1e} of the largest logit ({self.image})"
-        return f"{self.path}: {self.path.stat().st_size / 1e6:.1f} MB; {agreement}"
+        return f"{self.path}: {self.path.stat().st_size / 1e6:.1f} MB; {self.agreement} ({self.image})"
+
+    @property
+    def agreement(self) -> str:
+        """How well it agrees, in words."""
+        if self.precision == "int8":
+            return f"its masks agree with Python's to a Dice of {1 - self.difference:.3f}"
+        return f"agrees with Python to {self.difference:.1e} of the largest logit"
 
 
 # ---- the graph
@@ -163,6 +176,7 @@ def export(
     precision: str = "float32",
     size: Sequence[int] | None = None,
     image: Any = None,
+    calibration: Sequence[Any] = (),
     details: Mapping[str, Any] | None = None,
 ) -> Exported:
     """Write a model's deployed form as one file, and check it; see the module's first lines for what is in it.
@@ -171,20 +185,26 @@ def export(
         model: trained; it stays as it is.
         path: the file to write, ``.onnx`` or ``.pt2``.
         format: "onnx" or "torch-export"; None is what the suffix says.
-        precision: "float32", or "float16" for half the size and for devices that compute in it.
+        precision: "float32"; "float16" for half the size and for devices that compute in it; or "int8" for a third of
+            the size, in ONNX alone and for LV-UNet and CMUNeXt alone.
         size: sides of the inputs, fixed. None lets those of images vary; windows of volumes then have the patch size.
             At the network's own size nothing is resized, which is the fastest form. The batch always varies.
         image: a real one to check the file with: whatever ``predict`` takes. None takes one that segzoo ships.
+        calibration: real images, some 30 and none to test on, that int8 takes its ranges from: whatever ``predict``
+            takes.
         details: plain values to add to the metadata, such as the licence.
 
     Raises:
         MissingError: a package that writes or runs the format is not installed.
-        SegzooError: the model cannot be deployed as it is, or what was written computes something else.
+        SegzooError: the model cannot be deployed as it is, what was written computes something else, or int8 gains
+            nothing.
     """
     path = Path(path)
     format = choose_format(path, format)
     if precision not in TOLERANCES:
         raise SegzooError(f"precision must be one of {', '.join(TOLERANCES)}, not {precision!r}")
+    if precision == "int8":
+        refuse_int8(model, format, calibration)
     if format == "onnx":
         require("onnxscript", "onnxruntime")
     network = model.deploy().cpu().to(memory_format=torch.contiguous_format)
@@ -200,20 +220,55 @@ def export(
     x = example_input(network, size)
     dynamic = dynamic_shapes(x, size)
     try:
-        if format == "onnx":
-            write_onnx(Graph(network, precision, resize).eval(), x, dynamic, facts, draft)
+        if precision == "int8":
+            source = f"the {len(calibration)} images that calibrated it"
+            write_int8(network, calibration, size, x, dynamic, facts, draft)
+            difference = compare_masks(network, draft, calibration, size)
         else:
-            write_program(Graph(network, precision, interpolate).eval(), x, dynamic, facts, draft)
-        difference = compare(network, draft, format, raw, size)
+            if format == "onnx":
+                write_onnx(Graph(network, precision, resize).eval(), x, dynamic, facts, draft)
+            else:
+                write_program(Graph(network, precision, interpolate).eval(), x, dynamic, facts, draft)
+            difference = compare(network, draft, format, raw, size)
         if not difference <= TOLERANCES[precision]:  # NaN included
-            raise SegzooError(
-                f"{path} was not written: its logits differ from Python's by up to {difference:.1e} of the largest on "
-                f"{source}, where {TOLERANCES[precision]:.0e} is rounding; try another version of torch or onnxruntime"
-            )
+            raise SegzooError(f"{path} was not written: {refusal(difference, precision, source)}")
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-    return Exported(path, difference, source)
+    return Exported(path, difference, source, precision)
+
+
+def refusal(difference: float, precision: str, source: str) -> str:
+    """Why a file that differs from Python by so much is not written, and what to do."""
+    if precision == "int8":
+        return (
+            f"its masks agree with Python's only to a Dice of {1 - difference:.3f} on {source}, where "
+            f"{1 - TOLERANCES[precision]:.1f} is the least; calibrate with more images, or export in float16"
+        )
+    return (
+        f"its logits differ from Python's by up to {difference:.1e} of the largest on {source}, where "
+        f"{TOLERANCES[precision]:.0e} is rounding; try another version of torch or onnxruntime"
+    )
+
+
+def refuse_int8(model: "SegmentationModule", format: str, calibration: Sequence[Any]) -> None:
+    """Refuse what int8 cannot be written for.
+
+    Raises:
+        SegzooError: saying so.
+    """
+    if not model.can_be_int8:
+        raise SegzooError(
+            "int8 is for LV-UNet and CMUNeXt, whose masks were found to stay as they are; export a "
+            f"{type(model).__name__} in float16"
+        )
+    if format != "onnx":
+        raise SegzooError("int8 is ONNX Runtime's: end the file in .onnx")
+    if not len(calibration):
+        raise SegzooError(
+            "int8 needs real images to find its ranges with: give the dataset's folder with --data, or, in Python, "
+            "images as calibration"
+        )
 
 
 def choose_format(path: Path, format: str | None) -> str:
@@ -294,6 +349,24 @@ def write_program(graph: Graph, x: Tensor, dynamic: Any, facts: Mapping[str, Any
     torch.export.save(program, path, extra_files={FACTS: json.dumps(facts)})
 
 
+def write_int8(
+    network: "SegmentationModule",
+    calibration: Sequence[Any],
+    size: Sequence[int] | None,
+    x: Tensor,
+    dynamic: Any,
+    facts: Mapping[str, Any],
+    path: Path,
+) -> None:
+    """As ONNX in int8, by way of a file in float32."""
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "float32.onnx"
+        write_onnx(Graph(network, "float32", resize).eval(), x, dynamic, facts, whole)
+        inputs = (check_inputs(network, image, size)[0].numpy() for image in calibration)  # some are large: one by one
+        quantize(whole, path, inputs)
+        refuse_what_gains_nothing(path, whole, check_inputs(network, calibration[0], size)[0].numpy())
+
+
 # ---- check
 
 
@@ -303,6 +376,20 @@ def compare(network: "SegmentationModule", path: Path, format: str, raw: Any, si
     with torch.inference_mode():
         expected = network(batch)
     return relative_difference(run(path, format, x), expected)
+
+
+def compare_masks(
+    network: "SegmentationModule", path: Path, images: Sequence[Any], size: Sequence[int] | None
+) -> float:
+    """What the mean Dice of a file's masks with Python's lacks of 1, on the network's own grid."""
+    session, dice = open_session(path), Dice(network.num_classes, multilabel=network.multilabel)
+    for image in images:
+        x, batch = check_inputs(network, image, size)
+        with torch.inference_mode():
+            expected = network(batch)
+        found = torch.from_numpy(session.run(["logits"], {"image": x.numpy()})[0])
+        dice.update(*(network.mask(network.activate(logits)) for logits in (found, expected)))
+    return 1 - dice.compute().item()
 
 
 def check_inputs(network: "SegmentationModule", raw: Any, size: Sequence[int] | None) -> tuple[Tensor, Tensor]:
@@ -326,10 +413,7 @@ def run(path: Path, format: str, x: Tensor) -> Tensor:
     if format == "torch-export":
         with torch.inference_mode():
             return torch.export.load(path).module()(x)[1]
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(["logits"], {"image": x.numpy()})[0])
+    return torch.from_numpy(open_session(path).run(["logits"], {"image": x.numpy()})[0])
 
 
 def sample_for(network: "SegmentationModule") -> tuple[str, Any]:

@@ -64,6 +64,7 @@ class SegmentationModule(LightningModule):
     stride: int | tuple[int, ...] = 1  # sides that the network itself can take are multiples of this, or of these
     spatial_dims: int = 2
     training_only: ClassVar[tuple[str, ...]] = ()  # what the names of tensors begin with that only training needs
+    can_be_int8: ClassVar[bool] = False  # whether its masks were found to stay as they are
     metric_names: Sequence[str] = ("dice", "iou", "precision", "recall")
 
     def __init__(

@@ -133,6 +133,7 @@ class CMUNeXt(SegmentationModule):
     """
 
     stride = 16
+    can_be_int8 = True
 
     def __init__(
         self,

@@ -185,6 +185,7 @@ class LVUNet(SegmentationModule):
     """
 
     stride = 128
+    can_be_int8 = True
     deep_training_lambda: Tensor
 
     def __init__(

@@ -1,0 +1,165 @@
+"""int8: smaller files whose masks stay, and refusals in one sentence."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import segzoo
+from segzoo import cli
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+from segzoo.comparison import calibration_images, training_data  # noqa: E402
+from segzoo.export import FACTS  # noqa: E402
+from segzoo.quantization import nodes_to_quantize, refuse_what_gains_nothing  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Smooth ones, of several sizes."""
+    random = np.random.default_rng(0)
+    coarse = [random.integers(0, 256, (4, 6, 3), np.uint8) for _ in range(4)]
+    sizes = ((48, 32), (90, 70), (48, 32), (60, 100))
+    return [np.asarray(Image.fromarray(x).resize(size, 3)) for x, size in zip(coarse, sizes, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def model(images):
+    """A small CMUNeXt with some character, its two deepest levels wide enough to be quantised."""
+    torch.manual_seed(0)
+    model = segzoo.CMUNeXt(num_classes=3, widths=(4, 4, 8, 64, 64), kernel_sizes=(3, 3, 3, 3, 3))
+    model.preprocessing = segzoo.Preprocessing(3, image_size=(32, 48))
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(layer.weight, 1, 0.3)
+            torch.nn.init.normal_(layer.bias)
+    model.eval()
+    with torch.no_grad():  # each class somewhere
+        model.head.bias -= model(torch.stack([model.preprocessing(image) for image in images])).mean((0, 2, 3))
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("files")
+
+
+@pytest.fixture(scope="module")
+def exported(model, images, folder):
+    """The model in float32 and in int8."""
+    whole = model.export(folder / "whole.onnx")
+    return whole, model.export(folder / "int8.onnx", precision="int8", calibration=images, details={"licence": "MIT"})
+
+
+def test_int8_is_smaller_by_its_wide_convolutions(exported):
+    whole, quantized = exported
+    graph = onnx.load(whole.path)
+    shapes = {tensor.name: tensor.dims for tensor in graph.graph.initializer}
+    chosen = [node for node in graph.graph.node if node.name in nodes_to_quantize(graph)]
+    weights = [shapes[node.input[1]] for node in chosen if node.op_type == "Conv"]
+    assert weights
+    assert all(shape[0] >= 64 and shape[1] >= 32 for shape in weights)  # narrow and depthwise ones are left
+    saved = whole.path.stat().st_size - quantized.path.stat().st_size
+    assert 2.5 * sum(map(np.prod, weights)) < saved < 3 * sum(map(np.prod, weights))
+
+
+def test_masks_of_int8_mostly_agree(model, images, exported):
+    _, quantized = exported
+    assert quantized.difference < 0.1
+    assert f"agree with Python's to a Dice of {1 - quantized.difference:.3f}" in str(quantized)
+    run = onnxruntime.InferenceSession(quantized.path, providers=["CPUExecutionProvider"]).run
+    for image in images:
+        found = run(["probabilities"], {"image": image.transpose(2, 0, 1)[None].astype(np.float32)})[0][0].argmax(0)
+        expected = model.predict(image).mask
+        assert len(np.unique(expected)) > 1
+        assert (found == expected).mean() > 0.9
+
+
+def test_int8_says_what_it_is(model, exported):
+    session = onnxruntime.InferenceSession(exported[1].path, providers=["CPUExecutionProvider"])
+    facts = json.loads(session.get_modelmeta().custom_metadata_map[FACTS])
+    assert (facts["precision"], facts["licence"]) == ("int8", "MIT")
+    assert facts["preprocessing"] == model.preprocessing.to_dict()
+    assert b"/tmp" not in exported[1].path.read_bytes()  # where it passed through
+
+
+def test_what_cannot_be_int8_is_said(model, images, tmp_path):
+    int8 = {"precision": "int8", "calibration": images}
+    for case, path, options, message in (
+        (model, "model.onnx", {"precision": "int8"}, "int8 needs real images .* --data"),
+        (model, "model.pt2", int8, r"end the file in \.onnx"),
+        (segzoo.create_model("med_urwkv"), "model.onnx", int8, "int8 is for LV-UNet and CMUNeXt"),
+    ):
+        with pytest.raises(segzoo.SegzooError, match=message):
+            case.export(tmp_path / path, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_that_gains_nothing_is_refused(tmp_path, monkeypatch):
+    small, large = tmp_path / "small.onnx", tmp_path / "large.onnx"
+    small.write_bytes(bytes(1))
+    large.write_bytes(bytes(2))
+    for speed in (0.9, 1.1):
+        monkeypatch.setattr("segzoo.quantization.speed_ratio", lambda *given, speed=speed: speed)
+        refuse_what_gains_nothing(small, large, np.zeros(1))
+    refuse_what_gains_nothing(large, small, np.zeros(1))
+    monkeypatch.setattr("segzoo.quantization.speed_ratio", lambda *given: 0.9)
+    with pytest.raises(segzoo.SegzooError, match="neither smaller nor faster"):
+        refuse_what_gains_nothing(large, small, np.zeros(1))
+
+
+def test_int8_with_other_masks_is_not_written(model, images, tmp_path, monkeypatch):
+    monkeypatch.setattr("segzoo.export.write_int8", lambda *given: given[-1].write_bytes(b"a file"))
+    monkeypatch.setattr("segzoo.export.compare_masks", lambda *given: 0.2)
+    with pytest.raises(
+        segzoo.SegzooError, match=r"not written: its masks agree with Python's only to a Dice of 0\.800"
+    ):
+        model.export(tmp_path / "model.onnx", precision="int8", calibration=images)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def dataset(images, tmp_path):
+    """Ten images with masks, in the layout of `Folder`."""
+    for number in range(10):
+        image = images[number % 4][:, ::-1] if number > 4 else images[number % 4]
+        for kind, array in (("images", image), ("masks", (image[..., 0] > 127).astype(np.uint8))):
+            (tmp_path / "set" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(tmp_path / "set" / kind / f"{number}.png")
+    return tmp_path / "set"
+
+
+def test_the_command_line_calibrates_on_training_images_and_measures_on_test_images(dataset, tmp_path, capsys):
+    torch.manual_seed(0)
+    model = segzoo.create_model("cmunext_s").eval()
+    model.preprocessing = segzoo.Preprocessing(3, image_size=(32, 48))
+    data = segzoo.data.Folder(dataset)
+    model.data = data.describe()
+    saved = str(model.save_pretrained(tmp_path / "checkpoint"))
+    arguments = ["export", saved, str(tmp_path / "model.onnx"), "--precision", "int8"]
+    assert cli.main([*arguments, "--data", str(dataset)]) == 0
+    printed = capsys.readouterr().out
+    assert "times as fast as float32 (ONNX Runtime, 1 thread); Dice" in printed
+    assert "on the 2 test images of Folder" in printed
+    trained = {path.stem for path in calibration_images(training_data(model, dataset))}
+    assert trained == set(data.split_ids["train"])
+
+    (dataset / "images" / "9.png").unlink()  # another split
+    (tmp_path / "model.onnx").unlink()
+    capsys.readouterr()
+    assert cli.main([*arguments, "--data", str(dataset)]) == 2
+    assert "is not the Folder that the checkpoint was trained on" in capsys.readouterr().err
+    assert cli.main(arguments) == 2
+    assert "--data" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_data_of_another_kind_is_refused(model, tmp_path):
+    with pytest.raises(segzoo.SegzooError, match="not on unknown data"):
+        training_data(model, Path(tmp_path))
