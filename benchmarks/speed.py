@@ -35,7 +35,7 @@ from measuring import machine
 from quality import markdown, write_section
 
 BENCHMARKS = Path(__file__).parent
-RESULTS, TABLES, README = BENCHMARKS / "speed.json", BENCHMARKS / "speed.md", BENCHMARKS.parent / "README.md"
+RESULTS, TABLES, README = "speed.json", "speed.md", BENCHMARKS.parent / "README.md"
 SHAPES = [(1, 3, 256, 256), (8, 3, 256, 256), (1, 3, 512, 512), (8, 3, 512, 512)]
 GROWING = (128, 256, 512, 1024, 2048)
 PAUSE = 0.06  # seconds; ONNX Runtime's threads look for work for 40 ms after a pass
@@ -231,7 +231,7 @@ def run(options: argparse.Namespace) -> None:
     rows += grow(options) + train(options)
     facts = {**machine(), "device": device_name(options.device), "rows": rows}
     facts.pop("threads")
-    RESULTS.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (BENCHMARKS / RESULTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def grow(options: argparse.Namespace) -> list[Row]:
@@ -277,28 +277,24 @@ def tables(facts: dict[str, Any]) -> tuple[str, str]:
     """All tables, and those for README."""
     rows = facts["rows"]
     timed = [row for row in rows if "growth" not in row and row["form"] != "training"]
-    settings = sorted(
-        {(tuple(row["shape"]), row["threads"]) for row in timed}, key=lambda one: (one[0][2], one[0][0], -one[1])
-    )
-    gains = [row["gain_of_threads"] for row in timed if row["threads"] > 1 and row["gain_of_threads"]]
+    settings = sorted(set(map(setting, timed)), key=lambda one: (one[0][2], one[0][0], -one[1]))
+    gains = [row["gain_of_threads"] for row in timed if row["threads"] > 1 and row.get("gain_of_threads")]
     where = f"Measured on {facts['device']}, torch {facts['torch']}, float32" + (
         f"; two threads made a matrix product {statistics.median(gains):.2f} times as fast." if gains else "."
     )
     parts = {}
     for shape, threads in settings:
-        chosen = {
-            (row["name"], row["form"]): row
-            for row in timed
-            if (tuple(row["shape"]), row["threads"]) == (shape, threads)
-        }
-        plural = "s" if shape[0] > 1 else ""
-        title = f"{shape[0]} image{plural} of {shape[2]} x {shape[3]}, {threads} thread{'s' * (threads > 1)}"
+        chosen = {(row["name"], row["form"]): row for row in timed if setting(row) == (shape, threads)}
+        images = "1 image" if shape[0] == 1 else f"{shape[0]} images"
+        title = f"{images} of {shape[2]} x {shape[3]}, {threads} thread{'s' * (threads > 1)}"
         parts[shape, threads] = f"**{title}**\n\n{speed_table(chosen)}"
     rest = [*filter(None, [growth_table(rows), training_table(rows)])]
-    main = (
-        parts[settings[0]] if (key := ((1, 3, 256, 256), max(one[1] for one in settings))) not in parts else parts[key]
-    )
-    return "\n\n".join([where, *parts.values(), *rest]) + "\n", "\n\n".join([where, main, *rest])
+    return "\n\n".join([where, *parts.values(), *rest]) + "\n", "\n\n".join([where, parts[settings[0]], *rest])
+
+
+def setting(row: Row) -> tuple[tuple[int, ...], int]:
+    """What is compared in one table: the input's shape, and the threads."""
+    return tuple(row["shape"]), row["threads"]
 
 
 def speed_table(chosen: dict[tuple[str, str], Row]) -> str:
@@ -360,11 +356,11 @@ def training_table(rows: list[Row]) -> str:
     return f"**A step of training, 8 images of 256 x 256**\n\n{table}"
 
 
-def report() -> None:
+def report(benchmarks: Path = BENCHMARKS, readme: Path = README) -> None:
     """Write the tables."""
-    everything, chosen = tables(json.loads(RESULTS.read_text(encoding="utf-8")))
-    TABLES.write_text(everything, encoding="utf-8")
-    write_section(README, "speed", chosen)
+    everything, chosen = tables(json.loads((benchmarks / RESULTS).read_text(encoding="utf-8")))
+    (benchmarks / TABLES).write_text(everything, encoding="utf-8")
+    write_section(readme, "speed", chosen)
 
 
 def main() -> None:

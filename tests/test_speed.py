@@ -1,0 +1,90 @@
+"""benchmarks/speed.py: processes that take turns, and the tables of what they took."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from test_quality import ROOT, imported
+
+speed = imported("speed")
+PEER = speed.PEER
+
+
+def row(name, form, seconds, **facts):
+    found = {"name": name, "form": form, "shape": [1, 3, 256, 256], "threads": 2, "seconds": seconds}
+    return {**found, "rounds": 50, "megabytes": 100, "difference": 0.0, "gain_of_threads": 1.9, **facts}
+
+
+FACTS = {
+    "device": "a made-up machine",
+    "torch": "2.15",
+    "rows": [
+        row(PEER, "eager", 0.2),
+        row(PEER, "onnxruntime", 0.1, megabytes=90),
+        row("LV-UNet", "eager", 0.1),
+        row("LV-UNet", "deploy", 0.05),
+        row("LV-UNet", "onnxruntime", 0.01),
+        row("LV-UNet", "onnxruntime, not deployed", 0.017),
+        {"name": "CMUNeXt", "form": "eager", "shape": [1, 3, 256, 256], "threads": 2, "failure": "no"},
+        row("LV-UNet", "eager", 1.5, threads=1, shape=[8, 3, 512, 512]),
+        row("Med-URWKV", "eager", 1.0, growth=128),
+        row("Med-URWKV", "eager", 4.0, growth=256),
+        row(speed.ATTENTION, "eager", 1.0, growth=128),
+        row(speed.ATTENTION, "eager", 8.0, growth=256),
+        row(PEER, "training", 2.0),
+        row("LV-UNet", "training", 1.0, megabytes=777),
+    ],
+}
+
+
+def cells(page, start):
+    """The cells of the first row that starts so."""
+    line = next(line for line in page.splitlines() if line.startswith(f"| {start} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def test_each_cell_is_a_ratio_to_the_peer_in_the_same_form():
+    page, _ = speed.tables(FACTS)
+    # eager, deploy, onnxruntime; best against best; what deploying gains in eager and in onnxruntime; memory
+    assert cells(page, "LV-UNet")[:3] == ["2.00", "4.00", "10.00"]
+    assert cells(page, "LV-UNet")[3:] == ["10.00", "2.00", "1.70", "100"]
+    assert cells(page, PEER) == ["1.00", "-", "1.00", "1.00", "-", "-", "90"]
+    assert set(cells(page, "CMUNeXt")) == {"-"}
+
+
+def test_growth_and_training_have_tables_of_their_own():
+    page, _ = speed.tables(FACTS)
+    assert cells(page, "attention / Bi-WKV") == ["1.00", "2.00"]
+    assert "| LV-UNet | 0.50 | 777 |" in page
+
+
+def test_readme_has_the_machine_and_the_smallest_input(tmp_path):
+    (tmp_path / speed.RESULTS).write_text(json.dumps(FACTS))
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- speed:begin -->\nold\n<!-- speed:end -->\nafter\n")
+    speed.report(tmp_path, readme)
+    assert "a made-up machine" in readme.read_text()
+    assert "1 image of 256 x 256, 2 threads" in readme.read_text()
+    assert "512" not in readme.read_text()
+    assert "8 images of 512 x 512, 1 thread" in (tmp_path / speed.TABLES).read_text()
+
+
+def test_what_is_stored_is_what_the_readme_says(tmp_path):
+    stored = ROOT / "benchmarks" / speed.RESULTS
+    if not stored.is_file():
+        pytest.skip("nothing was measured yet")
+    page, chosen = speed.tables(json.loads(stored.read_text()))
+    assert (stored.with_name(speed.TABLES)).read_text() == page
+    assert f"\n{chosen}\n" in (ROOT / "README.md").read_text()
+
+
+def test_a_network_runs_in_a_process_of_its_own_and_one_that_cannot_says_why(tmp_path):
+    job = {"form": "eager", "shape": (1, 3, 64, 64), "threads": 1, "device": "cpu"}
+    jobs = [{**job, "name": name, "output": str(tmp_path / f"{name}.npy")} for name in ("UNet (MONAI)", "nobody")]
+    good, bad = speed.take_turns(jobs, rounds=2, minutes=1)
+    assert good["seconds"] > 0
+    assert good["rounds"] == 2
+    assert 50 < good["megabytes"] < 20_000
+    assert Path(jobs[0]["output"]).is_file()
+    assert "nobody" in bad["failure"]
