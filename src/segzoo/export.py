@@ -307,7 +307,9 @@ def simplify(model: Any) -> None:
 
 def write_program(graph: Graph, x: Tensor, dynamic: Any, facts: Mapping[str, Any], path: Path) -> None:
     """As an exported program of PyTorch, metadata among its extra files."""
-    program = torch.export.export(graph, (x,), dynamic_shapes=dynamic, strict=False)
+    program = torch.export.export(
+        graph, (x,), dynamic_shapes=dynamic, strict=False, prefer_deferred_runtime_asserts_over_guards=True
+    )
     torch.export.save(program, path, extra_files={FACTS: json.dumps(facts)})
 
 
