@@ -103,8 +103,8 @@ def test_windows_of_volumes_are_exported_too(tmp_path):
     model = segzoo.create_model("mednext", width=4, num_classes=2).eval()
     model.preprocessing = segzoo.VolumePreprocessing(1, patch_size=(16, 32, 16))
     run = runner(model.export(tmp_path / "model.onnx").path)
-    for batch in (1, 3):
-        x = torch.randn(batch, 1, 16, 32, 16)
+    for shape in ((1, 1, 16, 32, 16), (3, 1, 16, 32, 16), (1, 1, 32, 16, 48), (2, 1, 20, 17, 31)):
+        x = torch.randn(shape)
         with torch.inference_mode():
             expected = model(x)
         probabilities, logits = run(x.numpy())

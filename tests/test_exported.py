@@ -306,10 +306,16 @@ def test_a_damaged_file_is_one_to_every_backend(backend, zoo, tmp_path):
             open_exported(spoil(zoo, tmp_path), backend)
 
 
-def test_a_volume_smaller_than_a_fixed_window_is_refused(zoo, scan, tmp_path, capsys):
+def test_a_volume_smaller_than_a_window_is_segmented_where_windows_may_vary(zoo, scan, tmp_path, capsys):
     whole = sitk.ReadImage(str(scan))
     sitk.WriteImage(whole[:12], str(tmp_path / "thin.nii.gz"))
-    assert predict(zoo.files["volumes"], tmp_path / "thin.nii.gz", tmp_path / "masks") == 2
+    for name, source in (("expected", zoo.checkpoints["volumes"]), ("found", zoo.files["volumes"])):
+        assert predict(source, tmp_path / "thin.nii.gz", tmp_path / name) == 0
+    expected, found = (read_volume_mask(tmp_path / name / "thin.nii.gz")[0] for name in ("expected", "found"))
+    assert (expected == found).mean() > 0.999
+    fixed = tmp_path / "fixed.onnx"
+    zoo.models["volumes"].export(fixed, size=(16, 32, 16))
+    assert predict(fixed, tmp_path / "thin.nii.gz", tmp_path / "masks") == 2
     assert "fewer than the windows of 16 x 32 x 16 that" in capsys.readouterr().err
 
 

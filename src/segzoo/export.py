@@ -187,8 +187,8 @@ def export(
         format: "onnx" or "torch-export"; None is what the suffix says.
         precision: "float32"; "float16" for half the size and for devices that compute in it; or "int8" for a third of
             the size, in ONNX alone and for LV-UNet and CMUNeXt alone.
-        size: sides of the inputs, fixed. None lets those of images vary; windows of volumes then have the patch size.
-            At the network's own size nothing is resized, which is the fastest form. The batch always varies.
+        size: sides of the inputs, fixed; None lets them vary. At the network's own size images are not resized, which
+            is the fastest form. The batch always varies.
         image: a real one to check the file with: whatever ``predict`` takes. None takes one that segzoo ships.
         calibration: real images, some 30 and none to test on, that int8 takes its ranges from: whatever ``predict``
             takes.
@@ -211,8 +211,6 @@ def export(
     sides = len(AXES) if network.spatial_dims == 3 else len(AXES) - 1
     if size is not None and len(size) != sides:
         raise SegzooError(f"size must give {' and '.join(AXES[-sides:])}, not {list(size)}")
-    # ONNX Runtime takes MedNeXt's sizes for each other where they vary
-    size = size or network.preprocessing.patch_size
     facts = {**describe(model), **(details or {}), "precision": precision}
     source, raw = (str(image), image) if image is not None else sample_for(network)
     draft = path.with_name(f".{path.name}.draft{SUFFIXES[format]}")
@@ -305,7 +303,8 @@ def describe(model: "SegmentationModule") -> dict[str, Any]:
 
 def example_input(network: "SegmentationModule", size: Sequence[int] | None) -> Tensor:
     """What the graph is traced with: two images of no special size, or of the size that is to be fixed."""
-    return torch.rand(2, network.in_channels, *(size or (300, 411)), generator=torch.Generator().manual_seed(0)) * 255
+    sides = size or ((300, 411) if network.spatial_dims == 2 else (40, 56, 72))
+    return torch.rand(2, network.in_channels, *sides, generator=torch.Generator().manual_seed(0)) * 255
 
 
 def dynamic_shapes(x: Tensor, size: Sequence[int] | None) -> tuple[dict[int, Any]]:
@@ -328,8 +327,10 @@ def write_onnx(graph: Graph, x: Tensor, dynamic: Any, facts: Mapping[str, Any], 
         input_names=["image"],
         output_names=list(OUTPUTS),
         verbose=False,
+        optimize=False,
     )
     assert program is not None
+    simplify(program.model)
     graph_of_onnx = program.model.graph
     for node in graph_of_onnx.all_nodes():  # the exporter leaves in every node where on this machine it comes from
         node.metadata_props.clear()
@@ -343,9 +344,27 @@ def write_onnx(graph: Graph, x: Tensor, dynamic: Any, facts: Mapping[str, Any], 
     program.save(path)
 
 
+def simplify(model: Any) -> None:
+    """Fold constants, and drop what is unused or there twice.
+
+    That is the exporter's own optimisation but for its search for patterns, which runtimes do again when they load a
+    file: it goes through the whole graph for every node, for ten minutes where there are thousands (Med-URWKV).
+    """
+    from onnx_ir.passes import common
+    from onnxscript.optimizer import fold_constants_ir
+
+    fold_constants_ir(model)
+    common.RemoveUnusedNodesPass()(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.DeduplicateInitializersPass()(model)
+    common.CommonSubexpressionEliminationPass()(model)
+
+
 def write_program(graph: Graph, x: Tensor, dynamic: Any, facts: Mapping[str, Any], path: Path) -> None:
     """As an exported program of PyTorch, metadata among its extra files."""
-    program = torch.export.export(graph, (x,), dynamic_shapes=dynamic, strict=False)
+    program = torch.export.export(
+        graph, (x,), dynamic_shapes=dynamic, strict=False, prefer_deferred_runtime_asserts_over_guards=True
+    )
     torch.export.save(program, path, extra_files={FACTS: json.dumps(facts)})
 
 
