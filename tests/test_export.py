@@ -99,17 +99,34 @@ def test_at_a_fixed_size_nothing_is_resized(model, tmp_path):
 
 
 @pytest.mark.slow
-def test_windows_of_volumes_are_exported_too(tmp_path):
-    model = segzoo.create_model("mednext", width=4, num_classes=2).eval()
-    model.preprocessing = segzoo.VolumePreprocessing(1, patch_size=(16, 32, 16))
-    run = runner(model.export(tmp_path / "model.onnx").path)
-    for shape in ((1, 1, 16, 32, 16), (3, 1, 16, 32, 16), (1, 1, 32, 16, 48), (2, 1, 20, 17, 31)):
-        x = torch.randn(shape)
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_windows_of_volumes_are_exported_too_and_vary(tmp_path, suffix):
+    model = segzoo.MedNeXt(width=4, depths=1, num_classes=2).eval()
+    model.preprocessing = segzoo.VolumePreprocessing(1, patch_size=(32, 48, 32))
+    run = runner(model.export(tmp_path / f"model{suffix}").path)
+    for batch, *window in ((1, 32, 48, 32), (3, 48, 32, 64), (2, 40, 56, 33)):
+        x = torch.randn(batch, 1, *window)
         with torch.inference_mode():
             expected = model(x)
         probabilities, logits = run(x.numpy())
         assert np.abs(logits - expected.numpy()).max() <= 5e-5 * expected.abs().max()
         np.testing.assert_allclose(probabilities, expected.softmax(1).numpy(), atol=2e-5)
+
+
+@pytest.mark.slow
+def test_token_mixing_is_exported_for_any_size_in_operations_of_onnx(images, tmp_path):
+    import onnx
+
+    model = segzoo.MedURWKV(encoder="plain", depths=(1, 1, 1, 1), width=16, head_width=8).eval()
+    model.preprocessing = segzoo.Preprocessing(3)
+    model.encoder.layers, model.encoder.taps = model.encoder.layers[:4], [0, 1, 2, 3]
+    path = model.export(tmp_path / "model.onnx", image=images[0]).path
+    assert {node.domain for node in onnx.load(path).graph.node} == {""}
+    for image in images:
+        logits = runner(path)(graph_input(image, image[::-1]))[1]
+        with torch.inference_mode():
+            expected = model(torch.stack([model.preprocessing(image), model.preprocessing(image[::-1])]))
+        assert np.abs(logits - expected.numpy()).max() <= 5e-5 * expected.abs().max()
 
 
 def test_a_file_that_computes_something_else_is_not_written(model, tmp_path, monkeypatch):

@@ -29,7 +29,6 @@ from segzoo.errors import MissingError, SegzooError
 from segzoo.hub import checkpoint_folders
 from segzoo.inference import read_input
 from segzoo.metrics import Dice
-from segzoo.module import crop
 from segzoo.preprocessing import Preprocessing
 from segzoo.probe import PROBE, relative_difference
 from segzoo.quantization import open_session, quantize, refuse_what_gains_nothing
@@ -126,7 +125,10 @@ class Graph(nn.Module):
                 padded = padded.index_select(axis, torch.arange(whole, device=x.device).clamp(max=side - 1))
         logits = network.compute_logits(padded.to(self.dtype))
         assert isinstance(logits, Tensor)  # deployed networks have one output
-        return crop(logits, x.shape[2:]).float()
+        for axis, side in enumerate(x.shape[2:], 2):  # not a slice, whose program would only do where it cuts something
+            if not isinstance(side, int) or logits.shape[axis] != side:
+                logits = logits.index_select(axis, torch.arange(side, device=x.device))
+        return logits.float()
 
 
 def interpolate(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -363,7 +365,11 @@ def simplify(model: Any) -> None:
 def write_program(graph: Graph, x: Tensor, dynamic: Any, facts: Mapping[str, Any], path: Path) -> None:
     """As an exported program of PyTorch, metadata among its extra files."""
     program = torch.export.export(
-        graph, (x,), dynamic_shapes=dynamic, strict=False, prefer_deferred_runtime_asserts_over_guards=True
+        graph,
+        (x,),
+        dynamic_shapes=tuple({axis: torch.export.Dim.DYNAMIC for axis in axes} for axes in dynamic),  # least size found
+        strict=False,
+        prefer_deferred_runtime_asserts_over_guards=True,
     )
     torch.export.save(program, path, extra_files={FACTS: json.dumps(facts)})
 

@@ -214,6 +214,15 @@ def test_it_compiles_into_one_graph_for_any_number_of_tokens():
         assert_close(with_gradients(compiled, inputs, grad), expected, inputs, grad, scale=0.1)
 
 
+@pytest.mark.parametrize(("tokens", "decay"), [(1, 10), (2, -10), (17, 100), (17, -100), (300, 300), (300, -300)])
+def test_its_traced_form_computes_the_formula(monkeypatch, tokens, decay):
+    inputs, grad = random_inputs(2, tokens, 5)
+    inputs[0] = torch.linspace(decay / 2, decay, 5) / tokens
+    truth = with_gradients(by_softmax, [x.double() for x in inputs], grad.double())
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
+    assert_close(with_gradients(bi_wkv, inputs, grad), truth, inputs, grad)
+
+
 class _Mixer(torch.nn.Module):
     """A model around bi_wkv: w and u are divided by the number of tokens at hand."""
 
@@ -238,6 +247,8 @@ def test_it_exports_for_any_number_of_tokens():
     for tokens in (1, 2, 4, 6, 30, 101):
         k, v = torch.randn(2, 1, tokens, 4)
         torch.testing.assert_close(exported(k, v), model(k, v))
+    operations = [node for node in exported.graph.nodes if node.op == "call_function"]
+    assert len(operations) < 150  # a network has dozens of Bi-WKV, and exporters take their time by the operation
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")

@@ -56,7 +56,7 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     with those kernels can be used here, but outputs agree with theirs to about 1e-3 only.
 
     `torch.compile` and `torch.export` (hence ONNX) get plain PyTorch operations on any device. They cannot look at
-    values, and always cut the tokens into four chunks: exact while |w|·T/2 + max(-u, 0) is below 64, which training
+    values, and always cut the tokens into 16 chunks: exact while |w|·(T/8 + 2) + max(-u, 0) is below 64, which training
     does not come near.
 
     Args:
