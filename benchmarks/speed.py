@@ -215,7 +215,26 @@ def export_all(shape: tuple[int, ...], folder: Path) -> dict[str, str]:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure everything and write `RESULTS`."""
+    """Measure the parts asked for, writing each when it is done; the others stay as they were."""
+    for part in options.parts:
+        measured = PARTS[part](options)
+        stored = (
+            json.loads((BENCHMARKS / RESULTS).read_text(encoding="utf-8")) if (BENCHMARKS / RESULTS).is_file() else {}
+        )
+        kept = [row for row in stored.get("rows", []) if part_of(row) != part]
+        facts = {**machine(), "device": device_name(options.device), "rows": kept + measured}
+        facts.pop("threads")
+        (BENCHMARKS / RESULTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        print(f"{part}: done", flush=True)
+
+
+def part_of(row: Row) -> str:
+    """Which of `PARTS` a row belongs to."""
+    return "growth" if "growth" in row else "training" if row["form"] == "training" else "forms"
+
+
+def compare(options: argparse.Namespace) -> list[Row]:
+    """Every network in every form."""
     rows: list[Row] = []
     for shape in SHAPES[: options.shapes]:
         with tempfile.TemporaryDirectory() as scratch:
@@ -226,11 +245,7 @@ def run(options: argparse.Namespace) -> None:
                 for runtime in RUNTIMES if options.device == "cpu" else ("torch",):
                     jobs = jobs_of(runtime, shape, threads, folder, options.device)
                     rows += take_turns(jobs, options.rounds, options.minutes)
-                    print(f"{shape}, {threads} threads, {runtime}: done", flush=True)
-    rows += grow(options) + train(options)
-    facts = {**machine(), "device": device_name(options.device), "rows": rows}
-    facts.pop("threads")
-    (BENCHMARKS / RESULTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return rows
 
 
 def grow(options: argparse.Namespace) -> list[Row]:
@@ -265,6 +280,9 @@ def train(options: argparse.Namespace) -> list[Row]:
     return rows
 
 
+PARTS = {"forms": compare, "growth": grow, "training": train}
+
+
 def device_name(device: str) -> str:
     """What computes, for people."""
     return torch.cuda.get_device_name(device) if device != "cpu" else str(machine()["processor"])
@@ -276,7 +294,7 @@ def device_name(device: str) -> str:
 def tables(facts: dict[str, Any]) -> tuple[str, str]:
     """All tables, and those for README."""
     rows = facts["rows"]
-    timed = [row for row in rows if "growth" not in row and row["form"] != "training"]
+    timed = [row for row in rows if part_of(row) == "forms"]
     settings = sorted(set(map(setting, timed)), key=lambda one: (one[0][2], one[0][0], -one[1]))
     gains = [row["gain_of_threads"] for row in timed if row["threads"] > 1 and row.get("gain_of_threads")]
     where = f"Measured on {facts['device']}, torch {facts['torch']}, float32" + (
@@ -367,6 +385,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.set_defaults(act=lambda options: report())
     measuring = parser.add_subparsers().add_parser("run", help="measure")
+    measuring.add_argument("--parts", choices=PARTS, nargs="+", default=list(PARTS))
     measuring.add_argument("--threads", type=int, nargs="+", default=[2, 1])
     measuring.add_argument("--rounds", type=int, default=50)
     measuring.add_argument(

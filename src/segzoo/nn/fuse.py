@@ -72,7 +72,8 @@ class ActivatedConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """The activated output [B, C', H', W'] of [B, C, H, W]."""
         if not self.is_one_operation(input):
-            padded = F.pad(input, (0, 1, 0, 1)) if self.at_the_end else input
+            # the value said, or ONNX Runtime would not take the zeros into the convolution
+            padded = F.pad(input, (0, 1, 0, 1), value=0.0) if self.at_the_end else input
             return self.activation(super().forward(padded))
         # zeros before the kernel move it as much as the padding on that side does; the image need not be copied
         weight, padding = (F.pad(self.weight, (1, 0, 1, 0)), (1, 1)) if self.at_the_end else (self.weight, self.padding)
