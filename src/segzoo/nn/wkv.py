@@ -160,7 +160,7 @@ def _sums_of_others(w: Tensor, log: Tensor, xs: Sequence[Tensor], chunks: int) -
 
 
 def _sums_of_others_at_once(w: Tensor, log: Tensor, xs: Sequence[Tensor]) -> tuple[_Sums, _Sums]:
-    """The same with both directions and all chunks side by side, in a quarter of the operations and none in place.
+    """The same with both directions and all chunks side by side, in a third of the operations and none in place.
 
     Tracers and exporters take their time by the operation. The chunks cannot wait for each other here: what each hands
     on is put together for all later ones in a small matrix [chunks, chunks] for every channel.
