@@ -44,6 +44,7 @@ PAUSE = 0.06  # seconds; ONNX Runtime's threads look for work for 40 ms after a 
 LEAST_ROUNDS = 3
 WORTH_IT = 0.8  # of what as many cores would give
 WAIT = 4.0  # seconds
+EQUAL = 1e-4  # of the largest output; what differs more from the eager network has no place in a table
 RUNTIMES = {
     "torch": ("eager", "deploy"),
     "onnxruntime": ("onnxruntime", "onnxruntime, not deployed"),
@@ -319,7 +320,8 @@ def speed_table(chosen: dict[tuple[str, str], Row]) -> str:
     """How many times as fast as the peer a network is, in each form."""
 
     def seconds(name: str, form: str) -> float | None:
-        return chosen.get((name, form), {}).get("seconds")
+        found = chosen.get((name, form), {})
+        return found.get("seconds") if (found.get("difference") or 0) <= EQUAL else None
 
     forms = [form for form in ("eager", "deploy", "onnxruntime", "openvino") if any(key[1] == form for key in chosen)]
     best = {name: min(filter(None, (seconds(name, form) for form in forms)), default=None) for name in {**ZOO, **PEERS}}
