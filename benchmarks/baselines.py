@@ -16,7 +16,7 @@ from monai.networks.nets.basic_unet import BasicUNet as MonaiUNet
 from torch import Tensor, nn
 
 from segzoo.errors import MissingError
-from segzoo.models.lv_unet import LVUNet
+from segzoo.models.lv_unet import LVUNet, load_encoder_weights
 from segzoo.module import SegmentationModule
 
 
@@ -69,14 +69,14 @@ class BasicUNet(Baseline):
 
 
 class SMPUNet(Baseline):
-    """The U-Net of segmentation-models-pytorch with a MobileNet encoder, where that package is installed.
+    """The U-Net of segmentation-models-pytorch on LV-UNet's encoder, where that package is installed; 5.1 M parameters.
 
     Args:
         in_channels: channels of the image.
         num_classes: channels of the logits; 1 is binary.
         multilabel: every class is a mask of its own.
-        encoder: the package's name of it.
-        encoder_weights: the package's name of pretrained weights, such as imagenet, which it fetches; None is random.
+        encoder: timm's name of a MobileNetV3.
+        encoder_weights: as LV-UNet takes them: "imagenet", a safetensors file, or None for random ones.
         loss: called with logits and labels; None is LV-UNet's.
         optimizer: called with the parameters; None is LV-UNet's.
         lr_scheduler: called with the optimizer, stepped once an epoch; None is LV-UNet's.
@@ -89,7 +89,7 @@ class SMPUNet(Baseline):
         in_channels: int = 3,
         num_classes: int = 1,
         multilabel: bool = False,
-        encoder: str = "mobilenet_v2",
+        encoder: str = "tf_mobilenetv3_large_minimal_100",
         encoder_weights: str | None = None,
         loss: nn.Module | None = None,
         optimizer: OptimizerCallable | None = None,
@@ -100,4 +100,6 @@ class SMPUNet(Baseline):
             from segmentation_models_pytorch import Unet
         except ImportError:
             raise MissingError("SMPUNet needs another package: pip install segmentation-models-pytorch") from None
-        self.network = Unet(encoder, encoder_weights=encoder_weights, in_channels=in_channels, classes=num_classes)
+        self.network = Unet(f"tu-{encoder}", encoder_weights=None, in_channels=in_channels, classes=num_classes)
+        if encoder_weights is not None:
+            load_encoder_weights(self.network.encoder.model, encoder, encoder_weights, in_channels)

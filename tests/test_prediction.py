@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.fabric import Fabric
 from PIL import Image
 
 import segzoo
@@ -22,6 +24,7 @@ from segzoo.cli import main
 from segzoo.errors import SegzooError
 from segzoo.inference import NetworkPredictor
 from segzoo.prediction import plan, segment_files, unfinished
+from segzoo.processes import launch
 from segzoo.segmentation import Segmentation
 
 
@@ -326,6 +329,23 @@ def command(checkpoint: Path, images: Path, output: Path, *options: str) -> list
 def environment() -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(Path(segzoo.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def rank_of(fabric: Fabric, name: str) -> str:
+    assert torch.distributed.is_initialized()
+    return f"{name} {fabric.global_rank}"
+
+
+def test_a_process_leaves_no_group_behind(monkeypatch):
+    """Threads of gloo that outlive Python abort it now and then: "terminate called without an active exception"."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    of_torchrun = {"TORCHELASTIC_RUN_ID": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    of_torchrun |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+    for name, value in of_torchrun.items():
+        monkeypatch.setenv(name, value)
+    assert launch(rank_of, "cpu", 1, 1, "rank") == "rank 0"
+    assert not torch.distributed.is_initialized()
 
 
 @pytest.mark.slow

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from scipy import stats
 
 from segzoo import cli
@@ -329,6 +331,14 @@ def test_without_its_package_the_smp_baseline_says_what_to_install(monkeypatch):
 def test_the_smp_baseline_gives_logits_of_the_inputs_size():
     pytest.importorskip("segmentation_models_pytorch")
     assert baselines.SMPUNet()(torch.randn(2, 3, 33, 47)).shape == (2, 1, 33, 47)
+
+
+def test_the_smp_baseline_starts_from_the_weights_that_lv_unet_starts_from(tmp_path):
+    pytest.importorskip("segmentation_models_pytorch")
+    weights = timm.create_model("tf_mobilenetv3_large_minimal_100").state_dict()
+    save_file(weights, tmp_path / "imagenet.safetensors")
+    loaded = baselines.SMPUNet(encoder_weights=str(tmp_path / "imagenet.safetensors")).network.encoder.model.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in loaded.items())
 
 
 def test_multiply_accumulates_by_hand():

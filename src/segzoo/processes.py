@@ -66,7 +66,11 @@ def fabric_of(start_method: Any, accelerator: str, devices: int, nodes: int) -> 
 
 def call(function: Callable[..., Any], arguments: tuple[Any, ...], fabric: Fabric) -> Any:
     """What Fabric calls in each process."""
-    return function(fabric, *arguments)
+    try:
+        return function(fabric, *arguments)
+    finally:
+        # Fabric does so for NCCL alone; gloo's threads may let go of tensors after Python has ended, which aborts it
+        torch.distributed.destroy_process_group()
 
 
 def gather(fabric: Fabric, value: Any) -> list[Any]:

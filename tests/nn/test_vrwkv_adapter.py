@@ -119,3 +119,16 @@ def test_numbers_that_do_not_fit_are_one_sentence(arguments, message):
 def test_sides_that_do_not_fit_are_one_sentence():
     with pytest.raises(segzoo.SegzooError, match=r"multiples of 32, not \[48, 32\]"):
         VRWKVAdapter(**SMALL)(torch.randn(1, 3, 48, 32))
+
+
+def test_openvino_computes_the_same_of_one_image(tmp_path):
+    """Where the batch is one and fixed, OpenVINO can take the tokens of one map for those of another."""
+    openvino = pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    adapter, image = VRWKVAdapter(**SMALL).eval(), torch.randn(1, 3, 64, 64)
+    torch.onnx.export(adapter, (image,), tmp_path / "adapter.onnx", dynamo=True, optimize=False, verbose=False)
+    compiled = openvino.Core().compile_model(tmp_path / "adapter.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compiled(image.numpy())
+    with torch.inference_mode():
+        for index, expected in enumerate(adapter(image)):
+            assert torch.allclose(torch.from_numpy(found[index]), expected, atol=1e-4)

@@ -364,8 +364,9 @@ class VRWKVAdapter(VisionRWKV):
             x, c = interaction(x, c, [self.layers[index] for index in stage], where)
             outputs.append(to_map(x, grid))
 
-        levels = c.split([height * width for height, width in grids], dim=1)
-        c2, c3, c4 = (to_map(level, grid) for level, grid in zip(levels, grids, strict=True))
+        # transposed before they are split: the other way round, OpenVINO mixes them up in a graph of one image
+        levels = c.transpose(1, 2).split([height * width for height, width in grids], dim=2)
+        c2, c3, c4 = (level.unflatten(2, grid) for level, grid in zip(levels, grids, strict=True))
         maps = [self.up(c2) + c1, c2, c3, c4]
         norms = (self.norm1, self.norm2, self.norm3, self.norm4)
         return [
