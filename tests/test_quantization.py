@@ -1,6 +1,7 @@
 """int8: smaller files whose masks stay, and refusals in one sentence."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,21 @@ def test_the_command_line_calibrates_on_training_images_and_measures_on_test_ima
     assert cli.main(arguments) == 2
     assert "--data" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "model.onnx").exists()
+
+
+def test_the_command_line_measures_on_volumes_too(samples, tmp_path, capsys):
+    torch.manual_seed(0)
+    model = segzoo.create_model("mednext", num_classes=3, width=4).eval()
+    model.preprocessing = segzoo.VolumePreprocessing(1, patch_size=(16, 32, 16))
+    data = segzoo.data.Decathlon(samples / "Task04_Hippocampus")
+    model.data = data.describe()
+    saved = str(model.save_pretrained(tmp_path / "checkpoint"))
+    arguments = ["export", saved, str(tmp_path / "model.onnx"), "--precision", "float16", "--data", str(data.root)]
+    assert cli.main(arguments) == 0
+    words = r"Dice (0\.\d{4}) on the (\d) test images of Task04_Hippocampus \(Python: (0\.\d{4}), lost"
+    found = re.search(words, capsys.readouterr().out)
+    assert int(found[2]) == len(data.split_ids["test"])
+    assert float(found[1]) == pytest.approx(float(found[3]), abs=0.01)
 
 
 def test_data_of_another_kind_is_refused(model, tmp_path):

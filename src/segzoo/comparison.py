@@ -7,16 +7,18 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 import segzoo.data as data_modules
-from segzoo.data import SegmentationDataModule
+from segzoo.data import Decathlon, SegmentationDataModule
 from segzoo.data.samples import Sample, read_label
+from segzoo.data.volume_dataset import read_label_volume
 from segzoo.errors import SegzooError
 from segzoo.export import check_inputs, export
+from segzoo.exported import ExportedModel, ExportedPredictor
 from segzoo.metrics import Dice
-from segzoo.preprocessing import Preprocessing
-from segzoo.quantization import open_session, speed_ratio
+from segzoo.quantization import speed_ratio
 
 if TYPE_CHECKING:
     from segzoo.module import SegmentationModule
@@ -56,7 +58,7 @@ class Comparison:
 
 
 def training_data(model: "SegmentationModule", root: Path) -> SegmentationDataModule:
-    """The images that a checkpoint was trained and tested on, split as they were then.
+    """The images or volumes that a checkpoint was trained and tested on, split as they were then.
 
     Args:
         model: as loaded from the checkpoint.
@@ -64,16 +66,17 @@ def training_data(model: "SegmentationModule", root: Path) -> SegmentationDataMo
 
     Raises:
         MissingError: the dataset is not there.
-        SegzooError: it is not one of the zoo's of images, or splits otherwise than it did.
+        SegzooError: it is not one that the zoo reads, or splits otherwise than it did.
     """
     kinds = [getattr(data_modules, name) for name in data_modules.__all__]
     datasets = {kind.name: kind for kind in kinds if isinstance(getattr(kind, "name", None), str)}
     name = model.data.get("dataset")
-    if name not in datasets:
+    kind = Decathlon if "patch_size" in model.data else datasets.get(name)  # whose checkpoints name the task
+    if kind is None:
         raise SegzooError(
             f"--data measures models that were trained on one of {', '.join(datasets)}, not on {name or 'unknown data'}"
         )
-    data = datasets[name](root, **{key: model.data[key] for key in CHOICES if key in model.data})
+    data = kind(root, **{key: model.data[key] for key in CHOICES if key in model.data})
     if data.split_sha256 != model.data.get("split_sha256"):
         raise SegzooError(
             f"{root} is not the {name} that the checkpoint was trained on: it splits otherwise, so that test images "
@@ -95,6 +98,13 @@ def part(data: SegmentationDataModule, name: str) -> list[Sample]:
     return [samples[identifier] for identifier in data.split_ids[name]]
 
 
+def read_target(sample: Sample, data: SegmentationDataModule) -> npt.NDArray[np.int16]:
+    """A sample's label on its own grid."""
+    if isinstance(data, Decathlon):
+        return read_label_volume(sample, data.label_values)
+    return read_label(sample, len(data.class_names), data.multilabel)
+
+
 def measure(
     model: "SegmentationModule", path: Path, data: SegmentationDataModule, size: Sequence[int] | None
 ) -> Comparison:
@@ -106,19 +116,14 @@ def measure(
         data: of which the test images are taken.
         size: sides of the inputs that the file takes; None where they vary.
     """
-    network, session = model.deploy(), open_session(path)
-    preprocessing = network.preprocessing
-    assert isinstance(preprocessing, Preprocessing)  # as no dataset of volumes comes here
+    network, predictor = model.deploy(), ExportedPredictor(ExportedModel(path, "onnxruntime"))
     of_file, of_python = (Dice(model.num_classes, multilabel=model.multilabel) for _ in range(2))
     samples = part(data, "test")
     for sample in samples:
-        x, batch = check_inputs(network, sample.image, size)
-        target = torch.from_numpy(read_label(sample, len(data.class_names), data.multilabel))[None]
-        with torch.inference_mode():
-            expected = network.activate(network(batch))
-        found = torch.from_numpy(session.run(["probabilities"], {"image": x.numpy()})[0])
-        for metric, probabilities in ((of_file, found), (of_python, expected)):
-            metric.update(network.mask(preprocessing.restore(probabilities, target.shape[-2:])), target)
+        target = torch.from_numpy(read_target(sample, data))[None]
+        found, expected = predictor.segment([predictor.read(sample.image)])[0], network.predict(sample.image)
+        for metric, segmentation in ((of_file, found), (of_python, expected)):
+            metric.update(torch.from_numpy(segmentation.mask)[None].long(), target)
     x, _ = check_inputs(network, samples[0].image, size)
     with TemporaryDirectory() as folder:
         whole = export(model, Path(folder) / "float32.onnx", size=size).path
@@ -130,5 +135,5 @@ def measure(
         dice=of_file.compute().item(),
         python_dice=of_python.compute().item(),
         images=len(samples),
-        dataset=data.name,
+        dataset=model.data["dataset"],
     )
