@@ -337,7 +337,8 @@ def test_the_smp_baseline_starts_from_the_weights_that_lv_unet_starts_from(tmp_p
     pytest.importorskip("segmentation_models_pytorch")
     weights = timm.create_model("tf_mobilenetv3_large_minimal_100").state_dict()
     save_file(weights, tmp_path / "imagenet.safetensors")
-    loaded = baselines.SMPUNet(encoder_weights=str(tmp_path / "imagenet.safetensors")).network.encoder.model.state_dict()
+    model = baselines.SMPUNet(encoder_weights=str(tmp_path / "imagenet.safetensors"))
+    loaded = model.network.encoder.model.state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in loaded.items())
 
 
