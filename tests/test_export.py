@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 import segzoo
 from segzoo import cli
-from segzoo.export import FACTS, resize
+from segzoo.export import resize
+from segzoo.exported import FACTS
 
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")

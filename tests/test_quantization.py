@@ -17,7 +17,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 from segzoo.comparison import calibration_images, training_data  # noqa: E402
-from segzoo.export import FACTS  # noqa: E402
+from segzoo.exported import FACTS  # noqa: E402
 from segzoo.quantization import nodes_to_quantize, refuse_what_gains_nothing  # noqa: E402
 
 

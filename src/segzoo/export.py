@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from segzoo import __version__
 from segzoo.checkpoint import read_config
 from segzoo.errors import MissingError, SegzooError
+from segzoo.exported import FACTS
 from segzoo.hub import checkpoint_folders
 from segzoo.inference import read_input
 from segzoo.metrics import Dice
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
 TOLERANCES = {"float32": 5e-5, "float16": 2e-2, "int8": 0.1}  # of the largest logit; in int8 1 - Dice of the masks
 OPSET = 20  # of ONNX: the first that knows GELU
-FACTS = "segzoo"  # the metadata's key, in ONNX and in torch.export's extra files
 OUTPUTS = ("probabilities", "logits")
 AXES = ("depth", "height", "width")
 

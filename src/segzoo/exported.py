@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from segzoo.volume_preprocessing import VolumePreprocessing
 
-FACTS = "segzoo"  # the metadata's key
+FACTS = "segzoo"  # the metadata's key, in ONNX and in the extra files of torch.export
 IMAGE_AXES = (2, 3)  # of [B, C, H, W], along which test-time augmentation mirrors
 
 FloatArray = npt.NDArray[np.float32]
