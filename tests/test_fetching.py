@@ -255,7 +255,7 @@ def test_what_is_not_cached_fails_at_once_and_says_what_to_do(fetch, case):
         assert "model.safetensors" in refused
         for way in ("connect to the Hub", f"segzoo pull {name} --to DIR", "SEGZOO_HUB=DIR", "the path of a folder"):
             assert way in refused
-        assert seconds < 3  # 1 on a machine that does nothing else
+        assert seconds < 12  # half of what the client alone takes; under a second on a machine that does nothing else
 
 
 def test_a_network_that_swallows_packets_is_given_up_in_time(fetch):
@@ -270,7 +270,7 @@ def test_a_network_that_swallows_packets_is_given_up_in_time(fetch):
         for one in crowd:
             one.close()
     assert "segzoo pull" in refused
-    assert seconds < 10
+    assert seconds < 60  # the client alone takes minutes
 
 
 def test_local_files_only_asks_nobody(server, package, tmp_path):
