@@ -32,10 +32,15 @@ Scores = dict[int, dict[str, float]]  # seed -> image -> Dice
 # ---- what was stored
 
 
-def read_arm(folder: Path, arm: str) -> Scores:
+def place(ablation: dict[str, Any], arm: str, folder: Path) -> Path:
+    """What an arm's files of scores begin with: in the ablation's folder, or in that of another with the same arm."""
+    return folder.parent / ablation["arms"][arm].get("stored", f"{folder.name}/{arm}")
+
+
+def read_arm(beginning: Path) -> Scores:
     """An arm's Dice by seed and image, of the seeds that were trained."""
     found = {}
-    for path in sorted(folder.glob(f"{arm}-*.csv")):
+    for path in sorted(beginning.parent.glob(f"{beginning.name}-*.csv")):
         with path.open(newline="", encoding="utf-8") as file:
             found[int(path.stem.rpartition("-")[2])] = {row["id"]: float(row["dice"]) for row in csv.DictReader(file)}
     return found
@@ -82,7 +87,7 @@ def ablation_words(ablation: dict[str, Any], folder: Path) -> list[str]:
     """A claim, how it was tested and what came of it."""
     (first, second), options = ablation["arms"], ablation["options"]
     said = [f"## {first} against {second}", paragraph(f"Claim: {ablation['claim'].strip()}")]
-    arms = {arm: read_arm(folder, arm) for arm in (first, second)}
+    arms = {arm: read_arm(place(ablation, arm, folder)) for arm in (first, second)}
     seeds = sorted(arms[first].keys() & arms[second].keys())
     if not seeds:
         return [*said, f"Not tested yet: `python benchmarks/claims.py run {folder.name}`."]
@@ -146,7 +151,8 @@ def run(names: list[str], hours: float) -> None:
         ablation = CLAIMS["ablations"][name]
         for seed in ablation["seeds"]:
             for arm in ablation["arms"]:
-                scores = BENCHMARKS / "results" / "claims" / name / f"{arm}-{seed}.csv"
+                beginning = place(ablation, arm, BENCHMARKS / "results" / "claims" / name)
+                scores = beginning.with_name(f"{beginning.name}-{seed}.csv")
                 if not scores.is_file() and time.monotonic() < end:
                     outcome = run_arm(
                         ablation, arm, seed, Path("runs") / "claims" / name / f"{arm}-{seed}", scores, end

@@ -47,6 +47,29 @@ def test_differences_of_either_sign_are_told_as_they_are(tmp_path):
         assert said in claims.ablation_words(ABLATION, tmp_path)[-1]
 
 
+def test_an_arm_may_be_one_of_another_ablation(tmp_path):
+    store(tmp_path / "first", "c", 1, [0.5, 0.7])
+    store(tmp_path / "second", "a", 1, [0.9, 0.8])
+    arms = {"a": {"recipe": "x"}, "b": {"recipe": "y", "stored": "first/c"}}
+    assert "| b (`y`) | 0.600 | 0.600 |" in "\n".join(
+        claims.ablation_words({**ABLATION, "arms": arms}, tmp_path / "second")
+    )
+
+
+def test_what_two_ablations_share_is_trained_alike():
+    ablations = claims.CLAIMS["ablations"]
+    for ablation in ablations.values():
+        for arm in (arm for arm in ablation["arms"].values() if "stored" in arm):
+            name, _, other = arm["stored"].partition("/")
+            theirs = ablations[name]["arms"][other]
+            assert arm["recipe"] == theirs["recipe"]
+            assert {**ablation["options"], **arm.get("options", {})} == {
+                **ablations[name]["options"],
+                **theirs.get("options", {}),
+            }
+            assert ablation["seeds"] == ablations[name]["seeds"]
+
+
 def test_a_claim_without_a_comparison_says_how_to_make_one(tmp_path):
     store(tmp_path, "a", 1, [0.9])
     store(tmp_path, "b", 2, [0.9])
