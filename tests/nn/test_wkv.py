@@ -196,6 +196,24 @@ def test_the_deterministic_path_is_taken_on_cuda(deterministic, monkeypatch):
     assert wkv._cumsum(tensor(True)) == "cumsum"
 
 
+def test_the_deterministic_path_is_taken_in_compiled_graphs_too(monkeypatch):
+    inputs, grad = random_inputs(2, 77, 4)
+    expected = with_gradients(bi_wkv, inputs, grad)
+    monkeypatch.setattr(wkv, "_is_cumsum_refused", lambda x: True)
+    operations = []
+
+    def backend(graph, _):
+        operations.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    with torch.no_grad():
+        torch.compile(bi_wkv, fullgraph=True, backend=backend)(*inputs)
+    assert operations
+    assert not any("cumsum" in operation for operation in operations)
+    compiled = torch.compile(bi_wkv, fullgraph=True, backend="aot_eager")
+    assert_close(with_gradients(compiled, inputs, grad), expected, inputs, grad, scale=0.1)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("decay", [3.0, 1000.0])
 def test_deterministic_training_runs_on_cuda(deterministic, decay):

@@ -174,7 +174,8 @@ def _sums_of_others_at_once(w: Tensor, log: Tensor, xs: Sequence[Tensor]) -> tup
     tilt = w * torch.arange(length, dtype=w.dtype, device=w.device).unsqueeze(-1)
     tilted = rows[0] + tilt
     top = tilted.amax(3, keepdim=True)
-    sums = ((tilted - top).exp() * rows[1:]).cumsum(4)
+    terms = (tilted - top).exp() * rows[1:]
+    sums = _cumsum_by_doubling(terms) if _is_cumsum_refused(terms) else terms.cumsum(4)
 
     chunk = torch.arange(chunks, device=w.device)
     between = (chunk.unsqueeze(-1) - chunk - 1).unsqueeze(-1)  # chunks from the end of one (column) to another (row)
@@ -236,7 +237,7 @@ def _join(parts: Sequence[Tensor], tokens: int) -> Tensor:
 
 def _cumsum(x: Tensor) -> Tensor:
     """Sum each row of [B, T, C] with all rows before it. It may overwrite x."""
-    if x.is_cuda and torch.are_deterministic_algorithms_enabled():
+    if _is_cumsum_refused(x):
         return _cumsum_by_doubling(x)
     if x.is_cuda:
         return x.cumsum(1)
@@ -253,11 +254,16 @@ def _cumsum_by_blocks(x: Tensor) -> Tensor:
     return x
 
 
+def _is_cumsum_refused(x: Tensor) -> bool:
+    """Whether PyTorch's own would be: that of floats on CUDA under `Trainer(deterministic=True)`."""
+    return x.is_cuda and torch.are_deterministic_algorithms_enabled()
+
+
 def _cumsum_by_doubling(x: Tensor) -> Tensor:
-    """Do so in log2(T) additions, for `Trainer(deterministic=True)`: CUDA's cumsum of floats refuses to run there."""
+    """Do so in log2(T) additions; x is [..., T, C]."""
     reach = 1
-    while reach < x.shape[1]:
-        x = x + F.pad(x[:, :-reach], (0, 0, reach, 0))
+    while reach < x.shape[-2]:
+        x = x + F.pad(x[..., :-reach, :], (0, 0, reach, 0))
         reach *= 2
     return x
 
