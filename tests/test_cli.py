@@ -103,6 +103,15 @@ def test_a_reader_that_has_enough_is_no_error():
     assert (done.stdout, done.stderr) == ("{", "")
 
 
+def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
+    def interrupted(options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run_list", interrupted)
+    assert main(["list"]) == 130
+    assert capsys.readouterr().err == "segzoo: stopped; every file that is written is complete\n"
+
+
 def test_list_takes_a_pattern(checkpoint, monkeypatch, capsys):
     monkeypatch.setenv("SEGZOO_HUB", str(checkpoint.parent))
     assert main(["list", "cmunext_?"]) == 0
