@@ -1,6 +1,6 @@
 """How fast the zoo's networks are, each beside its peers: one run, one table.
 
-    python benchmarks/speed.py run [--threads 2] [--rounds 50] [--minutes 2] [--device cuda]
+    python benchmarks/speed.py run [--images 1] [--sides 256] [--threads 2] [--rounds 50] [--minutes 2] [--device cuda]
     python benchmarks/speed.py
 
 `run` measures and writes speed.json; without it the tables are written anew from that file: speed.md, and the section
@@ -38,7 +38,6 @@ from segzoo.export import simplify
 
 BENCHMARKS = Path(__file__).parent
 RESULTS, TABLES, README = "speed.json", "speed.md", BENCHMARKS.parent / "README.md"
-SHAPES = [(1, 3, 256, 256), (8, 3, 256, 256), (1, 3, 512, 512), (8, 3, 512, 512)]
 GROWING = (128, 256, 512, 1024, 2048)
 PAUSE = 0.06  # seconds; ONNX Runtime's threads look for work for 40 ms after a pass
 LEAST_ROUNDS = 3
@@ -216,16 +215,18 @@ def export_all(shape: tuple[int, ...], folder: Path) -> dict[str, str]:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure the parts asked for, writing each when it is done; the others stay as they were."""
+    """Measure the tables asked for, writing each part when it is done; the others stay as they were."""
+    path = BENCHMARKS / RESULTS
     for part in options.parts:
         measured = PARTS[part](options)
-        stored = (
-            json.loads((BENCHMARKS / RESULTS).read_text(encoding="utf-8")) if (BENCHMARKS / RESULTS).is_file() else {}
-        )
-        kept = [row for row in stored.get("rows", []) if part_of(row) != part]
-        facts = {**machine(), "device": device_name(options.device), "rows": kept + measured}
-        facts.pop("threads")
-        (BENCHMARKS / RESULTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        facts = {**machine(), "device": device_name(options.device)}
+        del facts["threads"]
+        stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"rows": []}
+        if any(stored.get(key) != value for key, value in facts.items()):  # of another machine or torch
+            stored["rows"] = []
+        replaced = set(map(table_of, measured))  # every table is of one run
+        facts["rows"] = [row for row in stored["rows"] if table_of(row) not in replaced] + measured
+        path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         print(f"{part}: done", flush=True)
 
 
@@ -234,10 +235,15 @@ def part_of(row: Row) -> str:
     return "growth" if "growth" in row else "training" if row["form"] == "training" else "forms"
 
 
+def table_of(row: Row) -> Any:
+    """Which table a row belongs to."""
+    return setting(row) if part_of(row) == "forms" else part_of(row)
+
+
 def compare(options: argparse.Namespace) -> list[Row]:
     """Every network in every form."""
     rows: list[Row] = []
-    for shape in SHAPES[: options.shapes]:
+    for shape in [(images, 3, side, side) for side in options.sides for images in options.images]:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             if options.device == "cpu":
@@ -393,7 +399,8 @@ def main() -> None:
     measuring.add_argument(
         "--minutes", type=float, default=2.0, help="of one runtime at one shape and number of threads"
     )
-    measuring.add_argument("--shapes", type=int, default=len(SHAPES), help="only the first of them")
+    measuring.add_argument("--images", type=int, nargs="+", default=[1, 8], help="in a batch")
+    measuring.add_argument("--sides", type=int, nargs="+", default=[256, 512], help="of the images")
     measuring.add_argument("--largest", type=int, default=GROWING[-1], help="side of the growing image")
     measuring.add_argument("--device", default="cpu", help="cpu or cuda")
     measuring.set_defaults(act=run)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -88,3 +89,19 @@ def test_a_network_runs_in_a_process_of_its_own_and_one_that_cannot_says_why(tmp
     assert 50 < good["megabytes"] < 20_000
     assert Path(jobs[0]["output"]).is_file()
     assert "nobody" in bad["failure"]
+
+
+def test_only_the_tables_that_are_measured_are_replaced(tmp_path, monkeypatch):
+    machine = {"processor": "a made-up machine", "torch": "2.15", "threads": 2}
+    monkeypatch.setattr(speed, "machine", lambda: machine)
+    monkeypatch.setattr(speed, "BENCHMARKS", tmp_path)
+    monkeypatch.setitem(speed.PARTS, "forms", lambda options: [row("LV-UNet", "eager", 7.0)])
+    stored = tmp_path / speed.RESULTS
+    options = SimpleNamespace(parts=["forms"], device="cpu")
+    for torch, kept in (("2.15", 7), ("2.16", 0)):
+        stored.write_text(json.dumps({**FACTS, "processor": machine["processor"], "torch": torch}))
+        speed.run(options)
+        rows = json.loads(stored.read_text())["rows"]
+        assert rows[-1]["seconds"] == 7.0
+        assert len(rows) == kept + 1
+        assert len([one for one in rows if speed.table_of(one) == speed.table_of(rows[-1])]) == 1
