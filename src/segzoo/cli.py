@@ -250,10 +250,10 @@ def segment_share(
 
     rank, processes = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
     todo = unfinished(jobs, recipe(options, model), model.mask_names) if rank == 0 else []
-    if fabric:
-        todo = fabric.broadcast(todo)  # one list for all: files are written while other processes still start
     if rank == 0 and len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} were done before", flush=True)
+    if fabric:
+        todo = fabric.broadcast(todo)  # one list for all: files are written while other processes still start
     device = str(fabric.device) if fabric else options.device
     outcome = attempt(segment_jobs, todo[rank::processes], options, model, device, rank, len(jobs) > 1)
     if fabric is None:

@@ -56,6 +56,9 @@ def main(arguments: list[str]) -> None:
         if bad_input is None or bad_input is error:
             raise
         raise bad_input from error
+    finally:
+        if torch.distributed.is_initialized():  # see `segzoo.processes.call`
+            torch.distributed.destroy_process_group()
 
 
 def cause_in_input(error: Exception, verb: str) -> SegzooError | None:
