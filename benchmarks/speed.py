@@ -312,7 +312,9 @@ def tables(facts: dict[str, Any]) -> tuple[str, str]:
         chosen = {(row["name"], row["form"]): row for row in timed if setting(row) == (shape, threads)}
         images = "1 image" if shape[0] == 1 else f"{shape[0]} images"
         rounds = min(row["rounds"] for row in chosen.values() if "rounds" in row)
-        title = f"{images} of {shape[2]} x {shape[3]}, {threads} thread{'s' * (threads > 1)}, medians of {rounds} rounds"
+        title = (
+            f"{images} of {shape[2]} x {shape[3]}, {threads} thread{'s' * (threads > 1)}, medians of {rounds} rounds"
+        )
         parts[shape, threads] = f"**{title}**\n\n{speed_table(chosen)}"
     rest = [*filter(None, [growth_table(rows), training_table(rows)])]
     return "\n\n".join([where, *parts.values(), *rest]) + "\n", "\n\n".join([where, parts[settings[0]], *rest])
