@@ -164,7 +164,8 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
     """The jobs whose files are not all there as this recipe makes them from the input as it is now.
 
     Every file that is written holds a note that tells: so no mask of another model, of other options or of another
-    input is ever taken for this one's, whoever wrote it, and no record has to be kept beside the masks.
+    input is ever taken for this one's, whoever wrote it, and no record has to be kept beside the masks. A job whose
+    draft was left behind is done again too, complete as its files may be, which clears the draft up.
 
     Args:
         jobs: of `plan`.
@@ -175,7 +176,7 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
         Them, in their order, with their notes.
     """
     noted = (replace(job, note=note_of(job.file, recipe)) for job in jobs)
-    return [job for job in noted if not all(holds_note(file, job.note) for file in written_files(job, channels))]
+    return [job for job in noted if draft_folder(job).exists() or not is_written(job, channels)]
 
 
 def note_of(file: Path, recipe: dict[str, Any]) -> str:
@@ -188,6 +189,11 @@ def note_of(file: Path, recipe: dict[str, Any]) -> str:
 def written_files(job: Job, channels: Sequence[str] | None) -> list[Path]:
     """All files that a job writes."""
     return [*mask_paths(job.mask, channels), *filter(None, [job.overlay])]
+
+
+def is_written(job: Job, channels: Sequence[str] | None) -> bool:
+    """Whether all files that a job writes are there and hold its note."""
+    return all(holds_note(file, job.note) for file in written_files(job, channels))
 
 
 def holds_note(file: Path, note: str) -> bool:
@@ -274,8 +280,7 @@ def finish(job: Job, found: Segmentation | SegzooError) -> str:
 
 def write(job: Job, found: Segmentation) -> None:
     """Write a job's files, each of them complete or not at all, whenever the process is killed."""
-    # always called the same, so that whoever does a killed job again also clears up after it
-    draft = job.mask.with_name(f".{job.mask.name}.writing")
+    draft = draft_folder(job)
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
@@ -286,6 +291,14 @@ def write(job: Job, found: Segmentation) -> None:
             os.replace(file, job.mask.with_name(file.name))
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def draft_folder(job: Job) -> Path:
+    """Where a job's files are written before they are moved into place.
+
+    Always called the same, so that whoever does a killed job again also clears up after it.
+    """
+    return job.mask.with_name(f".{job.mask.name}.writing")
 
 
 def attempt(function: Callable[..., T], *arguments: Any) -> T | SegzooError:
