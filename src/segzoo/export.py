@@ -45,6 +45,7 @@ TOLERANCES = {"float32": 5e-5, "float16": 2e-2, "int8": 0.1}  # of the largest l
 OPSET = 20  # of ONNX: the first that knows GELU
 OUTPUTS = ("probabilities", "logits")
 AXES = ("depth", "height", "width")
+LARGEST_FOLDED = 2**22  # elements of a constant
 
 
 @dataclass(frozen=True)
@@ -355,7 +356,8 @@ def simplify(model: Any) -> None:
     from onnx_ir.passes import common
     from onnxscript.optimizer import fold_constants_ir
 
-    fold_constants_ir(model)
+    # what is made of weights too, such as resized position embeddings: in float16 not every runtime can
+    fold_constants_ir(model, input_size_limit=LARGEST_FOLDED)
     common.RemoveUnusedNodesPass()(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.DeduplicateInitializersPass()(model)
