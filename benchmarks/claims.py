@@ -168,7 +168,7 @@ def run_arm(ablation: dict[str, Any], arm: str, seed: int, folder: Path, scores:
     chosen = ablation["arms"][arm]
     options = [f"--seed_everything={seed}"]
     for key, value in {**ablation["options"], **chosen.get("options", {})}.items():
-        options.append(f"--{key}={json.dumps(value)}")
+        options.append(f"--{key}={value if isinstance(value, str) else json.dumps(value)}")
     outcome = train(chosen["recipe"], end - time.monotonic(), folder, options)
     if outcome.endswith("finished"):
         scores.parent.mkdir(parents=True, exist_ok=True)

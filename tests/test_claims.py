@@ -98,7 +98,8 @@ def test_what_is_missing_is_trained_scored_and_reported(tmp_path, samples, monke
     recipes.mkdir()
     recipe = yaml.safe_load(TINY.format(root=samples / "BUSI"))
     (recipes / "x.yaml").write_text(yaml.safe_dump(recipe))
-    arms = {"a": {"recipe": "x"}, "b": {"recipe": "x", "options": {"model.in_channels": 1}}}
+    changes = {"model.in_channels": 1, "data.root": str(samples / "BUSI")}
+    arms = {"a": {"recipe": "x"}, "b": {"recipe": "x", "options": changes}}
     ablation = {"claim": "none", "options": {"trainer.max_epochs": 1}, "arms": arms, "seeds": [1]}
     monkeypatch.setattr(claims, "BENCHMARKS", tmp_path)
     monkeypatch.setattr(claims, "CLAIMS", {"ablations": {"tiny": ablation}, "published": []})
@@ -108,4 +109,4 @@ def test_what_is_missing_is_trained_scored_and_reported(tmp_path, samples, monke
     folder = tmp_path / "results" / "claims" / "tiny"
     assert sorted(path.name for path in folder.iterdir()) == ["a-1.csv", "b-1.csv"]
     claims.report(tmp_path)
-    assert "`x in_channels=1`" in (tmp_path / claims.PAGE).read_text()
+    assert "`x in_channels=1 root=" in (tmp_path / claims.PAGE).read_text()
