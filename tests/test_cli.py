@@ -521,6 +521,10 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "folder with a run": (folder_with_a_run, r"run already holds a run: add --ckpt_path last"),
     "classes that do not fit": (lambda here: fit(here, "--model.num_classes", 3), r"has the classes background, fore"),
+    "recording what is averaged": (
+        lambda here: score(here, "--record", "true", "--tta", "true"),
+        r"--record is for what a checkpoint scores without --tta",
+    ),
     "nothing to record into": (
         lambda here: [*score(here, "--record", "true")[:2], "cmunext_s", *score(here, "--record", "true")[3:]],
         r"--record writes into a checkpoint folder",

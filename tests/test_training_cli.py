@@ -21,7 +21,7 @@ from torch.testing import assert_close
 import segzoo
 from segzoo import cli, training_cli
 from segzoo.errors import MissingError, SegzooError
-from segzoo.io import read_image
+from segzoo.io import read_image, read_mask
 from segzoo.models.lv_unet import LVUNet
 from segzoo.module import SegmentationModule
 from segzoo.training_cli import ReplacingCheckpointIO, TrainingCLI, spell_out
@@ -292,6 +292,19 @@ def test_other_metrics_and_another_split(checkpoint, samples, tmp_path, capsys):
     assert "this is not the split the checkpoint was trained on" in capsys.readouterr().out
     with pytest.raises(SegzooError, match=r"unknown metric 'dise'.*dice"):
         training_cli.main(["test", "--model", str(checkpoint), *busi(samples), *QUIET, "--metrics", "[dise]"])
+
+
+def test_a_test_averages_over_mirrored_copies_as_predict_does(checkpoint, samples, tmp_path, capsys):
+    rows = score(tmp_path / "test", "--model", checkpoint, *busi(samples), "--tta", "true")
+    assert "segzoo: 8 images; averaged over mirrored copies; per-image mean" in capsys.readouterr().out
+    model = segzoo.from_pretrained(checkpoint)
+    file = next((samples / "BUSI").rglob("benign (9).png"))
+    lesion = read_mask(file.with_name("benign (9)_mask.png")) > 0
+    (found,) = [float(row["dice"]) for row in rows if "benign (9)" in row["id"]]
+    for tta in (True, False):
+        mask = model.predict(file, tta=tta).mask > 0
+        dice = 2 * (mask & lesion).sum() / (mask.sum() + lesion.sum())
+        assert (found == pytest.approx(dice, abs=1e-3)) == tta  # in batches rounding decides otherwise about pixels
 
 
 def test_what_a_checkpoint_was_pretrained_on_stays_with_it(samples, tmp_path, capsys):

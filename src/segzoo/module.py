@@ -56,6 +56,7 @@ class SegmentationModule(LightningModule):
         preprocessing: what is done to an image before the network sees it.
         class_names: name of every mask value (binary and multi-class) or of every channel (multi-label).
         metric_names: what validation and test measure, of :data:`segzoo.metrics.METRICS`.
+        test_tta: whether a test averages over mirrored copies.
         model_name, arguments: what :func:`segzoo.create_model` built this from.
         data: what it was trained on, as its DataModule describes it, and before that ("pretrained_on").
         load_report: what :func:`segzoo.from_pretrained` loaded, adapted and initialised; else None.
@@ -66,6 +67,7 @@ class SegmentationModule(LightningModule):
     training_only: ClassVar[tuple[str, ...]] = ()  # what the names of tensors begin with that only training needs
     can_be_int8: ClassVar[bool] = False  # whether its masks were found to stay as they are
     metric_names: Sequence[str] = ("dice", "iou", "precision", "recall")
+    test_tta: bool = False
 
     def __init__(
         self,
@@ -296,7 +298,7 @@ class SegmentationModule(LightningModule):
         """Scores at the image's own resolution (``test/``) and at the network's (``test_resized/``)."""
         from segzoo.inference import predict_probabilities
 
-        probabilities = predict_probabilities(self, batch["image"])
+        probabilities = predict_probabilities(self, batch["image"], tta=self.test_tta)
         label = batch["label"]
         # mm between voxels, for distances; volumes come one at a time, and images have none
         spacing = batch["spacing"][0] if "spacing" in batch else None

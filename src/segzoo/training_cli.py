@@ -140,6 +140,9 @@ class TrainingCLI(LightningCLI):
                 default=None,
                 help="What to measure: dice, iou, precision, recall (the default four) and hd95.",
             )
+            parser.add_argument(
+                "--tta", type=bool, default=False, help="Average over mirrored copies, as segzoo predict --tta does."
+            )
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -165,6 +168,8 @@ class TrainingCLI(LightningCLI):
         self.options.ckpt_path = resume_file(str(self.subcommand), root, self.options.ckpt_path)
         if self.subcommand == "test" and self.options.record and self.options.model.class_path != LOADER:
             raise SegzooError("--record writes into a checkpoint folder, so test one: --model FOLDER")
+        if self.subcommand == "test" and self.options.record and self.options.tta:
+            raise SegzooError("--record is for what a checkpoint scores without --tta: leave one of the two out")
 
     def after_instantiate_classes(self) -> None:
         """Let the model use the optimizer and the schedule that were asked for."""
@@ -196,7 +201,8 @@ class TrainingCLI(LightningCLI):
         self.datamodule.write_split(root / "split.json")
 
     def before_test(self) -> None:
-        """Measure what was asked for."""
+        """Measure what was asked for, as it was asked for."""
+        self.model.test_tta = self.options.tta
         if self.options.metrics:
             self.model.metric_names = tuple(self.options.metrics)
 
@@ -224,7 +230,8 @@ class TrainingCLI(LightningCLI):
         results = test_results(self.model, self.trainer)
         per_image = Path(self.trainer.default_root_dir) / "test_per_image.csv"
         counted = results["protocols"][self.model.metric_names[0]]
-        print(f"segzoo: {results['images']} images; {counted}; image by image in {per_image}")
+        averaged = "averaged over mirrored copies; " if self.model.test_tta else ""
+        print(f"segzoo: {results['images']} images; {averaged}{counted}; image by image in {per_image}")
         for number, scores in scores_by_class(results["original"]).items():
             listed = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
             print(f"segzoo: {self.model.class_names[number]}: {listed}")
