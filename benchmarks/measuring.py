@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import yaml
+from quality import MIRRORED
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -187,12 +188,24 @@ def across(folder: Path, name: str, dataset: str, root: str, results: Path = RES
     return file
 
 
-def score_run(run: Path) -> str:
+def mirrored(folder: Path, name: str, results: Path = RESULTS) -> Path:
+    """Test a checkpoint, or a run without one, averaging over mirrored copies; writes ``NAME+tta.csv``."""
+    averaged = ("--tta", "true")
+    if (folder / CONFIG).is_file():
+        rows = run_test({"data": read_recipe(folder)["data"]}, "--model", folder, *averaged)
+    else:
+        rows = score_run(folder, *averaged)
+    file = results / f"{name}{MIRRORED}.csv"
+    file.write_text(rows, encoding="utf-8", newline="")
+    return file
+
+
+def score_run(run: Path, *options: str) -> str:
     """Run `segzoo test` on a run's best weights; returns the CSV of scores image by image."""
     if not (run / BEST).is_file():
         raise MissingError(f"{run} holds no {BEST}: train it first, `segzoo fit --trainer.default_root_dir {run} ...`")
     recipe = read_recipe(run)
-    return run_test({"model": recipe["model"], "data": recipe["data"]}, "--ckpt_path", run / BEST)
+    return run_test({"model": recipe["model"], "data": recipe["data"]}, "--ckpt_path", run / BEST, *options)
 
 
 def read_recipe(run: Path) -> dict[str, Any]:

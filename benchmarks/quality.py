@@ -4,11 +4,13 @@
     python benchmarks/quality.py measure [NAME...] [--repeats 20]     parameters, MACs, latency -> results/NAME.json
     python benchmarks/quality.py score RUN NAME                       a run's test scores -> results/NAME.csv, NAME.json
     python benchmarks/quality.py across FOLDER NAME DATASET ROOT      on another dataset -> results/NAME@DATASET.csv
+    python benchmarks/quality.py mirrored FOLDER NAME                 with --tta -> results/NAME+tta.csv
 
 The report needs no data, weights or torch: it reads ``NAME.csv`` (the test scores image by image, which publish.py and
-``score`` write), ``NAME@DATASET.csv`` (those of the same model on another dataset) and ``NAME.json``, and writes
-``quality.md``, ``quality.png`` and the section of the README between its two comments. Run the others from the
-repository's root, where ``data`` is; ``measure`` on a machine that does nothing else.
+``score`` write), ``NAME@DATASET.csv`` (those of the same model on another dataset), ``NAME+tta.csv`` (averaged over
+mirrored copies) and ``NAME.json``, and writes ``quality.md``, ``quality.png`` and the section of the README between its
+two comments. Run the others from the repository's root, where ``data`` is; ``measure`` on a machine that does nothing
+else.
 """
 
 import argparse
@@ -36,6 +38,7 @@ REPOSITORY = Path(__file__).parents[1]
 BENCHMARKS = REPOSITORY / "benchmarks"
 TABLE, PICTURE = "quality.md", "quality.png"
 METRICS = ("dice", "iou", "hd95")
+MIRRORED = "+tta"  # ends the names of files of scores that are averaged over mirrored copies
 RESAMPLES, SEED = 10_000, 0
 BUSY = 1.1  # how many times its processor time a pass may take by the clock
 
@@ -53,6 +56,7 @@ class Result:
         dataset: that the images are from.
         ids: of the images, sorted.
         scores: metric -> one value an image.
+        mirrored: the Dice of each image averaged over mirrored copies; None where that was not tested.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Result:
     dataset: str
     ids: tuple[str, ...]
     scores: dict[str, np.ndarray]
+    mirrored: np.ndarray | None
 
     @property
     def trained_elsewhere(self) -> bool:
@@ -78,7 +83,7 @@ def read_results(folder: Path) -> dict[str, list[Result]]:
     Raises:
         MissingError: something was scored and never measured.
     """
-    results = [read_result(path) for path in folder.glob("*.csv")]
+    results = [read_result(path) for path in folder.glob("*.csv") if not path.stem.endswith(MIRRORED)]
     results.sort(key=lambda result: (result.dataset, result.trained_elsewhere, -result.dice, result.name))
     return {key: list(group) for key, group in itertools.groupby(results, lambda result: result.dataset)}
 
@@ -90,11 +95,20 @@ def read_result(path: Path) -> Result:
     facts = json.loads(described.read_text(encoding="utf-8")) if described.is_file() else {}
     if "latency_ms" not in facts:
         raise MissingError(f"{path.name} is there and what {name} costs is not: python benchmarks/quality.py measure")
+    ids, scores = read_scores(path)
+    averaged = path.with_name(f"{path.stem}{MIRRORED}.csv")
+    mirrored = read_scores(averaged)[1]["dice"] if averaged.is_file() else None
+    dataset = dataset_name(tested_on) if tested_on else facts["data"]["dataset"]
+    return Result(name, facts, dataset, ids, scores, mirrored)
+
+
+def read_scores(path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """The images of a CSV file, sorted, and metric -> one value an image."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: row["id"])
-    scores = {metric: np.array([float(row[metric]) for row in rows]) for metric in METRICS}
-    dataset = dataset_name(tested_on) if tested_on else facts["data"]["dataset"]
-    return Result(name, facts, dataset, tuple(row["id"] for row in rows), scores)
+    return tuple(row["id"] for row in rows), {
+        metric: np.array([float(row[metric]) for row in rows]) for metric in METRICS
+    }
 
 
 def dataset_name(written: str) -> str:
@@ -240,6 +254,7 @@ def score_table(results: list[Result]) -> str:
     """A row for each model."""
     unit = "mm" if is_of_volumes(results[0]) else "pixels"
     head = ["model", "images", "input", "parameters", "MACs", "latency", "Dice", "IoU", f"HD95, {unit}"]
+    head += ["Dice with `--tta`"]
     return markdown(head, [table_row(one) for one in results])
 
 
@@ -256,6 +271,7 @@ def table_row(result: Result) -> list[str]:
         f"{facts['macs'] / 1e9:.3g} G",
         f"{facts['latency_ms']:.1f} ms",
         *(with_interval(result.scores[metric], digits) for metric, digits in digits_of(result).items()),
+        "-" if result.mirrored is None else with_interval(result.mirrored, digits_of(result)["dice"]),
     ]
 
 
@@ -295,6 +311,7 @@ def explanation(datasets: dict[str, list[Result]]) -> str:
         + f", with 95 % bootstrap intervals ({RESAMPLES:,} resamples of the images, each taken as independent).",
         "Parameters, multiply-accumulates (of convolutions and matrix products) and latency are those of the deployed "
         "form for one input of the size shown" + (", of volumes one patch" if volumes else "") + ".",
+        "`--tta` averages over mirrored copies and takes so many times as long.",
         *latency_words(every),
     ]
     return paragraph(" ".join(said))
@@ -370,7 +387,7 @@ def point(result: Result) -> Point:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the four commands."""
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.set_defaults(run=lambda options: report())
     commands = parser.add_subparsers()
@@ -388,6 +405,10 @@ def build_parser() -> argparse.ArgumentParser:
     crossing.add_argument("dataset", metavar="DATASET", help="such as KvasirSEG")
     crossing.add_argument("root", metavar="ROOT", help="of the dataset")
     crossing.set_defaults(run=run_across)
+    mirroring = commands.add_parser("mirrored", help="test scores averaged over mirrored copies")
+    mirroring.add_argument("folder", type=Path, metavar="FOLDER", help="the checkpoint's, or the run's without one")
+    mirroring.add_argument("name", metavar="NAME", help="that it has in results/")
+    mirroring.set_defaults(run=run_mirrored)
     return parser
 
 
@@ -408,6 +429,12 @@ def run_across(options: argparse.Namespace) -> None:
     from measuring import across
 
     print(f"scored in {across(options.folder, options.name, options.dataset, options.root)}")
+
+
+def run_mirrored(options: argparse.Namespace) -> None:
+    from measuring import mirrored
+
+    print(f"scored in {mirrored(options.folder, options.name)}")
 
 
 def main() -> None:

@@ -134,6 +134,7 @@ def made_up(tmp_path):
     store(folder, "bad-busi", scores(0.7), model="BasicUNet 2.0 M", built_from={}, latency_ms=321.04, wall_ms=321.04)
     store(folder, "good-polyps", scores(0.8), data=POLYPS, macs=123_400_000)
     store(folder, "good-polyps", scores(0.5), tested_on="@busi")
+    store(folder, "good-polyps", scores(0.85), tested_on="+tta")
     (tmp_path / "README.md").write_text("before\n<!-- quality:begin -->\nto be replaced\n<!-- quality:end -->\nafter\n")
     return tmp_path
 
@@ -162,7 +163,7 @@ def stored_scores(folder, name):
 def test_the_report_states_every_number_of_the_files(made_up):
     readme, page = run_report(made_up)
     for text in (readme, page):
-        ((model, images, size, parameters, macs, latency, dice, iou, hd95),) = rows(text, "good-polyps")[1:]
+        ((model, images, size, parameters, macs, latency, dice, iou, hd95, averaged),) = rows(text, "good-polyps")[1:]
         assert [model, images, size, parameters] == ["`good-polyps`", "50", "3 x 256 x 192", "1,234,567"]
         assert [macs, latency] == ["0.123 G", "78.9 ms"]
         scores = stored_scores(made_up, "good-polyps")
@@ -170,6 +171,9 @@ def test_the_report_states_every_number_of_the_files(made_up):
             numbers = (scores[metric].mean(), *quality.interval(scores[metric]))
             mean, low, high = (f"{number:.{digits}f}" for number in numbers)
             assert cell == f"{mean} [{low}, {high}]"
+        dice = stored_scores(made_up, "good-polyps+tta")["dice"]
+        assert averaged == "{:.3f} [{:.3f}, {:.3f}]".format(dice.mean(), *quality.interval(dice))
+        assert rows(text, "good-busi")[0][-1] == "-"
         assert rows(text, "good-busi")[0][3] == "765,432 (1,234,567 in training)"
         assert rows(text, "bad-busi")[0][0] == "`bad-busi` (BasicUNet 2.0 M)"
         assert "(sha256 `aaaaaaaaaaaa`)" in text
@@ -193,7 +197,7 @@ def test_every_two_models_on_the_same_images_are_compared(made_up):
         raw.append(quality.paired_p(difference))
         assert numbers == [f"{number:+.3f}" for number in (difference.mean(), *quality.interval(difference))]
     assert [pair[-1] for pair in pairs] == [f"{p:.4f}" for p in quality.holm(raw)]
-    assert " - " not in (made_up / "README.md").read_text()
+    assert "` - `" not in (made_up / "README.md").read_text()
 
 
 def test_other_images_or_another_split_are_not_compared(made_up):
@@ -225,7 +229,7 @@ def test_volumes_are_measured_in_millimetres(tmp_path, made_up):
     section = page.split("### Task04_Hippocampus")[1]
     assert "HD95, mm" in section
     assert rows(section, "net-volumes")[0][2] == "1 x 32 x 48 x 32"
-    assert rows(section, "net-volumes")[0][-1].startswith("0.70 [")
+    assert rows(section, "net-volumes")[0][-2].startswith("0.70 [")
     assert "of volumes one patch" in words(page)
 
 
@@ -382,3 +386,16 @@ def test_a_checkpoint_is_scored_on_another_dataset(tmp_path, samples):
     assert file == tmp_path / "lv-unet-busi@BUSI.csv"
     with file.open(newline="") as rows:
         assert all(0 <= float(row["dice"]) <= 1 for row in csv.DictReader(rows))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_scored_on_mirrored_copies(tmp_path, samples, monkeypatch, capfd):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "BUSI").symlink_to(samples / "BUSI")
+    monkeypatch.chdir(tmp_path)
+    file = measuring.mirrored(measuring.MODEL_CARDS / "lv-unet-busi", "lv-unet-busi", tmp_path)
+    assert "averaged over mirrored copies" in capfd.readouterr().out
+    assert file == tmp_path / "lv-unet-busi+tta.csv"
+    ids, scores = quality.read_scores(file)
+    assert len(ids) > 0
+    assert scores["dice"].min() > 0.5
