@@ -99,6 +99,13 @@ def test_at_a_fixed_size_nothing_is_resized(model, tmp_path):
         runner(path)(np.zeros((1, 3, 65, 48), np.float32))
 
 
+def test_programs_keep_the_layout_that_pytorch_is_fast_in(model, tmp_path):
+    weights = torch.export.load(model.export(tmp_path / "model.pt2").path).state_dict
+    dense = [value for value in weights.values() if value.ndim == 4 and min(value.shape[1:]) > 1]
+    assert len(dense) > 10
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in dense)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
 def test_windows_of_volumes_are_exported_too_and_vary(tmp_path, suffix):

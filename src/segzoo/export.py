@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,7 +211,9 @@ def export(
         refuse_int8(model, format, calibration)
     if format == "onnx":
         require("onnxscript", "onnxruntime")
-    network = model.deploy().cpu().to(memory_format=torch.contiguous_format)
+    network = model.deploy().cpu()
+    if format == "onnx":
+        network.to(memory_format=torch.contiguous_format)  # the only layout there; programs keep the one of `deploy`
     sides = len(AXES) if network.spatial_dims == 3 else len(AXES) - 1
     if size is not None and len(size) != sides:
         raise SegzooError(f"size must give {' and '.join(AXES[-sides:])}, not {list(size)}")
@@ -373,7 +376,10 @@ def write_program(graph: Graph, x: Tensor, dynamic: Any, facts: Mapping[str, Any
         strict=False,
         prefer_deferred_runtime_asserts_over_guards=True,
     )
-    torch.export.save(program, path, extra_files={FACTS: json.dumps(facts)})
+    with warnings.catch_warnings():
+        # of weights in channels-last layout, which it saves whole for all that
+        warnings.filterwarnings("ignore", message="No complete tensor found")
+        torch.export.save(program, path, extra_files={FACTS: json.dumps(facts)})
 
 
 def write_int8(
