@@ -32,6 +32,10 @@ REPOSITORY = Path(__file__).parents[1]
 MODEL_CARDS = REPOSITORY / "model_cards"
 RESULTS = REPOSITORY / "benchmarks" / "results"
 BEST = "best.ckpt"
+VECTORS = {
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+}  # instructions that decide how fast a processor multiplies, widest first
 
 Facts = dict[str, Any]
 
@@ -141,9 +145,18 @@ def count_macs(network: SegmentationModule, x: Tensor) -> int:
 def machine() -> dict[str, Any]:
     """What latencies depend on."""
     cpuinfo = Path("/proc/cpuinfo")
-    named = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.is_file() else None
-    processor = named[1] if named else platform.processor() or platform.machine()
+    named = processor_name(cpuinfo.read_text()) if cpuinfo.is_file() else ""
+    processor = named or platform.processor() or platform.machine()
     return {"processor": processor, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def processor_name(cpuinfo: str) -> str:
+    """What Linux calls the first processor, and what tells apart those that virtual machines call the same."""
+    facts = dict(re.findall(r"^(model name|cpu family|model|flags)\s*: (.+)$", cpuinfo.partition("\n\n")[0], re.M))
+    if not {"model name", "cpu family", "model", "flags"} <= facts.keys():  # Arm's lack some
+        return facts.get("model name", "")
+    vectors = [name for flag, name in VECTORS.items() if flag in facts["flags"].split()]
+    return ", ".join([f"{facts['model name']} (family {facts['cpu family']}, model {facts['model']})", *vectors[:1]])
 
 
 # ---- scores

@@ -46,9 +46,12 @@ WAIT = 4.0  # seconds
 EQUAL = 1e-4  # of the largest output; what differs more from the eager network has no place in a table
 RUNTIMES = {
     "torch": ("eager", "deploy"),
+    "torch-export": ("torch-export", "torch-export, not deployed"),
     "onnxruntime": ("onnxruntime", "onnxruntime, not deployed"),
     "openvino": ("openvino", "openvino, not deployed"),
 }
+
+FORMS = tuple(form for forms in RUNTIMES.values() for form in forms if "not deployed" not in form)
 
 Row = dict[str, Any]  # name, form, shape, threads; seconds, megabytes and difference, or failure
 
@@ -188,30 +191,40 @@ def jobs_of(runtime: str, shape: tuple[int, ...], threads: int, folder: Path, de
             deployed = "not deployed" not in form and name in ZOO
             job |= {"output": str(folder / f"{file_name(job, form)}.npy")}
             if runtime != "torch":
-                job |= {"file": str(folder / f"{file_name(job, 'deployed' if deployed else 'plain')}.onnx")}
+                suffix = ".pt2" if runtime == "torch-export" else ".onnx"
+                job |= {"file": str(folder / f"{file_name(job, 'deployed' if deployed else 'plain')}{suffix}")}
                 if not Path(job["file"]).is_file():
                     continue
             yield job
 
 
 def export_all(shape: tuple[int, ...], folder: Path) -> dict[str, str]:
-    """Write every network as ONNX for one input shape, the zoo's deployed too; returns why some could not be."""
+    """Write every network in both formats for one shape, the zoo's deployed too; returns why some could not be."""
     failures = {}
     for name in {**ZOO, **PEERS}:
         for deployed in (True, False) if name in ZOO else (False,):
-            file = folder / f"{file_name({'name': name}, 'deployed' if deployed else 'plain')}.onnx"
-            try:
-                network = build(name, deployed=deployed).to(memory_format=torch.contiguous_format)
-                program = torch.onnx.export(
-                    network, (torch.randn(shape),), dynamo=True, opset_version=20, verbose=False, optimize=False
-                )
-                assert program is not None
-                simplify(program.model)  # what runtimes find as well is left to them
-                program.save(file)
-            except Exception as error:  # whatever an exporter meets: a cell of the table stays empty
-                failures[file.stem] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-                print(f"not exported: {file.stem}: {failures[file.stem]}", flush=True)
+            for suffix, write in {".pt2": write_program, ".onnx": write_onnx}.items():
+                file = folder / f"{file_name({'name': name}, 'deployed' if deployed else 'plain')}{suffix}"
+                try:
+                    write(build(name, deployed=deployed), torch.randn(shape), file)
+                except Exception as error:  # whatever an exporter meets: a cell of the table stays empty
+                    failures[file.name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+                    print(f"not exported: {file.name}: {failures[file.name]}", flush=True)
     return failures
+
+
+def write_program(network: torch.nn.Module, x: torch.Tensor, file: Path) -> None:
+    """In PyTorch's own format."""
+    torch.export.save(torch.export.export(network, (x,), strict=False), file)
+
+
+def write_onnx(network: torch.nn.Module, x: torch.Tensor, file: Path) -> None:
+    """As ONNX."""
+    network.to(memory_format=torch.contiguous_format)
+    program = torch.onnx.export(network, (x,), dynamo=True, opset_version=20, verbose=False, optimize=False)
+    assert program is not None
+    simplify(program.model)  # what runtimes find as well is left to them
+    program.save(file)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -332,26 +345,21 @@ def speed_table(chosen: dict[tuple[str, str], Row]) -> str:
         found = chosen.get((name, form), {})
         return found.get("seconds") if (found.get("difference") or 0) <= EQUAL else None
 
-    forms = [form for form in ("eager", "deploy", "onnxruntime", "openvino") if any(key[1] == form for key in chosen)]
+    forms = [form for form in FORMS if any(key[1] == form for key in chosen)]
     best = {name: min(filter(None, (seconds(name, form) for form in forms)), default=None) for name in {**ZOO, **PEERS}}
     lines = []
     for name in {**ZOO, **PEERS}:
         cells = [ratio(seconds(PEER, form if form != "deploy" else "eager"), seconds(name, form)) for form in forms]
-        own = [
-            ratio(seconds(name, slow), seconds(name, fast))
-            for slow, fast in (
-                ("eager", "deploy"),
-                ("onnxruntime, not deployed", "onnxruntime"),
-                ("openvino, not deployed", "openvino"),
-            )
-            if fast in forms
-        ]
+        own = [ratio(seconds(name, not_deployed(form)), seconds(name, form)) for form in forms if form != "eager"]
         megabytes = [chosen[name, form]["megabytes"] for form in forms if "megabytes" in chosen.get((name, form), {})]
         lines.append([name, *cells, ratio(best[PEER], best[name]), *own, f"{min(megabytes)}" if megabytes else "-"])
-    gains = [
-        f"{form}: deployed / not" for form in ("eager", "onnxruntime", "openvino") if form in forms or form == "eager"
-    ]
+    gains = [f"{'eager' if form == 'deploy' else form}: deployed / not" for form in forms if form != "eager"]
     return markdown([f"times as fast as {PEER}", *forms, "best / best", *gains, "MB, least"], lines)
+
+
+def not_deployed(form: str) -> str:
+    """The form of a network that was not deployed before it came into this one."""
+    return "eager" if form == "deploy" else f"{form}, not deployed"
 
 
 def ratio(slow: float | None, fast: float | None) -> str:

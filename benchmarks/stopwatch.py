@@ -71,6 +71,20 @@ def prepare_torch(job: dict[str, Any], x: Array) -> Callable[[], Array]:
     return run
 
 
+def prepare_program(job: dict[str, Any], x: Array) -> Callable[[], Array]:
+    """A file of torch.export, which needs no code of the network's."""
+    import torch
+
+    torch.set_num_threads(job["threads"])
+    program, batch = torch.export.load(job["file"]).module(), torch.from_numpy(x)
+
+    def run() -> Array:
+        with torch.inference_mode():
+            return program(batch).numpy()
+
+    return run
+
+
 def prepare_training(job: dict[str, Any], x: Array) -> Callable[[], Array]:
     """A step of training: forwards, backwards, and what Adam makes of it."""
     import torch
@@ -122,6 +136,8 @@ def prepare_openvino(job: dict[str, Any], x: Array) -> Callable[[], Array]:
 PREPARE = {
     "eager": prepare_torch,
     "deploy": prepare_torch,
+    "torch-export": prepare_program,
+    "torch-export, not deployed": prepare_program,
     "training": prepare_training,
     "onnxruntime": prepare_onnxruntime,
     "onnxruntime, not deployed": prepare_onnxruntime,

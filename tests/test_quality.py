@@ -200,6 +200,14 @@ def test_every_two_models_on_the_same_images_are_compared(made_up):
     assert "` - `" not in (made_up / "README.md").read_text()
 
 
+def test_processors_that_virtual_machines_call_the_same_are_told_apart():
+    first = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx2 fma\n"
+    second = first.replace("processor\t: 0", "processor\t: 1").replace("avx2", "avx2 avx512f")
+    assert measuring.processor_name(f"{first}\n{second}") == "AMD EPYC (family 25, model 1), AVX2"
+    assert measuring.processor_name(second) == "AMD EPYC (family 25, model 1), AVX-512"
+    assert measuring.processor_name("processor: 0\nCPU implementer: 0x41\n") == ""
+
+
 def test_other_images_or_another_split_are_not_compared(made_up):
     results = made_up / "benchmarks" / "results"
     scores = {metric: np.full(50, 0.5) for metric in quality.METRICS}

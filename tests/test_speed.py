@@ -22,9 +22,12 @@ FACTS = {
     "torch": "2.15",
     "rows": [
         row(PEER, "eager", 0.2),
+        row(PEER, "torch-export", 0.12),
         row(PEER, "onnxruntime", 0.1, megabytes=90),
         row("LV-UNet", "eager", 0.1),
         row("LV-UNet", "deploy", 0.05),
+        row("LV-UNet", "torch-export", 0.04),
+        row("LV-UNet", "torch-export, not deployed", 0.1),
         row("LV-UNet", "onnxruntime", 0.01),
         row("LV-UNet", "onnxruntime, not deployed", 0.017),
         {"name": "CMUNeXt", "form": "eager", "shape": [1, 3, 256, 256], "threads": 2, "failure": "no"},
@@ -47,10 +50,10 @@ def cells(page, start):
 
 def test_each_cell_is_a_ratio_to_the_peer_in_the_same_form():
     page, _ = speed.tables(FACTS)
-    # eager, deploy, onnxruntime; best against best; what deploying gains in eager and in onnxruntime; memory
-    assert cells(page, "LV-UNet")[:3] == ["2.00", "4.00", "10.00"]
-    assert cells(page, "LV-UNet")[3:] == ["10.00", "2.00", "1.70", "100"]
-    assert cells(page, PEER) == ["1.00", "-", "1.00", "1.00", "-", "-", "90"]
+    # eager, deploy, torch-export, onnxruntime; best against best; what deploying gains in each; memory
+    assert cells(page, "LV-UNet")[:4] == ["2.00", "4.00", "3.00", "10.00"]
+    assert cells(page, "LV-UNet")[4:] == ["10.00", "2.00", "2.50", "1.70", "100"]
+    assert cells(page, PEER) == ["1.00", "-", "1.00", "1.00", "1.00", "-", "-", "-", "90"]
     assert set(cells(page, "CMUNeXt")) == {"-"}
 
 
@@ -89,6 +92,22 @@ def test_a_network_runs_in_a_process_of_its_own_and_one_that_cannot_says_why(tmp
     assert 50 < good["megabytes"] < 20_000
     assert Path(jobs[0]["output"]).is_file()
     assert "nobody" in bad["failure"]
+
+
+@pytest.mark.slow
+def test_a_network_is_timed_in_both_formats_deployed_and_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "ZOO", {"LV-UNet": speed.ZOO["LV-UNet"]})
+    monkeypatch.setattr(speed, "PEERS", {})
+    shape = (1, 3, 128, 128)
+    assert speed.export_all(shape, tmp_path) == {}
+    jobs = [
+        job
+        for runtime in ("torch", "torch-export", "onnxruntime")
+        for job in speed.jobs_of(runtime, shape, 1, tmp_path, "cpu")
+    ]
+    rows = speed.take_turns(jobs, rounds=1, minutes=1)
+    assert len(rows) == 6
+    assert all(row["difference"] <= speed.EQUAL for row in rows), rows
 
 
 def test_only_the_tables_that_are_measured_are_replaced(tmp_path, monkeypatch):
