@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from scipy import stats
 
+import segzoo
 from segzoo import cli
 from segzoo.errors import MissingError, SegzooError
 
@@ -327,8 +328,17 @@ def test_a_baseline_gives_logits_of_the_inputs_size(size):
         assert model.train()(x).shape == model.deploy()(x).shape == (batch, 2, *size)
 
 
+def test_the_baseline_for_volumes_gives_logits_of_the_inputs_size_and_is_trained_as_mednext_is():
+    model, mednext = baselines.VolumeUNet(features=(4, 4, 4, 4, 4, 4)), segzoo.create_model("mednext_s_k3")
+    assert model(torch.randn(2, 1, 17, 32, 20)).shape == (2, 1, 17, 32, 20)
+    ours, theirs = (one.default_optimizer(one.parameters()) for one in (model, mednext))
+    assert type(ours) is type(theirs)
+    assert ours.defaults == theirs.defaults
+
+
 def test_the_baselines_are_of_the_sizes_that_they_are_known_by():
     assert measuring.count_parameters(baselines.BasicUNet()) == 1_979_009
+    assert measuring.count_parameters(baselines.VolumeUNet(num_classes=3)) == 5_749_443
     with torch.device("meta"):
         large = baselines.BasicUNet(features=(64, 128, 256, 512, 1024, 64))
     assert measuring.count_parameters(large) == 31_113_217

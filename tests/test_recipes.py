@@ -14,7 +14,11 @@ from segzoo.registry import models
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 RECIPES = sorted((BENCHMARKS / "recipes").glob("*.yaml"))
-BASELINES = {"benchmarks.baselines.BasicUNet": r"unet(-\d+m)?", "benchmarks.baselines.SMPUNet": "smp-unet"}
+BASELINES = {  # class -> how its recipes' names begin
+    "benchmarks.baselines.BasicUNet": r"unet(-\d+m)?",
+    "benchmarks.baselines.SMPUNet": "smp-unet",
+    "benchmarks.baselines.VolumeUNet": "unet",
+}
 
 TINY = """
 seed_everything: 1
@@ -75,13 +79,14 @@ def test_a_recipe_is_called_after_its_model_and_its_data(path, monkeypatch):
     assert dataset in root.name.lower().replace("-", "")
 
 
-def test_baselines_are_trained_as_lv_unet_is():
+def test_baselines_are_trained_as_lv_unet_and_mednext_are():
     recipes = [yaml.safe_load(path.read_text()) for path in RECIPES]
     baselines = [recipe for recipe in recipes if recipe["model"]["class_path"] in BASELINES]
-    of_lv_unet = [recipe for recipe in recipes if recipe["model"]["class_path"] == models()["lv_unet"].builder]
-    assert baselines
+    builders = [models()[name].builder for name in ("lv_unet", "mednext_s_k3")]
+    of_the_zoo = [{**recipe, "model": None} for recipe in recipes if recipe["model"]["class_path"] in builders]
+    assert len(baselines) > 2
     for recipe in baselines:
-        assert {**recipe, "model": None} in [{**theirs, "model": None} for theirs in of_lv_unet]
+        assert {**recipe, "model": None} in of_the_zoo
 
 
 def test_a_finished_baseline_is_passed_over_and_scored(queue, tmp_path):
