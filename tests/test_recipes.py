@@ -79,10 +79,10 @@ def test_a_recipe_is_called_after_its_model_and_its_data(path, monkeypatch):
     assert dataset in root.name.lower().replace("-", "")
 
 
-def test_baselines_are_trained_as_lv_unet_and_mednext_are():
+def test_baselines_are_trained_as_models_of_the_zoo_are():
     recipes = [yaml.safe_load(path.read_text()) for path in RECIPES]
     baselines = [recipe for recipe in recipes if recipe["model"]["class_path"] in BASELINES]
-    builders = [models()[name].builder for name in ("lv_unet", "mednext_s_k3")]
+    builders = [models()[name].builder for name in ("lv_unet", "cmunext_s", "mednext_s_k3")]
     of_the_zoo = [{**recipe, "model": None} for recipe in recipes if recipe["model"]["class_path"] in builders]
     assert len(baselines) > 2
     for recipe in baselines:
