@@ -4,12 +4,13 @@
     python benchmarks/quality.py score runs/unet-busi unet-busi
 
 Run from the repository's root, where the class paths of such recipes start. The networks are other people's; loss,
-optimizer and schedule are those of LV-UNet (for volumes of MedNeXt), so that it is the networks that are compared. A run leaves best.ckpt and no
-checkpoint folder, since these are no models of the zoo.
+optimizer and schedule are those of LV-UNet (for volumes of MedNeXt), so that it is the networks that are compared. A
+run leaves best.ckpt and no checkpoint folder, since these are no models of the zoo.
 """
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from monai.networks.nets.basic_unet import BasicUNet as MonaiUNet
@@ -63,44 +64,27 @@ class BasicUNet(Baseline):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler)
-        self.network = MonaiUNet(2, in_channels, num_classes, tuple(features))
+        self.network = MonaiUNet(self.spatial_dims, in_channels, num_classes, tuple(features))
 
     def is_too_small(self, cells: Sequence[int], batch_size: int) -> bool:
         """Instance norm takes statistics of each channel of each image, also when it predicts."""
         return math.prod(cells) == 1
 
 
-class VolumeUNet(Baseline):
-    """MONAI's U-Net for volumes, by default of 5.7 M parameters, as many as MedNeXt-S has; one head, no deep supervision.
+class VolumeUNet(BasicUNet):
+    """MONAI's U-Net for volumes, by default of 5.7 M parameters, as many as MedNeXt-S has; it has one head alone.
 
     Args:
         in_channels: channels of the volume.
-        num_classes: channels of the logits; 1 is binary.
-        multilabel: every class is a mask of its own.
-        features: channels of the five levels and before the head.
-        loss: called with logits and labels; None is MedNeXt's.
-        optimizer: called with the parameters; None is MedNeXt's.
-        lr_scheduler: called with the optimizer, stepped once an epoch; None is MedNeXt's.
+        **arguments: as of `BasicUNet`, but that None is MedNeXt's loss, optimizer and schedule.
     """
 
-    stride = 16
     spatial_dims = 3
 
-    def __init__(
-        self,
-        in_channels: int = 1,
-        num_classes: int = 1,
-        multilabel: bool = False,
-        features: Sequence[int] = (32, 32, 64, 128, 256, 32),
-        loss: nn.Module | None = None,
-        optimizer: OptimizerCallable | None = None,
-        lr_scheduler: LRSchedulerCallable | None = None,
-    ) -> None:
-        super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler)
-        self.network = MonaiUNet(3, in_channels, num_classes, tuple(features))
+    def __init__(self, in_channels: int = 1, **arguments: Any) -> None:
+        super().__init__(in_channels, **arguments)
         self.preprocessing = VolumePreprocessing(channels=in_channels)
 
-    is_too_small = BasicUNet.is_too_small
     default_loss = MedNeXt.default_loss
     default_optimizer = MedNeXt.default_optimizer
     default_lr_scheduler = MedNeXt.default_lr_scheduler
