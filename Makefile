@@ -12,7 +12,7 @@ demo: .venv
 	.venv/bin/python examples/demo.py
 
 test: .venv
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv
 	.venv/bin/ruff check .
