@@ -158,16 +158,16 @@ def test_monais_mednext_s_converts_both_ways(dims):
     from monai.networks.nets.mednext import create_mednext
 
     torch.manual_seed(0)
-    ported = create_mednext("S", spatial_dims=dims, in_channels=2, out_channels=3, deep_supervision=True).train()
-    model = segzoo.create_model("mednext", in_channels=2, num_classes=3, spatial_dims=dims).train()
-    image = torch.randn(1, 2, *(32, 16, 16)[:dims])
+    ported = create_mednext("S", spatial_dims=dims, in_channels=2, out_channels=3, deep_supervision=True).train().double()
+    model = segzoo.create_model("mednext", in_channels=2, num_classes=3, spatial_dims=dims).train().double()
+    image = torch.randn(1, 2, *(32, 16, 16)[:dims], dtype=torch.float64)  # norms of two voxels make much of rounding
     fresh = {key: torch.randn_like(value) * 0.1 for key, value in model.state_dict().items()}
     names = names_of_originals(ported.state_dict(), model)
 
     model.load_state_dict(segzoo.convert(ported.state_dict(), model), strict=True)
     with torch.inference_mode():
         for ours, theirs in zip(model(image), ported(image), strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
     model.load_state_dict(fresh)
     back = {}
@@ -177,7 +177,7 @@ def test_monais_mednext_s_converts_both_ways(dims):
     ported.load_state_dict(back, strict=True)
     with torch.inference_mode():
         for ours, theirs in zip(model(image), ported(image), strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
