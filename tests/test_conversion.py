@@ -158,8 +158,9 @@ def test_monais_mednext_s_converts_both_ways(dims):
     from monai.networks.nets.mednext import create_mednext
 
     torch.manual_seed(0)
-    ported = create_mednext("S", spatial_dims=dims, in_channels=2, out_channels=3, deep_supervision=True).train().double()
-    model = segzoo.create_model("mednext", in_channels=2, num_classes=3, spatial_dims=dims).train().double()
+    ported = create_mednext("S", spatial_dims=dims, in_channels=2, out_channels=3, deep_supervision=True)
+    model = segzoo.create_model("mednext", in_channels=2, num_classes=3, spatial_dims=dims)
+    ported, model = ported.train().double(), model.train().double()
     image = torch.randn(1, 2, *(32, 16, 16)[:dims], dtype=torch.float64)  # norms of two voxels make much of rounding
     fresh = {key: torch.randn_like(value) * 0.1 for key, value in model.state_dict().items()}
     names = names_of_originals(ported.state_dict(), model)
