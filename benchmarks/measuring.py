@@ -32,10 +32,7 @@ REPOSITORY = Path(__file__).parents[1]
 MODEL_CARDS = REPOSITORY / "model_cards"
 RESULTS = REPOSITORY / "benchmarks" / "results"
 BEST = "best.ckpt"
-VECTORS = {
-    "avx512f": "AVX-512",
-    "avx2": "AVX2",
-}  # instructions that decide how fast a processor multiplies, widest first
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}  # what decides how fast a processor multiplies, widest first
 
 Facts = dict[str, Any]
 

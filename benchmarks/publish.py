@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
-from measuring import MODEL_CARDS, REPOSITORY, RESULTS, run_test
+from measuring import MODEL_CARDS, REPOSITORY, RESULTS, read_recipe, run_test
 
 import segzoo
 from segzoo.checkpoint import RECIPE
@@ -36,7 +35,7 @@ def publish(name: str, run: Path | None = None, licence: str | None = None) -> P
     if run is not None:
         model = segzoo.from_pretrained(run / "checkpoint")
         model.save_pretrained(folder, name=name, dtype="float16", train_config=run / RECIPE, licence=licence)
-    recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
+    recipe = read_recipe(folder)
     rows = run_test({"data": recipe["data"]}, "--model", folder, "--record", "true")  # also into the card
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.csv").write_text(rows, encoding="utf-8", newline="")

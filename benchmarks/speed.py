@@ -44,14 +44,9 @@ LEAST_ROUNDS = 3
 WORTH_IT = 0.8  # of what as many cores would give
 WAIT = 4.0  # seconds
 EQUAL = 1e-4  # of the largest output; what differs more from the eager network has no place in a table
-RUNTIMES = {
-    "torch": ("eager", "deploy"),
-    "torch-export": ("torch-export", "torch-export, not deployed"),
-    "onnxruntime": ("onnxruntime", "onnxruntime, not deployed"),
-    "openvino": ("openvino", "openvino, not deployed"),
-}
-
-FORMS = tuple(form for forms in RUNTIMES.values() for form in forms if "not deployed" not in form)
+FILES = {"torch-export": ".pt2", "onnxruntime": ".onnx", "openvino": ".onnx"}  # what a runtime reads
+FORMS = ("eager", "deploy", *FILES)
+RUNTIMES = {"torch": ("eager", "deploy")} | {runtime: (runtime, f"{runtime}, not deployed") for runtime in FILES}
 
 Row = dict[str, Any]  # name, form, shape, threads; seconds, megabytes and difference, or failure
 
@@ -190,9 +185,9 @@ def jobs_of(runtime: str, shape: tuple[int, ...], threads: int, folder: Path, de
             job = {"name": name, "form": form, "shape": shape, "threads": threads, "device": device}
             deployed = "not deployed" not in form and name in ZOO
             job |= {"output": str(folder / f"{file_name(job, form)}.npy")}
-            if runtime != "torch":
-                suffix = ".pt2" if runtime == "torch-export" else ".onnx"
-                job |= {"file": str(folder / f"{file_name(job, 'deployed' if deployed else 'plain')}{suffix}")}
+            if runtime in FILES:
+                file = f"{file_name(job, 'deployed' if deployed else 'plain')}{FILES[runtime]}"
+                job |= {"file": str(folder / file)}
                 if not Path(job["file"]).is_file():
                     continue
             yield job
