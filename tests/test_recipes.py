@@ -82,11 +82,14 @@ def test_a_recipe_is_called_after_its_model_and_its_data(path, monkeypatch):
 def test_baselines_are_trained_as_models_of_the_zoo_are():
     recipes = [yaml.safe_load(path.read_text()) for path in RECIPES]
     baselines = [recipe for recipe in recipes if recipe["model"]["class_path"] in BASELINES]
-    builders = [models()[name].builder for name in ("lv_unet", "cmunext_s", "mednext_s_k3")]
-    of_the_zoo = [{**recipe, "model": None} for recipe in recipes if recipe["model"]["class_path"] in builders]
+    models_of = {}  # data -> the recipes on it of LV-UNet, or where that has none of CMUNeXt-S or MedNeXt-S
+    for name in ("mednext_s_k3", "cmunext_s", "lv_unet"):
+        found = [recipe for recipe in recipes if recipe["model"]["class_path"] == models()[name].builder]
+        for data in {recipe["data"]["class_path"] for recipe in found}:
+            models_of[data] = [{**recipe, "model": None} for recipe in found if recipe["data"]["class_path"] == data]
     assert len(baselines) > 2
     for recipe in baselines:
-        assert {**recipe, "model": None} in of_the_zoo
+        assert {**recipe, "model": None} in models_of[recipe["data"]["class_path"]]
 
 
 def test_a_finished_baseline_is_passed_over_and_scored(queue, tmp_path):
@@ -124,9 +127,16 @@ def test_the_queue_resumes_what_was_interrupted(queue, tmp_path, monkeypatch):
         outcome = queue.train("good", seconds, run)
         seconds *= 2
     assert outcome == "goes on from last.ckpt when run again"
-    rows = (run / "csv" / "version_0" / "metrics.csv").read_text().splitlines()
+    curve = newest_curve(run)
+    rows = curve.read_text().splitlines()
     recipe["trainer"]["max_epochs"] = int(rows[-1].split(",")[rows[0].split(",").index("epoch")]) + 3
     (tmp_path / "good.yaml").write_text(yaml.safe_dump(recipe))
     assert queue.train("good", 300, run) == "finished"
-    resumed = (run / "csv" / "version_1" / "metrics.csv").read_text().splitlines()
+    assert newest_curve(run) != curve
+    resumed = newest_curve(run).read_text().splitlines()
     assert int(resumed[1].split(",")[resumed[0].split(",").index("epoch")]) > 0
+
+
+def newest_curve(run):
+    """The last one; a training that was stopped before its first epoch leaves a folder without any."""
+    return max((run / "csv").glob("version_*/metrics.csv"), key=lambda path: path.stat().st_mtime)
