@@ -38,6 +38,7 @@ REPOSITORY = Path(__file__).parents[1]
 BENCHMARKS = REPOSITORY / "benchmarks"
 TABLE, PICTURE = "quality.md", "quality.png"
 METRICS = ("dice", "iou", "hd95")
+COSTS = ("input", "parameters", "MACs", "latency")
 MIRRORED = "+tta"  # ends the names of files of scores that are averaged over mirrored copies
 RESAMPLES, SEED = 10_000, 0
 BUSY = 1.1  # how many times its processor time a pass may take by the clock
@@ -215,9 +216,10 @@ def write_section(readme: Path, name: str, words: str) -> None:
 
 
 def readme_section(datasets: dict[str, list[Result]]) -> str:
-    """The tables without the paired tests, and the picture."""
-    parts = [part for name, results in datasets.items() for part in (heading(name, results), score_table(results))]
-    return "\n\n".join([*parts, explanation(datasets), f"![{caption(datasets)}](benchmarks/{PICTURE})"])
+    """Everything in one table, and the picture."""
+    return "\n\n".join(
+        [summary_table(datasets), explanation(datasets), f"![{caption(datasets)}](benchmarks/{PICTURE})"]
+    )
 
 
 def full_page(datasets: dict[str, list[Result]]) -> str:
@@ -250,36 +252,54 @@ def split_words(data: dict[str, Any]) -> str:
     return f"the split `{data['split']}`, fold {data['fold']} (sha256 `{data['split_sha256'][:12]}`)"
 
 
+def summary_table(datasets: dict[str, list[Result]]) -> str:
+    """A row for each model and the data that it was tested on."""
+    head = ["model", "test images", *COSTS, "Dice", "Dice with `--tta`"]
+    rows = [
+        [model_words(one), f"{name}: {len(one.ids)}", *costs(one), score(one, "dice"), mirrored_score(one)]
+        for name, results in datasets.items()
+        for one in results
+    ]
+    return markdown(head, rows)
+
+
 def score_table(results: list[Result]) -> str:
-    """A row for each model."""
+    """A row for each model tested on one dataset, with all its scores."""
     unit = "mm" if is_of_volumes(results[0]) else "pixels"
-    head = ["model", "images", "input", "parameters", "MACs", "latency", "Dice", "IoU", f"HD95, {unit}"]
-    head += ["Dice with `--tta`"]
-    return markdown(head, [table_row(one) for one in results])
+    head = ["model", "images", *COSTS, "Dice", "IoU", f"HD95, {unit}", "Dice with `--tta`"]
+    rows = [
+        [model_words(one), str(len(one.ids)), *costs(one), *(score(one, m) for m in METRICS), mirrored_score(one)]
+        for one in results
+    ]
+    return markdown(head, rows)
 
 
-def table_row(result: Result) -> list[str]:
-    """A model's costs and scores."""
+def model_words(result: Result) -> str:
+    """A model's name, and what is unlike the other rows."""
+    words = [result.facts["model"]] if "built_from" in result.facts else []
+    words += [f"trained on {result.facts['data']['dataset']}, tested on {result.dataset}"] * result.trained_elsewhere
+    return f"`{result.name}`" + (f" ({'; '.join(words)})" if words else "")
+
+
+def costs(result: Result) -> list[str]:
+    """The cells under `COSTS`."""
     facts = result.facts
     channels, *sides = facts["input"]
     deployed = facts["deployed_parameters"]
     return [
-        f"`{result.name}`" + extra_words(result),
-        str(len(result.ids)),
         f"{channels} x {' x '.join(map(str, sides))}",
         f"{deployed:,}" + (f" ({facts['parameters']:,} in training)" if deployed != facts["parameters"] else ""),
         f"{facts['macs'] / 1e9:.3g} G",
         f"{facts['latency_ms']:.1f} ms",
-        *(with_interval(result.scores[metric], digits) for metric, digits in digits_of(result).items()),
-        "-" if result.mirrored is None else with_interval(result.mirrored, digits_of(result)["dice"]),
     ]
 
 
-def extra_words(result: Result) -> str:
-    """What is unlike the table's other rows."""
-    words = [result.facts["model"]] if "built_from" in result.facts else []
-    words += [f"trained on {result.facts['data']['dataset']}, tested on {result.dataset}"] * result.trained_elsewhere
-    return f" ({'; '.join(words)})" if words else ""
+def score(result: Result, metric: str) -> str:
+    return with_interval(result.scores[metric], digits_of(result)[metric])
+
+
+def mirrored_score(result: Result) -> str:
+    return "-" if result.mirrored is None else with_interval(result.mirrored, digits_of(result)["dice"])
 
 
 def with_interval(values: np.ndarray, digits: int) -> str:

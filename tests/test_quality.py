@@ -161,25 +161,27 @@ def stored_scores(folder, name):
     return {metric: np.array([float(row[metric]) for row in read]) for metric in quality.METRICS}
 
 
+def written(scores, digits):
+    """A mean and its interval as a table has them."""
+    mean, low, high = (f"{number:.{digits}f}" for number in (scores.mean(), *quality.interval(scores)))
+    return f"{mean} [{low}, {high}]"
+
+
 def test_the_report_states_every_number_of_the_files(made_up):
     readme, page = run_report(made_up)
+    scores = stored_scores(made_up, "good-polyps")
+    costs = ["3 x 256 x 192", "1,234,567", "0.123 G", "78.9 ms"]
+    dice, iou, hd95 = (written(scores[metric], digits) for metric, digits in (("dice", 3), ("iou", 3), ("hd95", 1)))
+    averaged = written(stored_scores(made_up, "good-polyps+tta")["dice"], 3)
+    assert rows(page, "good-polyps")[1:] == [["`good-polyps`", "50", *costs, dice, iou, hd95, averaged]]
+    assert rows(readme, "good-polyps")[1:] == [["`good-polyps`", "KvasirSEG: 50", *costs, dice, averaged]]
     for text in (readme, page):
-        ((model, images, size, parameters, macs, latency, dice, iou, hd95, averaged),) = rows(text, "good-polyps")[1:]
-        assert [model, images, size, parameters] == ["`good-polyps`", "50", "3 x 256 x 192", "1,234,567"]
-        assert [macs, latency] == ["0.123 G", "78.9 ms"]
-        scores = stored_scores(made_up, "good-polyps")
-        for cell, metric, digits in ((dice, "dice", 3), (iou, "iou", 3), (hd95, "hd95", 1)):
-            numbers = (scores[metric].mean(), *quality.interval(scores[metric]))
-            mean, low, high = (f"{number:.{digits}f}" for number in numbers)
-            assert cell == f"{mean} [{low}, {high}]"
-        dice = stored_scores(made_up, "good-polyps+tta")["dice"]
-        assert averaged == "{:.3f} [{:.3f}, {:.3f}]".format(dice.mean(), *quality.interval(dice))
         assert rows(text, "good-busi")[0][-1] == "-"
         assert rows(text, "good-busi")[0][3] == "765,432 (1,234,567 in training)"
         assert rows(text, "bad-busi")[0][0] == "`bad-busi` (BasicUNet 2.0 M)"
-        assert "(sha256 `aaaaaaaaaaaa`)" in text
         assert "Abacus 3, 1 thread, torch 9.8.7, median of 7 passes" in words(text)
         assert "busy" not in text
+    assert "(sha256 `aaaaaaaaaaaa`)" in page
 
 
 def test_every_two_models_on_the_same_images_are_compared(made_up):
@@ -222,10 +224,11 @@ def test_other_images_or_another_split_are_not_compared(made_up):
 
 
 def test_a_model_on_data_of_another_kind_is_told_apart(made_up):
-    readme, _ = run_report(made_up)
-    busi, polyps = readme.split("### KvasirSEG")
+    readme, page = run_report(made_up)
+    busi, polyps = page.split("### KvasirSEG")
     assert rows(busi, "good-polyps")[0][0] == "`good-polyps` (trained on KvasirSEG, tested on BUSI)"
     assert rows(polyps, "good-polyps")[0][0] == "`good-polyps`"
+    assert [row[1] for row in rows(readme, "good-polyps")] == ["BUSI: 50", "KvasirSEG: 50"]
     assert quality.dataset_name("kvasir-seg") == quality.dataset_name("KvasirSEG") == "KvasirSEG"
     assert quality.dataset_name("Task04_Hippocampus") == "Task04_Hippocampus"
 
