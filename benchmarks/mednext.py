@@ -55,8 +55,7 @@ def measure(row: str, task: str, size: int, kernel: int, threads: int, folder: P
     import torch
 
     import segzoo
-    from segzoo.losses import DiceCELoss
-    from segzoo.module import resize_label
+    from segzoo.losses import DiceCELoss, deep_supervision_loss
 
     torch.set_num_threads(threads)
     training = task == "training"
@@ -74,10 +73,9 @@ def measure(row: str, task: str, size: int, kernel: int, threads: int, folder: P
             return
         label = torch.randint(0, CLASSES, (1, side, side, side), generator=generator)
         outputs = model(image)
-        total = sum(0.5**level * loss(part, resize_label(label, part.shape[2:])) for level, part in enumerate(outputs))
         if not results:  # later ones come after steps of the optimizer, which blow rounding errors up
             results[:] = [part.detach() for part in outputs]
-        total.backward()
+        deep_supervision_loss(loss, outputs, label).backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -1,5 +1,7 @@
 """The training loss: cross-entropy and soft Dice for binary, multi-class and multi-label masks of any rank."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -121,6 +123,44 @@ class DiceCELoss(nn.Module):
         size = probability.sum(over) + target.sum(over)
         dice = (2 * overlap + self.smooth) / (size + self.smooth)
         return _mean_where(1 - dice, valid.any(2).any(0) if self.batch_dice else valid.any(2))
+
+
+def deep_supervision_loss(loss: nn.Module, outputs: Sequence[Tensor], label: Tensor) -> Tensor:
+    """The mean loss of all outputs of deep supervision, each half as heavy as the next finer one.
+
+    Args:
+        loss: called with logits and labels.
+        outputs: logits ``[B, K, *S]``, finest first.
+        label: ``[B, *S]`` integers or ``[B, K, *S]`` floats. Where it is smaller than the finest output, which may be
+            padded, the rest is ignored; coarser outputs see it by nearest neighbour.
+
+    Returns:
+        A scalar.
+    """
+    weights = [0.5**level for level in range(len(outputs))]
+    label = _pad_label(label, outputs[0].shape[2:])
+    losses = [
+        weight * loss(logits, _coarser_label(label, logits.shape[2:]))
+        for weight, logits in zip(weights, outputs, strict=True)
+    ]
+    return torch.stack(losses).sum() / sum(weights)
+
+
+def _pad_label(label: Tensor, size: Sequence[int]) -> Tensor:
+    """Labels ``[..., *S]`` on a larger grid; what the image does not cover is ignored (-1)."""
+    padding: list[int] = []
+    for old, new in zip(reversed(label.shape[-len(size) :]), reversed(size), strict=True):
+        padding += [0, new - old]
+    return F.pad(label, padding, value=-1)
+
+
+def _coarser_label(label: Tensor, size: Sequence[int]) -> Tensor:
+    """Labels of a batch on a coarser grid, by nearest neighbour."""
+    if tuple(label.shape[-len(size) :]) == tuple(size):
+        return label
+    channelled = label if label.is_floating_point() else label[:, None].float()
+    resized = F.interpolate(channelled, size=tuple(size), mode="nearest-exact")
+    return resized if label.is_floating_point() else resized[:, 0].to(label.dtype)
 
 
 def _mean_where(values: Tensor, valid: Tensor) -> Tensor:

@@ -9,10 +9,12 @@ number of foreground classes: 1 for a binary task, ``num_classes - 1`` for multi
 ``num_classes`` for multi-label. A negative target is ignored: that pixel is in neither mask.
 """
 
+import csv
 import difflib
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -175,6 +177,15 @@ def image_scores(
 
 
 # ------------------------------------------------------------------------------------------------------ classes
+
+
+def write_image_scores(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the scores of images, dictionaries with the same keys, as a CSV file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 class SegmentationMetric(Metric):

@@ -5,7 +5,6 @@ scores by the zoo's protocol, and holds the input contract that its checkpoints 
 """
 
 import copy
-import csv
 import math
 import tempfile
 from abc import abstractmethod
@@ -23,8 +22,8 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torchmetrics import Metric, MetricCollection
 
 from segzoo.errors import SegzooError
-from segzoo.losses import DiceCELoss
-from segzoo.metrics import SegmentationMetric, image_scores, metric_class
+from segzoo.losses import DiceCELoss, deep_supervision_loss
+from segzoo.metrics import SegmentationMetric, image_scores, metric_class, write_image_scores
 from segzoo.preprocessing import InputContract, Preprocessing, preprocessing_from_dict
 
 if TYPE_CHECKING:
@@ -264,16 +263,10 @@ class SegmentationModule(LightningModule):
         return loss
 
     def compute_loss(self, outputs: Tensor | list[Tensor], label: Tensor) -> Tensor:
-        """The loss of one output, or of all outputs of deep supervision, each half as heavy as the finer one."""
+        """The loss of one output, or of all outputs of deep supervision."""
         if isinstance(outputs, Tensor):
             return self._loss[0](outputs, label)
-        weights = [0.5**level for level in range(len(outputs))]
-        label = pad_label(label, outputs[0].shape[2:])
-        losses = [
-            weight * self._loss[0](logits, resize_label(label, logits.shape[2:]))
-            for weight, logits in zip(weights, outputs, strict=True)
-        ]
-        return torch.stack(losses).sum() / sum(weights)
+        return deep_supervision_loss(self._loss[0], outputs, label)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss and per-image scores at the training size; of volumes, over the whole volume."""
@@ -328,9 +321,8 @@ class SegmentationModule(LightningModule):
             rows = [row for part in gathered for row in part]
         self.tested_images = len(rows)
         if self.trainer.is_global_zero and rows:
-            write_rows(
-                Path(self.trainer.default_root_dir) / "test_per_image.csv", sorted(rows, key=lambda row: row["id"])
-            )
+            file = Path(self.trainer.default_root_dir) / "test_per_image.csv"
+            write_image_scores(file, sorted(rows, key=lambda row: row["id"]))
 
     def class_scores(self, metrics: MetricCollection) -> dict[str, Tensor]:
         """Each per-image metric of each class, as ``test/dice_2``: 2 is the mask value (multi-label: the channel)."""
@@ -527,29 +519,3 @@ def crop(logits: Tensor, size: Sequence[int]) -> Tensor:
     """The part of padded logits [B, K, *padded] that lies on the image [B, K, *size]."""
     window = (slice(None), slice(None), *(slice(side) for side in size))
     return logits[window]
-
-
-def pad_label(label: Tensor, size: Sequence[int]) -> Tensor:
-    """Labels [..., *S] on a larger grid; what the image does not cover is ignored (-1)."""
-    padding: list[int] = []
-    for old, new in zip(reversed(label.shape[-len(size) :]), reversed(size), strict=True):
-        padding += [0, new - old]
-    return F.pad(label, padding, value=-1)
-
-
-def resize_label(label: Tensor, size: Sequence[int]) -> Tensor:
-    """Labels on a coarser grid, by nearest neighbour."""
-    if tuple(label.shape[-len(size) :]) == tuple(size):
-        return label
-    channelled = label if label.is_floating_point() else label[:, None].float()
-    resized = F.interpolate(channelled, size=tuple(size), mode="nearest-exact")
-    return resized if label.is_floating_point() else resized[:, 0].to(label.dtype)
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write dictionaries with the same keys as a CSV file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
