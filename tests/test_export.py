@@ -140,6 +140,15 @@ def test_token_mixing_is_exported_for_any_size_in_operations_of_onnx(images, tmp
         assert np.abs(logits - expected.numpy()).max() <= 5e-5 * expected.abs().max()
 
 
+def test_windows_of_one_size_may_be_larger_than_the_example(tmp_path):
+    model = segzoo.MedNeXt(width=2, depths=1, num_classes=2).eval()
+    model.preprocessing = segzoo.VolumePreprocessing(1, patch_size=(64, 32, 16))
+    run = runner(model.export(tmp_path / "model.pt2", size=(64, 32, 16)).path)
+    x = torch.randn(1, 1, 64, 32, 16)
+    with torch.inference_mode():
+        np.testing.assert_allclose(run(x.numpy())[1], model(x).numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_a_file_that_computes_something_else_is_not_written(model, tmp_path, monkeypatch):
     monkeypatch.setattr("segzoo.export.run", lambda path, format, x: torch.zeros(1, 3, 64, 48))
     with pytest.raises(segzoo.SegzooError, match="was not written: its logits differ"):
@@ -152,9 +161,14 @@ def test_what_cannot_be_exported_is_said_before_anything_is_done(model, tmp_path
         ({"path": "model.bin"}, "says no format"),
         ({"path": "model.onnx", "precision": "int4"}, "precision must be one of"),
         ({"path": "model.onnx", "size": (64,)}, "size must give height and width"),
+        ({"path": "model.onnx", "size": (64, 0)}, "size must give height and width"),
     ):
         with pytest.raises(segzoo.SegzooError, match=message):
             model.export(**{**options, "path": tmp_path / options["path"]})
+    (tmp_path / "file").touch()
+    with pytest.raises(segzoo.SegzooError, match=r"model\.onnx cannot be written"):
+        model.export(tmp_path / "file" / "model.onnx")
+    (tmp_path / "file").unlink()
     with pytest.raises(segzoo.SegzooError, match="λ"):
         segzoo.create_model("lv_unet").export(tmp_path / "model.onnx")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

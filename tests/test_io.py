@@ -1,3 +1,4 @@
+import struct
 import sys
 from pathlib import Path
 
@@ -13,9 +14,9 @@ GREY = np.array([[0, 100, 255], [7, 8, 9]], np.uint8)
 RGB = np.stack([GREY, GREY // 2, 255 - GREY], axis=-1)
 
 
-def save(path: Path, pixels: np.ndarray, mode: str | None = None) -> Path:
+def save(path: Path, pixels: np.ndarray, mode: str | None = None, **options: object) -> Path:
     image = Image.fromarray(pixels)
-    (image.convert(mode) if mode else image).save(path)
+    (image.convert(mode) if mode else image).save(path, **options)
     return path
 
 
@@ -74,6 +75,22 @@ def test_read_16_bit_by_its_full_range(tmp_path, suffix):
     assert image_size(path) == (1, 4)
 
 
+def test_12_bits_saved_in_16_are_refused_and_not_read_as_black(tmp_path):
+    path = save(tmp_path / "a.png", np.array([[0, 257, 4000, 4095]], np.uint16))
+    with pytest.raises(SegzooError, match=r"a\.png: .* only reach 4095 of 65535.* scale them"):
+        read_image(path)
+    assert not read_image(save(tmp_path / "b.png", np.zeros((1, 4), np.uint16))).any()
+    np.testing.assert_array_equal(read_mask(path), [[0, 257, 4000, 4095]])
+
+
+def test_an_image_that_viewers_turn_is_read_as_stored_with_a_warning(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(tmp_path / "a.png", RGB, exif=exif)
+    with pytest.warns(UserWarning, match=r"a\.png is stored turned or mirrored"):
+        np.testing.assert_array_equal(read_image(path), RGB)
+
+
 def test_read_tiff_that_pillow_rejects(tmp_path):
     """Three channels of floats here; CVC-ClinicDB's originals have such a header too."""
     pytest.importorskip("tifffile").imwrite(tmp_path / "a.tif", RGB.astype(np.float32), photometric="rgb")
@@ -113,6 +130,17 @@ def test_read_corrupt_names_the_file(tmp_path, name):
     path.write_text("not an image")
     with pytest.raises(SegzooError, match=f"Cannot read .*{name}"):
         read_image(path)
+
+
+def test_a_tiff_with_a_page_of_no_size_is_one_sentence(tmp_path):
+    raw = bytearray(save(tmp_path / "a.tif", RGB).read_bytes())
+    (page,) = struct.unpack_from("<I", raw, 4)
+    (entries,) = struct.unpack_from("<H", raw, page)
+    struct.pack_into("<I", raw, page + 2 + 12 * entries, len(raw))  # the next page
+    (tmp_path / "a.tif").write_bytes(raw + bytes(6))  # has no entries
+    for read in (read_image, read_mask):
+        with pytest.raises(SegzooError, match=r"Cannot read .*a\.tif as an image"):
+            read(tmp_path / "a.tif")
 
 
 def test_read_missing(tmp_path):

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from lightning.fabric import Fabric
 from PIL import Image
 
 import segzoo
-from segzoo import prediction
+from segzoo import inference, prediction
 from segzoo.cli import main
 from segzoo.errors import SegzooError
 from segzoo.inference import NetworkPredictor
+from segzoo.io import read_image
 from segzoo.prediction import plan, segment_files, unfinished
 from segzoo.processes import launch
 from segzoo.segmentation import Segmentation
@@ -85,7 +87,7 @@ def test_what_fails_is_told_in_its_place_and_stops_nothing(tmp_path):
     found = [outcome for _, outcome in segment_files(Named(batch_size=4), jobs_of(tmp_path, *names))]
     assert [isinstance(outcome, SegzooError) for outcome in found] == [False, True, False, True, True]
     assert str(found[1]) == "a2bad.png is bad"
-    assert str(found[3]) == "odd ones are not segmented"
+    assert str(found[3]) == f"{tmp_path / 'o1odd.png'}: odd ones are not segmented"
     assert "a5.png cannot be written" in str(found[4])
     assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["a1.png", "a3.png", "a5.png"]
 
@@ -277,6 +279,41 @@ def test_masks_of_anything_else_are_made_anew(checkpoint, tmp_path, capsys, chan
     assert main(arguments) == 0
     assert "done before" not in capsys.readouterr().out
     assert changed(before, output) == {"000.png", "001.png"}
+
+
+def test_no_overlay_of_another_mask_stays_beside_a_new_one(checkpoint, tmp_path):
+    images, output = pictures(tmp_path / "in", 1), tmp_path / "out"
+    arguments = ["predict", str(checkpoint), str(images), "--output", str(output)]
+    assert main([*arguments, "--overlay"]) == 0
+    (output / "001_overlay.png").write_bytes((images / "000.png").read_bytes())  # somebody else's
+    assert main([*arguments, "--tta"]) == 0
+    assert sorted(path.name for path in output.iterdir()) == ["000.png", "001_overlay.png"]
+
+
+def test_names_that_the_terminal_cannot_show_stop_nothing(checkpoint, tmp_path, monkeypatch):
+    images, output = pictures(tmp_path / "in", 2), tmp_path / "out"
+    (images / "000.png").rename(images / "Łoś.png")
+    monkeypatch.setattr("sys.stdout", TextIOWrapper(BytesIO(), "ascii"))
+    assert main(["predict", str(checkpoint), str(images), "--output", str(output)]) == 0
+    assert sorted(path.name for path in output.iterdir()) == ["001.png", "Łoś.png"]
+
+
+def test_files_that_go_and_volumes_beyond_memory_stop_nothing(checkpoint, tmp_path, capsys, monkeypatch):
+    images, output = pictures(tmp_path / "in", 3), tmp_path / "out"
+    (images / "0.png").symlink_to(tmp_path / "gone.png")
+
+    def segment(network, inputs, *options):
+        if inputs[0].given.shape == given.shape and (inputs[0].given == given).all():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return true_segment(network, inputs, *options)
+
+    given, true_segment = read_image(images / "001.png"), inference.segment
+    monkeypatch.setattr(inference, "segment", segment)
+    assert main(["predict", str(checkpoint), str(images), "--output", str(output)]) == 2
+    assert sorted(path.name for path in output.iterdir()) == ["000.png", "002.png"]
+    told = capsys.readouterr().err
+    assert f"There is no file {images / '0.png'}" in told
+    assert f"{images / '001.png'}: there is not enough memory for it" in told
 
 
 def test_volumes_and_classes_with_masks_of_their_own_are_found_again(samples, tmp_path, capsys):

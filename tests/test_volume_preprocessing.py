@@ -54,6 +54,12 @@ def test_axes_are_turned_to_where_the_network_wants_them(orientation):
         assert contract.grid(volume.geometry) == found.shape[1:]
 
 
+def test_a_spacing_that_no_scan_has_is_one_sentence():
+    volume = ramps((4, 5, 6), (1000.0, 50.0, 3000.0), "SAR")
+    with pytest.raises(SegzooError, match=r"spacing of 1000 x 50 x 3000 mm would make 1\.8e\+10 voxels"):
+        VolumePreprocessing(3, spacing=(1.0, 1.0, 1.0))(volume)
+
+
 def test_the_canonical_orientation_is_nibabels(shared):
     nibabel = pytest.importorskip("nibabel")
     file = shared / "data" / "vertebrae_TPTBox" / "sample_ct" / "sub-ct_label-22_ct.nii.gz"

@@ -2,7 +2,10 @@
 
 import gzip
 import itertools
+import os
+import shutil
 import struct
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +22,7 @@ from segzoo.volumes import (
     read_geometry,
     read_volume,
     read_volume_mask,
+    read_volume_note,
     same_grid,
     volume_files,
     volume_stem,
@@ -274,6 +278,7 @@ NIFTI: dict[str, tuple[Edit, str]] = {
     "cut short": (lambda raw: raw.__delitem__(slice(20_000, None)), "is cut short: it holds 20000 bytes"),
     "NIfTI-2": (field(0, "i", 540), "in the NIfTI-2 format"),
     "no NIfTI": (field(0, "i", 7), "Cannot read"),
+    "an offset that no file has": (field(108, "f", 1e30), "Cannot read|is cut short"),
     "NaN voxel": (lambda raw: raw.__setitem__(slice(-4, None), struct.pack("<f", np.nan)), "NaN or infinite voxels"),
 }
 
@@ -398,6 +403,43 @@ def test_a_file_without_orientation_is_read_as_nibabel_does(float_scan, tmp_path
         volume = read_volume(bare)
     np.testing.assert_allclose(volume.geometry.affine, nibabel.load(bare).affine[:, [2, 1, 0, 3]])
     assert volume.geometry.orientation == "SAL"
+
+
+@pytest.mark.parametrize(("unit", "millimetres"), [(1, 1000), (2, 1), (3, 0.001), (3 + 8, 0.001), (0, 1)])
+def test_other_units_become_millimetres_as_for_simpleitk(float_scan, tmp_path, unit, millimetres):
+    whole = edited(float_scan, tmp_path / "a.nii", field(123, "B", unit))
+    only_qform = edited(float_scan, tmp_path / "b.nii", both(field(123, "B", unit), field(SFORM_CODE, "h", 0)))
+    for file in (whole, only_qform):
+        found, expected = read_geometry(file), sitk.ReadImage(str(file))
+        assert found.spacing == pytest.approx(expected.GetSpacing()[::-1])
+        assert found.spacing == pytest.approx((millimetres,) * 3)
+        np.testing.assert_allclose(found.affine[:3, 3], np.array(expected.GetOrigin()) * (-1, -1, 1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+def test_a_mask_that_does_not_fit_on_the_disk_is_not_written(tmp_path, suffix, capfd):
+    resource = pytest.importorskip("resource", reason="Windows limits no file's size")
+    mask = np.random.default_rng(0).integers(0, 256, (20, 30, 40)).astype(np.uint8)  # which nothing makes smaller
+    file, grid = tmp_path / f"mask{suffix}", Geometry.along_axes(mask.shape)
+    write_volume_mask(file, mask[:, ::-1], grid)
+    before, (soft, hard) = file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match="is the disk full"):
+            write_volume_mask(file, mask, grid)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_not_utf_8_is_one_sentence(scan, tmp_path):
+    file = tmp_path / os.fsdecode(b"M\xfcller.nii.gz")
+    shutil.copy(scan, file)
+    with pytest.raises(SegzooError, match="is not UTF-8; rename the file"):
+        read_volume(file)
+    assert read_volume_note(file) == ""
 
 
 def test_sform_counts_before_qform_and_before_pixdim(float_scan, tmp_path, capfd):

@@ -1,6 +1,7 @@
 """The ``segzoo`` command: verbs to functions. Nothing heavy is imported before a verb needs it."""
 
 import argparse
+import io
 import json
 import os
 import signal
@@ -29,6 +30,9 @@ TRAINING_VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (2 for bad input, 130 for Ctrl+C, with one sentence on stderr)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):  # not all names of files can be written in all encodings
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         if arguments and arguments[0] in TRAINING_VERBS:  # their options are LightningCLI's to parse
             from segzoo import training_cli

@@ -200,8 +200,8 @@ def export(
 
     Raises:
         MissingError: a package that writes or runs the format is not installed.
-        SegzooError: the model cannot be deployed as it is, what was written computes something else, or int8 gains
-            nothing.
+        SegzooError: the model cannot be deployed as it is, the file cannot be written, what was written computes
+            something else, or int8 gains nothing.
     """
     path = Path(path)
     format = choose_format(path, format)
@@ -215,12 +215,16 @@ def export(
     if format == "onnx":
         network.to(memory_format=torch.contiguous_format)  # the only layout there; programs keep the one of `deploy`
     sides = len(AXES) if network.spatial_dims == 3 else len(AXES) - 1
-    if size is not None and len(size) != sides:
+    if size is not None and (len(size) != sides or min(size) < 1):
         raise SegzooError(f"size must give {' and '.join(AXES[-sides:])}, not {list(size)}")
     facts = {**describe(model), **(details or {}), "precision": precision}
     source, raw = (str(image), image) if image is not None else sample_for(network)
     draft = path.with_name(f".{path.name}.draft{SUFFIXES[format]}")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.touch()
+    except OSError as error:
+        raise SegzooError(f"{path} cannot be written ({error.strerror})") from error
     x = example_input(network, size)
     dynamic = dynamic_shapes(x, size)
     try:
@@ -432,6 +436,9 @@ def check_inputs(network: "SegmentationModule", raw: Any, size: Sequence[int] | 
         assert isinstance(given, Volume)
         depth, height, width = size or network.preprocessing.patch_size
         window = network.preprocessing(given)[None, :, :depth, :height, :width]
+        if size is not None:  # of which the volume may not have as much
+            depth, height, width = (side - own for side, own in zip(size, window.shape[2:], strict=True))
+            window = F.pad(window, (0, width, 0, height, 0, depth), mode="replicate")
         return window, window
     assert isinstance(given, np.ndarray)
     if size is not None:

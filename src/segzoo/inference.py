@@ -1,8 +1,10 @@
 """From an image or a volume as it is on disk to a mask on the same grid."""
 
 import math
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,7 +90,8 @@ class NetworkPredictor:
 
     def read(self, file: Path) -> "Prepared":
         """An image or a volume, preprocessed."""
-        return prepare(self.network.preprocessing, file)
+        with enough_memory(file):
+            return prepare(self.network.preprocessing, file)
 
     def key(self, given: "Prepared") -> tuple[int, ...] | None:
         """The size at which the network sees an image; volumes are segmented alone."""
@@ -96,7 +99,8 @@ class NetworkPredictor:
 
     def segment(self, given: "Sequence[Prepared]") -> list[Segmentation]:
         """The segmentations of inputs of one key."""
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+        lower = self.precision != torch.float32
+        with enough_memory("it"), torch.autocast(self.device.type, self.precision, enabled=lower):
             return segment(self.network, given, self.overlap, self.tta)
 
 
@@ -119,6 +123,24 @@ def load_predictor(
     model = load(checkpoint)
     network = model.deploy() if model.is_deployable else model
     return NetworkPredictor(network.to(choose_device(device)), str(model.load_report), tta=tta, overlap=overlap)
+
+
+@contextmanager
+def enough_memory(what: object) -> Iterator[None]:
+    """That there is not, in one sentence.
+
+    Args:
+        what: does not fit.
+
+    Raises:
+        SegzooError: saying so.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch has no kind of its own for a CPU's memory
+        if isinstance(error, MemoryError) or re.search("(out of|allocate|not enough) memory", str(error)):
+            raise SegzooError(f"there is not enough memory for {what}") from error
+        raise
 
 
 def choose_device(wanted: str) -> str:
@@ -157,7 +179,12 @@ def prepare(
     """
     given = read_input(preprocessing, image)
     if isinstance(given, Volume):
-        return Prepared(given, preprocessing(given)[None] if isinstance(preprocessing, VolumePreprocessing) else None)
+        if not isinstance(preprocessing, VolumePreprocessing):
+            return Prepared(given, None)
+        try:
+            return Prepared(given, preprocessing(given)[None])
+        except SegzooError as error:
+            raise SegzooError(f"{image}: {error}" if isinstance(image, str | Path) else str(error)) from error
     assert isinstance(preprocessing, Preprocessing)  # no other reads images
     return Prepared(given, preprocessing(given)[None])
 

@@ -22,8 +22,10 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 UInt8Array = npt.NDArray[np.uint8]
 
 # What Pillow raises for truncated, garbled or absurdly large files, by format.
-_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_DECODING_ERRORS = (OSError, SyntaxError, TypeError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _NOTE = "segzoo"  # the keyword of a PNG's note
+_TWELVE_BITS = 4096  # of values: what scanners give, often saved in 16 bits as it is
+_EXIF_ORIENTATION = 0x0112
 _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's mode "L"
 
 
@@ -42,7 +44,8 @@ def image_files(folder: str | Path) -> list[Path]:
 def read_image(path: str | Path, channels: int = 3) -> UInt8Array:
     """Read an image file of any usual mode.
 
-    Palette images become RGB, alpha is dropped, 1-bit becomes 0/255, 16 bits are scaled by their full range.
+    Palette images become RGB, alpha is dropped, 1-bit becomes 0/255, 16 bits are scaled by their full range. Of one
+    that is stored turned (EXIF), which viewers turn back, the stored pixels are read, with a warning.
 
     Args:
         path: PNG, JPEG, TIFF or BMP.
@@ -53,7 +56,8 @@ def read_image(path: str | Path, channels: int = 3) -> UInt8Array:
 
     Raises:
         MissingError: If there is no such file.
-        SegzooError: If it cannot be decoded, has several pages or the wrong number of channels.
+        SegzooError: If it cannot be decoded, has several pages or the wrong number of channels, or 16 bits of which
+            only 12 are used.
     """
     path = Path(path)
     pixels = _decode(path, for_mask=False)
@@ -192,6 +196,12 @@ def _decode(path: Path, *, for_mask: bool) -> npt.NDArray[Any]:
         with Image.open(path) as image:
             if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
                 raise SegzooError(f"{path} has {pages} pages; save the one to use as a file of its own.")
+            if not for_mask and image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+                warnings.warn(
+                    f"{path} is stored turned or mirrored, and viewers turn it back: its mask belongs to the stored "
+                    "pixels.",
+                    stacklevel=2,
+                )
             return _pixels(image, for_mask=for_mask)
     except SegzooError:
         raise
@@ -242,6 +252,11 @@ def _to_uint8(pixels: npt.NDArray[Any]) -> UInt8Array:
     if pixels.dtype == bool:
         return pixels.astype(np.uint8) * np.uint8(255)
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:  # of either byte order
+        if 0 < (brightest := int(pixels.max())) < _TWELVE_BITS:
+            raise SegzooError(
+                f"The image's 16-bit values only reach {brightest} of 65535, which is nearly black; scale them to the full "
+                "range first."
+            )
         return np.round(pixels / 257.0).astype(np.uint8)  # 65535 -> 255
     if pixels.dtype.kind not in "iuf":
         raise SegzooError(f"An image must hold numbers, not {pixels.dtype}.")

@@ -180,8 +180,14 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
 
 
 def note_of(file: Path, recipe: dict[str, Any]) -> str:
-    """What a mask depends on, as 64 hexadecimal digits (NIfTI has room for 79): the recipe, and the file's state."""
-    state = file.stat()
+    """What a mask depends on, as 64 hexadecimal digits (NIfTI has room for 79): the recipe, and the file's state.
+
+    Empty for a file that is not there any more, of which reading it will tell.
+    """
+    try:
+        state = file.stat()
+    except OSError:
+        return ""
     facts = [str(file.resolve()), state.st_size, state.st_mtime_ns, recipe]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -257,9 +263,15 @@ def segmented(
 ) -> Iterator[tuple[Job, Segmentation | SegzooError]]:
     """Each job of a batch with its segmentation, or with the error that it met."""
     jobs, inputs = zip(*batch, strict=True)
-    found = inputs[0] if isinstance(inputs[0], SegzooError) else attempt(predictor.segment, inputs)
+    if isinstance(inputs[0], SegzooError):
+        yield jobs[0], inputs[0]  # alone, and it names its file
+        return
+    found = attempt(predictor.segment, inputs)
     del inputs
-    yield from zip(jobs, [found] * len(jobs) if isinstance(found, SegzooError) else found, strict=True)
+    if isinstance(found, SegzooError):
+        yield from ((job, SegzooError(f"{job.file}: {found}")) for job in jobs)
+    else:
+        yield from zip(jobs, found, strict=True)
 
 
 def finish(job: Job, found: Segmentation | SegzooError) -> str:
@@ -289,8 +301,17 @@ def write(job: Job, found: Segmentation) -> None:
             write_png(draft / job.overlay.name, found.overlay(), note=job.note)
         for file in list(draft.iterdir()):
             os.replace(file, job.mask.with_name(file.name))
+        if job.overlay is None:
+            remove_overlay_of_another_mask(job)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def remove_overlay_of_another_mask(job: Job) -> None:
+    """The overlay that an earlier run, with other options, left beside a mask that is not there any more."""
+    overlay = overlay_file(job.file, job.mask.parent)
+    if read_note(overlay) not in ("", job.note):
+        overlay.unlink()
 
 
 def draft_folder(job: Job) -> Path:

@@ -1,5 +1,6 @@
 """The input contract of a model for volumes: orientation, spacing, intensities and patch size."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -12,6 +13,8 @@ from torch.nn import functional as F
 from segzoo.errors import SegzooError
 from segzoo.preprocessing import InputContract
 from segzoo.volumes import OPPOSITES, Geometry, Volume, axes_between
+
+MOST_VOXELS = 2**31  # 8 GiB of float32
 
 
 @dataclass(frozen=True)
@@ -144,12 +147,23 @@ class VolumePreprocessing(InputContract):
         return restored
 
     def grid(self, geometry: Geometry) -> tuple[int, ...]:
-        """The size of a volume on the network's grid: as many voxels as fit its extent, to the nearest."""
+        """The size of a volume on the network's grid: as many voxels as fit its extent, to the nearest.
+
+        Raises:
+            SegzooError: that would be more than any scan has, as where a header's spacing is wrong.
+        """
         own = geometry.spacing
-        return tuple(
+        size = tuple(
             max(1, round(geometry.shape[axis] * own[axis] / target))
             for axis, target in zip(self._own_axes(geometry), self.network_spacing(geometry), strict=True)
         )
+        if math.prod(size) > MOST_VOXELS:
+            found = " x ".join(f"{side:g}" for side in own)
+            raise SegzooError(
+                f"The volume's spacing of {found} mm would make {math.prod(size):.1e} voxels of it at the network's; "
+                "is its header right?"
+            )
+        return size
 
     def network_spacing(self, geometry: Geometry) -> tuple[float, ...]:
         """Millimetres between voxels on the network's grid of a volume."""

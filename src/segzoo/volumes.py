@@ -42,17 +42,19 @@ _NIFTI_HEADER = np.dtype(  # what is checked of it
             "bitpix",
             "pixdim",
             "vox_offset",
+            "xyzt_units",
             "qform_code",
             "sform_code",
             "srow",
         ],
-        "formats": ["i4", "8i2", "i2", "i2", "8f4", "f4", "i2", "i2", "(3,4)f4"],
-        "offsets": [0, 40, 70, 72, 76, 108, 252, 254, 280],
+        "formats": ["i4", "8i2", "i2", "i2", "8f4", "f4", "u1", "i2", "i2", "(3,4)f4"],
+        "offsets": [0, 40, 70, 72, 76, 108, 123, 252, 254, 280],
         "itemsize": _NIFTI_BYTES,
     }
 )
 _NIFTI_FLOATS = {16: "f4", 64: "f8"}  # by the header's datatype
 _NIFTI_2_BYTES = 540
+_NIFTI_MILLIMETRES = {1: 1000.0, 3: 0.001}  # in a metre and in a micrometre, by the lowest three bits of xyzt_units
 
 
 @dataclass(eq=False)  # not frozen: Lightning moves no frozen ones to a device
@@ -225,6 +227,7 @@ def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry,
 
     Raises:
         SegzooError: If the suffix is not a volume's, or the mask is of another shape or holds other values.
+        OSError: If it cannot be written whole.
     """
     path = Path(path)
     suffix = volume_suffix(path)
@@ -247,7 +250,13 @@ def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry,
         if note:
             image.SetMetaData(_NOTE, note)
         file = Path(draft) / f"mask{suffix.lower()}"  # SimpleITK knows no others
-        sitk.WriteImage(image, str(file), useCompression=True)
+        try:
+            sitk.WriteImage(image, str(file), useCompression=True)
+            written = np.array_equal(_read(file)[0][0], values)  # it says nothing of a NIfTI file that a full disk cut
+        except (RuntimeError, SegzooError):
+            written = False
+        if not written:
+            raise OSError("it came out damaged: is the disk full?")
         os.replace(file, path)
 
 
@@ -255,10 +264,10 @@ def read_volume_note(path: str | Path) -> str:
     """The note that a mask was written with; an empty one where it has none, or is no readable volume."""
     with _simpleitk() as sitk:
         reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
         try:
+            reader.SetFileName(_file_name(Path(path)))
             reader.ReadImageInformation()
-        except RuntimeError:
+        except (RuntimeError, SegzooError):
             return ""
         return str(reader.GetMetaData(_NOTE)) if reader.HasMetaDataKey(_NOTE) else ""
 
@@ -328,9 +337,18 @@ def _read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
 def _opened(sitk: Any, path: Path) -> tuple[Any, npt.NDArray[np.float64]]:
     """A reader that has read a file's header, and the affine as SimpleITK found it."""
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(_file_name(path))
     reader.ReadImageInformation()
     return reader, _affine(path, reader.GetSpacing(), reader.GetDirection(), reader.GetOrigin())
+
+
+def _file_name(path: Path) -> str:
+    """As SimpleITK takes it, which ends the whole process at a name that is not UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise SegzooError(f"The name of {os.fsencode(path)!r} is not UTF-8; rename the file.") from None
+    return str(path)
 
 
 @contextmanager
@@ -340,7 +358,7 @@ def _clear_errors(path: Path) -> Iterator[None]:
         yield
     except SegzooError:
         raise
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # the latter of a header that makes no array
         if "orthonormal" in str(error):
             raise _skewed(path) from None
         raise _unreadable(path) from error
@@ -401,6 +419,10 @@ def _checked_nifti(path: Path, *, whole: bool) -> npt.NDArray[np.float64] | None
             header = _nifti_header(path, file.read(_NIFTI_BYTES))
             if whole:
                 _check_nifti_voxels(path, file, header)
+    except SegzooError:
+        raise
+    except (OverflowError, ValueError) as error:  # of an offset that no file has
+        raise _unreadable(path) from error
     except (EOFError, OSError, zlib.error) as error:
         raise SegzooError(f"Cannot read {path}: the gzip file is cut short or damaged; fetch it again.") from error
     return _nifti_affine(path, header) if header["dim"][0] >= 3 else None
@@ -443,10 +465,11 @@ def _check_nifti_voxels(path: Path, file: BufferedIOBase, header: Any) -> None:
 
 def _nifti_affine(path: Path, header: Any) -> npt.NDArray[np.float64] | None:
     """As readers of NIfTI agree: the sform, else the qform (None: SimpleITK's to work out), else the voxel sizes."""
-    _check_spacing(path, header["pixdim"][1:4])
+    unit = _NIFTI_MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
+    _check_spacing(path, unit * header["pixdim"][1:4])
     affine = np.eye(4)
     if header["sform_code"] > 0:
-        affine[:3] = header["srow"]
+        affine[:3] = unit * header["srow"].astype(np.float64)
         _check_spacing(path, np.linalg.norm(affine[:3, :3], axis=0).tolist())
         affine = affine[:, [2, 1, 0, 3]]
         _check_directions(path, affine)
@@ -457,7 +480,7 @@ def _nifti_affine(path: Path, header: Any) -> npt.NDArray[np.float64] | None:
         f"{path} does not say how the patient lies: its first axis is taken to lead left, as ANALYZE had it.",
         stacklevel=2,
     )
-    width, height, depth = header["pixdim"][1:4].astype(np.float64)
+    width, height, depth = unit * header["pixdim"][1:4].astype(np.float64)
     affine = Geometry.along_axes((1, 1, 1), (depth, height, width), "SAL").affine
     affine[:3, 3] = -affine[:3, :3] @ ((header["dim"][[3, 2, 1]] - 1) / 2)
     return affine
