@@ -126,8 +126,15 @@ def constant(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRSch
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
-def test_a_run_continued_for_longer_learns_on(tmp_path, four_classes):
-    """Polynomial decay ends with the run it is in, not with the shorter one that was saved."""
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [
+        ("cmunext_s", lambda step, steps: 0.01 * (1 - step / (4 * steps)) ** 0.9),
+        ("lv_unet", lambda step, steps: 1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi * (step // steps) / 4)) / 2),
+    ],
+)
+def test_a_run_continued_for_longer_learns_on(tmp_path, four_classes, name, rate):
+    """A schedule ends with the run it is in, not with the shorter one that was saved."""
     rates: list[float] = []
 
     class Rates(Callback):
@@ -135,7 +142,7 @@ def test_a_run_continued_for_longer_learns_on(tmp_path, four_classes):
             rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
     def fit(epochs: int, **resume: Any) -> Trainer:
-        model = segzoo.create_model("cmunext_s", num_classes=4)
+        model = segzoo.create_model(name, num_classes=4)
         trainer = trainer_for(tmp_path, max_epochs=epochs, callbacks=[Rates()])
         trainer.fit(model, four_classes, **resume)
         return trainer
@@ -144,9 +151,9 @@ def test_a_run_continued_for_longer_learns_on(tmp_path, four_classes):
     steps = len(rates)
     fit(4, ckpt_path=tmp_path / "short.ckpt", weights_only=True)
     assert len(rates) == 4 * steps
-    # the first rate of the longer run is still the one that the shorter had ended with
-    expected = [0.01 * (1 - step / (4 * steps)) ** 0.9 for step in range(steps + 1, 4 * steps)]
-    assert rates[steps + 1 :] == pytest.approx(expected)
+    # the longer run begins with the rate that the shorter had ended with
+    begun = steps + 1 if name == "cmunext_s" else 2 * steps
+    assert rates[begun:] == pytest.approx([rate(step, steps) for step in range(begun, 4 * steps)])
 
 
 def test_trainer_predict_gives_segmentations_on_their_own_grids(four_classes, tmp_path):

@@ -285,6 +285,19 @@ def test_recorded_results_stand_in_config_and_card(checkpoint, samples, tmp_path
     segzoo.from_pretrained(checkpoint)  # its hashes still hold
 
 
+def test_only_results_on_held_out_images_of_a_checkpoint_folder_are_recorded(checkpoint, samples, tmp_path, capsys):
+    before = (checkpoint / "config.json").read_bytes()
+    for model, data, message in (
+        (checkpoint, busi(samples, split="grouped"), "this is not the split the checkpoint was trained on"),
+        ("lv-unet-busi", busi(samples), "test one by its path"),
+        ("cmunext_s", busi(samples), "test one by its path"),
+    ):
+        options = ["test", *QUIET, "--model", model, *data, "--record", "true", "--trainer.default_root_dir", tmp_path]
+        assert cli.main([str(option) for option in options]) == 2
+        assert message in capsys.readouterr().err
+    assert (checkpoint / "config.json").read_bytes() == before
+
+
 def test_other_metrics_and_another_split(checkpoint, samples, tmp_path, capsys):
     options = ["--model", checkpoint, *busi(samples, split="grouped"), "--metrics", "[dice,hd95]"]
     rows = score(tmp_path / "test", *options)
@@ -395,6 +408,83 @@ def test_last_before_the_first_epoch_has_finished_is_the_beginning(tmp_path, sam
     assert list(logged(run, "train/loss")) == [0]
 
 
+def test_a_run_goes_on_with_the_images_it_had(tmp_path, samples, capsys):
+    data = busi(samples, split="random-64-16-20")
+    run = fit(tmp_path / "run", "--model", "cmunext_s", *data, epochs=1)
+    again = ["--model", "cmunext_s", "--trainer.default_root_dir", str(run), "--ckpt_path", "last"]
+    options = ["fit", *QUIET, *again, *data, "--trainer.max_epochs", "2"]
+    assert cli.main([*options, "--data.seed", "1"]) == 2  # another split: some training images would test
+    assert "was trained on other images" in capsys.readouterr().err
+    assert cli.main([*options, "--data.image_size", "32"]) == 0
+    model = segzoo.from_pretrained(run / "checkpoint")
+    assert model.preprocessing.image_size == (32, 32)  # options are those of the command
+    assert model.data["split_sha256"] == json.loads((run / "split.json").read_text())["sha256"]
+
+
+def test_the_best_epoch_is_remembered_where_a_run_has_moved(tmp_path, samples, monkeypatch):
+    def fade(self: SegmentationModule) -> None:
+        self.log("val/dice", 1.0 - self.current_epoch)
+
+    monkeypatch.setattr(SegmentationModule, "on_validation_epoch_end", fade)
+    run = fit(tmp_path / "here", "--model", "cmunext_s", *busi(samples), epochs=1)
+    run.rename(tmp_path / "there")
+    fit(tmp_path / "there", "--model", "cmunext_s", *busi(samples), "--ckpt_path", "last")
+    assert (
+        state_of(tmp_path / "there" / "best.ckpt")["epoch"],
+        state_of(tmp_path / "there" / "last.ckpt")["epoch"],
+    ) == (
+        0,
+        1,
+    )
+    # one that branches off into a folder of its own has a best epoch of its own
+    other = fit(
+        tmp_path / "other",
+        "--model",
+        "cmunext_s",
+        *busi(samples),
+        "--ckpt_path",
+        tmp_path / "there" / "last.ckpt",
+        epochs=3,
+    )
+    assert state_of(other / "best.ckpt")["epoch"] == 2
+
+
+@pytest.mark.parametrize("kept", ["best.ckpt", "last.ckpt", "checkpoint/config.json"])
+def test_no_run_starts_in_the_folder_of_another(run, samples, tmp_path, monkeypatch, capsys, kept):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / "held"
+    (folder / kept).parent.mkdir(parents=True)
+    (folder / kept).touch()
+    for root, options in ((folder, []), ("~/held", []), (folder, ["--ckpt_path", run / "last.ckpt"])):
+        arguments = [
+            "fit",
+            *QUIET,
+            "--model",
+            "cmunext_s",
+            *busi(samples),
+            "--trainer.default_root_dir",
+            root,
+            *options,
+        ]
+        assert cli.main([str(argument) for argument in arguments]) == 2
+        assert f"{folder} already holds a run" in capsys.readouterr().err
+    assert [path for path in folder.rglob("*") if path.is_file()] == [folder / kept]
+
+
+def test_steps_are_not_cut_by_epochs_that_nobody_asked_for(tmp_path, samples, monkeypatch):
+    monkeypatch.setattr(training_cli, "EPOCHS", 1)
+    arguments = ["fit", *QUIET, "--model", "lv_unet", *busi(samples, 128), "--trainer.default_root_dir", str(tmp_path)]
+    assert cli.main([*arguments, "--trainer.max_steps", "5"]) == 0
+    assert state_of(tmp_path / "last.ckpt")["global_step"] == 5
+
+
+def test_a_configuration_cannot_have_pickles_run(tmp_path, samples, capsys):
+    (tmp_path / "train.yaml").write_text("weights_only: false\n")
+    arguments = ["fit", "--config", str(tmp_path / "train.yaml"), "--model", "cmunext_s", *busi(samples)]
+    assert cli.main([*arguments, "--trainer.default_root_dir", str(tmp_path / "run")]) == 2
+    assert "weights_only: false would run what a pickle holds" in capsys.readouterr().err
+
+
 def test_a_kill_while_saving_loses_no_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     ReplacingCheckpointIO().save_checkpoint({"epoch": 1}, path)
@@ -434,7 +524,9 @@ def seven(samples: Path, tmp_path: Path) -> Iterator[Path]:
 def test_two_processes_measure_what_one_does(checkpoint, seven, tmp_path):
     def measure(devices: int) -> tuple[dict[str, Any], list[dict[str, str]]]:
         root = tmp_path / f"on-{devices}"
-        copy = shutil.copytree(checkpoint, root / "checkpoint")
+        model = segzoo.from_pretrained(checkpoint)
+        model.data = segzoo.data.BUSI(seven, split="all").describe()  # only of what it was trained on are results kept
+        copy = model.save_pretrained(root / "checkpoint")
         options = ["test", *QUIET, "--model", copy, *busi(seven), "--data.batch_size", 2, "--record", "true"]
         options += ["--trainer.devices", devices, "--trainer.default_root_dir", root]
         if devices > 1:

@@ -254,8 +254,8 @@ def _to_uint8(pixels: npt.NDArray[Any]) -> UInt8Array:
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:  # of either byte order
         if 0 < (brightest := int(pixels.max())) < _TWELVE_BITS:
             raise SegzooError(
-                f"The image's 16-bit values only reach {brightest} of 65535, which is nearly black; scale them to the full "
-                "range first."
+                f"The image's 16-bit values only reach {brightest} of 65535, which is nearly black; scale them to the "
+                "full range first."
             )
         return np.round(pixels / 257.0).astype(np.uint8)  # 65535 -> 255
     if pixels.dtype.kind not in "iuf":

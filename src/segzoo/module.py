@@ -212,14 +212,19 @@ class SegmentationModule(LightningModule):
         """Take the data's contract (when fitting) and prepare the metrics."""
         if self.spatial_dims == 2:
             self.to(memory_format=torch.channels_last)  # a third faster on CPUs, and never slower
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if stage == "fit" and isinstance(getattr(datamodule, "preprocessing", None), InputContract):
-            self.adopt_data(datamodule)
+        if stage == "fit" and self.knows_its_data:
+            self.adopt_data(self.trainer.datamodule)  # type: ignore[attr-defined]
         if stage in ("fit", "validate"):
             self.val_metrics = self.configure_metrics("val/", ("dice", "iou"))
         if stage == "test":
             self.test_metrics = self.configure_metrics("test/", self.metric_names)
             self.test_resized_metrics = self.configure_metrics("test_resized/", self.metric_names)
+
+    @property
+    def knows_its_data(self) -> bool:
+        """Whether the Trainer has a DataModule that says how images become input."""
+        datamodule = getattr(self._trainer, "datamodule", None)
+        return isinstance(getattr(datamodule, "preprocessing", None), InputContract)
 
     def adopt_data(self, datamodule: Any) -> None:
         """Take over preprocessing, class names and provenance of the data this model is trained on.
@@ -473,17 +478,41 @@ class SegmentationModule(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take back what :meth:`on_save_checkpoint` kept."""
+        """Take back what :meth:`on_save_checkpoint` kept; a training that goes on has its contract from its data.
+
+        Raises:
+            SegzooError: it would go on with other images than it started with.
+        """
         contract = checkpoint.get("segzoo", {})
-        if contract:
-            self.preprocessing = preprocessing_from_dict(contract["preprocessing"])
-            self.class_names, self.data = tuple(contract["class_names"]), contract["data"]
+        if not contract:
+            return
+        if self.knows_its_data and self.trainer.state.fn == "fit":
+            if split_hashes(contract["data"]) != split_hashes(self.data):
+                raise SegzooError(
+                    "the run that --ckpt_path names was trained on other images, or on another split of these, so some "
+                    "of its training images would now validate or test; give it the data it had, or start a new run "
+                    "from its checkpoint: --model FOLDER/checkpoint"
+                )
+            return
+        self.preprocessing = preprocessing_from_dict(contract["preprocessing"])
+        self.class_names, self.data = tuple(contract["class_names"]), contract["data"]
 
 
 def polynomial_decay(optimizer: torch.optim.Optimizer, total: int, power: float) -> LRScheduler:
     """A rate that falls to 0 after ``total`` steps of the schedule as (1 - progress) ** ``power``."""
     # PolynomialLR would restore the end of the run it was saved in, also where that run is continued for longer
     return LambdaLR(optimizer, lambda step: max(0.0, 1 - step / total) ** power)
+
+
+def cosine_decay(optimizer: torch.optim.Optimizer, total: int, lowest: float) -> LRScheduler:
+    """Rates that fall to ``lowest`` after ``total`` steps of the schedule along half a cosine."""
+
+    def factor(step: int) -> float:
+        rate = lowest + (highest - lowest) * (1 + math.cos(math.pi * min(step, total) / total)) / 2
+        return rate / highest
+
+    highest = optimizer.defaults["lr"]
+    return LambdaLR(optimizer, factor)  # as above; CosineAnnealingLR would turn and rise again where a run goes on
 
 
 def own_labels(batch: Batch) -> Sequence[Tensor]:
@@ -506,6 +535,11 @@ def with_history(data: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]
     if latest and latest != data:
         history.append(latest)
     return {**data, "pretrained_on": history} if history else data
+
+
+def split_hashes(data: dict[str, Any]) -> set[str | None]:
+    """By which the splits of all datasets of a training are known again."""
+    return {part.get("split_sha256") for part in data.get("datasets", [data])}
 
 
 def default_class_names(num_classes: int, multilabel: bool) -> tuple[str, ...]:

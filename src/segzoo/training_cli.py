@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 
 import segzoo.data as data_modules
 from segzoo.card import scores_by_class
-from segzoo.checkpoint import RECIPE, record
+from segzoo.checkpoint import CONFIG, RECIPE, record
 from segzoo.errors import MissingError, SegzooError
 from segzoo.hub import open_checkpoint
 from segzoo.module import SegmentationModule
@@ -104,7 +104,6 @@ class TrainingCLI(LightningCLI):
             subclass_mode_data=True,
             seed_everything_default=SEED,
             trainer_defaults={
-                "max_epochs": EPOCHS,
                 "callbacks": [BestCheckpoint(), LastCheckpoint()],
                 "log_every_n_steps": 10,
             },
@@ -126,7 +125,7 @@ class TrainingCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **options: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **options)
-        parser.set_defaults({"weights_only": True})  # what --ckpt_path names is never run as code
+        parser.set_defaults({"weights_only": True})  # see before_instantiate_classes
         if subcommand == "test":
             parser.add_argument(
                 "--record",
@@ -159,20 +158,26 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Give the run its folder, and refuse what could only fail later."""
+        if not self.options.weights_only:
+            raise SegzooError("weights_only: false would run what a pickle holds as code; leave it out")
         trainer = self.options.trainer
+        if trainer.max_epochs is None and trainer.max_steps == -1:
+            trainer.max_epochs = EPOCHS
         if trainer.default_root_dir is None:
             trainer.default_root_dir = str(Path("runs") / run_name(self.options))
-        root = Path(trainer.default_root_dir)
-        if self.subcommand == "fit" and self.options.ckpt_path is None:
-            refuse_overwriting(root)
+        root = Path(trainer.default_root_dir).expanduser()
+        trainer.default_root_dir = str(root)
         self.options.ckpt_path = resume_file(str(self.subcommand), root, self.options.ckpt_path)
-        if self.subcommand == "test" and self.options.record and self.options.model.class_path != LOADER:
-            raise SegzooError("--record writes into a checkpoint folder, so test one: --model FOLDER")
-        if self.subcommand == "test" and self.options.record and self.options.tta:
-            raise SegzooError("--record is for what a checkpoint scores without --tta: leave one of the two out")
+        if self.subcommand == "fit":
+            refuse_overwriting(root, self.options.ckpt_path)
+        if self.subcommand == "test" and self.options.record:
+            refuse_recording(self.options)
 
     def after_instantiate_classes(self) -> None:
-        """Let the model use the optimizer and the schedule that were asked for."""
+        """Let the model use the optimizer and the schedule that were asked for, and the run know whether it goes on."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RunCheckpoint):
+                callback.goes_on = is_within(self.options.ckpt_path, Path(self.trainer.default_root_dir))
         chosen = self.config_init[self.subcommand]
         if chosen.optimizer:
             self.model._optimizer = partial(instantiate_class, init=chosen.optimizer)
@@ -202,6 +207,9 @@ class TrainingCLI(LightningCLI):
 
     def before_test(self) -> None:
         """Measure what was asked for, as it was asked for."""
+        warning = split_warning(self.datamodule.describe(), self.model.data)
+        if self.options.record and warning:
+            raise SegzooError(f"--record is for results on held-out images, and {warning}")
         self.model.test_tta = self.options.tta
         if self.options.metrics:
             self.model.metric_names = tuple(self.options.metrics)
@@ -244,12 +252,33 @@ class TrainingCLI(LightningCLI):
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """A file of Lightning's state beside everything else of the run, replaced as the run goes on."""
+    """A file of Lightning's state beside everything else of the run, replaced as the run goes on.
+
+    Attributes:
+        goes_on: whether this run is resumed from a file in its own folder.
+    """
+
+    goes_on = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lightning's hook: the run's folder is known only now."""
         self.dirpath = trainer.default_root_dir
         super().setup(trainer, pl_module, stage)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember the best epoch also where the run's folder has moved or is spelled in another way meanwhile."""
+        if self.goes_on:
+            state_dict = {
+                **state_dict,
+                "dirpath": self.dirpath,
+                "best_k_models": {self.moved(file): score for file, score in state_dict["best_k_models"].items()},
+                **{name: self.moved(state_dict[name]) for name in ("best_model_path", "kth_best_model_path")},
+            }
+        super().load_state_dict(state_dict)
+
+    def moved(self, file: str) -> str:
+        """A file of the run as it was called, where it is now."""
+        return str(Path(str(self.dirpath)) / Path(file).name) if file else file
 
 
 class BestCheckpoint(RunCheckpoint):
@@ -343,13 +372,31 @@ def run_name(options: Any) -> str:
     return f"{model}-{options.data.class_path.rpartition('.')[2].lower()}"
 
 
-def refuse_overwriting(root: Path) -> None:
-    """Never start anew in the folder of another run."""
-    if (root / "last.ckpt").is_file():
+def refuse_overwriting(root: Path, resumed: str | None) -> None:
+    """Never start in the folder of another run; one that goes on from a file of its own is the same."""
+    held = any((root / name).is_file() for name in ("last.ckpt", "best.ckpt", f"checkpoint/{CONFIG}"))
+    if held and not is_within(resumed, root):
         raise SegzooError(
             f"{root} already holds a run: add --ckpt_path last to continue it, or give --trainer.default_root_dir "
             "another folder"
         )
+
+
+def is_within(file: str | Path | None, folder: Path) -> bool:
+    """Whether a file, if there is one, lies directly in a folder, however both are spelled."""
+    return file is not None and Path(file).resolve().parent == folder.resolve()
+
+
+def refuse_recording(options: Any) -> None:
+    """Refuse --record where there is nothing to write into, or nothing that should be written.
+
+    Raises:
+        SegzooError: saying so.
+    """
+    if options.model.class_path != LOADER or not Path(options.model.init_args.name_or_path).is_dir():
+        raise SegzooError("--record writes into a checkpoint folder, so test one by its path: --model FOLDER")
+    if options.tta:
+        raise SegzooError("--record is for what a checkpoint scores without --tta: leave one of the two out")
 
 
 def resume_file(verb: str, root: Path, given: str | None) -> str | None:

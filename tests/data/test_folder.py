@@ -52,6 +52,11 @@ def test_groups_of_a_user(folder_data):
     split = Folder(folder_data, groups=table).split_ids
     for ids in split.values():
         assert {int(i) // 2 for i in ids} == {int(i) // 2 for i in ids if int(i) % 2}
+    table.write_text("image,group\n" + "".join(f" {n}.png , patient {n // 2}\n" for n in range(12)))  # of 10 images
+    assert Folder(folder_data, groups=table).split_ids == split
+    table.write_text("image,group\n" + "".join(f"{n}.dcm,patient {n // 2}\n" for n in range(10)))
+    with pytest.raises(SegzooError, match=r"a group for '0\.dcm', .* none for the image '0'; write their names"):
+        Folder(folder_data, groups=table).setup()
     table.write_text("image,group\n" + "".join(f"{n}.png,patient {n % 3}\n" for n in range(10)))
     with pytest.raises(SegzooError, match="at least 5 groups, and these 10 images make 3"):
         Folder(folder_data, groups=table).setup()

@@ -31,13 +31,14 @@ def label_of(masks: list[Path], num_classes: int = 2, multilabel: bool = False) 
     ("values", "dtype", "name", "expected"),
     [
         ([0, 1, 1], np.uint8, "a.png", [0, 1, 1]),
-        ([0, 127, 128, 255], np.uint8, "a.png", [0, 0, 1, 1]),
-        ([0, 1, 200, 255], np.uint8, "a.png", [0, 0, 1, 1]),
+        ([0, 60, 127, 128, 255], np.uint8, "a.png", [0, 0, 0, 1, 1]),  # soft edges
+        ([0, 1, 90, 200, 255], np.uint8, "a.png", [0, 0, 0, 1, 1]),
+        ([0, 250, 254, 255], np.uint8, "a.png", [0, 1, 1, 1]),
         ([0, 1, 1], np.uint16, "a.png", [0, 1, 1]),
         ([0, 255], np.uint16, "a.png", [0, 1]),
-        ([0, 32767, 32768, 65535], np.uint16, "a.png", [0, 0, 1, 1]),
+        ([0, 9, 32767, 32768, 65535], np.uint16, "a.png", [0, 0, 0, 1, 1]),
         ([0, 0, 0], np.uint8, "a.png", [0, 0, 0]),
-        ([0, 1, 5], np.uint8, "a.jpg", [0, 0, 0]),  # an empty JPEG mask rings
+        ([0, 0], np.uint8, "a.jpg", [0, 0]),
         ([3, 130, 250], np.uint8, "a.JPEG", [0, 1, 1]),
     ],
 )
@@ -46,11 +47,19 @@ def test_binarize(values, dtype, name, expected):
 
 
 @pytest.mark.parametrize(
-    ("values", "message"), [([0, 1, 2], "values up to 2"), ([0, 1, 255], "0, 1 and 255"), ([1, 255], "0, 1 and 255")]
+    ("values", "name", "message"),
+    [
+        ([0, 1, 2], "a.png", "values up to 2,.* name its classes"),
+        ([0, 1, 255], "a.png", "0, 1, 255,"),
+        ([1, 255], "a.png", "1, 255,"),
+        ([0, 127, 255], "a.png", "0, 127, 255,"),
+        ([0, 85, 170, 255], "a.png", "0, 85, 170, 255,.* name its classes"),
+        ([0, 1, 0], "a.jpg", "values up to 1,.* save it as PNG"),
+    ],
 )
-def test_binarize_refuses_class_indices(values, message):
-    with pytest.raises(SegzooError, match=rf"a\.png holds {message}"):
-        binarize(np.array([values], np.uint8), Path("a.png"))
+def test_binarize_refuses_what_may_be_classes(values, name, message):
+    with pytest.raises(SegzooError, match=rf"{name} holds {message}"):
+        binarize(np.array([values], np.uint8), Path(name))
 
 
 def test_several_masks_are_merged(tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from segzoo.data.base import SegmentationDataModule
-from segzoo.data.samples import Sample, read_groups
+from segzoo.data.samples import Sample, check_groups, read_groups
 from segzoo.data.volume_augmentation import VolumeAugmentation
 from segzoo.data.volume_dataset import (
     LabelValues,
@@ -179,9 +179,12 @@ class Decathlon(SegmentationDataModule):
         """Every case that has a label."""
         root = self.find_root()
         groups = {} if self.groups is None else {_case_of(k): v for k, v in read_groups(self.groups).items()}
+        cases = list_cases(root, self.description, len(self.channel_names))
+        if self.groups is not None:
+            check_groups(self.groups, groups, [case for case, _, _ in cases])
         return [
             Sample(case, images[0], (label,), groups.get(case, default_group(case)), channels=images[1:])
-            for case, label, images in list_cases(root, self.description, len(self.channel_names))
+            for case, label, images in cases
         ]
 
     # -- how volumes become input --------------------------------------------------------------------------------

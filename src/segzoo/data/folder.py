@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from segzoo.data.base import SegmentationDataModule
-from segzoo.data.samples import Sample, paired_samples, read_groups
+from segzoo.data.samples import Sample, check_groups, paired_samples, read_groups
 from segzoo.errors import SegzooError
 
 
@@ -55,7 +55,10 @@ class Folder(SegmentationDataModule):
         root = self.find_root()
         groups = {} if self.groups is None else read_groups(self.groups)
         folders = [root / "masks" / name for name in self.class_names] if self.multilabel else [root / "masks"]
-        return paired_samples(root / "images", folders, groups)
+        samples = paired_samples(root / "images", folders, groups)
+        if self.groups is not None:
+            check_groups(self.groups, groups, [sample.id for sample in samples])
+        return samples
 
     def describe(self) -> dict[str, Any]:
         """As the base, with the class names."""

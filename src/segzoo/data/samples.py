@@ -62,7 +62,27 @@ def _group_rows(lines: Sequence[str]) -> dict[str, str]:
     rows = csv.DictReader(lines)
     if not {"image", "group"} <= set(rows.fieldnames or ()):
         return {}
-    return {_stem(row["image"]): row["group"] for row in rows}
+    return {_stem((row["image"] or "").strip()): (row["group"] or "").strip() for row in rows}
+
+
+def check_groups(path: Path, groups: Mapping[str, str], names: Sequence[str]) -> None:
+    """Refuse groups of images that are called otherwise: "1" for 001.png would let a patient's images part.
+
+    Args:
+        path: The CSV file.
+        groups: What `read_groups` found in it.
+        names: Those of the images.
+
+    Raises:
+        SegzooError: If it has a row for no image, and there is an image without a row.
+    """
+    unknown = [name for name in groups if name not in set(names)]
+    without = [name for name in names if name not in groups]
+    if unknown and without:
+        raise SegzooError(
+            f"{path} has a group for {unknown[0]!r}, and no image is called so, but none for the image {without[0]!r}; "
+            "write their names as the files have them."
+        )
 
 
 def _stem(name: str) -> str:
@@ -168,29 +188,33 @@ def read_label(sample: Sample, num_classes: int, multilabel: bool) -> npt.NDArra
 def binarize(mask: npt.NDArray[Any], path: Path) -> npt.NDArray[np.bool_]:
     """True where a mask of two values, stored as 0/1, 0/255 or 0/65535, is foreground.
 
-    JPEG is cut at 127 whatever it holds, since an empty mask rings too.
+    Soft edges are cut in the middle, as are the rings of a JPEG.
 
     Args:
         mask: Stored values ``[H, W]``.
         path: Their file.
 
     Raises:
-        SegzooError: If a lossless mask cannot be two values: it holds some but none of its upper half (class indices),
-            or 0, 1 and 255 (255 may then mean "ignored").
+        SegzooError: If a mask cannot be two values: it holds some but none of its upper half (class indices, or a JPEG
+            of 0 and 1), or, lossless, three or four (grey levels for classes, or 255 for "ignored").
     """
     lossy = path.suffix.lower() in (".jpg", ".jpeg")
     highest = int(mask.max(initial=0))
-    if highest <= 1 and not lossy:
+    if highest == 0 or (highest == 1 and not lossy):
         return mask > 0
     cut = 127 if highest <= 255 else 32767
-    foreground = mask > cut
-    ones = mask == 1
-    if not lossy and (highest <= cut or (ones.any() and not (mask[~ones & (mask != 0)] != 255).any())):
-        raise SegzooError(
-            f"Mask {path} holds {'values up to ' + str(highest) if highest <= cut else '0, 1 and 255'}, where a binary "
-            "mask holds 0 and 1 or 0 and 255; name its classes if these are class indices."
-        )
-    return foreground
+    if highest <= cut or (not lossy and _is_of_few_levels(mask, highest)):
+        found = f"values up to {highest}" if highest <= cut else ", ".join(map(str, np.unique(mask)))
+        advice = "save it as PNG" if lossy else "name its classes if these are class indices"
+        raise SegzooError(f"Mask {path} holds {found}, where a binary mask holds 0 and 1 or 0 and 255; {advice}.")
+    return mask > cut
+
+
+def _is_of_few_levels(mask: npt.NDArray[Any], highest: int) -> bool:
+    """Whether a mask holds three or four values, not all near its lowest or highest; soft edges have more."""
+    values = np.unique(mask)
+    between = (values > 0) & (values < highest - highest // 8)
+    return len(values) <= 4 and bool(between.any())
 
 
 def _class_indices(path: Path, num_classes: int) -> npt.NDArray[np.int16]:

@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 
 from segzoo.errors import MissingError, SegzooError
 from segzoo.losses import DiceCELoss
-from segzoo.module import SegmentationModule
+from segzoo.module import SegmentationModule, cosine_decay
 from segzoo.nn.adapt import adapt_input_channels
 from segzoo.nn.fuse import ActivatedConv2d, can_join, fold_norm
 from segzoo.preprocessing import Preprocessing
@@ -283,7 +283,7 @@ class LVUNet(SegmentationModule):
         return torch.optim.Adam(parameters, lr=1e-3, weight_decay=1e-4)
 
     def default_lr_scheduler(self, optimizer: torch.optim.Optimizer) -> tuple[LRScheduler, str]:
-        return CosineAnnealingLR(optimizer, T_max=self.total_epochs(), eta_min=1e-5), "epoch"
+        return cosine_decay(optimizer, self.total_epochs(), lowest=1e-5), "epoch"
 
 
 def encoder_preprocessing(name: str, in_channels: int) -> Preprocessing:
