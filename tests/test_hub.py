@@ -147,6 +147,19 @@ def put_other_tensors(folder):
         (lambda folder: edit_config(folder, format=99), "newer segzoo"),
         (lambda folder: edit_config(folder, model={"name": "unet", "arguments": {}}), "no model 'unet'"),
         (lambda folder: edit_config(folder, model={"name": "cmunext_s", "arguments": {"x": 1}}), "no argument 'x'"),
+        (lambda folder: edit_config(folder, model={"name": ["a"], "arguments": {}}), "makes no model"),
+        (
+            lambda folder: edit_config(folder, model={"name": "cmunext_s", "arguments": {"num_classes": "1"}}),
+            "makes no model",
+        ),
+        (lambda folder: edit_config(folder, class_names=3), "makes no model"),
+        (lambda folder: edit_config(folder, preprocessing=5), "makes no model"),
+        (
+            lambda folder: edit_config(
+                folder, preprocessing={"channels": 3, "image_size": None, "mean": ["a"] * 3, "std": [1] * 3}
+            ),
+            "makes no model",
+        ),
         (
             lambda folder: edit_config(
                 folder, sha256={"../x": "0", "model.safetensors": sha256(folder / "model.safetensors")}

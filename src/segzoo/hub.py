@@ -388,7 +388,7 @@ def load(
     """`from_pretrained`, of a checkpoint that was found, without a word.
 
     Raises:
-        SegzooError: its weights do not fit its config, or are not safetensors.
+        SegzooError: its config makes no model, or its weights do not fit that, or are not safetensors.
     """
     from segzoo.loading import LoadReport, apply_contract, fill, read_weights
 
@@ -396,8 +396,15 @@ def load(
     arguments = dict(config["model"]["arguments"])
     changed = {"num_classes": num_classes, "in_channels": in_channels}
     arguments |= {key: value for key, value in changed.items() if value is not None}
-    model = create_model(config["model"]["name"], **arguments, **recipe)
-    model.load_report = LoadReport(str(folder), trust=checkpoint.trust)
-    fill(model, read_weights(folder / WEIGHTS), model.load_report, num_classes, in_channels)
-    apply_contract(model, config)
+    try:
+        model = create_model(config["model"]["name"], **arguments, **recipe)
+        model.load_report = LoadReport(str(folder), trust=checkpoint.trust)
+        fill(model, read_weights(folder / WEIGHTS), model.load_report, num_classes, in_channels)
+        apply_contract(model, config)
+    except SegzooError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:  # a word where a number should be, and the like
+        raise SegzooError(
+            f"what {folder / CONFIG} says makes no model ({error}); fetch the checkpoint again"
+        ) from error
     return model.eval()
