@@ -17,7 +17,8 @@ from pathlib import Path as _Path
 from types import ModuleType as _ModuleType
 from typing import Any as _Any
 
-# Import names of what loading a model and predicting with it needs; the rest is for training and the command line.
+# Import names of what loading a model and predicting with it needs; the rest is for training, the command line and
+# (monai) volumes larger than a window.
 dependencies = [
     *("torch", "torchvision", "lightning", "timm", "torchmetrics", "huggingface_hub", "safetensors"),
     *("numpy", "PIL", "tqdm", "SimpleITK"),

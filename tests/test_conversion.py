@@ -238,3 +238,11 @@ def test_another_mednext_is_refused():
     state = segzoo.create_model("mednext", width=4).state_dict()
     with pytest.raises(segzoo.SegzooError, match="build the model with the in_channels, num_classes and form"):
         segzoo.convert({"stem.weight": state["stem.weight"]}, segzoo.create_model("mednext", width=4))
+
+
+def test_an_lv_unet_whose_file_does_not_say_how_far_it_is_warns():
+    model = segzoo.create_model("lv_unet")
+    original = {name: value for name, value in model.state_dict().items() if name != "deep_training_lambda"}
+    with pytest.warns(UserWarning, match=r"λ stays 0.*deep_training_lambda\.fill_\(1\)"):
+        converted = segzoo.convert(original, model)
+    assert converted["deep_training_lambda"] == 0

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import segzoo
-from segzoo.inference import predict_probabilities
+from segzoo.inference import predict_probabilities, slide
 from segzoo.segmentation import to_uint8
 from segzoo.volumes import Geometry, Volume, read_volume, read_volume_mask, same_grid, volume_suffix
 
@@ -447,3 +447,9 @@ def test_a_prediction_takes_a_volume_in_memory_with_its_place(scan):
     assert turned.array.shape[1:] == turned.geometry.shape
     found, expected = Tiny().predict(turned), Tiny().predict(volume)
     np.testing.assert_allclose(found.probabilities, expected.probabilities.transpose(0, 2, 3, 1), atol=1e-5)
+
+
+def test_windows_without_monai_are_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "monai.inferers.utils", None)
+    with pytest.raises(segzoo.MissingError, match="pip install monai"):
+        slide(torch.sigmoid, torch.zeros(1, 1, 8, 8, 9), (8, 8, 8))

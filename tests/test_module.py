@@ -351,3 +351,13 @@ def test_images_of_other_channels_are_refused():
         segzoo.create_model("cmunext_s")(torch.zeros(1, 1, 32, 32))
     with pytest.raises(SegzooError, match="must be at least 1"):
         segzoo.create_model("cmunext_s", num_classes=0)
+
+
+def test_images_of_their_own_sizes_are_tested_one_by_one(samples, tmp_path):
+    model = segzoo.create_model("cmunext_s")
+    model.preprocessing = segzoo.Preprocessing(3, image_size=None)
+    data = segzoo.data.BUSI(samples / "BUSI", split="all", batch_size=4)
+    trainer_for(tmp_path).test(model, data, verbose=False)
+    assert model.tested_images == 8
+    with pytest.raises(segzoo.SegzooError, match="give the data an image_size, or batch_size=1"):
+        trainer_for(tmp_path, max_epochs=1).fit(model, data)

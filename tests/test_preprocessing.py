@@ -92,3 +92,7 @@ def test_resize_refuses_other_images():
         Preprocessing().resize(np.zeros((4, 4, 1), np.uint8))
     with pytest.raises(SegzooError, match="Expected a uint8 image"):
         Preprocessing().resize(np.zeros((4, 4, 3)))
+
+
+def test_one_number_is_a_square():
+    assert Preprocessing(3, 352) == Preprocessing(3, (352, 352))

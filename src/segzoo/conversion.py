@@ -6,6 +6,7 @@ comparison of names and shapes with the model it is for.
 
 import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 State = Mapping[str, Tensor]
 
 # Lightning, DataParallel and training scripts wrap a state dict in one of these
+LAMBDA = "deep_training_lambda"
 CONTAINERS = ("state_dict", "model_state_dict", "model", "module", "network")
 
 
@@ -42,8 +44,8 @@ def convert(source: str | Path | State, model: "str | nn.Module") -> dict[str, T
             and L give a model with their ``down_expansion``: (2, 3, 4, 4), for L (3, 4, 8, 8).
 
     Returns:
-        A new state dict. What the original does not store (LV-UNet's λ; all of Med-URWKV but its encoder; heads of
-        deep supervision, where a MedNeXt was saved without) is taken from ``model``.
+        A new state dict. What the original does not store (LV-UNet's λ, with a warning; all of Med-URWKV but its
+        encoder; heads of deep supervision, where a MedNeXt was saved without) is taken from ``model``.
 
     Raises:
         MissingError: there is no such file or model.
@@ -66,6 +68,12 @@ def convert(source: str | Path | State, model: "str | nn.Module") -> dict[str, T
             f"{len(surplus)} unknown, {len(reshaped)} of another shape (the first: "
             f"{(missing + surplus + reshaped)[0]}); build the model with the in_channels, num_classes and form "
             "of the file"
+        )
+    if LAMBDA in converted and LAMBDA not in ours:
+        warnings.warn(
+            f"The file does not say how far deep training was: λ stays {converted[LAMBDA].item():g}, as in the model. "
+            f"For weights that were trained to the end it is 1: model.{LAMBDA}.fill_(1) after load_state_dict.",
+            stacklevel=2,
         )
     return converted
 
@@ -448,7 +456,7 @@ class Original:
 
 
 ORIGINALS = {
-    "LVUNet": Original(lv_unet_names, lacks="deep_training_lambda"),
+    "LVUNet": Original(lv_unet_names, lacks=LAMBDA),
     "CMUNeXt": Original(lambda state, _: renamed(state, cmunext_rules())),
     "MedNeXt": Original(mednext_names, lacks=r"auxiliary_heads\..*"),
     "VisionRWKV": Original(vrwkv_names),

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from segzoo.errors import SegzooError
+from segzoo.errors import MissingError, SegzooError
 from segzoo.io import as_image
 from segzoo.prediction import no_volume, read_file
 from segzoo.preprocessing import Preprocessing
@@ -354,6 +354,7 @@ def slide(
         ``[B, K, *S]`` on the CPU.
 
     Raises:
+        MissingError: monai is not installed and windows have to be put together, as under torch.hub may be.
         SegzooError: ``overlap`` is out of range.
     """
     if not 0 <= overlap < 1:
@@ -362,8 +363,10 @@ def slide(
     window = tuple(min(sides) for sides in zip(patch, size, strict=True))
     if window == size:
         return run(batch).cpu()
-    from monai.inferers.utils import sliding_window_inference
-
+    try:
+        from monai.inferers.utils import sliding_window_inference
+    except ImportError:
+        raise MissingError("volumes larger than the model's window need another package: pip install monai") from None
     stitched = sliding_window_inference(
         batch.float(),  # in which windows are added up
         window,

@@ -63,7 +63,7 @@ class Preprocessing(InputContract):
 
     Args:
         channels: 1 is grey, 3 is RGB, any other number means exactly that many.
-        image_size: Height and width the network sees; None keeps the image's own size.
+        image_size: Height and width the network sees, or one number for both; None keeps the image's own size.
         mean: Mean of each channel, on intensities scaled to 0..1.
         std: Standard deviation of each channel, on the same scale.
 
@@ -76,7 +76,7 @@ class Preprocessing(InputContract):
     mirror_axes: ClassVar[tuple[int, ...]] = (0, 1)
 
     channels: int = 3
-    image_size: tuple[int, ...] | None = (256, 256)
+    image_size: tuple[int, ...] | None = (256, 256)  # an int becomes two
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -85,7 +85,8 @@ class Preprocessing(InputContract):
         object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
         if self.image_size is not None:
-            object.__setattr__(self, "image_size", tuple(int(v) for v in self.image_size))
+            sides = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+            object.__setattr__(self, "image_size", tuple(int(v) for v in sides))
             if len(self.image_size) != 2 or min(self.image_size) < 1:
                 raise SegzooError(f"image_size must be a height and a width, not {list(self.image_size)}.")
         if self.channels < 1:

@@ -445,3 +445,14 @@ def test_default_augmentation_is_the_published_one(task):
     assert (published.rotation, published.scaling, published.mirror_axes) == (30, (0.7, 1.4), (0, 1, 2))
     own = VolumeAugmentation(mirror_axes=(2,))
     assert Decathlon(task, augmentation=own).augmentation == [own]
+
+
+def test_no_mirroring_is_claimed_that_training_has_not_seen(task):
+    mirroring = VolumeAugmentation(mirror_axes=(2,))
+    for augmentation, axes in (
+        (None, (0, 1, 2)),
+        (mirroring, (2,)),
+        ([], ()),
+        ([lambda image, label: (image, label)], ()),
+    ):
+        assert Decathlon(task, augmentation=augmentation).preprocessing.mirror_axes == axes

@@ -304,6 +304,8 @@ class SegmentationDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Item]:
         """Shuffled and augmented; a last batch of one image, on which BatchNorm may not train, is dropped."""
         dataset = self._dataset("train", self.augmentation)
+        if self.preprocessing.image_size is None and self.batch_size > 1:
+            raise SegzooError("Images of their own sizes make no batch: give the data an image_size, or batch_size=1.")
         images = ceil(len(dataset) / self._world_size)
         return self._loader(dataset, shuffle=True, drop_last=images > 1 and images % self.batch_size == 1)
 
@@ -338,7 +340,8 @@ class SegmentationDataModule(LightningDataModule):
 
     def _evaluation_loader(self, part: str) -> DataLoader[Item]:
         dataset = self._dataset(part)
-        return self._loader(dataset, sampler=self._evaluation_sampler(dataset))
+        alone = {"batch_size": 1} if self.preprocessing.image_size is None else {}  # each of a size of its own
+        return self._loader(dataset, sampler=self._evaluation_sampler(dataset), **alone)
 
     def _evaluation_sampler(self, dataset: Dataset[Item]) -> Sampler[int] | None:
         if self._world_size == 1 or self.trainer is None:

@@ -210,9 +210,8 @@ class Decathlon(SegmentationDataModule):
                 f"takes {model.channels}; build it with in_channels={channels}."
             )
         asked = {key: value for key, value in self._asked.items() if value is not None}
-        for augmentation in self.augmentation:
-            if isinstance(augmentation, VolumeAugmentation):
-                asked["mirror_axes"] = augmentation.mirror_axes
+        mirrors = [one.mirror_axes for one in self.augmentation if isinstance(one, VolumeAugmentation)]
+        asked["mirror_axes"] = mirrors[-1] if mirrors else ()  # what a function of somebody's own does is not known
         if asked.get("intensity") == "zscore":
             asked |= {"window": None, "mean": None, "std": None}
         elif asked.get("intensity") == "window" and model.window is None and "window" not in asked:

@@ -164,7 +164,8 @@ class VolumeDataset(Dataset[Item]):
 class PatchDataset(VolumeDataset):
     """Random patches of volumes: ``image`` float32 ``[C, *patch_size]``, ``label`` long ``[*patch_size]``, ``id``.
 
-    Where a volume is smaller than the patch it lies in its middle, among zeros that the label marks as ignored.
+    Where a volume is smaller than the patch it lies in its middle; around it its border is repeated, which the label
+    marks as ignored.
 
     Args:
         samples: As of `VolumeDataset`.

@@ -16,8 +16,9 @@ HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, 
 
 
 def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """A convolution with bias that computes ``norm(conv(x))`` as in eval mode; float64, worked out exactly."""
-    return fuse_conv_bn_eval(copy.deepcopy(conv).double().eval(), copy.deepcopy(norm).double().eval())
+    """A convolution with bias that computes ``norm(conv(x))`` as in eval mode; worked out in float64, on the CPU."""
+    # not every GPU has float64
+    return fuse_conv_bn_eval(copy.deepcopy(conv).cpu().double().eval(), copy.deepcopy(norm).cpu().double().eval())
 
 
 @torch.no_grad()
@@ -32,10 +33,13 @@ def fold_norm_forwards(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> None:
     assert conv.bias is not None
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    shift = norm.bias.double() - norm.running_mean.double() * scale
-    matrix = conv.weight.double().flatten(1)
-    conv.bias.copy_(conv.bias.double() + matrix @ shift)
+    mean, variance, gamma, beta, bias, weight = (
+        tensor.cpu().double()  # not every GPU has float64
+        for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias, conv.bias, conv.weight)
+    )
+    scale = gamma / torch.sqrt(variance + norm.eps)
+    matrix = weight.flatten(1)
+    conv.bias.copy_(bias + matrix @ (beta - mean * scale))
     conv.weight.copy_((matrix * scale)[..., None, None])
 
 

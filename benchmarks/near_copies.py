@@ -1,0 +1,97 @@
+"""Images of a dataset that show nearly the same thing and that a grouped split may part all the same.
+
+    python benchmarks/near_copies.py BUSI data/BUSI
+
+Prints every such pair with the part that each image is in, then how many images of the test and validation parts have a
+near copy in the training part, fold by fold. Candidates are images whose thumbnails correlate; of these the pairs count
+whose edges and textures lie on each other once one is moved by a few pixels. Look at them before you believe them.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+import segzoo.data
+from segzoo.data.samples import Sample
+from segzoo.data.splits import make_split
+
+THUMBNAIL, ALIKE = 32, 0.93  # a thumbnail's side, and the correlation of a candidate's
+SIDE, SHIFT, SMOOTH = 96, 16, 6.0  # an image's side, how far it is moved, and what of it is no texture: all in pixels
+SAME = 0.75  # correlation of a near copy's texture
+FOLDS = 5
+
+Array = np.ndarray
+
+
+def near_copies(samples: Sequence[Sample]) -> list[tuple[float, Sample, Sample]]:
+    """Pairs of images in no common group, the most alike first, with the correlation of their textures."""
+    pictures = [Image.open(sample.image).convert("L") for sample in samples]
+    thumbnails = np.stack([normalized(pixels(picture, THUMBNAIL)).ravel() for picture in pictures])
+    textures = [texture(pixels(picture, SIDE)) for picture in pictures]
+    found = []
+    for first, second in np.argwhere(np.triu(thumbnails @ thumbnails.T, 1) > ALIKE):
+        one, other = samples[first], samples[second]
+        if one.group != other.group and (alike := correlation(textures[first], textures[second])) > SAME:
+            found.append((alike, one, other))
+    return sorted(found, key=lambda pair: -pair[0])
+
+
+def pixels(picture: Image.Image, side: int) -> Array:
+    return np.asarray(picture.resize((side, side), Image.Resampling.BOX), np.float32)
+
+
+def texture(image: Array) -> Array:
+    """What is left of an image without its large dark and bright regions, in which most ultrasound images agree."""
+    return image - gaussian_filter(image, SMOOTH)
+
+
+def correlation(one: Array, other: Array) -> float:
+    """The highest of an image with the middle of another one over all shifts."""
+    middle = normalized(other[SHIFT:-SHIFT, SHIFT:-SHIFT])
+    windows = normalized(sliding_window_view(one, middle.shape))
+    return float((windows * middle).sum((-2, -1)).max())
+
+
+def normalized(image: Array) -> Array:
+    """Of mean 0 and length 1 over the last two axes."""
+    centred = image - image.mean((-2, -1), keepdims=True)
+    return centred / (np.linalg.norm(centred, axis=(-2, -1), keepdims=True) + 1e-6)
+
+
+def parted(pairs: Sequence[tuple[float, Sample, Sample]], parts: dict[str, str], part: str) -> set[str]:
+    """The images of a part that have a near copy in the training part."""
+    both = {(one.id, other.id) for _, one, other in pairs} | {(other.id, one.id) for _, one, other in pairs}
+    return {image for image, copy in both if parts[image] == part and parts[copy] == "train"}
+
+
+def parts_of(samples: Sequence[Sample], fold: int) -> dict[str, str]:
+    """Image -> part of the grouped split."""
+    split = make_split(list(samples), "grouped", fold, seed=42)
+    return {image: part for part, images in split.items() for image in images}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", help="such as BUSI")
+    parser.add_argument("root", type=Path)
+    options = parser.parse_args()
+    samples = getattr(segzoo.data, options.dataset)(options.root).samples()
+    pairs, first_fold = near_copies(samples), parts_of(samples, 0)
+    for alike, one, other in pairs:
+        print(f"{alike:.2f} {one.id} ({first_fold[one.id]}), {other.id} ({first_fold[other.id]})")
+    for fold in range(FOLDS):
+        parts = parts_of(samples, fold)
+        counts = [
+            f"{len(parted(pairs, parts, part))} of {list(parts.values()).count(part)} {part}"
+            for part in ("test", "val")
+        ]
+        print(f"fold {fold}: {' and '.join(counts)} images have a near copy in the training part")
+
+
+if __name__ == "__main__":
+    main()
