@@ -1,13 +1,15 @@
 """Images of a dataset that show nearly the same thing and that a grouped split may part all the same.
 
-    python benchmarks/near_copies.py BUSI data/BUSI
+    python benchmarks/near_copies.py BUSI data/BUSI [--scores benchmarks/results/lv-unet-busi.csv ...]
 
 Prints every such pair with the part that each image is in, then how many images of the test and validation parts have a
-near copy in the training part, fold by fold. Candidates are images whose thumbnails correlate; of these the pairs count
-whose edges and textures lie on each other once one is moved by a few pixels. Look at them before you believe them.
+near copy in the training part, fold by fold, and what the test images of fold 0 score with and without those.
+Candidates are images whose thumbnails correlate; of these the pairs count whose edges and textures lie on each other
+once one is moved by a few pixels. Look at them before you believe them.
 """
 
 import argparse
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,12 +20,11 @@ from scipy.ndimage import gaussian_filter
 
 import segzoo.data
 from segzoo.data.samples import Sample
-from segzoo.data.splits import make_split
+from segzoo.data.splits import FOLDS, make_split
 
 THUMBNAIL, ALIKE = 32, 0.93  # a thumbnail's side, and the correlation of a candidate's
 SIDE, SHIFT, SMOOTH = 96, 16, 6.0  # an image's side, how far it is moved, and what of it is no texture: all in pixels
 SAME = 0.75  # correlation of a near copy's texture
-FOLDS = 5
 
 Array = np.ndarray
 
@@ -75,10 +76,18 @@ def parts_of(samples: Sequence[Sample], fold: int) -> dict[str, str]:
     return {image: part for part, images in split.items() for image in images}
 
 
+def dice_without(scores: Path, images: set[str]) -> tuple[float, float]:
+    """The mean Dice of a CSV file of scores, and that of all other images than these."""
+    with scores.open(newline="", encoding="utf-8") as file:
+        dice = {row["id"]: float(row["dice"]) for row in csv.DictReader(file)}
+    return float(np.mean([*dice.values()])), float(np.mean([dice[image] for image in dice.keys() - images]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help="such as BUSI")
     parser.add_argument("root", type=Path)
+    parser.add_argument("--scores", type=Path, nargs="*", default=[], help="image by image, of checkpoints of fold 0")
     options = parser.parse_args()
     samples = getattr(segzoo.data, options.dataset)(options.root).samples()
     pairs, first_fold = near_copies(samples), parts_of(samples, 0)
@@ -91,6 +100,9 @@ def main() -> None:
             for part in ("test", "val")
         ]
         print(f"fold {fold}: {' and '.join(counts)} images have a near copy in the training part")
+    for scores in options.scores:
+        whole, without = dice_without(scores, parted(pairs, first_fold, "test"))
+        print(f"{scores.stem}: Dice {whole:.4f}, without the test images that have one {without:.4f}")
 
 
 if __name__ == "__main__":

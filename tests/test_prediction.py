@@ -298,6 +298,13 @@ def test_names_that_the_terminal_cannot_show_stop_nothing(checkpoint, tmp_path, 
     assert sorted(path.name for path in output.iterdir()) == ["001.png", "Łoś.png"]
 
 
+def test_a_file_that_is_gone_is_not_done_whatever_lies_where_its_mask_would(tmp_path):
+    (job,) = jobs_of(tmp_path, "a1")
+    job.mask.parent.mkdir()
+    Image.new("L", (2, 2)).save(job.mask)  # somebody else's, without a note
+    assert [one.file for one in unfinished([job], {}, None)] == [job.file]
+
+
 def test_files_that_go_and_volumes_beyond_memory_stop_nothing(checkpoint, tmp_path, capsys, monkeypatch):
     images, output = pictures(tmp_path / "in", 3), tmp_path / "out"
     (images / "0.png").symlink_to(tmp_path / "gone.png")

@@ -78,6 +78,11 @@ def run(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fit(root, "--model", "cmunext_s", *busi(samples))
 
 
+def fade(self: SegmentationModule) -> None:
+    """Validation scores that are best in the first epoch."""
+    self.log("val/dice", 1.0 - self.current_epoch)
+
+
 # ---- what a run leaves
 
 
@@ -108,9 +113,6 @@ def test_its_checkpoint_loads_and_predicts(run, samples):
 
 @pytest.mark.parametrize(("model", "size", "best"), [("cmunext_s", 64, 0), ("lv_unet", 128, 1)])
 def test_only_deployable_weights_compete_for_best(tmp_path, samples, monkeypatch, capsys, model, size, best):
-    def fade(self: SegmentationModule) -> None:
-        self.log("val/dice", 1.0 - self.current_epoch)
-
     monkeypatch.setattr(SegmentationModule, "on_validation_epoch_end", fade)
     run = fit(tmp_path / "run", "--model", model, *busi(samples, size))
     state = state_of(run / "best.ckpt")
@@ -422,30 +424,14 @@ def test_a_run_goes_on_with_the_images_it_had(tmp_path, samples, capsys):
 
 
 def test_the_best_epoch_is_remembered_where_a_run_has_moved(tmp_path, samples, monkeypatch):
-    def fade(self: SegmentationModule) -> None:
-        self.log("val/dice", 1.0 - self.current_epoch)
-
     monkeypatch.setattr(SegmentationModule, "on_validation_epoch_end", fade)
     run = fit(tmp_path / "here", "--model", "cmunext_s", *busi(samples), epochs=1)
-    run.rename(tmp_path / "there")
-    fit(tmp_path / "there", "--model", "cmunext_s", *busi(samples), "--ckpt_path", "last")
-    assert (
-        state_of(tmp_path / "there" / "best.ckpt")["epoch"],
-        state_of(tmp_path / "there" / "last.ckpt")["epoch"],
-    ) == (
-        0,
-        1,
-    )
+    there = run.rename(tmp_path / "there")
+    fit(there, "--model", "cmunext_s", *busi(samples), "--ckpt_path", "last")
+    assert [state_of(there / name)["epoch"] for name in ("best.ckpt", "last.ckpt")] == [0, 1]
     # one that branches off into a folder of its own has a best epoch of its own
-    other = fit(
-        tmp_path / "other",
-        "--model",
-        "cmunext_s",
-        *busi(samples),
-        "--ckpt_path",
-        tmp_path / "there" / "last.ckpt",
-        epochs=3,
-    )
+    branch = ["--model", "cmunext_s", *busi(samples), "--ckpt_path", there / "last.ckpt"]
+    other = fit(tmp_path / "other", *branch, epochs=3)
     assert state_of(other / "best.ckpt")["epoch"] == 2
 
 
@@ -456,16 +442,8 @@ def test_no_run_starts_in_the_folder_of_another(run, samples, tmp_path, monkeypa
     (folder / kept).parent.mkdir(parents=True)
     (folder / kept).touch()
     for root, options in ((folder, []), ("~/held", []), (folder, ["--ckpt_path", run / "last.ckpt"])):
-        arguments = [
-            "fit",
-            *QUIET,
-            "--model",
-            "cmunext_s",
-            *busi(samples),
-            "--trainer.default_root_dir",
-            root,
-            *options,
-        ]
+        arguments = ["fit", *QUIET, "--model", "cmunext_s", *busi(samples), *options]
+        arguments += ["--trainer.default_root_dir", root]
         assert cli.main([str(argument) for argument in arguments]) == 2
         assert f"{folder} already holds a run" in capsys.readouterr().err
     assert [path for path in folder.rglob("*") if path.is_file()] == [folder / kept]

@@ -433,7 +433,7 @@ def test_a_mask_that_does_not_fit_on_the_disk_is_not_written(tmp_path, suffix, c
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS and Windows allow no file name that is not Unicode")
 def test_a_name_that_is_not_utf_8_is_one_sentence(scan, tmp_path):
     file = tmp_path / os.fsdecode(b"M\xfcller.nii.gz")
     shutil.copy(scan, file)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 State = Mapping[str, Tensor]
 
-# Lightning, DataParallel and training scripts wrap a state dict in one of these
 LAMBDA = "deep_training_lambda"
+# Lightning, DataParallel and training scripts wrap a state dict in one of these
 CONTAINERS = ("state_dict", "model_state_dict", "model", "module", "network")
 
 

@@ -219,14 +219,14 @@ def export(
         raise SegzooError(f"size must give {' and '.join(AXES[-sides:])}, not {list(size)}")
     facts = {**describe(model), **(details or {}), "precision": precision}
     source, raw = (str(image), image) if image is not None else sample_for(network)
+    x = example_input(network, size)
+    dynamic = dynamic_shapes(x, size)
     draft = path.with_name(f".{path.name}.draft{SUFFIXES[format]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft.touch()
     except OSError as error:
         raise SegzooError(f"{path} cannot be written ({error.strerror})") from error
-    x = example_input(network, size)
-    dynamic = dynamic_shapes(x, size)
     try:
         if precision == "int8":
             source = f"the {len(calibration)} images that calibrated it"

@@ -176,9 +176,6 @@ def image_scores(
     return rows
 
 
-# ------------------------------------------------------------------------------------------------------ classes
-
-
 def write_image_scores(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write the scores of images, dictionaries with the same keys, as a CSV file."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,6 +183,9 @@ def write_image_scores(path: Path, rows: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
+
+
+# ------------------------------------------------------------------------------------------------------ classes
 
 
 class SegmentationMetric(Metric):

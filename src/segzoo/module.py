@@ -18,13 +18,14 @@ from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric, MetricCollection
 
 from segzoo.errors import SegzooError
 from segzoo.losses import DiceCELoss, deep_supervision_loss
 from segzoo.metrics import SegmentationMetric, image_scores, metric_class, write_image_scores
 from segzoo.preprocessing import InputContract, Preprocessing, preprocessing_from_dict
+from segzoo.provenance import split_hashes, with_history
 
 if TYPE_CHECKING:
     import numpy as np
@@ -498,23 +499,6 @@ class SegmentationModule(LightningModule):
         self.class_names, self.data = tuple(contract["class_names"]), contract["data"]
 
 
-def polynomial_decay(optimizer: torch.optim.Optimizer, total: int, power: float) -> LRScheduler:
-    """A rate that falls to 0 after ``total`` steps of the schedule as (1 - progress) ** ``power``."""
-    # PolynomialLR would restore the end of the run it was saved in, also where that run is continued for longer
-    return LambdaLR(optimizer, lambda step: max(0.0, 1 - step / total) ** power)
-
-
-def cosine_decay(optimizer: torch.optim.Optimizer, total: int, lowest: float) -> LRScheduler:
-    """Rates that fall to ``lowest`` after ``total`` steps of the schedule along half a cosine."""
-
-    def factor(step: int) -> float:
-        rate = lowest + (highest - lowest) * (1 + math.cos(math.pi * min(step, total) / total)) / 2
-        return rate / highest
-
-    highest = optimizer.defaults["lr"]
-    return LambdaLR(optimizer, factor)  # as above; CosineAnnealingLR would turn and rise again where a run goes on
-
-
 def own_labels(batch: Batch) -> Sequence[Tensor]:
     """The labels at the images' own sizes where the batch has them, else at the network's."""
     return batch["original_label"] if "original_label" in batch else batch["label"]
@@ -526,20 +510,6 @@ def own_grids(batch: Batch) -> Sequence[Any]:
         return batch["geometry"]
     spatial = batch["image"].ndim - 2
     return [label.shape[-spatial:] for label in own_labels(batch)]
-
-
-def with_history(data: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
-    """What a model is trained on now; under "pretrained_on" what it was trained on before, oldest first."""
-    history = list(before.get("pretrained_on", []))
-    latest = {key: value for key, value in before.items() if key != "pretrained_on"}
-    if latest and latest != data:
-        history.append(latest)
-    return {**data, "pretrained_on": history} if history else data
-
-
-def split_hashes(data: dict[str, Any]) -> set[str | None]:
-    """By which the splits of all datasets of a training are known again."""
-    return {part.get("split_sha256") for part in data.get("datasets", [data])}
 
 
 def default_class_names(num_classes: int, multilabel: bool) -> tuple[str, ...]:

@@ -176,7 +176,7 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
         Them, in their order, with their notes.
     """
     noted = (replace(job, note=note_of(job.file, recipe)) for job in jobs)
-    return [job for job in noted if draft_folder(job).exists() or not is_written(job, channels)]
+    return [job for job in noted if not job.note or draft_folder(job).exists() or not is_written(job, channels)]
 
 
 def note_of(file: Path, recipe: dict[str, Any]) -> str:
@@ -263,15 +263,17 @@ def segmented(
 ) -> Iterator[tuple[Job, Segmentation | SegzooError]]:
     """Each job of a batch with its segmentation, or with the error that it met."""
     jobs, inputs = zip(*batch, strict=True)
-    if isinstance(inputs[0], SegzooError):
-        yield jobs[0], inputs[0]  # alone, and it names its file
-        return
-    found = attempt(predictor.segment, inputs)
+    found = inputs[0] if isinstance(inputs[0], SegzooError) else attempt(predictor.segment, inputs)
     del inputs
     if isinstance(found, SegzooError):
-        yield from ((job, SegzooError(f"{job.file}: {found}")) for job in jobs)
+        yield from ((job, naming(job.file, found)) for job in jobs)
     else:
         yield from zip(jobs, found, strict=True)
+
+
+def naming(file: Path, error: SegzooError) -> SegzooError:
+    """An error that says which file it is about."""
+    return error if file.name in str(error) else SegzooError(f"{file}: {error}")
 
 
 def finish(job: Job, found: Segmentation | SegzooError) -> str:

@@ -51,6 +51,20 @@ def history(config: dict[str, Any]) -> list[dict[str, Any]]:
     return [part for training in trainings for part in parts_of(training)]
 
 
+def with_history(data: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """What a model is trained on now; under "pretrained_on" what it was trained on before, oldest first."""
+    history = list(before.get("pretrained_on", []))
+    latest = {key: value for key, value in before.items() if key != "pretrained_on"}
+    if latest and latest != data:
+        history.append(latest)
+    return {**data, "pretrained_on": history} if history else data
+
+
+def split_hashes(data: dict[str, Any]) -> set[str | None]:
+    """By which the splits of all datasets of a training are known again."""
+    return {part.get("split_sha256") for part in parts_of(data)}
+
+
 def linked(part: dict[str, Any]) -> str:
     """A dataset's name, linked to its page where that is known."""
     name, page = part.get("dataset", "unknown data"), dataset_page(part)

@@ -207,8 +207,7 @@ class TrainingCLI(LightningCLI):
 
     def before_test(self) -> None:
         """Measure what was asked for, as it was asked for."""
-        warning = split_warning(self.datamodule.describe(), self.model.data)
-        if self.options.record and warning:
+        if self.options.record and (warning := split_warning(self.datamodule.describe(), self.model.data)):
             raise SegzooError(f"--record is for results on held-out images, and {warning}")
         self.model.test_tta = self.options.tta
         if self.options.metrics:

@@ -76,7 +76,8 @@ def check_groups(path: Path, groups: Mapping[str, str], names: Sequence[str]) ->
     Raises:
         SegzooError: If it has a row for no image, and there is an image without a row.
     """
-    unknown = [name for name in groups if name not in set(names)]
+    known = set(names)
+    unknown = [name for name in groups if name not in known]
     without = [name for name in names if name not in groups]
     if unknown and without:
         raise SegzooError(

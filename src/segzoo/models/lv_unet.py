@@ -23,11 +23,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from segzoo.errors import MissingError, SegzooError
 from segzoo.losses import DiceCELoss
-from segzoo.module import SegmentationModule, cosine_decay
+from segzoo.module import SegmentationModule
 from segzoo.nn.adapt import adapt_input_channels
 from segzoo.nn.fuse import ActivatedConv2d, can_join, fold_norm
 from segzoo.preprocessing import Preprocessing
 from segzoo.registry import register
+from segzoo.schedules import cosine_decay
 from segzoo.weights import fetch_weights, read_safetensors
 
 ENCODER_WIDTHS = (24, 40, 80)  # of the skips at 1/4, 1/8 and 1/16

@@ -19,10 +19,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from segzoo.callbacks import FrozenEncoder
 from segzoo.conversion import load_vrwkv_encoder
 from segzoo.errors import MissingError, SegzooError
-from segzoo.module import SegmentationModule, polynomial_decay
+from segzoo.module import SegmentationModule
 from segzoo.nn.vrwkv import Grid, VisionRWKV, VRWKVBlock, init_linears, to_map
 from segzoo.nn.vrwkv_adapter import VRWKVAdapter
 from segzoo.registry import nearest, register
+from segzoo.schedules import polynomial_decay
 from segzoo.weights import fetch_weights
 
 LEARNING_RATE, WEIGHT_DECAY, POWER = 3e-4, 0.01, 0.9
