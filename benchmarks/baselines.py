@@ -10,8 +10,10 @@ run leaves best.ckpt and no checkpoint folder, since these are no models of the 
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from monai.networks.nets.basic_unet import BasicUNet as MonaiUNet
 from torch import Tensor, nn
@@ -21,6 +23,8 @@ from segzoo.models.lv_unet import LVUNet, load_encoder_weights
 from segzoo.models.mednext import MedNeXt
 from segzoo.module import SegmentationModule
 from segzoo.volume_preprocessing import VolumePreprocessing
+
+BEST = "best.ckpt"
 
 
 class Baseline(SegmentationModule):
@@ -100,6 +104,7 @@ class SMPUNet(Baseline):
         multilabel: every class is a mask of its own.
         encoder: timm's name of a MobileNetV3.
         encoder_weights: as LV-UNet takes them: "imagenet", a safetensors file, or None for random ones.
+        starts_from: the folder of a finished run of this network, whose best weights it goes on from.
         loss: called with logits and labels; None is LV-UNet's.
         optimizer: called with the parameters; None is LV-UNet's.
         lr_scheduler: called with the optimizer, stepped once an epoch; None is LV-UNet's.
@@ -114,6 +119,7 @@ class SMPUNet(Baseline):
         multilabel: bool = False,
         encoder: str = "tf_mobilenetv3_large_minimal_100",
         encoder_weights: str | None = None,
+        starts_from: str | None = None,
         loss: nn.Module | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
@@ -126,3 +132,18 @@ class SMPUNet(Baseline):
         self.network = Unet(f"tu-{encoder}", encoder_weights=None, in_channels=in_channels, classes=num_classes)
         if encoder_weights is not None:
             load_encoder_weights(self.network.encoder.model, encoder, encoder_weights, in_channels)
+        if starts_from is not None:
+            self.load_state_dict(best_weights(Path(starts_from)))
+
+
+def best_weights(run: Path) -> dict[str, Tensor]:
+    """Those of a run's best epoch.
+
+    Raises:
+        MissingError: It has none yet.
+    """
+    if not (run / BEST).is_file():
+        raise MissingError(
+            f"{run} holds no {BEST} to start from: train it first, python benchmarks/train_queue.py {run.name}"
+        )
+    return torch.load(run / BEST, map_location="cpu", weights_only=True)["state_dict"]

@@ -32,6 +32,7 @@ REPOSITORY = Path(__file__).parents[1]
 MODEL_CARDS = REPOSITORY / "model_cards"
 RESULTS = REPOSITORY / "benchmarks" / "results"
 BEST = "best.ckpt"
+STARTS = NOT_ARCHITECTURE | {"starts_from"}  # how a run was started, not what its model is
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}  # what decides how fast a processor multiplies, widest first
 
 Facts = dict[str, Any]
@@ -168,7 +169,7 @@ def score(run: Path, name: str, results: Path = RESULTS) -> None:
     (results / f"{name}.csv").write_text(rows, encoding="utf-8", newline="")
     built_from = {
         "class_path": recipe["model"]["class_path"],
-        "init_args": {key: value for key, value in recipe["model"]["init_args"].items() if key not in NOT_ARCHITECTURE},
+        "init_args": {key: value for key, value in recipe["model"]["init_args"].items() if key not in STARTS},
     }
     parameters = count_parameters(build(built_from))
     facts = {

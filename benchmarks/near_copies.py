@@ -1,15 +1,15 @@
-"""Images of a dataset that show nearly the same thing and that a grouped split may part all the same.
+"""Images of a dataset that show nearly the same thing and that a grouped split does not know of.
 
-    python benchmarks/near_copies.py BUSI data/BUSI [--scores benchmarks/results/lv-unet-busi.csv ...]
+    python benchmarks/near_copies.py BUSI data/BUSI
 
-Prints every such pair with the part that each image is in, then how many images of the test and validation parts have a
-near copy in the training part, fold by fold, and what the test images of fold 0 score with and without those.
-Candidates are images whose thumbnails correlate; of these the pairs count whose edges and textures lie on each other
-once one is moved by a few pixels. Look at them before you believe them.
+Prints every pair that no group and no list of lookalikes holds, then how many images of the test and validation parts
+have such a copy in the training part, fold by fold. Candidates are images whose thumbnails correlate; of these the
+pairs count whose edges and textures lie on each other once one is moved by a few pixels. Look at them before you
+believe them; those believed go into ``src/segzoo/data/groups/<dataset>_lookalikes.csv``, joined where they share an
+image.
 """
 
 import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,16 +30,21 @@ Array = np.ndarray
 
 
 def near_copies(samples: Sequence[Sample]) -> list[tuple[float, Sample, Sample]]:
-    """Pairs of images in no common group, the most alike first, with the correlation of their textures."""
+    """Pairs of images not known to be alike, the most alike first, with the correlation of their textures."""
     pictures = [Image.open(sample.image).convert("L") for sample in samples]
     thumbnails = np.stack([normalized(pixels(picture, THUMBNAIL)).ravel() for picture in pictures])
     textures = [texture(pixels(picture, SIDE)) for picture in pictures]
     found = []
     for first, second in np.argwhere(np.triu(thumbnails @ thumbnails.T, 1) > ALIKE):
         one, other = samples[first], samples[second]
-        if one.group != other.group and (alike := correlation(textures[first], textures[second])) > SAME:
+        if not known(one, other) and (alike := correlation(textures[first], textures[second])) > SAME:
             found.append((alike, one, other))
     return sorted(found, key=lambda pair: -pair[0])
+
+
+def known(one: Sample, other: Sample) -> bool:
+    """Whether two images share a group or are listed as lookalikes."""
+    return one.group == other.group or one.lookalikes == other.lookalikes != ""
 
 
 def pixels(picture: Image.Image, side: int) -> Array:
@@ -67,32 +72,24 @@ def normalized(image: Array) -> Array:
 def parted(pairs: Sequence[tuple[float, Sample, Sample]], parts: dict[str, str], part: str) -> set[str]:
     """The images of a part that have a near copy in the training part."""
     both = {(one.id, other.id) for _, one, other in pairs} | {(other.id, one.id) for _, one, other in pairs}
-    return {image for image, copy in both if parts[image] == part and parts[copy] == "train"}
+    return {image for image, copy in both if parts.get(image) == part and parts.get(copy) == "train"}
 
 
 def parts_of(samples: Sequence[Sample], fold: int) -> dict[str, str]:
-    """Image -> part of the grouped split."""
+    """Image -> part of the grouped split, of those that are in one."""
     split = make_split(list(samples), "grouped", fold, seed=42)
     return {image: part for part, images in split.items() for image in images}
-
-
-def dice_without(scores: Path, images: set[str]) -> tuple[float, float]:
-    """The mean Dice of a CSV file of scores, and that of all other images than these."""
-    with scores.open(newline="", encoding="utf-8") as file:
-        dice = {row["id"]: float(row["dice"]) for row in csv.DictReader(file)}
-    return float(np.mean([*dice.values()])), float(np.mean([dice[image] for image in dice.keys() - images]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help="such as BUSI")
     parser.add_argument("root", type=Path)
-    parser.add_argument("--scores", type=Path, nargs="*", default=[], help="image by image, of checkpoints of fold 0")
     options = parser.parse_args()
     samples = getattr(segzoo.data, options.dataset)(options.root).samples()
-    pairs, first_fold = near_copies(samples), parts_of(samples, 0)
+    pairs = near_copies(samples)
     for alike, one, other in pairs:
-        print(f"{alike:.2f} {one.id} ({first_fold[one.id]}), {other.id} ({first_fold[other.id]})")
+        print(f"{alike:.2f} {one.id}, {other.id}")
     for fold in range(FOLDS):
         parts = parts_of(samples, fold)
         counts = [
@@ -100,9 +97,6 @@ def main() -> None:
             for part in ("test", "val")
         ]
         print(f"fold {fold}: {' and '.join(counts)} images have a near copy in the training part")
-    for scores in options.scores:
-        whole, without = dice_without(scores, parted(pairs, first_fold, "test"))
-        print(f"{scores.stem}: Dice {whole:.4f}, without the test images that have one {without:.4f}")
 
 
 if __name__ == "__main__":

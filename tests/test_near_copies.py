@@ -31,11 +31,8 @@ def test_a_shifted_copy_is_found_and_nothing_else(script, samples, tmp_path):
     assert (one, other) == (images[0], copy)
     assert 0.8 < alike < 1
     assert script.near_copies([*images, replace(copy, group=images[0].group)]) == []
+    alike_known = [replace(image, lookalikes="a scene") for image in (images[0], copy)]
+    assert script.near_copies([*images[1:], *alike_known]) == []
     parts = {image.id: "train" for image in images} | {"copy": "test"}
     assert script.parted([(alike, one, other)], parts, "test") == {"copy"}
     assert script.parted([(alike, one, other)], parts | {"copy": "train"}, "test") == set()
-
-
-def test_scores_are_told_without_what_has_a_copy(script, tmp_path):
-    (tmp_path / "scores.csv").write_text("id,dice\na,0.2\nb,0.4\ncopy,0.9\n")
-    assert script.dice_without(tmp_path / "scores.csv", {"copy", "elsewhere"}) == pytest.approx((0.5, 0.3))

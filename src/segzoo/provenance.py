@@ -26,17 +26,12 @@ MODALITIES = {"ct": "ct"} | dict.fromkeys(("mri", "flair", "t1", "t1w", "t1gd", 
 # What a split's test part is, and is not.
 SPLITS = {
     "grouped": "Images known to belong together (near copies, frames of one video, parts of one patient) are on one "
-    "side of the split.",
+    "side of the split or left out of the test part.",
     "random-64-16-20": "The split is by image, at random: near copies of held-out images may have been trained on, "
     "which flatters the results.",
     "random-70-30": "The split is by image, at random, so near copies of held-out images may have been trained on, "
     "and the held-out images also chose the best epoch: both flatter the results.",
     "all": "It was tested on the very images it was trained on, so the results say nothing about new ones.",
-}
-# What a grouped split is known to part all the same; benchmarks/near_copies.py counts it.
-UNKNOWN_COPIES = {
-    "BUSI": "Of the 129 or 130 test images of a fold, 10 to 16 have a near copy in the training part all the same, "
-    "shifted by some pixels, that was not known when the groups were made.",
 }
 
 
@@ -126,11 +121,6 @@ def held_out(config: dict[str, Any]) -> str:
             "nothing about images from elsewhere."
         )
     said += [words for split, words in SPLITS.items() if split in splits]
-    said += [
-        UNKNOWN_COPIES[one["dataset"]]
-        for one in parts_of(data)
-        if one["split"] == "grouped" and one["dataset"] in UNKNOWN_COPIES
-    ]
     return " ".join([*said, *seen_before(data)])
 
 

@@ -115,12 +115,30 @@ def test_two_files_of_one_stem(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "images", "groups"),
-    [("busi", 176, 79), ("cvc_clinicdb", 612, 29), ("isic2017", 8, 4), ("kvasir_seg", 6, 3)],
+    [
+        ("busi", 176, 79),
+        ("cvc_clinicdb", 612, 29),
+        ("isic2017", 8, 4),
+        ("kvasir_seg", 6, 3),
+        ("busi_lookalikes", 151, 68),
+        ("isic2017_lookalikes", 12, 6),
+        ("kvasir_seg_lookalikes", 2, 1),
+    ],
 )
 def test_shipped_groups(name, images, groups):
     found = shipped_groups(name)
     assert len(found) == images
     assert len(set(found.values())) == groups
+
+
+@pytest.mark.parametrize("name", ["busi", "isic2017", "kvasir_seg"])
+def test_shipped_lookalikes_are_of_several_groups_and_part_none(name):
+    groups, lookalikes = shipped_groups(name), shipped_groups(f"{name}_lookalikes")
+    for scene in set(lookalikes.values()):
+        images = [image for image in lookalikes if lookalikes[image] == scene]
+        together = {groups.get(image, image) for image in images}
+        assert len(together) > 1
+        assert {image for image in groups if groups[image] in together} <= set(images)
 
 
 def test_shipped_sequences_are_those_of_the_dataset():

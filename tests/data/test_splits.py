@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,21 @@ def test_grouped_tests_every_image_once_and_validates_on_the_next_fold():
     assert sorted(i for split in splits for i in split["test"]) == sorted(GROUP)
     for fold in range(FOLDS):
         assert splits[fold]["val"] == splits[(fold + 1) % FOLDS]["test"]
+
+
+def test_grouped_tests_no_image_that_another_part_shows_too():
+    alike = {"image 0": "a", "image 30": "a", "image 60": "a", "image 90": "b", "image 91": "b"}
+    samples = [replace(sample, lookalikes=alike.get(sample.id, "")) for sample in SAMPLES]
+    left_out = set()
+    for fold in range(FOLDS):
+        plain, parts = (make_split(each, "grouped", fold, 42) for each in (SAMPLES, samples))
+        assert parts["train"] == plain["train"]
+        assert parts["val"] == plain["val"]
+        elsewhere = {alike[i] for part in ("train", "val") for i in parts[part] if i in alike}
+        expected = [i for i in plain["test"] if alike.get(i) not in elsewhere]
+        assert parts["test"] == expected
+        left_out |= set(plain["test"]) - set(parts["test"])
+    assert left_out  # or this test would not have tested anything
 
 
 def test_folds_are_balanced_in_every_stratum():

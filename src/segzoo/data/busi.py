@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from segzoo.data.base import SegmentationDataModule
-from segzoo.data.samples import Sample, files_by_stem, shipped_groups
+from segzoo.data.samples import Sample, files_by_stem, shipped_groups, with_shipped_lookalikes
 from segzoo.errors import MissingError
 
 _MASK_NAME = re.compile(r"(?P<stem>.+)_mask(_\d+)?")
@@ -15,7 +15,7 @@ class BUSI(SegmentationDataModule):
     """Breast ultrasound images: 437 benign, 210 malignant and 133 normal, each with the masks of its lesions.
 
     The default is the 647 images with a lesion. An image's several masks are merged. Near duplicates (the dataset is
-    known for them) stay together in the ``grouped`` split.
+    known for them) stay together in the ``grouped`` split, or are left out of its test part.
 
     Layout: ``Dataset_BUSI_with_GT/<class>/<class> (N).png``, ``<class> (N)_mask.png``, ``<class> (N)_mask_1.png`` ...
 
@@ -43,7 +43,8 @@ class BUSI(SegmentationDataModule):
         """The images of the chosen classes, each with all its masks."""
         root, groups = self.find_root(), shipped_groups("busi")
         classes = ("benign", "malignant", "normal") if self.normal else ("benign", "malignant")
-        return [sample for name in classes for sample in _class_samples(root / name, groups)]
+        samples = [sample for name in classes for sample in _class_samples(root / name, groups)]
+        return with_shipped_lookalikes(samples, "busi")
 
     def describe(self) -> dict[str, Any]:
         """As the base, with whether normal images are in."""

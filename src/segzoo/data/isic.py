@@ -1,7 +1,7 @@
 """ISIC 2017: skin lesions."""
 
 from segzoo.data.base import SegmentationDataModule
-from segzoo.data.samples import Sample, paired_samples, shipped_groups
+from segzoo.data.samples import Sample, paired_samples, shipped_groups, with_shipped_lookalikes
 
 _IMAGES = "ISIC-2017_Training_Data"
 _MASKS = "ISIC-2017_Training_Part1_GroundTruth"
@@ -11,7 +11,7 @@ class ISIC2017(SegmentationDataModule):
     """ISIC 2017 challenge, part 1: dermoscopy images of the published training set (2000) with their lesion's mask.
 
     What is there is read, be it the whole set or not. Known pairs of near-identical images stay together in the
-    ``grouped`` split.
+    ``grouped`` split, or are left out of its test part.
 
     Layout: ``ISIC-2017_Training_Data/ISIC_<n>.jpg`` (the ``_superpixels.png`` beside them are skipped),
     ``ISIC-2017_Training_Part1_GroundTruth/ISIC_<n>_segmentation.png``.
@@ -30,4 +30,7 @@ class ISIC2017(SegmentationDataModule):
     def samples(self) -> list[Sample]:
         """Every image with its mask; no superpixels."""
         root, groups = self.find_root(), shipped_groups("isic2017")
-        return paired_samples(root / _IMAGES, [root / _MASKS], groups, mask_suffix="_segmentation", skip="_superpixels")
+        samples = paired_samples(
+            root / _IMAGES, [root / _MASKS], groups, mask_suffix="_segmentation", skip="_superpixels"
+        )
+        return with_shipped_lookalikes(samples, "isic2017")

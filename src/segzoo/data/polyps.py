@@ -1,13 +1,14 @@
 """Colonoscopy polyps: Kvasir-SEG and CVC-ClinicDB."""
 
 from segzoo.data.base import SegmentationDataModule
-from segzoo.data.samples import Sample, paired_samples, shipped_groups
+from segzoo.data.samples import Sample, paired_samples, shipped_groups, with_shipped_lookalikes
 
 
 class KvasirSEG(SegmentationDataModule):
     """Kvasir-SEG: 1000 colonoscopy images with the mask of their polyps.
 
-    The masks are JPEG and cut at 127. Three pairs of near-identical images stay together in the ``grouped`` split.
+    The masks are JPEG and cut at 127. Three pairs of near-identical images stay together in the ``grouped`` split, or
+    (a fourth) out of its test part.
 
     Layout: ``images/<id>.jpg``, ``masks/<id>.jpg``.
 
@@ -25,7 +26,8 @@ class KvasirSEG(SegmentationDataModule):
     def samples(self) -> list[Sample]:
         """Every image with the mask of the same name."""
         root = self.find_root()
-        return paired_samples(root / "images", [root / "masks"], shipped_groups("kvasir_seg"))
+        samples = paired_samples(root / "images", [root / "masks"], shipped_groups("kvasir_seg"))
+        return with_shipped_lookalikes(samples, "kvasir_seg")
 
 
 class CVCClinicDB(SegmentationDataModule):

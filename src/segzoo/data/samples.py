@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ class Sample:
         group: Images of one group never part in a grouped split.
         stratum: Kind of image, kept in proportion in every fold.
         channels: Of a volume that has a file for each channel, those after ``image``.
+        lookalikes: Names a set of images that show nearly the same in several groups; "" is none. A grouped split
+            tests none of them that it has another of elsewhere.
     """
 
     id: str
@@ -36,11 +38,22 @@ class Sample:
     group: str
     stratum: str = ""
     channels: tuple[Path, ...] = ()
+    lookalikes: str = ""
 
 
 def shipped_groups(name: str) -> dict[str, str]:
     """Image stem -> group for the images of a dataset that resemble another, from the package's own lists."""
     return _group_rows(resources.files("segzoo.data").joinpath("groups", f"{name}.csv").read_text("utf-8").splitlines())
+
+
+def with_shipped_lookalikes(samples: Sequence[Sample], name: str) -> list[Sample]:
+    """Samples with the sets of near copies that became known after a dataset's groups were published.
+
+    They stay out of the groups, since other groups make another split: of that, no published checkpoint has ever seen
+    the training part.
+    """
+    known = shipped_groups(f"{name}_lookalikes")
+    return [replace(sample, lookalikes=known.get(sample.id, "")) for sample in samples]
 
 
 def read_groups(path: Path) -> dict[str, str]:

@@ -35,7 +35,8 @@ def make_split(samples: Sequence[Sample], split: str, fold: int, seed: int) -> S
 
     Args:
         samples: All samples of a dataset.
-        split: ``grouped``: five folds of whole groups, test = ``fold``, val = the next, train = the rest.
+        split: ``grouped``: five folds of whole groups, test = ``fold``, val = the next, train = the rest; images that
+            look like one of val or train are left out of test.
             ``random-64-16-20``, ``random-70-30`` (val = test): by image, blind to groups, as the papers do.
             ``all``: every image in every part.
         fold: 0..4, for ``grouped``.
@@ -52,6 +53,7 @@ def make_split(samples: Sequence[Sample], split: str, fold: int, seed: int) -> S
         folds = group_folds(samples, seed)
         test, val = folds[fold], folds[(fold + 1) % FOLDS]
         train = [i for number, ids in enumerate(folds) if number not in (fold, (fold + 1) % FOLDS) for i in ids]
+        test = _without_lookalikes(test, train + val, samples)
     elif split == "all":
         train = val = test = [sample.id for sample in samples]
     else:
@@ -89,6 +91,13 @@ def group_folds(samples: Sequence[Sample], seed: int) -> list[list[str]]:
         folds[best] += [sample.id for sample in groups[name]]
         strata[best] += own
     return folds
+
+
+def _without_lookalikes(test: Sequence[str], others: Sequence[str], samples: Sequence[Sample]) -> list[str]:
+    """What is left of a test part without the images that show nearly what an image of another part shows."""
+    lookalikes = {sample.id: sample.lookalikes for sample in samples}
+    elsewhere = {lookalikes[i] for i in others} - {""}
+    return [i for i in test if lookalikes[i] not in elsewhere]
 
 
 def _shuffled(names: Iterable[str], seed: int) -> list[str]:
