@@ -307,7 +307,7 @@ def device_name(device: str) -> str:
 
 
 def tables(facts: dict[str, Any]) -> tuple[str, str]:
-    """All tables, and those for README."""
+    """All tables, and the one for README."""
     rows = facts["rows"]
     timed = [row for row in rows if part_of(row) == "forms"]
     settings = sorted(set(map(setting, timed)), key=lambda one: (one[0][2], one[0][0], -one[1]))
@@ -325,7 +325,7 @@ def tables(facts: dict[str, Any]) -> tuple[str, str]:
         )
         parts[shape, threads] = f"**{title}**\n\n{speed_table(chosen)}"
     rest = [*filter(None, [growth_table(rows), training_table(rows)])]
-    return "\n\n".join([where, *parts.values(), *rest]) + "\n", "\n\n".join([where, parts[settings[0]], *rest])
+    return "\n\n".join([where, *parts.values(), *rest]) + "\n", f"{where}\n\n{parts[settings[0]]}"
 
 
 def setting(row: Row) -> tuple[tuple[int, ...], int]:
