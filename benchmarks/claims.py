@@ -47,7 +47,13 @@ def read_arm(beginning: Path) -> Scores:
 
 
 def as_array(arm: Scores, seeds: Sequence[int]) -> np.ndarray:
-    """An arm's Dice as [seeds, images], the images by name."""
+    """An arm's Dice as [seeds, images], the images by name.
+
+    Raises:
+        SegzooError: if seeds were scored on other images than others, as before and after a split changed.
+    """
+    if len({frozenset(arm[seed]) for seed in seeds}) > 1:
+        raise SegzooError(f"the seeds {', '.join(map(str, seeds))} were scored on different images; score them again")
     return np.array([[arm[seed][image] for image in sorted(arm[seed])] for seed in seeds])
 
 
@@ -91,6 +97,8 @@ def ablation_words(ablation: dict[str, Any], folder: Path) -> list[str]:
     seeds = sorted(arms[first].keys() & arms[second].keys())
     if not seeds:
         return [*said, f"Not tested yet: `python benchmarks/claims.py run {folder.name}`."]
+    if arms[first][seeds[0]].keys() != arms[second][seeds[0]].keys():
+        raise SegzooError(f"{folder.name}: {first} and {second} were scored on different images; score them again")
     scores = {arm: as_array(found, seeds) for arm, found in arms.items()}
     difference = scores[first] - scores[second]
     low, high = interval(difference)

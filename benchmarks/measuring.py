@@ -176,6 +176,7 @@ def score(run: Path, name: str, results: Path = RESULTS) -> None:
         "name": name,
         "model": f"{built_from['class_path'].rpartition('.')[2]} {parameters / 1e6:.1f} M",
         "built_from": built_from,
+        **({"starts_from": Path(start).name} if (start := recipe["model"]["init_args"].get("starts_from")) else {}),
         **describe(contract),
         "parameters": parameters,
     }

@@ -98,7 +98,12 @@ def read_result(path: Path) -> Result:
         raise MissingError(f"{path.name} is there and what {name} costs is not: python benchmarks/quality.py measure")
     ids, scores = read_scores(path)
     averaged = path.with_name(f"{path.stem}{MIRRORED}.csv")
-    mirrored = read_scores(averaged)[1]["dice"] if averaged.is_file() else None
+    mirrored = None
+    if averaged.is_file():
+        ids_of_mirrored, mirrored_scores = read_scores(averaged)
+        if ids_of_mirrored != ids:
+            raise SegzooError(f"{averaged.name} and {path.name} are of different images; score both again")
+        mirrored = mirrored_scores["dice"]
     dataset = dataset_name(tested_on) if tested_on else facts["data"]["dataset"]
     return Result(name, facts, dataset, ids, scores, mirrored)
 
@@ -277,6 +282,7 @@ def score_table(results: list[Result]) -> str:
 def model_words(result: Result) -> str:
     """A model's name, and what is unlike the other rows."""
     words = [result.facts["model"]] if "built_from" in result.facts else []
+    words += [f"from `{result.facts['starts_from']}`"] if "starts_from" in result.facts else []
     words += [f"trained on {result.facts['data']['dataset']}, tested on {result.dataset}"] * result.trained_elsewhere
     return f"`{result.name}`" + (f" ({'; '.join(words)})" if words else "")
 

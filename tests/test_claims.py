@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
+from segzoo.errors import SegzooError
 from test_quality import imported
 from test_recipes import BENCHMARKS, TINY
 
@@ -36,6 +37,18 @@ def test_seeds_that_both_arms_have_are_compared_image_by_image(tmp_path):
     assert "| b (`y`) | 0.600 | 0.600 |" in text
     assert "a - b: +0.250 [+0.100, +0.400]. A is the better one." in text
     assert "One seed alone" in text
+
+
+def test_scores_of_different_images_are_not_compared(tmp_path):
+    store(tmp_path, "a", 1, [0.9, 0.8])
+    store(tmp_path, "b", 1, [0.5, 0.7, 0.6])
+    with pytest.raises(SegzooError, match="a and b were scored on different images"):
+        claims.ablation_words(ABLATION, tmp_path)
+    store(tmp_path, "b", 1, [0.5, 0.7])
+    for arm in "ab":
+        store(tmp_path, arm, 2, [0.5, 0.7, 0.6])
+    with pytest.raises(SegzooError, match="the seeds 1, 2 were scored on different images"):
+        claims.ablation_words(ABLATION, tmp_path)
 
 
 def test_differences_of_either_sign_are_told_as_they_are(tmp_path):

@@ -285,6 +285,12 @@ def test_what_is_missing_is_named(made_up):
     with pytest.raises(MissingError, match=r"bad-busi\.csv is there and what bad-busi costs is not"):
         run_report(made_up)
     store(made_up / "benchmarks" / "results", "bad-busi", stored_scores(made_up, "bad-busi"))
+    averaged = made_up / "benchmarks" / "results" / "good-polyps+tta.csv"
+    whole = averaged.read_text()
+    averaged.write_text("\n".join(whole.splitlines()[:-1]) + "\n")
+    with pytest.raises(SegzooError, match=r"good-polyps\+tta\.csv and good-polyps\.csv are of different images"):
+        run_report(made_up)
+    averaged.write_text(whole)
     (made_up / "README.md").write_text("no beginning <!-- quality:end -->")
     with pytest.raises(SegzooError, match="must hold <!-- quality:begin -->"):
         run_report(made_up)

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from fsspec.implementations import local
+from lightning import Trainer
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
@@ -287,17 +288,35 @@ def test_recorded_results_stand_in_config_and_card(checkpoint, samples, tmp_path
     segzoo.from_pretrained(checkpoint)  # its hashes still hold
 
 
-def test_only_results_on_held_out_images_of_a_checkpoint_folder_are_recorded(checkpoint, samples, tmp_path, capsys):
+def test_only_what_a_checkpoint_folder_scores_on_held_out_images_is_recorded(
+    checkpoint, run, samples, tmp_path, capsys
+):
     before = (checkpoint / "config.json").read_bytes()
     for model, data, message in (
         (checkpoint, busi(samples, split="grouped"), "this is not the split the checkpoint was trained on"),
         ("lv-unet-busi", busi(samples), "test one by its path"),
         ("cmunext_s", busi(samples), "test one by its path"),
+        (checkpoint, [*busi(samples), "--ckpt_path", run / "last.ckpt"], "leave --ckpt_path out"),
+        (checkpoint, busi(samples, 32), "image_size is [32, 32] here and [64, 64] there"),
     ):
         options = ["test", *QUIET, "--model", model, *data, "--record", "true", "--trainer.default_root_dir", tmp_path]
         assert cli.main([str(option) for option in options]) == 2
         assert message in capsys.readouterr().err
     assert (checkpoint / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("verb", ["test", "validate"])
+def test_random_weights_are_not_scored(verb, samples, tmp_path, capsys):
+    options = [verb, *QUIET, "--model", "cmunext_s", *busi(samples), "--trainer.default_root_dir", str(tmp_path)]
+    assert cli.main(options) == 2
+    assert "this model has random weights" in capsys.readouterr().err
+
+
+def test_a_damaged_file_to_go_on_from_is_named_as_such(run, samples, tmp_path, capsys):
+    (tmp_path / "last.ckpt").write_bytes((run / "last.ckpt").read_bytes()[:100_000])
+    options = ["fit", *QUIET, "--model", "cmunext_s", *busi(samples), "--trainer.default_root_dir", str(tmp_path)]
+    assert cli.main([*options, "--ckpt_path", "last"]) == 2
+    assert "damaged or cut short" in capsys.readouterr().err
 
 
 def test_other_metrics_and_another_split(checkpoint, samples, tmp_path, capsys):
@@ -403,6 +422,21 @@ def test_a_killed_run_goes_on_from_its_last_finished_epoch(tmp_path, samples):
     assert (state["epoch"], state["global_step"], state["lr_schedulers"][0]["last_epoch"]) == (5, 12, 6)
     assert segzoo.from_pretrained(run / "checkpoint").is_deployable
     assert yaml.safe_load((run / "train.yaml").read_text())["ckpt_path"] is None
+
+
+@pytest.mark.slow
+def test_a_terminated_training_is_not_taken_for_a_finished_one(tmp_path, samples):
+    stop = "import os, signal\nSegmentationModule.on_validation_end = lambda self: os.kill(os.getpid(), signal.SIGTERM)"
+    program = f"""import sys
+from segzoo.cli import main
+from segzoo.module import SegmentationModule
+{stop}
+sys.exit(main(sys.argv[1:]))"""
+    options = ["fit", *QUIET, "--trainer.max_epochs", "6", "--model", "cmunext_s", *busi(samples)]
+    ended = subprocess.run(**command("-c", program, *options, "--trainer.default_root_dir", tmp_path / "run"))
+    assert ended.returncode == 128 + signal.SIGTERM
+    assert "segzoo: terminated; go on from the last whole epoch" in ended.stderr
+    assert not (tmp_path / "run" / "checkpoint").exists()
 
 
 def test_last_before_the_first_epoch_has_finished_is_the_beginning(tmp_path, samples):
@@ -522,6 +556,31 @@ def test_two_processes_measure_what_one_does(checkpoint, seven, tmp_path):
     assert len(rows_of_two) == 7
     for row, other in zip(rows_of_one, rows_of_two, strict=True):
         assert float(row["dice"]) == pytest.approx(float(other["dice"]), abs=1e-6)
+
+
+def test_a_resumed_run_and_another_process_draw_otherwise(samples, tmp_path, monkeypatch):
+    drawn = []
+
+    class Noting(segzoo.data.BUSI):
+        def train_dataloader(self):
+            self.augmentation = [lambda image, label: (drawn.append(torch.rand(()).item()), (image, label))[1]]
+            return super().train_dataloader()
+
+    def draw(epochs: int, *options: Any) -> list[float]:
+        drawn.clear()
+        fit(tmp_path / "run", "--model", "cmunext_s", *busi(samples), *options, epochs=epochs)
+        return list(drawn)
+
+    monkeypatch.setattr(segzoo.data, "BUSI", Noting)
+    first, second, third = (draw(epochs, "--ckpt_path", "last") for epochs in (1, 2, 3))
+    assert len(first) == len(second) == len(third) == 8
+    assert not {*first} & {*second} | {*second} & {*third}
+    shutil.rmtree(tmp_path / "run")
+    assert draw(1) == first  # what a seed says in one process and one piece
+    shutil.rmtree(tmp_path / "run")
+    monkeypatch.setattr(Trainer, "global_rank", 1)
+    monkeypatch.setattr(Trainer, "is_global_zero", False)
+    assert not {*first} & {*draw(1)}
 
 
 @pytest.mark.slow

@@ -258,6 +258,12 @@ class SegmentationModule(LightningModule):
             self.train()
         self._loss[0].to(self.device)
 
+    def on_train_start(self) -> None:
+        """Draw order and augmentation otherwise than other processes do, and than this run did before a resume."""
+        rank, epoch = self.trainer.global_rank, self.trainer.current_epoch
+        if rank or epoch:  # a run of one process and one piece draws what its seed says
+            torch.manual_seed((torch.initial_seed() + 1_000_003 * epoch + rank) % 2**63)
+
     def on_validation_start(self) -> None:
         """Lightning's hook: the loss where the data is."""
         self._loss[0].to(self.device)

@@ -18,9 +18,10 @@ def polynomial_decay(optimizer: Optimizer, total: int, power: float) -> LRSchedu
 def cosine_decay(optimizer: Optimizer, total: int, lowest: float) -> LRScheduler:
     """A rate that falls to ``lowest`` after ``total`` steps of the schedule along half a cosine."""
     highest = optimizer.defaults["lr"]
+    lowest = min(lowest, highest)  # a rate that starts below it does not rise
 
     def factor(step: int) -> float:
         rate = lowest + (highest - lowest) * (1 + math.cos(math.pi * min(step, total) / total)) / 2
-        return rate / highest
+        return rate / highest if highest else 1.0
 
     return LambdaLR(optimizer, factor)

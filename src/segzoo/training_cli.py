@@ -6,6 +6,8 @@ all that a run leaves behind, and a checkpoint folder at its end.
 
 import os
 import re
+import signal
+import sys
 import warnings
 from argparse import ArgumentError
 from functools import partial
@@ -22,6 +24,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple, instantiate_class
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim import Optimizer
 
 import segzoo.data as data_modules
@@ -51,6 +54,9 @@ def main(arguments: list[str]) -> None:
         warnings.filterwarnings("ignore", message)
     try:
         TrainingCLI(arguments)
+    except SIGTERMException:  # would end in status 0, as if the training were finished
+        print("segzoo: terminated; go on from the last whole epoch with --ckpt_path last", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGTERM) from None
     except Exception as error:
         bad_input = cause_in_input(error, arguments[0])
         if bad_input is None or bad_input is error:
@@ -82,6 +88,8 @@ def cause_in_input(error: Exception, verb: str) -> SegzooError | None:
             "--ckpt_path names the run of another model, or of this one with other arguments; give the run that this "
             "command started"
         )
+    if isinstance(error, RuntimeError) and "PytorchStreamReader" in str(error):
+        return SegzooError("--ckpt_path names a file that is damaged or cut short; give another .ckpt file of the run")
     return None
 
 
@@ -172,6 +180,8 @@ class TrainingCLI(LightningCLI):
             refuse_overwriting(root, self.options.ckpt_path)
         if self.subcommand == "test" and self.options.record:
             refuse_recording(self.options)
+        if self.subcommand != "fit":
+            refuse_random_weights(self.options)
 
     def after_instantiate_classes(self) -> None:
         """Let the model use the optimizer and the schedule that were asked for, and the run know whether it goes on."""
@@ -207,8 +217,6 @@ class TrainingCLI(LightningCLI):
 
     def before_test(self) -> None:
         """Measure what was asked for, as it was asked for."""
-        if self.options.record and (warning := split_warning(self.datamodule.describe(), self.model.data)):
-            raise SegzooError(f"--record is for results on held-out images, and {warning}")
         self.model.test_tta = self.options.tta
         if self.options.metrics:
             self.model.metric_names = tuple(self.options.metrics)
@@ -245,6 +253,9 @@ class TrainingCLI(LightningCLI):
         if warning := split_warning(self.datamodule.describe(), self.model.data):
             print(f"segzoo: {warning}, so it may have seen these images")
         if self.options.record:
+            if warning:
+                raise SegzooError(f"--record is for results on held-out images, and {warning}")
+            refuse_other_preprocessing(self.datamodule, self.model)
             folder = Path(self.model.load_report.source)
             record(folder, metrics=results)
             print(f"segzoo: recorded in {folder}")
@@ -386,6 +397,29 @@ def is_within(file: str | Path | None, folder: Path) -> bool:
     return file is not None and Path(file).resolve().parent == folder.resolve()
 
 
+def refuse_random_weights(options: Any) -> None:
+    """Refuse to score a model of the zoo that nothing has trained; classes of somebody's own may load weights."""
+    builders = {known.builder for known in models().values()}
+    if options.ckpt_path is None and options.model.class_path in builders:
+        raise SegzooError(
+            "this model has random weights: name a trained one by --model FOLDER/checkpoint, or add --ckpt_path best "
+            "to the command of its run"
+        )
+
+
+def refuse_other_preprocessing(data: data_modules.SegmentationDataModule, model: SegmentationModule) -> None:
+    """Refuse to record what a checkpoint scores on images that are prepared otherwise than `predict` does it."""
+    used, stored = data.preprocessing.to_dict(), model.preprocessing.to_dict()
+    for key in ("patch_size", "mirror_axes"):  # which say how it was trained
+        used.pop(key, None), stored.pop(key, None)
+    differing = [key for key in stored if used.get(key) != stored[key]]
+    if differing:
+        raise SegzooError(
+            f"--record is for what a checkpoint scores as it predicts, and {differing[0]} is {used.get(differing[0])} "
+            f"here and {stored[differing[0]]} there: leave that option out"
+        )
+
+
 def refuse_recording(options: Any) -> None:
     """Refuse --record where there is nothing to write into, or nothing that should be written.
 
@@ -394,6 +428,8 @@ def refuse_recording(options: Any) -> None:
     """
     if options.model.class_path != LOADER or not Path(options.model.init_args.name_or_path).is_dir():
         raise SegzooError("--record writes into a checkpoint folder, so test one by its path: --model FOLDER")
+    if options.ckpt_path is not None:
+        raise SegzooError("--record is for a checkpoint's own weights: leave --ckpt_path out")
     if options.tta:
         raise SegzooError("--record is for what a checkpoint scores without --tta: leave one of the two out")
 

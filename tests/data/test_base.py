@@ -221,6 +221,9 @@ def test_processes_share_evaluation_without_repeating(folder_data):
         data.trainer = trainer(world_size=3, rank=rank)
         seen += [i for batch in data.test_dataloader() for i in batch["id"]]
     assert sorted(seen) == sorted(map(str, range(10)))
+    data.trainer = trainer(world_size=11, rank=10)
+    with pytest.raises(SegzooError, match="10 images to validate or test on are too few for 11 processes"):
+        data.test_dataloader()
 
 
 # ---- the split as a record

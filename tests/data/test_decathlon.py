@@ -316,6 +316,8 @@ def test_statistics_of_ct(task):
     assert (contract.mean, contract.std) == pytest.approx((everything.mean(), everything.std()), abs=1e-4)
     image = read(data)[0]["image"]
     assert image.min() >= (contract.window[0] - contract.mean) / contract.std - 1e-5
+    asked = Decathlon(task, intensity="window", mean=3, std=2).preprocessing
+    assert (asked.window, asked.mean, asked.std) == (contract.window, 3, 2)
 
 
 def test_the_contract_follows_the_model_unless_asked(task):
@@ -406,6 +408,9 @@ def test_a_truncated_file(copy):
         ({"labels": {"0": "background"}}, "must name a background and a class"),
         ({"labels": {"background": 0, "ignore": 1, "a": 2}}, "'ignore', if any, as the highest value"),
         ({"labels": None}, "the entry 'labels'"),
+        ({"labels": {"background": 0, "a": "one"}}, "must give every label a number"),
+        ({"modality": {"T1": 0}}, r"dataset\.json must name its channels by their numbers"),
+        ({"modality": ["MRI"]}, r"dataset\.json must name its channels by their numbers"),
         ({"training": [{"image": "imagesTr/hippocampus_148.nii.gz"}]}, "neither the Decathlon's nor nnU-Net's"),
         ({"training": 2 * [{"image": "imagesTr/x.nii.gz", "label": "labelsTr/x.nii.gz"}]}, "the case x twice"),
         (

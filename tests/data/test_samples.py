@@ -151,6 +151,11 @@ def test_user_groups(tmp_path):
     path = tmp_path / "groups.csv"
     path.write_text("group,image\npatient 1,a.png\npatient 1,b\npatient 2,v1.2\n")
     assert read_groups(path) == {"a": "patient 1", "b": "patient 1", "v1.2": "patient 2"}
+    path.write_text("image,group\na.png,patient 1\nb.png,\nc.png, \n")
+    assert read_groups(path) == {"a": "patient 1"}  # the others are no group together
+    path.write_bytes("image,group\na.png,Müller\n".encode("cp1252"))
+    with pytest.raises(SegzooError, match=r"groups\.csv is not text in UTF-8"):
+        read_groups(path)
     path.write_text("file,patient\na,1\n")
     with pytest.raises(SegzooError, match=r"groups\.csv must have the columns 'image' and 'group'"):
         read_groups(path)

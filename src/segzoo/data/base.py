@@ -346,6 +346,12 @@ class SegmentationDataModule(LightningDataModule):
     def _evaluation_sampler(self, dataset: Dataset[Item]) -> Sampler[int] | None:
         if self._world_size == 1 or self.trainer is None:
             return None
+        count = len(dataset)  # type: ignore[arg-type]
+        if count < self._world_size:
+            raise SegzooError(
+                f"{self.name}: {count} images to validate or test on are too few for {self._world_size} processes; "
+                f"use at most {count} devices."
+            )
         # Lightning's own choice would repeat images to give every process as many, and so change the metrics.
         return UnrepeatedDistributedSampler(
             dataset, num_replicas=self._world_size, rank=self.trainer.global_rank, shuffle=False

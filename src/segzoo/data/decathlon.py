@@ -161,6 +161,10 @@ class Decathlon(SegmentationDataModule):
     def channel_names(self) -> tuple[str, ...]:
         """Names of the images' channels."""
         found = self.description.get("channel_names") or self.description.get("modality") or {"0": "image"}
+        if not isinstance(found, dict) or not all(str(key).isdigit() for key in found):
+            raise SegzooError(
+                f'{self.root / DESCRIPTION} must name its channels by their numbers, as in {{"0": "MRI"}}, not {found}.'
+            )
         return tuple(str(found[key]) for key in sorted(found, key=int))
 
     @property
@@ -215,7 +219,7 @@ class Decathlon(SegmentationDataModule):
         if asked.get("intensity") == "zscore":
             asked |= {"window": None, "mean": None, "std": None}
         elif asked.get("intensity") == "window" and model.window is None and "window" not in asked:
-            asked |= self.statistics
+            asked = self.statistics | asked
         return replace(model, **asked)
 
     @property
@@ -308,6 +312,10 @@ def label_names(labels: Mapping[str, Any], path: Path) -> dict[int, str]:
     if any(isinstance(value, list) for value in labels.values()):
         raise SegzooError(f"{path} defines regions (labels of several values), which segzoo does not train yet.")
     by_value = all(str(key).isdigit() for key in labels)
+    if not by_value and not all(str(value).isdigit() for value in labels.values()):
+        raise SegzooError(
+            f'{path} must give every label a number, as in {{"background": 0, "tumour": 1}}, not {labels}.'
+        )
     pairs = [(int(key), str(name)) if by_value else (int(name), str(key)) for key, name in labels.items()]
     if sorted(value for value, _ in pairs) != list(range(len(pairs))) or len({name for _, name in pairs}) < len(pairs):
         raise SegzooError(

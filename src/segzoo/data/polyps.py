@@ -7,8 +7,8 @@ from segzoo.data.samples import Sample, paired_samples, shipped_groups, with_shi
 class KvasirSEG(SegmentationDataModule):
     """Kvasir-SEG: 1000 colonoscopy images with the mask of their polyps.
 
-    The masks are JPEG and cut at 127. Three pairs of near-identical images stay together in the ``grouped`` split, or
-    (a fourth) out of its test part.
+    The masks are JPEG and cut at 127. Three pairs of near-identical images stay together in the ``grouped`` split; of
+    a fourth, neither is tested while the other is in another part.
 
     Layout: ``images/<id>.jpg``, ``masks/<id>.jpg``.
 

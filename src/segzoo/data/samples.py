@@ -65,7 +65,10 @@ def read_groups(path: Path) -> dict[str, str]:
     """
     if not path.is_file():
         raise MissingError(f"There is no file {path} to read groups from.")
-    groups = _group_rows(path.read_text("utf-8-sig").splitlines())
+    try:
+        groups = _group_rows(path.read_text("utf-8-sig").splitlines())
+    except UnicodeDecodeError as error:
+        raise SegzooError(f"{path} is not text in UTF-8 ({error}); save it as 'CSV UTF-8'.") from error
     if not groups:
         raise SegzooError(f"{path} must have the columns 'image' and 'group' and at least one row.")
     return groups
@@ -75,7 +78,8 @@ def _group_rows(lines: Sequence[str]) -> dict[str, str]:
     rows = csv.DictReader(lines)
     if not {"image", "group"} <= set(rows.fieldnames or ()):
         return {}
-    return {_stem((row["image"] or "").strip()): (row["group"] or "").strip() for row in rows}
+    named = [((row["image"] or "").strip(), (row["group"] or "").strip()) for row in rows]
+    return {_stem(image): group for image, group in named if group}  # without one, an image is a group of its own
 
 
 def check_groups(path: Path, groups: Mapping[str, str], names: Sequence[str]) -> None:
