@@ -97,15 +97,19 @@ def read_result(path: Path) -> Result:
     if "latency_ms" not in facts:
         raise MissingError(f"{path.name} is there and what {name} costs is not: python benchmarks/quality.py measure")
     ids, scores = read_scores(path)
-    averaged = path.with_name(f"{path.stem}{MIRRORED}.csv")
-    mirrored = None
-    if averaged.is_file():
-        ids_of_mirrored, mirrored_scores = read_scores(averaged)
-        if ids_of_mirrored != ids:
-            raise SegzooError(f"{averaged.name} and {path.name} are of different images; score both again")
-        mirrored = mirrored_scores["dice"]
     dataset = dataset_name(tested_on) if tested_on else facts["data"]["dataset"]
-    return Result(name, facts, dataset, ids, scores, mirrored)
+    return Result(name, facts, dataset, ids, scores, read_mirrored(path, ids))
+
+
+def read_mirrored(path: Path, ids: tuple[str, ...]) -> np.ndarray | None:
+    """The Dice averaged over mirrored copies of the images of a CSV file, where that was tested."""
+    averaged = path.with_name(f"{path.stem}{MIRRORED}.csv")
+    if not averaged.is_file():
+        return None
+    found, scores = read_scores(averaged)
+    if found != ids:
+        raise SegzooError(f"{averaged.name} and {path.name} are of different images; score both again")
+    return scores["dice"]
 
 
 def read_scores(path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:

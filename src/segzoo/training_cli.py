@@ -410,9 +410,8 @@ def refuse_random_weights(options: Any) -> None:
 def refuse_other_preprocessing(data: data_modules.SegmentationDataModule, model: SegmentationModule) -> None:
     """Refuse to record what a checkpoint scores on images that are prepared otherwise than `predict` does it."""
     used, stored = data.preprocessing.to_dict(), model.preprocessing.to_dict()
-    for key in ("patch_size", "mirror_axes"):  # which say how it was trained
-        used.pop(key, None), stored.pop(key, None)
-    differing = [key for key in stored if used.get(key) != stored[key]]
+    of_training = ("patch_size", "mirror_axes")  # these may differ, since they say how it was trained
+    differing = [key for key in stored if key not in of_training and used.get(key) != stored[key]]
     if differing:
         raise SegzooError(
             f"--record is for what a checkpoint scores as it predicts, and {differing[0]} is {used.get(differing[0])} "

@@ -64,6 +64,19 @@ def test_near_duplicates_stay_together(shared, fold, normal):
     assert all(len(parts) == 1 for parts in parts_of_group.values())
 
 
+def test_how_many_images_have_a_near_copy_and_where_splits_leave_them(shared):
+    """The figures of docs/data.md."""
+    groups, scenes = shipped_groups("busi"), shipped_groups("busi_lookalikes")
+    lesions = [sample.id for sample in BUSI(shared / "data").samples()]
+    kind = {image: scenes.get(image, groups.get(image, image)) for image in lesions}  # a scene holds whole groups
+    assert sum(list(kind.values()).count(kind[image]) > 1 for image in lesions) == 239
+    random = BUSI(shared / "data", split="random-64-16-20").split_ids
+    trained = {kind[image] for image in random["train"]}
+    assert (sum(kind[image] in trained for image in random["test"]), len(random["test"])) == (28, 129)
+    tested = [len(BUSI(shared / "data", fold=fold).split_ids["test"]) for fold in range(5)]
+    assert (min(tested), max(tested)) == (106, 116)
+
+
 def test_shipped_groups_hold_every_pair_of_the_list(shared):
     groups = shipped_groups("busi")
     lines = (shared / "data" / "BUSI" / "near_duplicates.csv").read_text().splitlines()[1:]
