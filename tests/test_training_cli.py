@@ -129,6 +129,20 @@ def test_only_deployable_weights_compete_for_best(tmp_path, samples, monkeypatch
         assert segzoo.from_pretrained(run / "checkpoint").deploy().is_deployable
 
 
+def test_averaged_weights_are_deployable_and_trained_on(tmp_path, samples):
+    averaging = ["--trainer.callbacks", "EMAWeightAveraging", "--trainer.callbacks.decay", "0.9"]
+    options = ["--model", "lv_unet", *busi(samples, 128), *averaging]
+    run = fit(tmp_path / "run", *options, epochs=3)
+    state = state_of(run / "best.ckpt")
+    saved = load_file(run / "checkpoint" / "model.safetensors")
+    assert saved["deep_training_lambda"] == 1  # and no average of 0, 0.3 and 1
+    assert_close(saved, state["state_dict"], rtol=0, atol=0)
+    assert not torch.equal(saved["head.weight"], state["current_model_state"]["head.weight"])
+    assert segzoo.from_pretrained(run / "checkpoint").deploy().is_deployable
+    fit(run, *options, "--ckpt_path", "last", epochs=4)
+    assert logged(run, "deep_training_lambda", 1) == {3: 1.0}
+
+
 def test_without_validation_the_last_weights_are_kept(tmp_path, samples, capsys):
     run = fit(tmp_path / "run", "--model", "cmunext_s", *busi(samples), "--trainer.limit_val_batches", 0, epochs=1)
     assert "(last weights)" in capsys.readouterr().out

@@ -18,6 +18,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -248,9 +249,18 @@ class LVUNet(SegmentationModule):
 
     def on_train_epoch_start(self) -> None:
         if self.deep_training and not self.deployed:
-            scheduled = self.deep_training_schedule(self.current_epoch, self.total_epochs())
-            self.deep_training_lambda.clamp_(min=scheduled)  # never lowered: fine-tuning starts at 1 and stays
+            self.anneal()
             self.log("deep_training_lambda", self.deep_training_lambda, on_epoch=True, on_step=False)
+
+    def on_validation_epoch_start(self) -> None:
+        # a callback that averages weights puts them here for validation, and an average of λ is none of the schedule
+        if self.deep_training and not self.deployed and self.trainer.state.fn == TrainerFn.FITTING:
+            self.anneal()
+
+    def anneal(self) -> None:
+        """Raise λ to this epoch's; it is never lowered, so that fine-tuning starts at 1 and stays."""
+        scheduled = self.deep_training_schedule(self.current_epoch, self.total_epochs())
+        self.deep_training_lambda.clamp_(min=scheduled, max=1)
 
     @property
     def competes_for_best(self) -> bool:
