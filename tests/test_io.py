@@ -1,11 +1,13 @@
 import struct
 import sys
+import zlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from segzoo.errors import MissingError, SegzooError
 from segzoo.io import as_image, image_files, image_size, read_image, read_mask, write_mask
@@ -89,6 +91,45 @@ def test_an_image_that_viewers_turn_is_read_as_stored_with_a_warning(tmp_path):
     path = save(tmp_path / "a.png", RGB, exif=exif)
     with pytest.warns(UserWarning, match=r"a\.png is stored turned or mirrored"):
         np.testing.assert_array_equal(read_image(path), RGB)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_tiff_is_read_as_stored_too(tmp_path, orientation):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[274] = orientation
+    Image.fromarray(RGB).save(tmp_path / "a.tif", tiffinfo=tags)
+    Image.fromarray(GREY).save(tmp_path / "mask.tif", tiffinfo=tags)
+    with pytest.warns(match="stored turned") if orientation > 1 else nullcontext():
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), RGB)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.tif"), GREY)
+    assert image_size(tmp_path / "a.tif") == RGB.shape[:2]
+
+
+def test_a_16_bit_negative_is_turned_positive_as_an_8_bit_one_is(tmp_path):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[262] = 0
+    Image.fromarray(np.array([[0, 6553, 65535]], np.uint16)).save(tmp_path / "a.tif", tiffinfo=tags)
+    assert read_image(tmp_path / "a.tif", 1).ravel().tolist() == [255, 230, 0]
+
+
+def write_deep_png(path: Path, pixels: np.ndarray) -> Path:
+    """An RGB PNG of 16 bits a colour, which Pillow reads and cannot write."""
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    parts = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+def test_12_bits_a_colour_saved_in_16_are_refused(tmp_path):
+    deep = RGB.astype(np.uint16)
+    np.testing.assert_array_equal(read_image(write_deep_png(tmp_path / "a.png", deep * 257)), RGB)
+    with pytest.raises(SegzooError, match=r"b\.png: The image's 16-bit values only reach \d+ of 65535"):
+        read_image(write_deep_png(tmp_path / "b.png", deep * 16))
 
 
 def test_read_tiff_that_pillow_rejects(tmp_path):
@@ -207,6 +248,7 @@ def test_as_image_black_floats_do_not_warn():
         (np.zeros((0, 4)), r"not of shape \[0, 4, 1\]"),
         (np.zeros((4, 4, 5), np.uint8), "has 5 channels where 3 are needed"),
         (np.array([["a"]]), "must hold numbers"),
+        (np.array([[0, 0.5, 1.001]], np.float32), r"span 0..1.001, neither 0..1 nor 0..255"),
     ],
 )
 def test_as_image_refuses(image, message):

@@ -25,7 +25,17 @@ UInt8Array = npt.NDArray[np.uint8]
 _DECODING_ERRORS = (OSError, SyntaxError, TypeError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _NOTE = "segzoo"  # the keyword of a PNG's note
 _TWELVE_BITS = 4096  # of values: what scanners give, often saved in 16 bits as it is
-_EXIF_ORIENTATION = 0x0112
+_WIDTH, _LENGTH, _PHOTOMETRIC, _ORIENTATION = 256, 257, 262, 274  # tags of TIFF, the last one also of EXIF
+_WHITE_IS_ZERO = 0  # the photometric interpretation of a negative
+_TURNED_BACK = {  # from the orientation by which Pillow turns a TIFF to what turns it back
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's mode "L"
 
 
@@ -178,6 +188,9 @@ def image_size(path: str | Path) -> tuple[int, int]:
     _require_file(path)
     try:
         with Image.open(path) as image:
+            if image.format == "TIFF":  # whose size Pillow turns, as it turns the pixels
+                tags: Any = image
+                return tags.tag_v2[_LENGTH], tags.tag_v2[_WIDTH]
             return image.height, image.width
     except _DECODING_ERRORS as error:
         height, width = _decode_tiff(path, error).shape[:2]
@@ -193,25 +206,46 @@ def _decode(path: Path, *, for_mask: bool) -> npt.NDArray[Any]:
     """Pixels [H, W] or [H, W, C] of a file in its own dtype."""
     _require_file(path)
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as file, Image.open(file) as image:  # of a file by name Pillow garbles turned grey TIFFs
             if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
                 raise SegzooError(f"{path} has {pages} pages; save the one to use as a file of its own.")
-            if not for_mask and image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
-                warnings.warn(
-                    f"{path} is stored turned or mirrored, and viewers turn it back: its mask belongs to the stored "
-                    "pixels.",
-                    stacklevel=2,
-                )
-            return _pixels(image, for_mask=for_mask)
+            return _pixels(_as_stored(image), for_mask=True) if for_mask else _intensities(path, image)
     except SegzooError:
         raise
     except _DECODING_ERRORS as error:
         return _decode_tiff(path, error)
 
 
+def _intensities(path: Path, image: Any) -> npt.NDArray[Any]:
+    """An opened image's pixels [H, W] or [H, W, C], where it has 16 bits a colour the high eight of them."""
+    deep = ";16" in str(image.tile)  # what is stored, asked before it is loaded; the mode tells only of grey
+    negative = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        warnings.warn(
+            f"{path} is stored turned or mirrored, and viewers turn it back: its mask belongs to the stored pixels.",
+            stacklevel=2,
+        )
+    pixels = _pixels(_as_stored(image), for_mask=False)
+    if pixels.dtype == np.uint16 and negative:  # which Pillow heeds in 8 bits alone
+        return np.uint16(65535) - pixels
+    if deep and pixels.dtype == np.uint8 and (brightest := int(pixels[..., :3].max())) < _TWELVE_BITS // 256:
+        raise SegzooError(f"{path}: {_nearly_black(256 * brightest + 255)}")
+    return pixels
+
+
+def _as_stored(image: Image.Image) -> Image.Image:
+    """The picture as its file has it: Pillow turns TIFFs, and no others, by their orientation."""
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    image.load()
+    turned = image.format == "TIFF" and orientation in _TURNED_BACK
+    return image.transpose(_TURNED_BACK[orientation]) if turned else image
+
+
 def _decode_tiff(path: Path, error: BaseException) -> npt.NDArray[Any]:
     """Second reader for TIFFs that Pillow rejects (CVC-ClinicDB's originals among them); else the clear error."""
     hint = "it is damaged or not an image"
+    if isinstance(error, OSError) and error.errno is not None:  # the system's: not allowed, no such share, ...
+        raise SegzooError(f"Cannot read {path}: {error.strerror}.") from error
     if path.suffix.lower() in (".tif", ".tiff"):
         try:
             import tifffile
@@ -253,10 +287,7 @@ def _to_uint8(pixels: npt.NDArray[Any]) -> UInt8Array:
         return pixels.astype(np.uint8) * np.uint8(255)
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:  # of either byte order
         if 0 < (brightest := int(pixels.max())) < _TWELVE_BITS:
-            raise SegzooError(
-                f"The image's 16-bit values only reach {brightest} of 65535, which is nearly black; scale them to the "
-                "full range first."
-            )
+            raise SegzooError(_nearly_black(brightest))
         return np.round(pixels / 257.0).astype(np.uint8)  # 65535 -> 255
     if pixels.dtype.kind not in "iuf":
         raise SegzooError(f"An image must hold numbers, not {pixels.dtype}.")
@@ -265,10 +296,19 @@ def _to_uint8(pixels: npt.NDArray[Any]) -> UInt8Array:
     low, high = float(pixels.min()), float(pixels.max())
     if low < 0 or high > 255:
         raise SegzooError(f"The image's {pixels.dtype} values span {low:g}..{high:g}; scale them to 0..255 first.")
+    if pixels.dtype.kind == "f" and 1 < high < 2:
+        raise SegzooError(f"The image's values span {low:g}..{high:g}, neither 0..1 nor 0..255; scale them first.")
     if pixels.dtype.kind == "f" and 0 < high <= 1:
         warnings.warn("No value of this floating-point image exceeds 1: it is read as 0..1, not 0..255.", stacklevel=3)
         pixels = pixels * 255.0
     return np.round(pixels).astype(np.uint8)
+
+
+def _nearly_black(brightest: int) -> str:
+    return (
+        f"The image's 16-bit values only reach {brightest} of 65535, which is nearly black; scale them to the full "
+        "range first."
+    )
 
 
 def _match_channels(pixels: UInt8Array, channels: int) -> UInt8Array:
