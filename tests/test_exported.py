@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,7 +64,7 @@ def zoo(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamesp
         "labels": lively(segzoo.create_model("cmunext_s", num_classes=2, multilabel=True), image),
         "volumes": segzoo.create_model("mednext", num_classes=3, width=4).eval(),
     }
-    models["labels"].class_names = ("left", "right side")
+    models["labels"].class_names = ("left", "right/outer side")
     models["volumes"].preprocessing = segzoo.VolumePreprocessing(1, patch_size=(16, 32, 16), mirror_axes=(0, 2))
     sizes = {"labels": (64, 48)}
     files = {name: model.export(root / f"{name}.onnx", size=sizes.get(name)).path for name, model in models.items()}
@@ -142,7 +143,7 @@ def test_masks_of_slices_lie_where_their_volume_does(zoo, scan, tmp_path):
     for name, source in (("expected", zoo.checkpoints["labels"]), ("found", zoo.files["labels"])):
         assert predict(source, scan, tmp_path / name, "--overlay") == 0
     written = sorted(path.name for path in (tmp_path / "found").iterdir())
-    assert written == [f"hippocampus_149_{end}" for end in ("left.nii.gz", "overlay.png", "right-side.nii.gz")]
+    assert written == [f"hippocampus_149_{end}" for end in ("left.nii.gz", "overlay.png", "right-outer-side.nii.gz")]
     for name in written[::2]:
         (mask, grid), (expected, own) = (read_volume_mask(tmp_path / folder / name) for folder in ("found", "expected"))
         assert (mask != expected).mean() < 1e-4
@@ -304,6 +305,35 @@ def test_a_damaged_file_is_one_to_every_backend(backend, zoo, tmp_path):
     for spoil, message in ((damaged, f"cannot be opened by {backend}"), (foreign, "was not written by segzoo")):
         with pytest.raises(segzoo.SegzooError, match=message):
             open_exported(spoil(zoo, tmp_path), backend)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "there is not enough memory for it"),
+        (
+            RuntimeError("bad allocation\nin a node"),
+            r"onnxruntime cannot compute an input of 71 x 90 \(bad allocation\)",
+        ),
+    ],
+)
+def test_an_image_that_a_backend_cannot_take_stops_no_other(error, message, zoo, images, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    open_session = BACKENDS["onnxruntime"]
+
+    def open_small(path, threads):
+        def run(x):
+            if x.shape[-1] == 90:
+                raise error
+            return session.run(x)
+
+        session = open_session(path, threads)
+        return replace(session, run=run)
+
+    monkeypatch.setitem(BACKENDS, "onnxruntime", open_small)
+    assert predict(zoo.files["classes"], images, tmp_path / "out", "--backend", "onnxruntime") == 2
+    assert re.search(f"{images / 'grey.png'}: {message}", capsys.readouterr().err)
+    assert len(list((tmp_path / "out").iterdir())) == 2
 
 
 def test_a_volume_smaller_than_a_window_is_segmented_where_windows_may_vary(zoo, scan, tmp_path, capsys):

@@ -232,6 +232,12 @@ def test_what_is_no_volume_is_one_sentence(bad, message):
         Tiny().predict(bad)
 
 
+@pytest.mark.parametrize("batch", [torch.zeros(1, 3, 64, 64), np.zeros((1, 64, 64, 3), np.uint8)], ids=["CHW", "HWC"])
+def test_a_batch_of_images_is_not_taken_for_a_volume(batch):
+    with pytest.raises(segzoo.SegzooError, match=r"of shape .* is a batch of images, or a volume of 3 slices"):
+        segzoo.create_model("cmunext_s").predict(batch)
+
+
 # ---- windows
 
 

@@ -1,6 +1,8 @@
 """Files in, mask files out: order, batches, memory, failures, several processes, and going on after a kill."""
 
+import errno
 import os
+import re
 import shutil
 import signal
 import socket
@@ -228,10 +230,11 @@ def test_the_same_command_again_does_what_is_missing(checkpoint, tmp_path, capsy
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("4 of 4 were done before\n", "")  # and no model was loaded
     (output / "001.png").unlink()
-    (output / "002_overlay.png").write_bytes((output / "002_overlay.png").read_bytes()[:30])
+    for cut, kept in (("002_overlay.png", 30), ("003.png", -20)):  # in its header, and after it
+        (output / cut).write_bytes((output / cut).read_bytes()[:kept])
     assert main(arguments) == 0
-    assert capsys.readouterr().out.splitlines()[0] == "2 of 4 were done before"
-    assert changed(before, output) == {"001.png", "001_overlay.png", "002.png", "002_overlay.png"}
+    assert capsys.readouterr().out.splitlines()[0] == "1 of 4 were done before"
+    assert changed(before, output) == before.keys() - {"000.png", "000_overlay.png"}
 
     before = stamps(output)
     assert main(arguments[:-1]) == 0  # the masks are the same without overlays
@@ -288,6 +291,55 @@ def test_no_overlay_of_another_mask_stays_beside_a_new_one(checkpoint, tmp_path)
     (output / "001_overlay.png").write_bytes((images / "000.png").read_bytes())  # somebody else's
     assert main([*arguments, "--tta"]) == 0
     assert sorted(path.name for path in output.iterdir()) == ["000.png", "001_overlay.png"]
+
+
+def test_the_mask_of_an_image_that_is_called_as_an_overlay_is_kept(checkpoint, tmp_path):
+    images, output = pictures(tmp_path / "in", 2), tmp_path / "out"
+    (images / "001.png").rename(images / "000_overlay.png")
+    for _ in range(2):
+        assert main(["predict", str(checkpoint), str(images), "--output", str(output)]) == 0
+        assert sorted(path.name for path in output.iterdir()) == ["000.png", "000_overlay.png"]
+        (output / "000.png").unlink()
+
+
+def test_names_as_long_as_names_can_be(checkpoint, tmp_path, capsys):
+    images, output = pictures(tmp_path / "in", 1), tmp_path / "out"
+    (images / "000.png").rename(images / f"{'x' * 251}.png")
+    for _ in range(2):
+        assert main(["predict", str(checkpoint), str(images), "--output", str(output)]) == 0
+    assert capsys.readouterr().out.endswith("1 of 1 were done before\n")
+
+
+def test_where_nothing_can_be_written_nothing_is_segmented(checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(inference, "segment", lambda *_: pytest.fail("was segmented"))
+    images = pictures(tmp_path / "in", 1)
+    (tmp_path / "file").touch()
+    assert main(["predict", str(checkpoint), str(images), "--output", str(tmp_path / "file")]) == 2
+    assert f"nothing can be written in {tmp_path / 'file'} (File exists)" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_the_run(checkpoint, tmp_path, capsys, monkeypatch):
+    def replace(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    images = pictures(tmp_path / "in", 60)
+    segmented, segment = [], inference.segment
+    monkeypatch.setattr(inference, "segment", lambda *given: (segmented.append(1), segment(*given))[1])
+    monkeypatch.setattr("os.replace", replace)
+    assert main(["predict", str(checkpoint), str(images), "--output", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1].startswith("segzoo: error: ")
+    assert "000.png cannot be written (No space left on device)" in told[-1]
+    assert len(segmented) < 30
+
+
+def test_links_are_not_written_over(checkpoint, tmp_path, capsys):
+    images, links = pictures(tmp_path / "in", 1), tmp_path / "links"
+    links.mkdir()
+    (links / "a.png").symlink_to(images / "000.png")
+    assert main(["predict", str(checkpoint), str(links), "--output", str(links)]) == 2
+    assert "a.png lies in the output folder" in capsys.readouterr().err
+    assert (links / "a.png").is_symlink()
 
 
 def test_names_that_the_terminal_cannot_show_stop_nothing(checkpoint, tmp_path, monkeypatch):
@@ -397,6 +449,29 @@ def test_a_process_leaves_no_group_behind(monkeypatch):
     assert not torch.distributed.is_initialized()
 
 
+OF_TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+OF_SLURM = {"SLURM_JOB_NAME": "segment", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "options", "message"),
+    [
+        (OF_TORCHRUN, [], "make 1 processes, and 2 started here"),
+        (OF_SLURM | {"SLURM_NTASKS": "1"}, ["--devices", "2"], "make 2 processes, and 1 started here"),
+        (OF_SLURM | {"SLURM_NTASKS": "2"}, ["--devices", "2"], "--devices 2 cannot be had: .*--ntasks-per-node=2"),
+    ],
+    ids=["torchrun", "too few tasks", "tasks of no node"],
+)
+def test_processes_that_a_cluster_started_must_be_those_asked_for(
+    checkpoint, tmp_path, capsys, monkeypatch, variables, options, message
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    arguments = [str(checkpoint), str(pictures(tmp_path / "in", 1)), "--output", str(tmp_path / "out")]
+    assert main(["predict", *arguments, *options]) == 2
+    assert re.search(message, capsys.readouterr().err.splitlines()[-1])
+
+
 @pytest.mark.slow
 def test_two_processes_write_each_file_once_and_as_one_does(checkpoint, tmp_path):
     images = pictures(tmp_path / "in", 7)
@@ -458,7 +533,7 @@ def test_what_a_kill_left_is_finished_by_the_same_command(checkpoint, tmp_path, 
     for mask in masks:
         np.asarray(Image.open(mask))  # complete
     # killed after a mask was moved into place and before its draft was removed, which is done again
-    masks = [mask for mask in masks if not (output / f".{mask.name}.writing").exists()]
+    masks = [mask for mask in masks if not prediction.draft_folder(prediction.Job(mask, mask)).exists()]
 
     done = subprocess.run(again, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

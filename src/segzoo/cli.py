@@ -48,6 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads the output, such as head, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
         return 1
+    except OSError as error:  # of a file or a folder: not allowed, no space, no such device
+        if error.filename is None:
+            raise
+        print(f"segzoo: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("segzoo: stopped; every file that is written is complete", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -192,11 +197,12 @@ def run_predict(options: argparse.Namespace) -> None:
     Raises:
         SegzooError: an input could not be segmented; all others have been by then.
     """
-    from segzoo.prediction import plan
+    from segzoo.prediction import plan, require_writable
 
     jobs = plan(options.inputs, options.output, options.overlay)
+    require_writable(options.output)
     work = options, open_model(options), jobs
-    if options.devices == options.nodes == 1:
+    if options.devices == options.nodes == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:  # no torchrun
         outcomes = segment_share(None, *work)
     else:
         from segzoo.inference import choose_device
@@ -287,11 +293,11 @@ def segment_jobs(
         several: of one input, `main` tells what went wrong.
 
     Raises:
-        SegzooError: the model cannot be loaded.
+        SegzooError: the model cannot be loaded, or nothing more can be written.
     """
     if not jobs:
         return []
-    from segzoo.prediction import segment_files
+    from segzoo.prediction import OutputError, segment_files
 
     predictor = load_predictor(model, device, options)
     if rank == 0:
@@ -302,6 +308,8 @@ def segment_jobs(
             # in one piece, newline included, since several processes write here
             print(f"{job.file} -> {job.mask} ({outcome})\n", end="", flush=True)
             continue
+        if isinstance(outcome, OutputError):
+            raise outcome
         failures.append(sentence(outcome))
         if several:
             print(f"segzoo: not segmented: {failures[-1]}", file=sys.stderr, flush=True)

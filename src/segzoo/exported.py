@@ -148,10 +148,24 @@ class ExportedModel:
         try:
             return BACKENDS[self.backend](self.path, thread_count())
         except Exception as error:  # either backend raises many kinds; all mean the same here
-            reason = str(error).strip().partition("\n")[0][:200]
             raise SegzooError(
                 f"{self.path} cannot be opened by {self.backend}: it is damaged or of another kind; export it again "
-                f"({reason})"
+                f"({first_line(error)})"
+            ) from error
+
+    def run(self, x: FloatArray) -> FloatArray:
+        """Probabilities [B, K, *S] of inputs [B, C, *S].
+
+        Raises:
+            SegzooError: the backend cannot compute them, mostly for want of memory.
+        """
+        try:
+            return self.session.run(x)
+        except MemoryError:
+            raise
+        except Exception as error:  # as above
+            raise SegzooError(
+                f"{self.backend} cannot compute an input of {' x '.join(map(str, x.shape[2:]))} ({first_line(error)})"
             ) from error
 
     @cached_property
@@ -171,6 +185,11 @@ class ExportedModel:
     def identity(self) -> dict[str, str]:
         """What tells its masks from those of any other model."""
         return {"exported": sha256(self.path), "backend": self.backend}
+
+
+def first_line(error: Exception) -> str:
+    """What a backend says first, of what may be pages."""
+    return str(error).strip().partition("\n")[0][:200]
 
 
 def open_exported(path: Path, backend: str | None = None) -> ExportedModel:
@@ -320,7 +339,7 @@ class ExportedPredictor:
         """Probabilities [B, K, *S] of inputs [B, C, *S]; with ``tta``, their mean over mirrorings along these axes."""
         counts = range(len(axes) + 1) if self.tta else (0,)
         subsets = [subset for count in counts for subset in combinations(axes, count)]
-        run = self.model.session.run
+        run = self.model.run
         found = [np.flip(run(np.ascontiguousarray(np.flip(x, subset))), subset) for subset in subsets]
         return np.mean(found, axis=0)
 

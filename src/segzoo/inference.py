@@ -251,6 +251,11 @@ def read_input(
         if preprocessing.spatial_dims == 3:
             raise no_volume("a picture")
         return as_image(image, channels)
+    if preprocessing.spatial_dims == 2 and np.ndim(image) == 4 and channels in np.shape(image)[1::2]:
+        raise SegzooError(
+            f"An array of shape {list(np.shape(image))} is a batch of images, or a volume of {channels} slices; give "
+            "images one by one, and such a volume as segzoo.volumes.Volume."
+        )
     if preprocessing.spatial_dims == 3 or np.ndim(image) == 4:
         return as_volume(preprocessing, image)
     return as_image(image, channels)

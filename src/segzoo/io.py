@@ -4,6 +4,7 @@ Images are read for what a person sees (8 bits a channel, palette and alpha reso
 (class indices are never rescaled). EXIF orientation is not applied: masks belong to the stored pixel grid.
 """
 
+import os
 import struct
 import sys
 import warnings
@@ -24,6 +25,7 @@ UInt8Array = npt.NDArray[np.uint8]
 # What Pillow raises for truncated, garbled or absurdly large files, by format.
 _DECODING_ERRORS = (OSError, SyntaxError, TypeError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _NOTE = "segzoo"  # the keyword of a PNG's note
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _TWELVE_BITS = 4096  # of values: what scanners give, often saved in 16 bits as it is
 _WIDTH, _LENGTH, _PHOTOMETRIC, _ORIENTATION = 256, 257, 262, 274  # tags of TIFF, the last one also of EXIF
 _WHITE_IS_ZERO = 0  # the photometric interpretation of a negative
@@ -169,12 +171,20 @@ def write_png(path: Path, picture: Image.Image, note: str = "") -> None:
 
 
 def read_note(path: Path) -> str:
-    """The note that a PNG was written with; an empty one where it has none, or is no readable picture."""
+    """The note that a PNG was written with; an empty one where it has none, is cut short, or is no readable picture."""
     try:
-        with Image.open(path) as picture:
-            return str(picture.info.get(_NOTE, ""))
+        with path.open("rb") as file, Image.open(file) as picture:
+            note = str(picture.info.get(_NOTE, ""))
+            file.seek(-len(_PNG_END), os.SEEK_END)
+            return note if file.read() == _PNG_END else ""
     except _DECODING_ERRORS:
         return ""
+
+
+def is_colour(path: Path) -> bool:
+    """Whether a picture is RGB, as overlays are and masks are not; as its header says."""
+    with Image.open(path) as picture:
+        return picture.mode == "RGB"
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

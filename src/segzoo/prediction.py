@@ -3,6 +3,7 @@
 What segments is a `Predictor`, whatever it computes with; neither torch nor a model is needed to plan, read or write.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -13,13 +14,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from segzoo.errors import MissingError, SegzooError
-from segzoo.io import image_files, read_image, read_note, write_png
+from segzoo.io import image_files, is_colour, read_image, read_note, write_png
 from segzoo.segmentation import Segmentation, mask_paths
 from segzoo.volumes import (
     VOLUME_SUFFIXES,
@@ -32,7 +34,12 @@ from segzoo.volumes import (
 )
 
 THREADS = 4  # that read, and as many that write: decoding and compressing release Python's lock
+NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what keeps any further file from being written
 T = TypeVar("T")
+
+
+class OutputError(SegzooError):
+    """Nothing more can be written; to go on would be lost work."""
 
 
 class Predictor(Protocol):
@@ -99,10 +106,23 @@ def plan(inputs: Sequence[Path], output: Path, overlay: bool) -> list[Job]:
             first = readers.setdefault(written, file)
             if first.resolve() != file.resolve():
                 raise SegzooError(f"{first} and {file} would both be written to {written.name}; rename one of them")
-        if file.resolve().parent == output.resolve():
+        if output.resolve() in (file.resolve().parent, file.parent.resolve()):  # where it is, and where it is linked
             raise SegzooError(f"{file} lies in the output folder {output} and could be overwritten; write elsewhere")
         jobs.setdefault(job.mask, job)
     return list(jobs.values())
+
+
+def require_writable(folder: Path) -> None:
+    """Make the output folder, before hours go into what cannot be written there.
+
+    Raises:
+        SegzooError: it cannot be made, or nothing can be written in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise SegzooError(f"nothing can be written in {folder} ({error.strerror}); name another --output") from error
 
 
 def images_and_volumes(given: Path) -> list[Path]:
@@ -280,6 +300,7 @@ def finish(job: Job, found: Segmentation | SegzooError) -> str:
     """Write a segmentation; says what it covers.
 
     Raises:
+        OutputError: no other can be written either.
         SegzooError: there is none, or it cannot be written.
     """
     if isinstance(found, SegzooError):
@@ -287,7 +308,8 @@ def finish(job: Job, found: Segmentation | SegzooError) -> str:
     try:
         write(job, found)
     except OSError as error:
-        raise SegzooError(f"{job.mask} cannot be written ({error.strerror or error})") from error
+        kind = OutputError if error.errno in NO_MORE else SegzooError
+        raise kind(f"{job.mask} cannot be written ({error.strerror or error})") from error
     covered = zip(found.foreground_names(), found.class_masks(), strict=True)
     return ", ".join(f"{name} {part.mean():.1%}" for name, part in covered)
 
@@ -302,6 +324,7 @@ def write(job: Job, found: Segmentation) -> None:
         if job.overlay is not None:
             write_png(draft / job.overlay.name, found.overlay(), note=job.note)
         for file in list(draft.iterdir()):
+            settle(file)
             os.replace(file, job.mask.with_name(file.name))
         if job.overlay is None:
             remove_overlay_of_another_mask(job)
@@ -309,24 +332,33 @@ def write(job: Job, found: Segmentation) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def settle(file: Path) -> None:
+    """Wait until a file's contents are on the disk: a crash of the machine would else leave its name and half of it."""
+    with file.open("rb+") as written:
+        os.fsync(written.fileno())
+
+
 def remove_overlay_of_another_mask(job: Job) -> None:
     """The overlay that an earlier run, with other options, left beside a mask that is not there any more."""
     overlay = overlay_file(job.file, job.mask.parent)
-    if read_note(overlay) not in ("", job.note):
+    if read_note(overlay) not in ("", job.note) and is_colour(overlay):  # a grey one is the mask of another image
         overlay.unlink()
 
 
 def draft_folder(job: Job) -> Path:
     """Where a job's files are written before they are moved into place.
 
-    Always called the same, so that whoever does a killed job again also clears up after it.
+    Always called the same, so that whoever does a killed job again also clears up after it, and by a hash, since a
+    mask's name may be as long as names can be.
     """
-    return job.mask.with_name(f".{job.mask.name}.writing")
+    return job.mask.with_name(f".{hashlib.sha256(os.fsencode(job.mask.name)).hexdigest()[:16]}.writing")
 
 
 def attempt(function: Callable[..., T], *arguments: Any) -> T | SegzooError:
-    """What a function returns, or the error that bad input makes it raise."""
+    """What a function returns, or the error that bad input, or one too large, makes it raise."""
     try:
         return function(*arguments)
     except SegzooError as error:
         return error
+    except MemoryError:
+        return SegzooError("there is not enough memory for it")

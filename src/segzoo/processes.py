@@ -38,7 +38,24 @@ def launch(function: Callable[..., Any], accelerator: str, devices: int, nodes: 
         What it returned here, or, of processes started here, in the first one.
 
     Raises:
-        SegzooError: there are not as many devices, or a process was killed.
+        SegzooError: there are not as many devices or processes, or a process was killed.
+    """
+    fabric = prepare(accelerator, devices, nodes)
+    try:
+        # bound to the function, where Fabric does not look through them for tensors: it takes no frozen dataclasses
+        return fabric.launch(partial(call, function, arguments))
+    except ProcessExitedException as error:
+        raise SegzooError(
+            f"{error}, which is often for want of memory; all that is written is complete, and the same command "
+            "continues from there"
+        ) from error
+
+
+def prepare(accelerator: str, devices: int, nodes: int) -> Fabric:
+    """A Fabric that starts the processes, or joins those that are there.
+
+    Raises:
+        SegzooError: there are not as many devices or processes.
     """
     try:
         fabric = fabric_of("popen", accelerator, devices, nodes)
@@ -46,16 +63,15 @@ def launch(function: Callable[..., Any], accelerator: str, devices: int, nodes: 
         environment = fabric.strategy.cluster_environment
         if environment is None or not environment.creates_processes_externally:
             # "popen" would run the command line again, which is another one where Python code has called main()
-            fabric = fabric_of("spawn", accelerator, devices, nodes)
-        # bound to the function, where Fabric does not look through them for tensors: it takes no frozen dataclasses
-        return fabric.launch(partial(call, function, arguments))
-    except MisconfigurationException as error:
+            return fabric_of("spawn", accelerator, devices, nodes)
+    except (MisconfigurationException, ValueError, RuntimeError) as error:  # the latter two of clusters' variables
         raise SegzooError(f"--devices {devices} cannot be had: {str(error).strip().splitlines()[0]}") from error
-    except ProcessExitedException as error:
+    if (started := environment.world_size()) != devices * nodes:
         raise SegzooError(
-            f"{error}, which is often for want of memory; all that is written is complete, and the same command "
-            "continues from there"
-        ) from error
+            f"--devices {devices} and --nodes {nodes} make {devices * nodes} processes, and {started} started here; "
+            "start as many (srun --ntasks-per-node, torchrun --nproc-per-node), or say as many"
+        )
+    return fabric
 
 
 def fabric_of(start_method: Any, accelerator: str, devices: int, nodes: int) -> Fabric:

@@ -1,5 +1,6 @@
 """What a model sees in an image or a volume: masks, their files and their picture. Needs neither torch nor a model."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from segzoo.volumes import Geometry, axes_between, is_volume, volume_stem, volum
 
 # one colour a class, told apart by most colour-blind readers too (Okabe and Ito's palette)
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+SEPARATORS = r"[ /\\]"  # in classes' names, which become file names
 SHEET_COLUMNS, SHEET_ROWS, PANEL_PIXELS, GAP_PIXELS = 4, 3, 224, 2
 
 
@@ -90,7 +92,7 @@ def mask_paths(path: Path, channels: Sequence[str] | None) -> list[Path]:
     if channels is None:
         return [path]
     stem, suffix = (volume_stem(path), volume_suffix(path)) if is_volume(path) else (path.stem, path.suffix)
-    return [path.with_name(f"{stem}_{name.replace(' ', '-')}{suffix}") for name in channels]
+    return [path.with_name(f"{stem}_{re.sub(SEPARATORS, '-', name)}{suffix}") for name in channels]
 
 
 # ---- draw
