@@ -102,7 +102,7 @@ def test_masks_lie_where_the_volume_lies(shared, tmp_path, name):
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(written))), bright)
 
 
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".NII.GZ", ".nrrd", ".mha"])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".NII.GZ", ".nrrd", ".mha", ".MHA"])
 def test_every_format_keeps_values_and_place(tmp_path, suffix):
     turned = np.array([[0.0, -0.6, 2.4], [0.0, 0.8, 1.8], [-1.5, 0.0, 0.0]])  # oblique, spacing 1.5 x 1 x 3
     geometry = Geometry((4, 5, 6), np.block([[turned, np.array([[10.0], [-20.0], [30.5]])], [np.zeros(3), 1.0]]))
@@ -309,6 +309,21 @@ def test_truncated_gzip(scan, tmp_path, kept):
     for read in (read_volume, read_volume_mask):
         with pytest.raises(SegzooError, match=r"Cannot read .*a\.nii\.gz: the gzip file is cut short"):
             read(tmp_path / "a.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd", "a.mha"])
+@pytest.mark.parametrize("damage", ["a bad sector", "an end that is missing"])
+def test_damaged_compressed_voxels_are_not_segmented(tmp_path, name, damage):
+    path, voxels = tmp_path / name, np.random.default_rng(0).integers(-1000, 1000, (20, 40, 40)).astype(np.int16)
+    sitk.WriteImage(sitk.GetImageFromArray(voxels), str(path), useCompression=True)
+    raw = bytearray(path.read_bytes())
+    if damage == "a bad sector":
+        raw[len(raw) // 2 : len(raw) // 2 + 512] = bytes(512)
+    else:
+        del raw[-600:]
+    path.write_bytes(raw)
+    with pytest.raises(SegzooError, match=rf"Cannot read .*{name}"):
+        read_volume(path)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -2,7 +2,8 @@
 
 Arrays are ``[D, H, W]``, the file's axes in reverse, as PyTorch has them; affines lead from their indices to
 millimetres towards the patient's right, anterior and superior (RAS). SimpleITK reads and writes. It guesses where a
-NIfTI file is wrong (it fills a truncated one with zeros and takes a spacing of 0 for 1), so those are checked here.
+NIfTI file is wrong (it fills a truncated one with zeros and takes a spacing of 0 for 1) and gives what is left of a
+damaged MHA or NRRD file, so those are checked here.
 """
 
 import gzip
@@ -31,6 +32,8 @@ _OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _CHUNK = 1 << 20
 _NOTE = "ITK_FileNotes"  # which ITK keeps in all formats; in NIfTI it is called descrip
+
+_HEADER_LINES = 1000  # at most
 
 _NIFTI_BYTES = 348
 _NIFTI_HEADER = np.dtype(  # what is checked of it
@@ -263,10 +266,8 @@ def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry,
 def read_volume_note(path: str | Path) -> str:
     """The note that a mask was written with; an empty one where it has none, or is no readable volume."""
     with _simpleitk() as sitk:
-        reader = sitk.ImageFileReader()
         try:
-            reader.SetFileName(_file_name(Path(path)))
-            reader.ReadImageInformation()
+            reader = _reader(sitk, Path(path))
         except (RuntimeError, SegzooError):
             return ""
         return str(reader.GetMetaData(_NOTE)) if reader.HasMetaDataKey(_NOTE) else ""
@@ -321,6 +322,8 @@ def _simpleitk() -> Iterator[Any]:
 def _read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
     """Voxels [C, D, H, W] as stored (any real dtype) and their geometry."""
     plain = _checked_nifti(path, whole=True)
+    if path.suffix.lower() in (".mha", ".nrrd"):
+        _check_packed(path)
     with _simpleitk() as sitk, _clear_errors(path):
         reader, affine = _opened(sitk, path)
         image = reader.Execute()
@@ -336,10 +339,18 @@ def _read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
 
 def _opened(sitk: Any, path: Path) -> tuple[Any, npt.NDArray[np.float64]]:
     """A reader that has read a file's header, and the affine as SimpleITK found it."""
+    reader = _reader(sitk, path)
+    return reader, _affine(path, reader.GetSpacing(), reader.GetDirection(), reader.GetOrigin())
+
+
+def _reader(sitk: Any, path: Path) -> Any:
+    """A reader that has read a file's header."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(_file_name(path))
+    if path.suffix == ".MHA":  # of which it knows the small letters only
+        reader.SetImageIO("MetaImageIO")
     reader.ReadImageInformation()
-    return reader, _affine(path, reader.GetSpacing(), reader.GetDirection(), reader.GetOrigin())
+    return reader
 
 
 def _file_name(path: Path) -> str:
@@ -404,7 +415,41 @@ def _skewed(path: Path) -> SegzooError:
     return SegzooError(f"The axes of {path} are not at right angles to each other; resample it to a grid whose are.")
 
 
-# ---- what SimpleITK does not check in NIfTI files
+# ---- what SimpleITK does not check
+
+
+def _check_packed(path: Path) -> None:
+    """Unpack the voxels of an MHA or NRRD file once: of a damaged stream SimpleITK gives what it likes."""
+    with path.open("rb") as file:
+        if not _announces_packed(_header(file)):
+            return
+        unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # as zlib or as gzip has it
+        try:
+            while chunk := file.read(_CHUNK):
+                unpacking.decompress(chunk)
+        except zlib.error as error:
+            raise _unreadable(path) from error
+        if not unpacking.eof:
+            raise _unreadable(path)
+
+
+def _header(file: BufferedIOBase) -> dict[bytes, bytes]:
+    """The fields of an MHA or NRRD file's header, in small letters; the file is left where the voxels start."""
+    fields: dict[bytes, bytes] = {}
+    for line in itertools.islice(file, _HEADER_LINES):
+        name, _, value = line.replace(b":", b"=", 1).partition(b"=")
+        fields[name.strip().lower()] = value.strip().lower()
+        if not line.strip() or line.startswith(b"ElementDataFile"):  # the last line of NRRD, and of MHA
+            break
+    return fields
+
+
+def _announces_packed(fields: dict[bytes, bytes]) -> bool:
+    """Whether nothing but compressed voxels follows a header."""
+    if b"elementdatafile" in fields:
+        return fields[b"elementdatafile"] == b"local" and fields.get(b"compresseddata") == b"true"
+    elsewhere = {b"data file", b"datafile", b"line skip", b"lineskip", b"byte skip", b"byteskip"} & fields.keys()
+    return not elsewhere and fields.get(b"encoding") in (b"gzip", b"gz")
 
 
 def _checked_nifti(path: Path, *, whole: bool) -> npt.NDArray[np.float64] | None:
