@@ -42,6 +42,9 @@ def train(name: str, seconds: float, run: Path, options: Sequence[str] = ()) -> 
         except subprocess.TimeoutExpired:
             stop(process)
             return "goes on from last.ckpt when run again" if (run / "last.ckpt").is_file() else "has no epoch yet"
+        except BaseException:  # the queue itself is told to stop
+            stop(process)
+            raise
     if code != 0:
         return f"failed (see {run / 'log.txt'})"
     (run / FINISHED).touch()
@@ -76,6 +79,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.names) - set(ORDER):
         parser.error(f"there is no recipe {sorted(unknown)[0]}")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # and the training too
     end = time.monotonic() + 3600 * options.hours
     for name in options.names or ORDER:
         if time.monotonic() > end:

@@ -1,7 +1,11 @@
 """The recipes of the zoo's checkpoints, and the queue that trains them."""
 
 import importlib.util
+import os
 import re
+import signal
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -143,6 +147,27 @@ def test_the_queue_resumes_what_was_interrupted(queue, tmp_path, monkeypatch):
     assert newest_curve(run) != curve
     resumed = newest_curve(run).read_text().splitlines()
     assert int(resumed[1].split(",")[resumed[0].split(",").index("epoch")]) > 0
+
+
+@pytest.mark.slow
+def test_a_queue_that_is_told_to_stop_stops_its_training(queue, tmp_path, monkeypatch):
+    recipe = yaml.safe_load((tmp_path / "good.yaml").read_text())
+    recipe["trainer"]["max_epochs"] = 5000
+    (tmp_path / "good.yaml").write_text(yaml.safe_dump(recipe))
+    monkeypatch.setattr("sys.argv", ["train_queue.py", "good", "--hours", "0.1"])
+    started, start = [], subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *given, **named: started.append(start(*given, **named)) or started[-1]
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    try:
+        with pytest.raises(SystemExit, match="143"):
+            queue.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    (training,) = started
+    assert training.poll() is not None
 
 
 def newest_curve(run):
