@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import segzoo
+from segzoo.checkpoint import record
 from segzoo.weights import sha256
 
 
@@ -180,12 +181,41 @@ def test_a_file_is_no_checkpoint(folder):
         segzoo.from_pretrained(folder / "model.safetensors")
 
 
-def test_saving_never_destroys_other_files(model, tmp_path):
+@pytest.mark.parametrize("config", [None, '{"lr": 1}', "{"])
+def test_saving_never_destroys_other_files(model, tmp_path, config):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("words")
+    if config is not None:
+        (tmp_path / "thesis" / "config.json").write_text(config)
     with pytest.raises(segzoo.SegzooError, match="save to a new folder"):
         model.save_pretrained(tmp_path / "thesis")
     assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "words"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda model, folder: model.save_pretrained(folder), lambda _, folder: record(folder, version="1.1")],
+)
+def test_what_lies_beside_a_checkpoint_stays(model, tmp_path, change):
+    (tmp_path / "run.yaml").write_text("seed_everything: 1\n")
+    folder = model.save_pretrained(tmp_path / "mine", train_config=tmp_path / "run.yaml")
+    (folder / ".git" / "refs").mkdir(parents=True)
+    (folder / ".git" / "HEAD").write_text("ref: refs/heads/main")
+    (folder / "model.onnx").write_bytes(b"exported")
+    (folder / "newest").symlink_to("model.onnx")
+    change(model, folder)
+    assert (folder / ".git" / "HEAD").read_text() == "ref: refs/heads/main"
+    assert (folder / ".git" / "refs").is_dir()
+    assert (folder / "newest").readlink().name == "model.onnx"
+    assert (folder / "newest").read_bytes() == b"exported"
+    assert segzoo.from_pretrained(folder).model_name == "cmunext_s"
+
+
+def test_files_of_the_old_checkpoint_alone_go_with_it(model, tmp_path):
+    (tmp_path / "run.yaml").write_text("seed_everything: 1\n")
+    folder = model.save_pretrained(tmp_path / "mine", train_config=tmp_path / "run.yaml")
+    model.save_pretrained(folder)
+    assert {file.name for file in folder.iterdir()} == {"config.json", "model.safetensors", "README.md"}
 
 
 def test_saving_again_replaces_the_checkpoint(model, folder):

@@ -131,7 +131,7 @@ def save_pretrained(
     metrics: dict[str, Any] | None = None,
     licence: str | None = None,
 ) -> Path:
-    """Write ``model`` as a checkpoint folder, replacing an older checkpoint of that folder in one step.
+    """Write ``model`` as a checkpoint folder, replacing an older checkpoint of that folder, alone, in one step.
 
     Args:
         model: built by :func:`segzoo.create_model` (or loaded), whose name and arguments it records.
@@ -249,14 +249,14 @@ def copy_files(source: Path, target: Path, config: dict[str, Any]) -> None:
 def replacing(folder: Path) -> Iterator[Path]:
     """A new folder to write a checkpoint into, which takes the place of ``folder`` when all is written.
 
-    A process killed in between leaves the old checkpoint or the new one, complete: see `restore`.
+    What lies in ``folder`` beside the files of its checkpoint comes along. A process killed in between leaves the old
+    checkpoint or the new one, complete: see `restore`.
 
     Raises:
         SegzooError: the folder holds something that is no checkpoint, or the disk cannot be written to.
     """
     restore(folder)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file()):
-        raise SegzooError(f"{folder} holds something that is no checkpoint; save to a new folder")
+    strangers = entries_beside_checkpoint(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -264,6 +264,13 @@ def replacing(folder: Path) -> Iterator[Path]:
         raise SegzooError(f"{folder} cannot be made ({error.strerror}); choose another place") from error
     try:
         yield draft
+        for entry in strangers:  # copied, so that the old folder stays whole until the new one is
+            if (draft / entry.name).exists():
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.copytree(entry, draft / entry.name, symlinks=True)
+            else:
+                shutil.copy2(entry, draft / entry.name, follow_symlinks=False)
         draft.chmod(0o755)  # mkdtemp's folders are private
         old = aside(folder)
         if folder.exists():
@@ -281,6 +288,21 @@ def replacing(folder: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def entries_beside_checkpoint(folder: Path) -> list[Path]:
+    """What a folder holds besides the files of the checkpoint in it.
+
+    Raises:
+        SegzooError: it holds something, and no checkpoint.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return []
+    try:
+        own = file_names(read_config(folder))
+    except SegzooError:  # other programs' settings are called config.json too
+        raise SegzooError(f"{folder} holds something that is no checkpoint; save to a new folder") from None
+    return [entry for entry in folder.iterdir() if entry.name not in own]
 
 
 def aside(folder: Path) -> Path:
