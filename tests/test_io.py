@@ -274,6 +274,22 @@ def test_mask_of_equal_channels(tmp_path, mode):
     np.testing.assert_array_equal(read_mask(save(tmp_path / "a.png", GREY, mode)), GREY)
 
 
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_mask_with_a_shape_in_its_transparency_is_refused(tmp_path, mode):
+    def with_alpha(grey: np.ndarray, alpha: np.ndarray) -> Path:
+        channels = [grey] * (len(mode) - 1) + [alpha]
+        return save(tmp_path / "a.png", np.stack(channels, axis=-1).astype(np.uint8))
+
+    shape = np.array([[0, 0, 255, 255]])
+    for grey in (shape * 0, shape * 0 + 255, shape[:, [0, 2, 2, 0]]):
+        with pytest.raises(SegzooError, match=r"a\.png has its shape in the transparency; save it as one channel"):
+            read_mask(with_alpha(grey, shape))
+    for grey in (shape, shape // 255):  # alpha follows the grey values
+        np.testing.assert_array_equal(read_mask(with_alpha(grey, shape)), grey)
+    for alpha in (0, 7, 255):
+        np.testing.assert_array_equal(read_mask(with_alpha(shape, shape * 0 + alpha)), shape)
+
+
 def test_mask_refuses_colours_and_fractions(tmp_path):
     with pytest.raises(SegzooError, match=r"a\.png is coloured"):
         read_mask(save(tmp_path / "a.png", RGB))

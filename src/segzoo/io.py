@@ -120,19 +120,26 @@ def is_tensor(value: Any) -> bool:
 def read_mask(path: str | Path) -> npt.NDArray[np.integer[Any]]:
     """Read a mask file's stored values: palette indices, not colours; 1-bit as 0/1; grey saved as RGB(A) as grey.
 
+    Alpha may follow the grey values or be the same everywhere; where it says more than they do, it is the mask.
+
     Returns:
         Integer array ``[H, W]``.
 
     Raises:
         MissingError: If there is no such file.
-        SegzooError: If it cannot be decoded, is coloured or holds fractions.
+        SegzooError: If it cannot be decoded, is coloured, holds fractions or has its shape in the transparency.
     """
     path = Path(path)
     values = _decode(path, for_mask=True)
     if values.ndim == 3:
-        if (values != values[..., :1]).any():
+        colours, alpha = (values[..., :-1], values[..., -1]) if values.shape[2] in (2, 4) else (values, None)
+        if (colours != colours[..., :1]).any():
             raise SegzooError(f"Mask {path} is coloured; save it as one channel of class indices.")
-        values = values[..., 0]
+        values = colours[..., 0]
+        if alpha is not None and len(np.unique(values * 65536.0 + alpha)) > len(np.unique(values)):
+            raise SegzooError(
+                f"Mask {path} has its shape in the transparency; save it as one channel of class indices."
+            )
     if values.dtype.kind == "f":
         if not np.array_equal(values, np.round(values)):  # also refuses NaN
             raise SegzooError(f"Mask {path} holds fractions; save it as one channel of class indices.")
@@ -280,12 +287,12 @@ def _pixels(image: Image.Image, *, for_mask: bool) -> npt.NDArray[Any]:
         return np.asarray(image).astype(np.uint16)
     if mode in ("I", "F") or (mode in ("P", "1") and for_mask):
         return np.asarray(image)
-    if mode in ("1", "L", "LA", "La"):
-        return np.asarray(image.convert("L"))
-    if mode == "RGBA" and not for_mask:
+    if mode in ("La", "RGBa"):  # premultiplied: Pillow converts these only by way of LA and RGBA
+        image = image.convert(mode.upper())
+    if mode == "RGBA" or (for_mask and image.mode in ("LA", "RGBA")):
         return np.asarray(image)
-    if mode == "RGBa":  # premultiplied: Pillow converts it only by way of RGBA
-        image = image.convert("RGBA")
+    if image.mode in ("1", "L", "LA"):
+        return np.asarray(image.convert("L"))
     return np.asarray(image.convert("RGB"))
 
 
