@@ -81,6 +81,13 @@ def test_value_outside_the_classes(tmp_path, value, dtype):
         label_of([mask], num_classes=3)
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "b.JPEG"])
+def test_class_indices_are_not_read_from_a_jpeg(tmp_path, name):
+    mask = save(tmp_path / name, [[0, 1, 2]])
+    with pytest.raises(SegzooError, match=rf"{name} is a JPEG, which changes class numbers; save it as PNG"):
+        label_of([mask], num_classes=3)
+
+
 def test_multi_label_stacks_classes(tmp_path):
     masks = [save(tmp_path / f"{k}.png", [row]) for k, row in enumerate(([0, 255, 255], [0, 0, 1], [0, 0, 0]))]
     np.testing.assert_array_equal(label_of(masks, 3, multilabel=True), [[[0, 1, 1]], [[0, 0, 1]], [[0, 0, 0]]])

@@ -15,6 +15,7 @@ from segzoo.io import IMAGE_SUFFIXES, image_files, image_size, read_mask
 
 IGNORED = -1
 IGNORED_STORED = 255  # how a multi-class mask file writes "ignored"
+LOSSY_SUFFIXES = (".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def binarize(mask: npt.NDArray[Any], path: Path) -> npt.NDArray[np.bool_]:
         SegzooError: If a mask cannot be two values: it holds some but none of its upper half (class indices, or a JPEG
             of 0 and 1), or, lossless, three or four (grey levels for classes, or 255 for "ignored").
     """
-    lossy = path.suffix.lower() in (".jpg", ".jpeg")
+    lossy = path.suffix.lower() in LOSSY_SUFFIXES
     highest = int(mask.max(initial=0))
     if highest == 0 or (highest == 1 and not lossy):
         return mask > 0
@@ -236,6 +237,8 @@ def _is_of_few_levels(mask: npt.NDArray[Any], highest: int) -> bool:
 
 
 def _class_indices(path: Path, num_classes: int) -> npt.NDArray[np.int16]:
+    if path.suffix.lower() in LOSSY_SUFFIXES:
+        raise SegzooError(f"Mask {path} is a JPEG, which changes class numbers; save it as PNG.")
     mask = read_mask(path)
     ignored = (mask == IGNORED_STORED) & (num_classes <= IGNORED_STORED)
     wrong = ((mask < 0) | (mask >= num_classes)) & ~ignored
