@@ -117,10 +117,14 @@ def is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def read_mask(path: str | Path) -> npt.NDArray[np.integer[Any]]:
+def read_mask(path: str | Path, *, grey_palette: bool = False) -> npt.NDArray[np.integer[Any]]:
     """Read a mask file's stored values: palette indices, not colours; 1-bit as 0/1; grey saved as RGB(A) as grey.
 
     Alpha may follow the grey values or be the same everywhere; where it says more than they do, it is the mask.
+
+    Args:
+        path: PNG, JPEG, TIFF or BMP.
+        grey_palette: Read a palette of nothing but greys as these, since the darkest may have any index.
 
     Returns:
         Integer array ``[H, W]``.
@@ -130,7 +134,7 @@ def read_mask(path: str | Path) -> npt.NDArray[np.integer[Any]]:
         SegzooError: If it cannot be decoded, is coloured, holds fractions or has its shape in the transparency.
     """
     path = Path(path)
-    values = _decode(path, for_mask=True)
+    values = _decode(path, for_mask=True, grey_palette=grey_palette)
     if values.ndim == 3:
         colours, alpha = (values[..., :-1], values[..., -1]) if values.shape[2] in (2, 4) else (values, None)
         if (colours != colours[..., :1]).any():
@@ -214,19 +218,31 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return height, width
 
 
+def palette(path: Path) -> list[bytes]:
+    """The colours of a readable PNG's palette, RGB each, as its header gives them; none of any other file."""
+    if path.suffix.lower() != ".png":
+        return []
+    with Image.open(path) as image:
+        table = image.palette.palette if image.palette else b""
+        return [bytes(table[start : start + 3]) for start in range(0, len(table), 3)]
+
+
 def _require_file(path: Path) -> None:
     if not path.is_file():
         raise MissingError(f"There is no file {path}.")
 
 
-def _decode(path: Path, *, for_mask: bool) -> npt.NDArray[Any]:
+def _decode(path: Path, *, for_mask: bool, grey_palette: bool = False) -> npt.NDArray[Any]:
     """Pixels [H, W] or [H, W, C] of a file in its own dtype."""
     _require_file(path)
     try:
         with path.open("rb") as file, Image.open(file) as image:  # of a file by name Pillow garbles turned grey TIFFs
             if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
                 raise SegzooError(f"{path} has {pages} pages; save the one to use as a file of its own.")
-            return _pixels(_as_stored(image), for_mask=True) if for_mask else _intensities(path, image)
+            if not for_mask:
+                return _intensities(path, image)
+            stored = _as_stored(image)
+            return _pixels(stored.convert("LA") if grey_palette and _is_grey(stored) else stored, for_mask=True)
     except SegzooError:
         raise
     except _DECODING_ERRORS as error:
@@ -276,6 +292,16 @@ def _decode_tiff(path: Path, error: BaseException) -> npt.NDArray[Any]:
             except Exception:  # tifffile raises many kinds; all mean the same here
                 pass
     raise SegzooError(f"Cannot read {path} as an image: {hint}.") from error
+
+
+def _is_grey(image: Image.Image) -> bool:
+    """Whether this is a palette image that looks like a grey one, and not the same all over."""
+    used = np.unique(np.asarray(image)).tolist() if image.mode == "P" else []
+    table = image.getpalette() or []
+    colours = {tuple(table[3 * index : 3 * index + 3]) for index in used}
+    if "transparency" not in image.info and len(colours) == 1 < len(used):
+        return False
+    return bool(used) and all(len(colour) == 3 and len(set(colour)) == 1 for colour in colours)
 
 
 def _pixels(image: Image.Image, *, for_mask: bool) -> npt.NDArray[Any]:

@@ -31,6 +31,31 @@ def test_multi_class_wrong_value(folder_data):
         list(data.test_dataloader())
 
 
+@pytest.mark.parametrize(
+    ("other", "agree"),
+    [
+        ([0, 0, 0, 255, 0, 0], True),  # as far as it goes
+        ([0, 0, 0, 255, 0, 0, 0, 255, 0, 9, 9, 9], True),  # in the classes
+        ([0, 0, 0, 0, 255, 0], False),
+    ],
+)
+def test_multi_class_palettes_agree(folder_data, other, agree):
+    masks = sorted((folder_data / "masks").iterdir())
+    for number, path in enumerate(masks[1:]):
+        image = Image.fromarray(np.zeros((20, 30), np.uint8), mode="P")
+        image.putpalette(other if number == 3 else [0, 0, 0, 255, 0, 0, 0, 255, 0][: 3 + 3 * number])
+        image.save(path)
+    data = Folder(folder_data, class_names=["background", "a", "b"])
+    if agree:
+        data.setup()
+    else:
+        with pytest.raises(
+            SegzooError, match=r"Masks .*masks/3\.png and .*masks/4\.png have other colours for the same"
+        ):
+            data.setup()
+    Folder(folder_data).setup()  # with two classes no palette matters
+
+
 def test_multi_label(folder_data, draw):
     for name, high in (("left", 255), ("none", 0)):
         for number in range(10):

@@ -81,6 +81,39 @@ def test_value_outside_the_classes(tmp_path, value, dtype):
         label_of([mask], num_classes=3)
 
 
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize(
+    ("colours", "indices", "expected"),
+    [
+        ([255, 255, 255, 0, 0, 0], [1, 0, 1], [0, 1, 0]),  # as an adaptive palette has it
+        ([255, 255, 255], [0, 0, 0], [1, 1, 1]),
+        ([0, 0, 0, 255, 255, 255, 9, 8, 7], [0, 1, 0], [0, 1, 0]),  # the last is not in use
+        ([200, 200, 200, 0, 0, 0, 255, 255, 255, 2, 2, 2, 9, 9, 9], [0, 1, 2, 3, 4], [1, 0, 1, 0, 0]),
+        ([0, 0, 0, 128, 0, 0], [0, 1, 0], [0, 1, 0]),  # colours say nothing
+        ([0, 0, 0, 0, 0, 0], [0, 1, 0], [0, 1, 0]),
+    ],
+)
+def test_greys_of_a_palette_are_read_as_they_look(tmp_path, colours, indices, expected, multilabel):
+    np.testing.assert_array_equal(
+        label_of([save_palette(tmp_path / "a.png", indices, colours)], 2, multilabel),
+        [[expected]] if multilabel else [expected],
+    )
+
+
+def save_palette(path: Path, indices: list[int], colours: list[int], **options: object) -> Path:
+    image = Image.fromarray(np.array([indices], np.uint8), mode="P")
+    image.putpalette(colours)
+    image.save(path, **options)
+    return path
+
+
+def test_a_palette_of_one_grey_with_a_shape_in_its_transparency_is_refused(tmp_path):
+    with pytest.raises(SegzooError, match=r"a\.png has its shape in the transparency"):
+        label_of([save_palette(tmp_path / "a.png", [0, 1, 0], [0] * 6, transparency=0)])
+    seen = save_palette(tmp_path / "b.png", [0, 1, 0], [0] * 3 + [255] * 3, transparency=0)
+    np.testing.assert_array_equal(label_of([seen]), [[0, 1, 0]])
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "b.JPEG"])
 def test_class_indices_are_not_read_from_a_jpeg(tmp_path, name):
     mask = save(tmp_path / name, [[0, 1, 2]])

@@ -6,13 +6,15 @@ from typing import Any
 from segzoo.data.base import SegmentationDataModule
 from segzoo.data.samples import Sample, check_groups, paired_samples, read_groups
 from segzoo.errors import SegzooError
+from segzoo.io import palette
 
 
 class Folder(SegmentationDataModule):
     """Your own data: images, and masks with the same stems.
 
     Layout: ``images/<stem>.png``, ``masks/<stem>.png`` (or jpg, tif, bmp). Binary masks hold 0/1 or 0/255; with more
-    than two classes masks hold class indices 0, 1, ..., and 255 where a pixel is to be ignored (if 255 is no class).
+    than two classes masks hold class indices 0, 1, ..., and 255 where a pixel is to be ignored (if 255 is no class);
+    they are no JPEGs, and palettes, if they have any, agree.
     With ``multilabel`` each class has its own binary masks: ``masks/<class>/<stem>.png``.
 
     Args:
@@ -49,6 +51,7 @@ class Folder(SegmentationDataModule):
         self.class_names = tuple(class_names)
         self.multilabel = multilabel
         self.groups = None if groups is None else Path(groups)
+        self._palette: tuple[list[bytes], Path | None] = [], None  # the longest seen, and whose it is
 
     def samples(self) -> list[Sample]:
         """Every image with its mask, or with one mask for each class."""
@@ -59,6 +62,21 @@ class Folder(SegmentationDataModule):
         if self.groups is not None:
             check_groups(self.groups, groups, [sample.id for sample in samples])
         return samples
+
+    def check(self, sample: Sample) -> None:
+        """As the base; palettes that differ mean that a class has another index in each mask."""
+        super().check(sample)
+        if self.multilabel or len(self.class_names) == 2:
+            return
+        (mask,), (known, other) = sample.masks, self._palette
+        found = palette(mask)[: len(self.class_names)]
+        if any(one != two for one, two in zip(found, known, strict=False)):
+            raise SegzooError(
+                f"Masks {other} and {mask} have other colours for the same class numbers; save both as one channel of "
+                "class indices."
+            )
+        if len(found) > len(known):
+            self._palette = found, mask
 
     def describe(self) -> dict[str, Any]:
         """As the base, with the class names."""

@@ -195,13 +195,17 @@ def read_label(sample: Sample, num_classes: int, multilabel: bool) -> npt.NDArra
         SegzooError: If a file cannot be read or holds a value that is no class.
     """
     if multilabel:
-        return np.stack([binarize(read_mask(path), path) for path in sample.masks]).astype(np.int16)
+        return np.stack([_foreground(path) for path in sample.masks]).astype(np.int16)
     if num_classes > 2:
         return _class_indices(sample.masks[0], num_classes)
-    merged = binarize(read_mask(sample.masks[0]), sample.masks[0])
+    merged = _foreground(sample.masks[0])
     for path in sample.masks[1:]:
-        merged = merged | binarize(read_mask(path), path)
+        merged = merged | _foreground(path)
     return merged.astype(np.int16)
+
+
+def _foreground(path: Path) -> npt.NDArray[np.bool_]:
+    return binarize(read_mask(path, grey_palette=True), path)
 
 
 def binarize(mask: npt.NDArray[Any], path: Path) -> npt.NDArray[np.bool_]:
