@@ -176,10 +176,12 @@ def test_trainer_predict_gives_segmentations_on_their_own_grids(four_classes, tm
         ("multilabel", {"num_classes": 3, "multilabel": True}, r"build it with num_classes=2, multilabel=True"),
     ],
 )
-def test_data_of_other_classes_is_refused_in_one_sentence(request, tmp_path, task, arguments, advice):
+@pytest.mark.parametrize("verb", ["fit", "validate", "test"])
+def test_data_of_other_classes_is_refused_in_one_sentence(request, tmp_path, verb, task, arguments, advice):
     model = segzoo.create_model("cmunext_s", **arguments)
+    trainer = trainer_for(tmp_path, max_epochs=1)
     with pytest.raises(SegzooError, match=advice) as error:
-        trainer_for(tmp_path, max_epochs=1).fit(model, request.getfixturevalue(task))
+        getattr(trainer, verb)(model, datamodule=request.getfixturevalue(task))
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("Folder has the classes ")
 

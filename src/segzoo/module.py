@@ -210,11 +210,14 @@ class SegmentationModule(LightningModule):
     # ---- training and evaluation
 
     def setup(self, stage: str) -> None:
-        """Take the data's contract (when fitting) and prepare the metrics."""
+        """Check the data's classes, take its contract (when fitting) and prepare the metrics."""
         if self.spatial_dims == 2:
             self.to(memory_format=torch.channels_last)  # a third faster on CPUs, and never slower
-        if stage == "fit" and self.knows_its_data:
-            self.adopt_data(self.trainer.datamodule)  # type: ignore[attr-defined]
+        if stage in ("fit", "validate", "test") and self.knows_its_data:
+            datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+            self.check_classes(datamodule)
+            if stage == "fit":
+                self.adopt_data(datamodule)
         if stage in ("fit", "validate"):
             self.val_metrics = self.configure_metrics("val/", ("dice", "iou"))
         if stage == "test":
@@ -227,8 +230,8 @@ class SegmentationModule(LightningModule):
         datamodule = getattr(self._trainer, "datamodule", None)
         return isinstance(getattr(datamodule, "preprocessing", None), InputContract)
 
-    def adopt_data(self, datamodule: Any) -> None:
-        """Take over preprocessing, class names and provenance of the data this model is trained on.
+    def check_classes(self, datamodule: Any) -> None:
+        """Refuse data whose classes are not the model's: those that are in neither would count as found.
 
         Raises:
             SegzooError: the data has another number of classes than the model.
@@ -242,7 +245,10 @@ class SegmentationModule(LightningModule):
                 f"{type(datamodule).__name__} has the classes {', '.join(names)} ({kind}), the model has "
                 f"num_classes={self.num_classes}, multilabel={self.multilabel}; build it with {advice}"
             )
-        self.preprocessing, self.class_names = datamodule.preprocessing, names
+
+    def adopt_data(self, datamodule: Any) -> None:
+        """Take over preprocessing, class names and provenance of the data this model is trained on."""
+        self.preprocessing, self.class_names = datamodule.preprocessing, tuple(datamodule.class_names)
         self.data = with_history(datamodule.describe(), self.data)
 
     def configure_metrics(self, prefix: str, names: Iterable[str]) -> MetricCollection:
