@@ -5,7 +5,6 @@ random values on the little data of this field, and do not when they start as re
 """
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,7 @@ from torch.nn import functional as F
 from segzoo.errors import SegzooError
 from segzoo.hub import from_pretrained
 from segzoo.loading import LoadReport
-
-if TYPE_CHECKING:
-    from segzoo.module import SegmentationModule
+from segzoo.module import SegmentationModule
 
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -44,7 +41,8 @@ def upkern(small: nn.Module, large: nn.Module) -> None:
 
     Kernels of another size are interpolated, linearly on every axis with the corners not aligned and their values not
     rescaled; every other tensor is copied. What only one of the two has (heads of deep supervision, say) stays as it
-    is, and is named on the screen. Works in 2D and in 3D, for any two sizes.
+    is, and is named on the screen. What the small model was trained on counts as the large one's pretraining. Works in
+    2D and in 3D, for any two sizes.
 
     Args:
         small: usually a trained model, such as a ``mednext_s_k3``; it is not changed.
@@ -60,11 +58,13 @@ def upkern(small: nn.Module, large: nn.Module) -> None:
         >>> segzoo.upkern(small, large)
     """
     report = resample(small, large, f"the {type(small).__name__} of small kernels")
+    if isinstance(small, SegmentationModule) and isinstance(large, SegmentationModule) and small.data:
+        large.data = small.data  # which stays with it as what it was pretrained on
     if report.initialised or report.ignored:
         print(report)  # nothing is left out without a word
 
 
-def load_upkern(large: "SegmentationModule", name_or_path: str) -> UpKernReport:
+def load_upkern(large: SegmentationModule, name_or_path: str) -> UpKernReport:
     """Fill ``large`` from a checkpoint of the same architecture with smaller kernels.
 
     A first layer for other channels is adapted and heads for other classes are new, as :func:`segzoo.from_pretrained`

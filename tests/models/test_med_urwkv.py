@@ -1,6 +1,7 @@
 """Med-URWKV: its two forms, its encoder's weights, its recipe."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -355,6 +356,18 @@ def test_the_encoder_is_frozen_for_five_epochs_unless_told_otherwise(nano):
 def test_a_whole_checkpoint_trains_further_at_once(nano, tmp_path):
     segzoo.create_model("med_urwkv").save_pretrained(tmp_path / "checkpoint")
     assert segzoo.from_pretrained(tmp_path / "checkpoint").configure_callbacks() == []
+
+
+def test_an_encoder_from_a_checkpoint_remembers_what_it_was_trained_on(nano, tmp_path):
+    pretrained = segzoo.create_model("med_urwkv")
+    pretrained.data = {"dataset": "BUSI", "split_sha256": "1", "licence": "CC0-1.0"}
+    weights = pretrained.save_pretrained(tmp_path / "checkpoint") / "model.safetensors"
+    assert segzoo.create_model("med_urwkv", encoder_weights=str(weights)).data == pretrained.data
+    other = weights.with_name("other.safetensors")  # beside a checkpoint, and no part of it
+    shutil.copyfile(weights, other)
+    assert segzoo.create_model("med_urwkv", encoder_weights=str(other)).data == {}
+    (weights.parent / "config.json").write_text('{"architectures": ["VRWKV"]}')
+    assert segzoo.create_model("med_urwkv", encoder_weights=str(weights)).data == {}
 
 
 def test_fit_runs_the_recipe(nano, samples, tmp_path):

@@ -539,6 +539,15 @@ def test_upkern_names_what_only_one_model_has(capsys):
     assert "newly initialised" in capsys.readouterr().out
 
 
+def test_upkern_remembers_what_the_small_model_was_trained_on():
+    small, large = segzoo.create_model("mednext", width=4), segzoo.create_model("mednext_s_k5", width=4)
+    small.data = {"dataset": "Task04_Hippocampus", "split_sha256": "1"}
+    segzoo.upkern(small, large)
+    assert large.data == small.data
+    segzoo.upkern(segzoo.create_model("mednext", width=4), large)  # of which nothing is known
+    assert large.data == small.data
+
+
 def test_upkern_refuses_other_networks_and_leaves_them_alone():
     small = segzoo.create_model("mednext", width=4)
     for other, message in (

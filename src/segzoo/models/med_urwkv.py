@@ -6,6 +6,7 @@ descriptions, and its docstring says which part of it rests on what.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from segzoo.callbacks import FrozenEncoder
+from segzoo.checkpoint import read_config
 from segzoo.conversion import load_vrwkv_encoder
 from segzoo.errors import MissingError, SegzooError
 from segzoo.module import SegmentationModule
@@ -294,7 +296,9 @@ class MedURWKV(SegmentationModule):
             if part is not None:
                 init_linears(part)
         if encoder_weights is not None:
-            self.load_report = load_vrwkv_encoder(self, weights_file(encoder_weights, encoder_size))
+            file = weights_file(encoder_weights, encoder_size)
+            self.load_report = load_vrwkv_encoder(self, file)
+            self.data = training_data(file)  # which stays with it as what it was pretrained on
 
     def recorded_arguments(self) -> dict[str, Any]:
         return {**super().recorded_arguments(), "encoder": self.encoder_form}
@@ -363,6 +367,15 @@ def weights_file(source: str, size: str) -> Path:
             )
         return Path(source)
     return fetch_weights(HUB_REPOSITORY, HUB_FILES[source][size])
+
+
+def training_data(file: Path) -> dict[str, Any]:
+    """What the checkpoint that this file of weights is part of was trained on; nothing where it is part of none."""
+    with suppress(SegzooError):
+        config = read_config(file.parent)
+        if file.name in config["sha256"]:
+            return config.get("data", {})
+    return {}
 
 
 @register(
