@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from fsspec.implementations import local
 from lightning import Trainer
+from PIL import Image
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
@@ -25,7 +27,8 @@ from segzoo.errors import MissingError, SegzooError
 from segzoo.io import read_image, read_mask
 from segzoo.models.lv_unet import LVUNet
 from segzoo.module import SegmentationModule
-from segzoo.training_cli import ReplacingCheckpointIO, TrainingCLI, spell_out
+from segzoo.provenance import seen_before
+from segzoo.training_cli import ReplacingCheckpointIO, TrainingCLI, spell_out, split_warning
 
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary"]
 QUIET += ["false"]
@@ -394,6 +397,48 @@ def test_what_a_checkpoint_was_pretrained_on_stays_with_it(samples, tmp_path, ca
     capsys.readouterr()
     score(tmp_path / "other", "--model", tuned, *grouped, 1)
     assert "pretrained on another split of BUSI, so it may have seen these images" in capsys.readouterr().out
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two hospitals' folders of the same names and other images, and one of other names."""
+    for folder, names, size in (("one", range(10), 8), ("two", range(10), 9), ("three", range(10, 20), 8)):
+        for number in names:
+            for part in ("images", "masks"):
+                (tmp_path / folder / part).mkdir(parents=True, exist_ok=True)
+                pixels = np.random.default_rng(number).integers(0, 2, (size, size), np.uint8)
+                Image.fromarray(pixels * 255).save(tmp_path / folder / part / f"{number}.png")
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    return {path.name: path for path in tmp_path.iterdir()}
+
+
+def described(folders, name, **options):
+    return segzoo.data.Folder(folders[name], **options).describe()
+
+
+def test_folders_of_ones_own_are_told_apart(folders):
+    one, two, three = (described(folders, name) for name in ("one", "two", "three"))
+    assert one["split_sha256"] == two["split_sha256"]
+    assert "not the split" in split_warning(two, one)
+    assert split_warning(described(folders, "copy"), one) is None
+    # what another folder was pretrained on is no leak, and another split of this one is
+    assert split_warning(three, {**three, "pretrained_on": [one]}) is None
+    assert seen_before({**three, "pretrained_on": [one]}) == []
+    for again in (described(folders, "one", fold=1), described(folders, "copy", fold=1)):
+        assert "pretrained on another split of Folder" in split_warning(one, {**one, "pretrained_on": [again]})
+        assert "another split of Folder" in seen_before({**one, "pretrained_on": [again]})[0]
+    shutil.copy(folders["one"] / "images" / "1.png", folders["one"] / "images" / "x.png")
+    shutil.copy(folders["one"] / "masks" / "1.png", folders["one"] / "masks" / "x.png")
+    grown = described(folders, "one")
+    assert "pretrained on another split of Folder" in split_warning(grown, {**grown, "pretrained_on": [one]})
+
+
+def test_folders_of_older_checkpoints_go_by_their_splits(folders):
+    one, three = (described(folders, name) for name in ("one", "three"))
+    older = {key: value for key, value in one.items() if key not in ("folder", "files_sha256")}
+    assert split_warning(one, older) is None
+    assert "not the split" in split_warning(three, older)
+    assert "another split" in split_warning(three, {**three, "pretrained_on": [older]})
 
 
 # ---- accidents

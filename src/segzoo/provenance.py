@@ -60,6 +60,34 @@ def split_hashes(data: dict[str, Any]) -> set[str | None]:
     return {part.get("split_sha256") for part in parts_of(data)}
 
 
+def same_split(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two datasets are split alike and are the same files, as far as both say."""
+    return one.get("split_sha256") == other.get("split_sha256") and agree("files_sha256", one, other)
+
+
+def may_share_images(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two datasets have one name, and folders of somebody's own also one folder's name or the same files."""
+    named = one.get("dataset") is not None and one.get("dataset") == other.get("dataset")
+    return named and (agree("folder", one, other) or agree("files_sha256", one, other))
+
+
+def agree(key: str, one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether an entry that both have is the same; checkpoints of older versions of segzoo lack some."""
+    return key not in one or key not in other or one[key] == other[key]
+
+
+def other_splits(tested: dict[str, Any], earlier: list[dict[str, Any]]) -> list[str]:
+    """The datasets of a test that were split otherwise in an earlier training, which may have seen its images."""
+    alike = [
+        (part, [one for one in parts_of(training) if may_share_images(part, one)])
+        for part in parts_of(tested)
+        for training in earlier
+    ]
+    return sorted(
+        {part["dataset"] for part, found in alike if found and not any(same_split(part, one) for one in found)}
+    )
+
+
 def linked(part: dict[str, Any]) -> str:
     """A dataset's name, linked to its page where that is known."""
     name, page = part.get("dataset", "unknown data"), dataset_page(part)
@@ -126,16 +154,10 @@ def held_out(config: dict[str, Any]) -> str:
 
 def seen_before(data: dict[str, Any]) -> list[str]:
     """A warning, where pretraining on another split may have used images of the test part."""
-    tested = {part.get("dataset"): part.get("split_sha256") for part in parts_of(data)}
-    earlier = [part for before in data.get("pretrained_on", []) for part in parts_of(before)]
-    names = {
-        str(part["dataset"])
-        for part in earlier
-        if part.get("dataset") in tested and part.get("split_sha256") != tested[part["dataset"]]
-    }
-    if not names:
-        return []
-    return [f"It was pretrained on another split of {listed(sorted(names))}, so it may have seen some of them."]
+    names = other_splits(data, data.get("pretrained_on", []))
+    return (
+        [f"It was pretrained on another split of {listed(names)}, so it may have seen some of them."] if names else []
+    )
 
 
 def listed(words: Iterable[str]) -> str:

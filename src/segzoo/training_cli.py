@@ -33,6 +33,7 @@ from segzoo.checkpoint import CONFIG, RECIPE, record
 from segzoo.errors import MissingError, SegzooError
 from segzoo.hub import open_checkpoint
 from segzoo.module import SegmentationModule
+from segzoo.provenance import listed, other_splits, parts_of, same_split
 from segzoo.registry import models, nearest
 
 EPOCHS = 300  # of both papers
@@ -456,16 +457,11 @@ def loggers(root: str) -> list[Logger]:
 
 def split_warning(tested: dict[str, Any], trained: dict[str, Any]) -> str | None:
     """What is said where the images of a test may be among those that a checkpoint was trained on."""
-    now, *earlier = (
-        {part.get("split_sha256"): part.get("dataset") for part in training.get("datasets", [training])}
-        for training in (trained, *trained.get("pretrained_on", []))
-    )
-    if tested["split_sha256"] not in now and set(now) != {None}:
+    known = [part for part in parts_of(trained) if "split_sha256" in part]
+    if known and not any(same_split(tested, part) for part in known):
         return "this is not the split the checkpoint was trained on"
-    for splits in earlier:
-        if tested["dataset"] in splits.values() and tested["split_sha256"] not in splits:
-            return f"the checkpoint was pretrained on another split of {tested['dataset']}"
-    return None
+    names = other_splits(tested, trained.get("pretrained_on", []))
+    return f"the checkpoint was pretrained on another split of {listed(names)}" if names else None
 
 
 def test_results(model: SegmentationModule, trainer: Trainer) -> dict[str, Any]:

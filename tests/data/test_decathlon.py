@@ -346,6 +346,18 @@ def test_what_a_checkpoint_records(task):
     assert (record["split"], record["fold"], record["patch_size"]) == ("grouped", 1, list(PATCH))
     assert record["channels"] == ["MRI"]
     json.dumps(record)
+    assert "files_sha256" not in record  # known by its name
+
+
+def test_a_task_of_ones_own_is_known_by_its_files(copy):
+    records = []
+    for name in ("Dataset101_Mine", "Dataset102_Mine"):
+        copy = copy.rename(copy.with_name(name))
+        records.append(Decathlon(copy).describe())
+    assert [record["folder"] for record in records] == ["Dataset101_Mine", "Dataset102_Mine"]
+    assert records[0]["files_sha256"] == records[1]["files_sha256"]
+    label_of(copy).write_bytes(label_of(copy).read_bytes() + b"x")
+    assert Decathlon(copy).describe()["files_sha256"] != records[0]["files_sha256"]
 
 
 # ---- bad input, in setup where headers tell it, else on reading

@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from segzoo.data.base import SegmentationDataModule
-from segzoo.data.samples import Sample, check_groups, read_groups
+from segzoo.data.samples import Sample, check_groups, folder_identity, read_groups
 from segzoo.data.volume_augmentation import VolumeAugmentation
 from segzoo.data.volume_dataset import (
     LabelValues,
@@ -23,6 +23,7 @@ from segzoo.data.volume_dataset import (
     read_label_volume,
 )
 from segzoo.errors import MissingError, SegzooError
+from segzoo.provenance import dataset_page
 from segzoo.volume_preprocessing import VolumePreprocessing
 from segzoo.volumes import is_volume, read_geometry, same_grid, volume_stem
 
@@ -248,8 +249,9 @@ class Decathlon(SegmentationDataModule):
         return intensities[:: max(1, len(intensities) // STATISTICS_VOXELS)].astype(np.float64)
 
     def describe(self) -> dict[str, Any]:
-        """As the base, by the name of the folder, with the channels."""
-        return super().describe() | {"dataset": self.root.resolve().name, "channels": list(self.channel_names)}
+        """As the base, by the name of the folder, with the channels, and what one that is not published is known by."""
+        facts = super().describe() | {"dataset": self.root.resolve().name, "channels": list(self.channel_names)}
+        return facts if dataset_page(facts) else facts | folder_identity(self.root, self.samples())
 
     def check(self, sample: Sample) -> None:
         """Refuse a label that does not lie on its image, as far as their headers tell."""

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from segzoo.data.base import SegmentationDataModule
-from segzoo.data.samples import Sample, check_groups, paired_samples, read_groups
+from segzoo.data.samples import Sample, check_groups, folder_identity, paired_samples, read_groups
 from segzoo.errors import SegzooError
 from segzoo.io import palette
 
@@ -79,5 +79,6 @@ class Folder(SegmentationDataModule):
             self._palette = found, mask
 
     def describe(self) -> dict[str, Any]:
-        """As the base, with the class names."""
-        return super().describe() | {"class_names": list(self.class_names), "multilabel": self.multilabel}
+        """As the base, with the class names, and with what this folder is known by."""
+        facts = super().describe() | {"class_names": list(self.class_names), "multilabel": self.multilabel}
+        return facts | folder_identity(self.root, self.samples())

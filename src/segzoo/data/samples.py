@@ -1,7 +1,9 @@
 """Samples: which files belong together, and how their masks become a label."""
 
 import csv
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -178,6 +180,16 @@ def check_sample(sample: Sample) -> None:
                 f"Mask {mask} is {mask_height} x {mask_width} (height x width), its image {sample.image} is "
                 f"{height} x {width}."
             )
+
+
+def folder_identity(root: Path, samples: Iterable[Sample]) -> dict[str, str]:
+    """What tells a folder of somebody's own from another of the same files' names: its name and its files' sizes."""
+    sizes = {
+        sample.id: [file.stat().st_size for file in (sample.image, *sample.channels, *sample.masks)]
+        for sample in samples
+    }
+    listed = json.dumps(sizes, sort_keys=True, separators=(",", ":"))
+    return {"folder": root.resolve().name, "files_sha256": hashlib.sha256(listed.encode()).hexdigest()}
 
 
 def read_label(sample: Sample, num_classes: int, multilabel: bool) -> npt.NDArray[np.int16]:
