@@ -433,6 +433,17 @@ def test_folders_of_ones_own_are_told_apart(folders):
     assert "pretrained on another split of Folder" in split_warning(grown, {**grown, "pretrained_on": [one]})
 
 
+def test_every_dataset_of_a_joint_test_is_compared(folders):
+    data = [described(folders, "one"), described(folders, "three")]
+    joint = segzoo.data.Joint([segzoo.data.Folder(folders[name]) for name in ("one", "three")]).describe()
+    assert split_warning(joint, joint) is None
+    assert split_warning(data[1], joint) is None
+    assert "not the split" in split_warning(joint, data[1])
+    earlier = described(folders, "one", fold=1)
+    assert "pretrained on another split of Folder" in split_warning(joint, {**joint, "pretrained_on": [earlier]})
+    assert split_warning(joint, {**joint, "pretrained_on": [joint, *data]}) is None
+
+
 def test_folders_of_older_checkpoints_go_by_their_splits(folders):
     one, three = (described(folders, name) for name in ("one", "three"))
     older = {key: value for key, value in one.items() if key not in ("folder", "files_sha256")}

@@ -458,7 +458,7 @@ def loggers(root: str) -> list[Logger]:
 def split_warning(tested: dict[str, Any], trained: dict[str, Any]) -> str | None:
     """What is said where the images of a test may be among those that a checkpoint was trained on."""
     known = [part for part in parts_of(trained) if "split_sha256" in part]
-    if known and not any(same_split(tested, part) for part in known):
+    if known and not all(any(same_split(part, one) for one in known) for part in parts_of(tested)):
         return "this is not the split the checkpoint was trained on"
     names = other_splits(tested, trained.get("pretrained_on", []))
     return f"the checkpoint was pretrained on another split of {listed(names)}" if names else None

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from segzoo.data import BUSI, Folder, Joint
@@ -17,6 +19,18 @@ def test_every_dataset_keeps_its_own_split(joint, folder_data):
         assert sum(name.startswith("0-BUSI/") for name in ids) == 8
     assert joint.describe()["counts"]["train"] == 8 + len(own["train"])
     assert [facts["dataset"] for facts in joint.describe()["datasets"]] == ["BUSI", "Folder"]
+
+
+def test_the_written_split_says_how_each_dataset_is_split(joint, tmp_path):
+    joint.write_split(tmp_path / "split.json")
+    record = json.loads((tmp_path / "split.json").read_text())
+    assert (record["name"], record["sha256"], record["ids"]) == ("Joint", joint.split_sha256, joint.split_ids)
+    assert [(own["name"], own["split"], own["fold"]) for own in record["datasets"]] == [
+        ("BUSI", "all", 0),
+        ("Folder", "grouped", 1),
+    ]
+    assert [own["sha256"] for own in record["datasets"]] == [data.split_sha256 for data in joint.datasets]
+    assert not {"split", "fold", "seed"} & set(record)  # which Joint has, and does not use
 
 
 def test_batches_mix_the_datasets(joint):

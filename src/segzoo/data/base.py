@@ -259,17 +259,20 @@ class SegmentationDataModule(LightningDataModule):
 
     def write_split(self, path: str | Path) -> None:
         """Write the split as JSON: name, split, fold, seed, sha256 and the ids of each part."""
-        content = {
+        content = {**self.split_record(), "ids": self.split_ids}
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    def split_record(self) -> dict[str, Any]:
+        """How the split was made, and by what it is known again."""
+        return {
             "name": self.name,
             "split": self.split,
             "fold": self.fold,
             "seed": self.seed,
             "sha256": self.split_sha256,
-            "ids": self.split_ids,
         }
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def describe(self) -> dict[str, Any]:
         """What a checkpoint's config.json says about its data."""

@@ -63,6 +63,11 @@ class Joint(SegmentationDataModule):
             for part in ("train", "val", "test")
         }
 
+    def split_record(self) -> dict[str, Any]:
+        """How each dataset is split, which its own options say."""
+        records = [dataset.split_record() for dataset in self.datasets]
+        return {"name": self.name, "datasets": records, "sha256": self.split_sha256}
+
     def describe(self) -> dict[str, Any]:
         """What each dataset says of itself, and the counts and hash of the joint split."""
         own = super().describe()
