@@ -222,6 +222,9 @@ def test_groups_from_a_file(copy, tmp_path):
     data = Decathlon(copy, groups=tmp_path / "groups.csv")
     assert {sample.id: sample.group for sample in data.samples()} == dict(zip(CASES, "abcdea", strict=True))
     assert any({CASES[0], CASES[5]} <= set(ids) for ids in data.split_ids.values())
+    (tmp_path / "groups.csv").write_text("\n".join([*rows, f"{CASES[0]},b"]))
+    with pytest.raises(SegzooError, match=rf"puts '{CASES[0]}' into the groups 'a' and 'b'"):
+        Decathlon(copy, groups=tmp_path / "groups.csv").samples()
 
 
 # ---- layouts

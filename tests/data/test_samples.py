@@ -187,6 +187,17 @@ def test_shipped_sequences_are_those_of_the_dataset():
     assert set(found) == {str(n) for n in range(1, 613)}
 
 
+def test_contradicting_groups_are_refused(tmp_path):
+    path = tmp_path / "groups.csv"
+    path.write_text("image,group\na.png,patient 1\na,patient 1\n")
+    assert read_groups(path) == {"a": "patient 1"}
+    path.write_text("image,group\na.png,patient 1\nb.png,patient 1\na,patient 2\n")
+    with pytest.raises(
+        SegzooError, match=r"groups\.csv puts 'a' into the groups 'patient 1' and 'patient 2'; keep one"
+    ):
+        read_groups(path)
+
+
 def test_user_groups(tmp_path):
     path = tmp_path / "groups.csv"
     path.write_text("group,image\npatient 1,a.png\npatient 1,b\npatient 2,v1.2\n")

@@ -183,7 +183,7 @@ class Decathlon(SegmentationDataModule):
     def samples(self) -> list[Sample]:
         """Every case that has a label."""
         root = self.find_root()
-        groups = {} if self.groups is None else {_case_of(k): v for k, v in read_groups(self.groups).items()}
+        groups = {} if self.groups is None else read_groups(self.groups, _case_of)
         cases = list_cases(root, self.description, len(self.channel_names))
         if self.groups is not None:
             check_groups(self.groups, groups, [case for case, _, _ in cases])

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -46,7 +46,8 @@ class Sample:
 
 def shipped_groups(name: str) -> dict[str, str]:
     """Image stem -> group for the images of a dataset that resemble another, from the package's own lists."""
-    return _group_rows(resources.files("segzoo.data").joinpath("groups", f"{name}.csv").read_text("utf-8").splitlines())
+    lines = resources.files("segzoo.data").joinpath("groups", f"{name}.csv").read_text("utf-8").splitlines()
+    return _group_rows(lines, f"{name}.csv", _stem)
 
 
 def with_shipped_lookalikes(samples: Sequence[Sample], name: str) -> list[Sample]:
@@ -59,17 +60,26 @@ def with_shipped_lookalikes(samples: Sequence[Sample], name: str) -> list[Sample
     return [replace(sample, lookalikes=known.get(sample.id, "")) for sample in samples]
 
 
-def read_groups(path: Path) -> dict[str, str]:
+def _stem(name: str) -> str:
+    path = Path(name)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def read_groups(path: Path, stem: Callable[[str], str] = _stem) -> dict[str, str]:
     """Image stem -> group from a user's CSV file with the columns ``image`` and ``group``.
+
+    Args:
+        path: The CSV file.
+        stem: From what it calls an image to the image's stem.
 
     Raises:
         MissingError: If there is no such file.
-        SegzooError: If a column is missing.
+        SegzooError: If a column is missing, or an image is in two groups.
     """
     if not path.is_file():
         raise MissingError(f"There is no file {path} to read groups from.")
     try:
-        groups = _group_rows(path.read_text("utf-8-sig").splitlines())
+        groups = _group_rows(path.read_text("utf-8-sig").splitlines(), path, stem)
     except UnicodeDecodeError as error:
         raise SegzooError(f"{path} is not text in UTF-8 ({error}); save it as 'CSV UTF-8'.") from error
     if not groups:
@@ -77,12 +87,18 @@ def read_groups(path: Path) -> dict[str, str]:
     return groups
 
 
-def _group_rows(lines: Sequence[str]) -> dict[str, str]:
+def _group_rows(lines: Sequence[str], path: Path | str, stem: Callable[[str], str]) -> dict[str, str]:
     rows = csv.DictReader(lines)
     if not {"image", "group"} <= set(rows.fieldnames or ()):
         return {}
     named = [((row["image"] or "").strip(), (row["group"] or "").strip()) for row in rows]
-    return {_stem(image): group for image, group in named if group}  # without one, an image is a group of its own
+    groups: dict[str, str] = {}
+    for image, group in named:
+        if group and groups.setdefault(stem(image), group) != group:  # without one, an image is a group of its own
+            raise SegzooError(
+                f"{path} puts {stem(image)!r} into the groups {groups[stem(image)]!r} and {group!r}; keep one of them."
+            )
+    return groups
 
 
 def check_groups(path: Path, groups: Mapping[str, str], names: Sequence[str]) -> None:
@@ -104,11 +120,6 @@ def check_groups(path: Path, groups: Mapping[str, str], names: Sequence[str]) ->
             f"{path} has a group for {unknown[0]!r}, and no image is called so, but none for the image {without[0]!r}; "
             "write their names as the files have them."
         )
-
-
-def _stem(name: str) -> str:
-    path = Path(name)
-    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def files_by_stem(folder: Path, skip: str | None = None) -> dict[str, Path]:
