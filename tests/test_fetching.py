@@ -164,6 +164,7 @@ TAMPERED = {
     "truncated": (NAME, truncate, "does not answer as it should|is not the file that its config.json lists"),
     "pinned byte": (PINNED, flip_a_byte, "model.safetensors of .* is not the file that its config.json lists"),
     "pinned config": (PINNED, swap_the_config, "is not the one that segzoo .* pins"),
+    "pinned config by its full name": (f"mirror/{PINNED}", swap_the_config, "is not the one that segzoo .* pins"),
     "strange file": (
         NAME,
         edit(by=lambda config: {"sha256": {**config["sha256"], "../../../evil": "0" * 64}}),

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import segzoo
 from segzoo.checkpoint import record
+from segzoo.hub import open_checkpoint, pull
 from segzoo.weights import sha256
 
 
@@ -104,6 +105,24 @@ def test_names_are_found_in_segzoo_hub(folder, monkeypatch):
     assert segzoo.from_pretrained("cmunext-s-test").model_name == "cmunext_s"
     with pytest.raises(segzoo.MissingError, match="did you mean cmunext-s-test"):
         segzoo.from_pretrained("cmunext-s-tset")
+
+
+def test_the_zoos_own_may_be_called_by_their_full_names(monkeypatch, tmp_path):
+    name, full = "lv-unet-busi", "segzoo/lv-unet-busi"
+    for revision in (None, "v1.0"):
+        found = open_checkpoint(full, revision=revision, local_files_only=True)
+        assert found == open_checkpoint(name, revision=revision)
+        assert found.trust.startswith("as published (lv-unet-busi v1.0")
+    assert pull(full, tmp_path) == tmp_path / name
+    monkeypatch.setenv("SEGZOO_HUB", str(tmp_path))
+    assert open_checkpoint(full).folder == tmp_path / name
+    (tmp_path / "segzoo").mkdir()
+    (tmp_path / name).rename(tmp_path / full)  # a mirror that is laid out as the Hub
+    edit_config(tmp_path / full, class_names=["lesion", "background"])
+    with pytest.raises(segzoo.SegzooError, match=r"is not that of lv-unet-busi v1\.0"):
+        open_checkpoint(full)
+    monkeypatch.setenv("SEGZOO_ORGANISATION", "another")  # whose segzoo/... are a stranger's
+    assert "nothing else vouches for" in open_checkpoint(full).trust
 
 
 def test_classes_load_their_own_architecture_alone(folder):

@@ -151,7 +151,7 @@ def open_checkpoint(
     (``user/repo``, or a bare name under `organisation`).
 
     Args:
-        name_or_path: a folder, a checkpoint's name, or ``user/repo``.
+        name_or_path: a folder, a checkpoint's name, or ``user/repo``, which for the zoo's own is the same as its name.
         revision: a tag, branch or commit on the Hub; None is what segzoo pins, or a stranger's main branch.
         cache_dir: where the Hub's client keeps files; None is its default.
         token: for private repositories; None is that of `hf auth login`.
@@ -172,10 +172,12 @@ def open_checkpoint(
             f"{path} is a file and a checkpoint is a folder ({CONFIG} beside {WEIGHTS}); for weights of an original "
             "repository use segzoo.convert"
         )
+    name = short_name(name)
     pin = published().get(name)
     folders = checkpoint_folders()
-    if name in folders and (revision is None or (pin is not None and revision == pin["tag"])):
-        return check_folder(folders[name], name, pin)
+    found = folders.get(str(name_or_path), folders.get(name))
+    if found is not None and (revision is None or (pin is not None and revision == pin["tag"])):
+        return check_folder(found, name, pin)
     owned_elsewhere = "/" not in name and organisation() != ORGANISATION  # may hold names that nobody has pinned
     if pin is None and not REPOSITORY.fullmatch(name) and not owned_elsewhere:
         raise MissingError(
@@ -186,6 +188,12 @@ def open_checkpoint(
     if pin is not None and revision in (None, pin["tag"]):
         return fetch(name, repository, pin["tag"], pin, cache_dir, token, local_files_only)
     return fetch(name, repository, revision or "main", None, cache_dir, token, local_files_only)
+
+
+def short_name(name: str) -> str:
+    """What the zoo calls a checkpoint of its own that is asked for as ``organisation/name``, as the Hub shows it."""
+    short = name.removeprefix(f"{organisation()}/")
+    return short if short in published() else name
 
 
 def check_folder(folder: Path, name: str | None = None, pin: dict[str, Any] | None = None) -> Checkpoint:
@@ -328,7 +336,7 @@ def pull(name: str, target: Path, **where: Any) -> Path:
         SegzooError: it is damaged, or cannot be written.
     """
     checkpoint = open_checkpoint(name, **where)
-    folder = target / (checkpoint.folder.name if Path(name).is_dir() else name)
+    folder = target / (checkpoint.folder.name if Path(name).is_dir() else short_name(name))
     with replacing(folder) as draft:
         copy_files(checkpoint.folder, draft, checkpoint.config)
     return folder
