@@ -2,6 +2,7 @@ import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,6 +229,19 @@ def test_what_lies_beside_a_checkpoint_stays(model, tmp_path, change):
     assert (folder / "newest").readlink().name == "model.onnx"
     assert (folder / "newest").read_bytes() == b"exported"
     assert segzoo.from_pretrained(folder).model_name == "cmunext_s"
+
+
+def test_a_checkpoint_is_saved_where_a_link_leads_and_in_the_folder_one_is_in(model, folder, tmp_path, monkeypatch):
+    model.class_names = ("background", "new")
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    assert model.save_pretrained(link) == link
+    assert link.is_symlink()
+    assert segzoo.from_pretrained(folder).class_names == ("background", "new")
+    monkeypatch.chdir(folder)
+    record(Path(), version="1.1")
+    assert json.loads(Path("config.json").read_text())["version"] == "1.1"
+    assert {path.name for path in tmp_path.iterdir()} == {"link", folder.name}
 
 
 def test_files_of_the_old_checkpoint_alone_go_with_it(model, tmp_path):

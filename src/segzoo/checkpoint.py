@@ -255,6 +255,7 @@ def replacing(folder: Path) -> Iterator[Path]:
     Raises:
         SegzooError: the folder holds something that is no checkpoint, or the disk cannot be written to.
     """
+    folder = folder.resolve()  # a link goes on leading to it, and "." has a name
     restore(folder)
     strangers = entries_beside_checkpoint(folder)
     try:
@@ -273,10 +274,13 @@ def replacing(folder: Path) -> Iterator[Path]:
                 shutil.copy2(entry, draft / entry.name, follow_symlinks=False)
         draft.chmod(0o755)  # mkdtemp's folders are private
         old = aside(folder)
+        here = folder.exists() and os.path.samefile(folder, ".")
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
         draft.rename(folder)
+        if here:
+            os.chdir(folder)  # else this process would stay in the old one
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         if isinstance(error, SegzooError):
@@ -307,6 +311,7 @@ def entries_beside_checkpoint(folder: Path) -> list[Path]:
 
 def aside(folder: Path) -> Path:
     """Where a checkpoint lies for the moment in which another takes its place."""
+    folder = folder.resolve()
     return folder.with_name(f".{folder.name}.old")
 
 
