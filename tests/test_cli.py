@@ -97,6 +97,29 @@ def test_list_names_models_and_checkpoints(checkpoint, monkeypatch, capsys):
         assert part in tiny
 
 
+def test_list_names_what_is_not_usable_and_goes_on(checkpoint, monkeypatch, tmp_path, capsys):
+    for name, changes in (("fine", {}), ("odd", {"metrics": None}), ("bert", None)):
+        folder = shutil.copytree(checkpoint, tmp_path / name)
+        config = (
+            {"architectures": ["Bert"]}
+            if changes is None
+            else json.loads((folder / "config.json").read_text()) | changes
+        )
+        (folder / "config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("SEGZOO_HUB", str(tmp_path))
+    assert main(["list"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "not scored" in lines["fine"]
+    assert "not usable: " in lines["odd"]
+    assert "must give its metrics as an object" in lines["odd"]
+    assert f"not usable: {tmp_path / 'bert' / 'config.json'} is no segzoo checkpoint's config" in lines["bert"]
+    assert main(["list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["checkpoints"]
+    assert "error" not in listed["fine"]
+    assert "its metrics as an object" in listed["odd"]["error"]
+    assert listed["bert"]["folder"] == str(tmp_path / "bert")
+
+
 def test_a_reader_that_has_enough_is_no_error():
     command = f"{sys.executable} -m segzoo.cli list --json | head -c 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)

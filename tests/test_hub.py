@@ -173,7 +173,12 @@ def put_other_tensors(folder):
             lambda folder: edit_config(folder, model={"name": "cmunext_s", "arguments": {"num_classes": "1"}}),
             "makes no model",
         ),
-        (lambda folder: edit_config(folder, class_names=3), "makes no model"),
+        (lambda folder: edit_config(folder, class_names=3), "must name the model's 2 classes as a list of words"),
+        (lambda folder: edit_config(folder, class_names=["background"]), r"2 classes .* not as \['background'\]"),
+        (lambda folder: edit_config(folder, class_names=["background", 1]), "2 classes as a list of words"),
+        (lambda folder: edit_config(folder, metrics=None), "must give its metrics as an object, not as None"),
+        (lambda folder: edit_config(folder, data=[1]), r"its data as an object, not as \[1\]"),
+        (lambda folder: edit_config(folder, licences="MIT"), "its licences as an object"),
         (lambda folder: edit_config(folder, preprocessing=5), "makes no model"),
         (
             lambda folder: edit_config(

@@ -55,7 +55,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise SegzooError(
             f"{path} was written by a newer segzoo ({config.get('segzoo_version')}); update segzoo to load it"
         )
+    for part in ("data", "metrics", "licences"):
+        if not isinstance(config.get(part, {}), dict):
+            raise SegzooError(f"{path} must give its {part} as an object, not as {config[part]!r}")
     refuse_strange_model(path, config["model"])
+    refuse_strange_classes(path, config["class_names"], config["model"]["arguments"])
     refuse_strange_files(path, config["sha256"])
     return config
 
@@ -70,6 +74,15 @@ def refuse_strange_model(path: Path, model: Any) -> None:
                 f"{path} asks for {name}={value!r}, but a checkpoint may only say what its model is, in numbers, words "
                 "and lists of them; do not use it"
             )
+
+
+def refuse_strange_classes(path: Path, names: Any, arguments: dict[str, Any]) -> None:
+    """A config names every value of a mask or, of a multi-label one, every channel."""
+    count = arguments.get("num_classes", 1)
+    count = 2 if count == 1 and not arguments.get("multilabel") else count
+    words = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not words or (isinstance(count, int) and len(names) != count):  # of another count there is no model
+        raise SegzooError(f"{path} must name the model's {count} classes as a list of words, not as {names!r}")
 
 
 def is_plain(value: Any) -> bool:

@@ -164,6 +164,8 @@ def run_list(options: argparse.Namespace) -> None:
 
 def checkpoint_line(facts: dict[str, Any]) -> str:
     """One line on a checkpoint."""
+    if "error" in facts:
+        return f"not usable: {facts['error']}"
     dice = "not scored" if facts["dice"] is None else f"Dice {facts['dice']:.3f} ({facts['images']} held-out images)"
     weights, data = (facts["licences"].get(key) or "unlicensed" for key in ("weights", "data"))
     return (

@@ -125,9 +125,16 @@ def listing(name: str, folder: Path | None) -> dict[str, Any]:
     Args:
         name: of `list_checkpoints`.
         folder: of `checkpoint_folders`; None where it has none.
+
+    Returns:
+        Only an "error" beside the place where the folder holds no checkpoint that can be used.
     """
     if folder is not None:
-        return {**describe(read_config(folder), folder), "where": "here", "folder": str(folder)}
+        here = {"where": "here", "folder": str(folder)}
+        try:
+            return {**describe(read_config(folder), folder), **here}
+        except SegzooError as error:
+            return {"error": str(error), **here}
     pin = published()[name]
     folder = cached_folder(f"{organisation()}/{name}", pin["tag"], None)
     facts = {key: value for key, value in pin.items() if key not in ("tag", "sha256")}
