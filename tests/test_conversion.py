@@ -105,6 +105,12 @@ class Dangerous:
         return (print, ("code from a pickle ran",))
 
 
+@pytest.mark.parametrize("state", [{1: torch.zeros(1)}, {"state_dict": {0: torch.zeros(1)}}])
+def test_a_dict_without_names_is_no_state_dict(state):
+    with pytest.raises(segzoo.SegzooError, match="a dict whose keys are no names, not a state dict"):
+        segzoo.convert(state, "cmunext_s")
+
+
 def test_refusals(tmp_path, capsys):
     torch.save({"state_dict": Dangerous()}, tmp_path / "evil.pth")
     (tmp_path / "broken.safetensors").write_bytes(b"nothing of the kind")

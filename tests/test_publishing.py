@@ -116,6 +116,14 @@ def test_a_push_is_one_commit_of_the_listed_files_and_a_tag(server, folder, tmp_
         assert repository.blobs[files[name].etag] == (folder / name).read_bytes(), name
 
 
+def test_nothing_private_is_pushed_where_everybody_reads(server, folder, tmp_path):
+    commit = server.add(NAME, {"README.md": b"for all"})
+    refused = shell(server, tmp_path, "push", folder, NAME, "--private")
+    assert refused.returncode == 2
+    assert f"{NAME} is public, and --private is for new repositories" in refused.stderr
+    assert server.repositories[NAME].branches == {"main": commit}
+
+
 def test_pushing_again_changes_nothing_and_other_content_needs_another_version(server, trained, folder, tmp_path):
     for _ in range(2):
         assert shell(server, tmp_path, "push", folder, NAME).returncode == 0

@@ -314,6 +314,7 @@ def test_only_what_a_checkpoint_folder_scores_on_held_out_images_is_recorded(
         ("lv-unet-busi", busi(samples), "test one by its path"),
         ("cmunext_s", busi(samples), "test one by its path"),
         (checkpoint, [*busi(samples), "--ckpt_path", run / "last.ckpt"], "leave --ckpt_path out"),
+        (checkpoint, [*busi(samples), "--metrics", "[hd95]"], "add both to --metrics"),
         (checkpoint, busi(samples, 32), "image_size is [32, 32] here and [64, 64] there"),
     ):
         options = ["test", *QUIET, "--model", model, *data, "--record", "true", "--trainer.default_root_dir", tmp_path]

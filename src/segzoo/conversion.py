@@ -101,8 +101,9 @@ def read_state(path: Path) -> dict[str, Any]:
 
 def unwrapped(state: Any) -> dict[str, Tensor]:
     """The state dict inside a training script's container, without DataParallel's prefix."""
-    if not isinstance(state, Mapping):
-        raise SegzooError(f"these weights are a {type(state).__name__}, not a state dict; save the state dict")
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+        kind = f"a {type(state).__name__}" + (" whose keys are no names" if isinstance(state, Mapping) else "")
+        raise SegzooError(f"these weights are {kind}, not a state dict; save the state dict")
     for key in CONTAINERS:
         if isinstance(state.get(key), Mapping):
             return unwrapped(state[key])

@@ -65,7 +65,8 @@ def push(upload: Upload, *, private: bool = False, token: str | bool | None = No
     Pushing the same again changes nothing; one that was broken off is finished by pushing again.
 
     Raises:
-        SegzooError: the version is already published with other content, or the Hub does not allow it.
+        SegzooError: the version is already published with other content, the repository is public where a private one
+            is asked for, or the Hub does not allow it.
         MissingError: the Hub cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -76,6 +77,10 @@ def push(upload: Upload, *, private: bool = False, token: str | bool | None = No
     hub = HfApi(token=token, library_name="segzoo")
     with one_sentence(upload.repository):
         repository = hub.create_repo(upload.repository, private=private, exist_ok=True)
+        if private and not hub.repo_info(upload.repository).private:
+            raise SegzooError(
+                f"{upload.repository} is public, and --private is for new repositories; push to another, or without it"
+            )
         tags = {tag.name: tag.target_commit for tag in hub.list_repo_refs(upload.repository).tags}
         if upload.tag in tags:
             refuse_other_content(hub, upload)

@@ -430,6 +430,8 @@ def refuse_recording(options: Any) -> None:
         raise SegzooError("--record writes into a checkpoint folder, so test one by its path: --model FOLDER")
     if options.ckpt_path is not None:
         raise SegzooError("--record is for a checkpoint's own weights: leave --ckpt_path out")
+    if options.metrics and not {"dice", "iou"} <= set(options.metrics):
+        raise SegzooError("--record replaces all results, and cards show Dice and IoU: add both to --metrics")
     if options.tta:
         raise SegzooError("--record is for what a checkpoint scores without --tta: leave one of the two out")
 

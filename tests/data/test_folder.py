@@ -93,6 +93,12 @@ def test_bad_class_names(tmp_path, names):
         Folder(tmp_path, class_names=names)
 
 
+@pytest.mark.parametrize("names", [["a/b", "c"], ["a\\b", "c"], ["left lung", "left-lung"]])
+def test_class_names_that_are_no_names_of_files(tmp_path, names):
+    with pytest.raises(SegzooError, match="class_names become names of files"):
+        Folder(tmp_path, class_names=names, multilabel=True)
+
+
 def test_no_images(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()

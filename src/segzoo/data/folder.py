@@ -48,6 +48,14 @@ class Folder(SegmentationDataModule):
             raise SegzooError(
                 f"class_names must be different names, background first unless multilabel, not {list(class_names)}."
             )
+        files = {name.replace(" ", "-") for name in class_names}
+        if multilabel and (
+            len(files) < len(class_names) or any(mark in name for name in class_names for mark in "/\\")
+        ):
+            raise SegzooError(
+                f"class_names become names of files, so they must differ with '-' for blanks and hold no slash, not "
+                f"{list(class_names)}; rename the folders of masks too."
+            )
         self.class_names = tuple(class_names)
         self.multilabel = multilabel
         self.groups = None if groups is None else Path(groups)
