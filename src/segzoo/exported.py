@@ -20,7 +20,7 @@ from PIL import Image
 
 from segzoo.errors import MissingError, SegzooError
 from segzoo.io import as_image
-from segzoo.prediction import read_file
+from segzoo.prediction import enough_memory, read_file
 from segzoo.segmentation import Segmentation, to_uint8
 from segzoo.volumes import Volume
 from segzoo.weights import sha256
@@ -245,7 +245,8 @@ class ExportedPredictor:
 
     def read(self, file: Path) -> npt.NDArray[np.uint8] | Volume:
         """An image or a volume of a size that the exported file takes."""
-        given = read_file(file, self.channels, self.spatial_dims)
+        with enough_memory(file):
+            given = read_file(file, self.channels, self.spatial_dims)
         self.check_size(file, given)
         return given
 
@@ -254,7 +255,8 @@ class ExportedPredictor:
 
     def segment(self, given: Sequence[npt.NDArray[np.uint8] | Volume]) -> list[Segmentation]:
         """The segmentation of one input."""
-        return [self.segmentation(one) for one in given]
+        with enough_memory("it"):
+            return [self.segmentation(one) for one in given]
 
     def check_size(self, file: Path, given: npt.NDArray[np.uint8] | Volume) -> None:
         """Refuse what an exported file of one size cannot segment as the checkpoint does."""

@@ -1,10 +1,8 @@
 """From an image or a volume as it is on disk to a mask on the same grid."""
 
 import math
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +16,7 @@ from tqdm import tqdm
 
 from segzoo.errors import MissingError, SegzooError
 from segzoo.io import as_image
-from segzoo.prediction import no_volume, read_file
+from segzoo.prediction import enough_memory, no_volume, read_file
 from segzoo.preprocessing import Preprocessing
 from segzoo.segmentation import Segmentation, to_uint8
 from segzoo.volume_preprocessing import VolumePreprocessing
@@ -123,24 +121,6 @@ def load_predictor(
     model = load(checkpoint)
     network = model.deploy() if model.is_deployable else model
     return NetworkPredictor(network.to(choose_device(device)), str(model.load_report), tta=tta, overlap=overlap)
-
-
-@contextmanager
-def enough_memory(what: object) -> Iterator[None]:
-    """That there is not, in one sentence.
-
-    Args:
-        what: does not fit.
-
-    Raises:
-        SegzooError: saying so.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:  # torch has no kind of its own for a CPU's memory
-        if isinstance(error, MemoryError) or re.search("(out of|allocate|not enough) memory", str(error)):
-            raise SegzooError(f"there is not enough memory for {what}") from error
-        raise
 
 
 def choose_device(wanted: str) -> str:

@@ -7,10 +7,12 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -175,6 +177,24 @@ def read_file(file: str | Path, channels: int, spatial_dims: int) -> npt.NDArray
 def no_volume(what: object) -> SegzooError:
     """That this is an image where a model takes volumes."""
     return SegzooError(f"This model segments volumes ({', '.join(VOLUME_SUFFIXES)}), and {what} is none.")
+
+
+@contextmanager
+def enough_memory(what: object) -> Iterator[None]:
+    """That there is not, in one sentence.
+
+    Args:
+        what: does not fit.
+
+    Raises:
+        SegzooError: saying so.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch has no kind of its own for a CPU's memory
+        if isinstance(error, MemoryError) or re.search("(out of|allocate|not enough) memory", str(error)):
+            raise SegzooError(f"there is not enough memory for {what}") from error
+        raise
 
 
 # ---- resume
@@ -355,10 +375,8 @@ def draft_folder(job: Job) -> Path:
 
 
 def attempt(function: Callable[..., T], *arguments: Any) -> T | SegzooError:
-    """What a function returns, or the error that bad input, or one too large, makes it raise."""
+    """What a function returns, or the error that bad input makes it raise."""
     try:
         return function(*arguments)
     except SegzooError as error:
         return error
-    except MemoryError:
-        return SegzooError("there is not enough memory for it")

@@ -1,5 +1,6 @@
 """A user's own images and masks."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from segzoo.data.base import SegmentationDataModule
 from segzoo.data.samples import Sample, check_groups, folder_identity, paired_samples, read_groups
 from segzoo.errors import SegzooError
 from segzoo.io import palette
+from segzoo.segmentation import mask_paths
 
 
 class Folder(SegmentationDataModule):
@@ -48,10 +50,8 @@ class Folder(SegmentationDataModule):
             raise SegzooError(
                 f"class_names must be different names, background first unless multilabel, not {list(class_names)}."
             )
-        files = {name.replace(" ", "-") for name in class_names}
-        if multilabel and (
-            len(files) < len(class_names) or any(mark in name for name in class_names for mark in "/\\")
-        ):
+        files = set(mask_paths(Path("mask.png"), class_names))
+        if multilabel and (len(files) < len(class_names) or re.search(r"[/\\]", "".join(class_names))):
             raise SegzooError(
                 f"class_names become names of files, so they must differ with '-' for blanks and hold no slash, not "
                 f"{list(class_names)}; rename the folders of masks too."
