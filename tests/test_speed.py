@@ -1,6 +1,7 @@
 """benchmarks/speed.py: processes that take turns, and the tables of what they took."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -81,6 +82,21 @@ def test_what_is_stored_is_what_the_readme_says(tmp_path):
     page, chosen = speed.tables(json.loads(stored.read_text()))
     assert (stored.with_name(speed.TABLES)).read_text() == page
     assert f"\n{chosen}\n" in (ROOT / "README.md").read_text()
+
+
+def test_what_readme_says_of_another_processor_was_measured_on_it():
+    here, there = (
+        speed.tables(json.loads((ROOT / "benchmarks" / name).read_text()))[0]
+        for name in (speed.RESULTS, "speed-intel.json")
+    )
+    lv_unet, cmunext = cells(there, "LV-UNet"), cells(there, "CMUNeXt-S")
+    best, eager, onnxruntime = 5, 6, 8  # columns
+    figures = [lv_unet[best], cells(here, "LV-UNet")[best], cmunext[best]]
+    figures += [cells(there, "LR-ASPP, MobileNetV3 (torchvision)")[best]]
+    figures += [row[column] for column in (eager, onnxruntime) for row in (lv_unet, cmunext)]
+    said = (ROOT / "README.md").read_text(encoding="utf-8").partition("Another processor has other ratios.")[2]
+    said = said.partition("## ")[0].partition("`) ")[2]
+    assert re.findall(r"\d+\.\d", said) == [f"{float(figure):.1f}" for figure in figures]
 
 
 def test_a_network_runs_in_a_process_of_its_own_and_one_that_cannot_says_why(tmp_path):
