@@ -50,6 +50,7 @@ class BasicUNet(Baseline):
         multilabel: every class is a mask of its own.
         features: channels of the five levels and before the head; 64, 128, 256, 512, 1024, 64 is the classical U-Net
             of 31.1 M parameters.
+        starts_from: the folder of a finished run of this network, whose best weights it goes on from.
         loss: called with logits and labels; None is LV-UNet's.
         optimizer: called with the parameters; None is LV-UNet's.
         lr_scheduler: called with the optimizer, stepped once an epoch; None is LV-UNet's.
@@ -63,12 +64,15 @@ class BasicUNet(Baseline):
         num_classes: int = 1,
         multilabel: bool = False,
         features: Sequence[int] = (32, 32, 64, 128, 256, 32),
+        starts_from: str | None = None,
         loss: nn.Module | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler)
         self.network = MonaiUNet(self.spatial_dims, in_channels, num_classes, tuple(features))
+        if starts_from is not None:
+            self.load_state_dict(best_weights(Path(starts_from)))
 
     def is_too_small(self, cells: Sequence[int], batch_size: int) -> bool:
         """Instance norm takes statistics of each channel of each image, also when it predicts."""

@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -128,8 +129,8 @@ class Runner:
 
 def take_turns(jobs: Iterable[dict[str, Any]], rounds: int, minutes: float) -> list[Row]:
     """Run jobs of one runtime, all in turn, for so many rounds or so long."""
-    with ExitStack() as stack:
-        runners = [stack.enter_context(Runner(job)) for job in jobs]
+    with ExitStack() as stack, ThreadPoolExecutor(os.cpu_count()) as pool:
+        runners = [stack.enter_context(runner) for runner in pool.map(Runner, jobs)]
         end = time.monotonic() + 60 * minutes
         gains = []
         for done in range(rounds):

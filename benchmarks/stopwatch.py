@@ -61,6 +61,7 @@ def prepare_torch(job: dict[str, Any], x: Array) -> Callable[[], Array]:
     from contestants import build
 
     torch.set_num_threads(job["threads"])
+    torch.backends.cudnn.allow_tf32 = False  # a GPU's convolutions, which would not be in float32
     network = build(job["name"], deployed=job["form"] == "deploy").to(job["device"])
     batch = torch.from_numpy(x).to(job["device"])
 

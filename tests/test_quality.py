@@ -373,13 +373,16 @@ def test_the_smp_baseline_starts_from_the_weights_that_lv_unet_starts_from(tmp_p
     assert all(torch.equal(value, weights[key]) for key, value in loaded.items())
 
 
-def test_the_smp_baseline_goes_on_from_a_finished_run(tmp_path):
-    pytest.importorskip("segmentation_models_pytorch")
-    with pytest.raises(MissingError, match=r"smp-unet-kvasir-seg holds no best\.ckpt to start from: train it first"):
-        baselines.SMPUNet(starts_from=str(tmp_path / "smp-unet-kvasir-seg"))
-    weights = baselines.SMPUNet().state_dict()
+@pytest.mark.parametrize("kind", ["BasicUNet", "SMPUNet"])
+def test_a_baseline_goes_on_from_a_finished_run(tmp_path, kind):
+    if kind == "SMPUNet":
+        pytest.importorskip("segmentation_models_pytorch")
+    baseline = getattr(baselines, kind)
+    with pytest.raises(MissingError, match=r"unet-kvasir-seg holds no best\.ckpt to start from: train it first"):
+        baseline(starts_from=str(tmp_path / "unet-kvasir-seg"))
+    weights = baseline().state_dict()
     torch.save({"state_dict": weights}, tmp_path / "best.ckpt")
-    loaded = baselines.SMPUNet(starts_from=str(tmp_path)).state_dict()
+    loaded = baseline(starts_from=str(tmp_path)).state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in loaded.items())
 
 

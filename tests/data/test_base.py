@@ -154,6 +154,15 @@ def test_images_are_read_once_without_workers(folder_data, monkeypatch):
     assert len(reads) == 1 + 3
 
 
+def test_workers_keep_what_they_read(folder_data):
+    loader = Folder(folder_data, image_size=16, num_workers=2).val_dataloader()
+    (expected,) = loader
+    for file in folder_data.rglob("*.png"):
+        file.unlink()
+    (again,) = loader
+    assert_close(again["image"], expected["image"])
+
+
 def test_large_original_labels_are_not_kept(folder_data, monkeypatch):
     loader = Folder(folder_data, image_size=16).val_dataloader()
     expected = next(iter(loader))["original_label"]

@@ -38,7 +38,7 @@ class SegmentationDataset(Dataset[Item]):
         multilabel: Whether each class has a mask of its own.
         augmentation: Applied in order to image and label, before normalisation.
         originals: Give the label at the image's own size too, as ``original_label``.
-        cache: Keep what was read and resized, up to ``CACHE_BYTES``.
+        cache_bytes: What was read and resized is kept in memory, up to so much.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class SegmentationDataset(Dataset[Item]):
         multilabel: bool = False,
         augmentation: Sequence[Augmentation] = (),
         originals: bool = False,
-        cache: bool = False,
+        cache_bytes: int = 0,
     ) -> None:
         self.samples = list(samples)
         self.preprocessing = preprocessing
@@ -58,7 +58,8 @@ class SegmentationDataset(Dataset[Item]):
         self.multilabel = multilabel
         self.augmentation = list(augmentation)
         self.originals = originals
-        self._cache: dict[int, tuple[Tensor, Tensor, Tensor | None]] | None = {} if cache else None
+        self.cache_bytes = cache_bytes
+        self._cache: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}
         self._cached_bytes = 0
 
     def __len__(self) -> int:
@@ -84,7 +85,7 @@ class SegmentationDataset(Dataset[Item]):
 
         Augmentations take images of 8 bits, so the image is rounded to uint8 for these, and else float32.
         """
-        if self._cache is not None and index in self._cache:
+        if index in self._cache:
             return self._cache[index]
         image = self.preprocessing.resize(read_image(self.samples[index].image, self.preprocessing.channels))
         if self.augmentation:
@@ -93,7 +94,7 @@ class SegmentationDataset(Dataset[Item]):
         label = resize_label(original, image.shape[1:])
         kept = original if self.originals and original.nbytes < LARGE_BYTES else None
         size = image.nbytes + label.nbytes + (0 if kept is None else kept.nbytes)
-        if self._cache is not None and self._cached_bytes + size <= CACHE_BYTES:
+        if self._cached_bytes + size <= self.cache_bytes:
             self._cache[index] = image, label, kept
             self._cached_bytes += size
         return image, label, original
@@ -151,7 +152,7 @@ class SegmentationDataModule(LightningDataModule):
         image_size: Height and width the network sees; one number means a square. None is what the model in the trainer
             was trained at, which is 256 for a new one.
         batch_size: Images in a batch.
-        num_workers: Processes that load images; 0 loads in the main process and keeps the resized images in memory.
+        num_workers: Processes that load images; 0 loads in the main process.
         seed: Seed of the split; the order of training and the augmentation follow torch's own.
         mean: Mean of each channel on 0..1; None takes it from the model in the trainer, else ImageNet's.
         std: Standard deviation of each channel, likewise.
@@ -338,7 +339,7 @@ class SegmentationDataModule(LightningDataModule):
             multilabel=self.multilabel,
             augmentation=augmentation,
             originals=part != "train",
-            cache=self.num_workers == 0,
+            cache_bytes=CACHE_BYTES // max(1, self.num_workers),  # each worker keeps what it reads
         )
 
     def _evaluation_loader(self, part: str) -> DataLoader[Item]:
