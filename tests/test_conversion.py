@@ -114,10 +114,15 @@ def test_a_dict_without_names_is_no_state_dict(state):
 def test_refusals(tmp_path, capsys):
     torch.save({"state_dict": Dangerous()}, tmp_path / "evil.pth")
     (tmp_path / "broken.safetensors").write_bytes(b"nothing of the kind")
+    (tmp_path / "empty.pth").touch()
+    (tmp_path / "page.pth").write_text("<html>404</html>")
     for source, message in (
         (tmp_path / "evil.pth", "can run code"),
         (tmp_path / "broken.safetensors", "not a safetensors file"),
         (tmp_path / "none.pth", "no file"),
+        (tmp_path / "empty.pth", r"not a readable \.pth file \(\w+"),
+        (tmp_path / "page.pth", "is no PyTorch file"),
+        ({"stem.conv.0.weight": 3}, r"hold stem\.conv\.0\.weight as a int, not as a tensor"),
         ({"stem.conv.0.weight": torch.zeros(8, 3, 3, 3)}, "not the weights of this CMUNeXt"),
     ):
         with pytest.raises(segzoo.SegzooError, match=message):
@@ -238,6 +243,11 @@ def test_monais_ratios_and_responses_compute_the_same(grn):
     image = torch.randn(1, 1, 32, 16, 16)
     with torch.inference_mode():
         torch.testing.assert_close(model(image), ported(image), rtol=1e-4, atol=1e-4)
+
+
+def test_a_mednexts_head_of_another_rank_is_refused():
+    with pytest.raises(segzoo.SegzooError, match="not the weights of this MedNeXt"):
+        segzoo.convert({"out_0.conv_out.weight": torch.ones(3)}, segzoo.create_model("mednext", width=4))
 
 
 def test_another_mednext_is_refused():

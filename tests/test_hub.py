@@ -264,6 +264,19 @@ def test_saving_again_replaces_the_checkpoint(model, folder):
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # no drafts left behind
 
 
+def test_numbers_of_numpy_are_saved_as_plain_ones(tmp_path):
+    model = segzoo.create_model("cmunext_s", num_classes=np.int64(3))
+    folder = model.save_pretrained(tmp_path / "saved", metrics={"original": {"dice": np.float32(0.5)}})
+    assert segzoo.from_pretrained(folder).num_classes == 3
+
+
+def test_what_could_not_be_loaded_is_not_saved(model, folder):
+    model.class_names = ("background", "liver", "tumour")
+    with pytest.raises(segzoo.SegzooError, match="must name the model's 2 classes"):
+        model.save_pretrained(folder)
+    assert segzoo.from_pretrained(folder).class_names == ("background", "class 1")
+
+
 def test_a_model_without_a_name_cannot_be_saved(tmp_path):
     with pytest.raises(segzoo.SegzooError, match="create_model"):
         segzoo.CMUNeXt(widths=(4, 4, 4, 4, 4)).save_pretrained(tmp_path / "nameless")

@@ -232,6 +232,38 @@ def test_what_is_no_volume_is_one_sentence(bad, message):
         Tiny().predict(bad)
 
 
+def test_a_volume_in_memory_may_hold_integers_in_any_layout():
+    integers = np.random.default_rng(0).integers(-1000, 1000, (1, 6, 8, 10)).astype(np.int16)
+    grid, model = Geometry.along_axes((6, 8, 10)), Tiny()
+    expected = model.predict(Volume(integers.astype(np.float32), grid)).probabilities
+    np.testing.assert_array_equal(model.predict(Volume(integers, grid)).probabilities, expected)
+    backwards = np.ascontiguousarray(integers[:, ::-1])[:, ::-1]
+    np.testing.assert_array_equal(model.predict(Volume(backwards, grid)).probabilities, expected)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((1, 8, 8, 8), np.nan, np.float32), "NaN"),
+        (np.zeros((1, 4, 8, 8), np.float32), r"array is \[4, 8, 8\] voxels, its geometry \[8, 8, 8\]"),
+        (np.zeros((8, 8), np.float32), "must be numbers of shape"),
+    ],
+)
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_volume_that_contradicts_itself_is_one_sentence(array, message, dimensions):
+    model = Tiny() if dimensions == 3 else segzoo.create_model("cmunext_s", in_channels=1).eval()
+    with pytest.raises(segzoo.SegzooError, match=message):
+        model.predict(Volume(array, Geometry.along_axes((8, 8, 8))))
+
+
+def test_weights_of_a_training_that_diverged_give_no_empty_mask(image):
+    model = segzoo.create_model("cmunext_s").eval()
+    with torch.no_grad():
+        model.head.weight.fill_(torch.nan)
+    with pytest.raises(segzoo.SegzooError, match="the network gives NaN for this input: its weights are not finite"):
+        model.predict(image)
+
+
 @pytest.mark.parametrize("batch", [torch.zeros(1, 3, 64, 64), np.zeros((1, 64, 64, 3), np.uint8)], ids=["CHW", "HWC"])
 def test_a_batch_of_images_is_not_taken_for_a_volume(batch):
     with pytest.raises(segzoo.SegzooError, match=r"of shape .* is a batch of images, or a volume of 3 slices"):

@@ -122,6 +122,18 @@ def test_models_of_several_classes_train_and_test(request, tmp_path, task, num_c
         assert (result.mask == truth).mean() > 0.8
 
 
+def test_a_test_that_failed_leaves_no_rows_for_the_next(four_classes, tmp_path):
+    class Stop(Callback):
+        def on_test_batch_end(self, *_):
+            raise RuntimeError
+
+    model = segzoo.create_model("cmunext_s", num_classes=4)
+    with pytest.raises(RuntimeError):
+        trainer_for(tmp_path / "run", callbacks=[Stop()]).test(model, four_classes, verbose=False)
+    trainer_for(tmp_path / "run").test(model, four_classes, verbose=False)
+    assert model.tested_images == 8
+
+
 def constant(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 

@@ -176,6 +176,24 @@ def test_a_run_goes_below_runs_by_default(tmp_path, samples, run, monkeypatch):
     for model, folder in (("cmunext_s", "cmunext_s-busi"), (str(run / "checkpoint"), "small-busi")):
         assert cli.main(["fit", "--model", model, *options]) == 0
         assert (tmp_path / "runs" / folder / "checkpoint" / "config.json").is_file()
+    folds = busi(samples, split="grouped")
+    assert cli.main(["fit", "--model", "cmunext_s", *options, *folds, "--data.fold", "1"]) == 0
+    assert (tmp_path / "runs" / "cmunext_s-busi-fold1" / "checkpoint" / "config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.loss", "segzoo.losses.DiceCELoss", "--model.loss.smooth", "0"], "smooth"),
+        (["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/Dice"], "metric `val/Dice`"),
+        (["--trainer.callbacks", "LearningRateFinder"], "give --optimizer.lr"),
+    ],
+)
+def test_a_wrong_part_is_one_sentence(samples, tmp_path, capsys, options, message):
+    arguments = ["fit", *QUIET, "--model", "cmunext_s", *busi(samples), "--trainer.max_epochs", "1", *options]
+    assert cli.main([*arguments, "--trainer.default_root_dir", str(tmp_path / "run")]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segzoo: error")]
+    assert message in line
 
 
 # ---- names
@@ -520,12 +538,68 @@ def test_a_run_goes_on_with_the_images_it_had(tmp_path, samples, capsys):
     run = fit(tmp_path / "run", "--model", "cmunext_s", *data, epochs=1)
     again = ["--model", "cmunext_s", "--trainer.default_root_dir", str(run), "--ckpt_path", "last"]
     options = ["fit", *QUIET, *again, *data, "--trainer.max_epochs", "2"]
+    written = {name: (run / name).read_text() for name in ("split.json", "train.yaml")}
     assert cli.main([*options, "--data.seed", "1"]) == 2  # another split: some training images would test
     assert "was trained on other images" in capsys.readouterr().err
+    assert {name: (run / name).read_text() for name in written} == written
+    (run / "split.json").unlink()  # what the checkpoint itself says counts too
+    assert cli.main([*options, "--data.seed", "1"]) == 2
+    assert "was trained on other images" in capsys.readouterr().err
+    (run / "split.json").write_text(written["split.json"])
     assert cli.main([*options, "--data.image_size", "32"]) == 0
     model = segzoo.from_pretrained(run / "checkpoint")
     assert model.preprocessing.image_size == (32, 32)  # options are those of the command
     assert model.data["split_sha256"] == json.loads((run / "split.json").read_text())["sha256"]
+
+
+def test_a_run_goes_on_with_the_optimizer_and_the_schedule_it_had(tmp_path, samples, capsys):
+    options = ["--model", "cmunext_s", *busi(samples), "--optimizer", "SGD", "--optimizer.lr", "0.01"]
+    run = fit(tmp_path / "run", *options, epochs=1)
+    written = (run / "train.yaml").read_text()
+    again = ["fit", *QUIET, "--trainer.max_epochs", "2", "--trainer.default_root_dir", str(run), "--ckpt_path", "last"]
+    others = {
+        "optimizer torch.optim.SGD": ["--optimizer.lr", "0.1"],
+        "optimizer torch.optim.SGD ": ["--optimizer", "AdamW", "--optimizer.lr", "0.01"],
+        "lr_scheduler as the model has it": ["--lr_scheduler", "StepLR", "--lr_scheduler.step_size", "1"],
+    }
+    for said, changed in others.items():
+        assert cli.main([*again, *options, *changed]) == 2
+        assert f"was trained with {said.strip()}" in capsys.readouterr().err
+    assert (run / "train.yaml").read_text() == written
+    assert cli.main([*again, *options]) == 0
+
+
+def test_a_run_that_was_finished_keeps_its_results_when_it_is_asked_for_again(tmp_path, samples):
+    options = ["--model", "cmunext_s", *busi(samples), "--ckpt_path", "last", "--trainer.limit_val_batches", "0"]
+    run = fit(tmp_path / "run", *options, epochs=1)
+    segzoo.checkpoint.record(run / "checkpoint", version="2.0", metrics={"images": 8})
+    fit(run, *options, epochs=1)
+    config = json.loads((run / "checkpoint" / "config.json").read_text())
+    assert (config["version"], config["metrics"]) == ("2.0", {"images": 8})
+    fit(run, *options, epochs=2)
+    config = json.loads((run / "checkpoint" / "config.json").read_text())
+    assert (config["version"], config["metrics"]) == ("1.0", {})
+
+
+def test_a_run_that_has_only_its_best_epoch_goes_on_from_that(tmp_path, samples):
+    options = ["--model", "cmunext_s", *busi(samples), "--ckpt_path", "last"]
+    run = fit(tmp_path / "run", *options, epochs=1)
+    (run / "last.ckpt").unlink()
+    fit(run, *options)
+    assert list(logged(run, "train/loss", 1)) == [1]
+
+
+def test_another_run_in_the_same_folder_is_not_taken_for_this_one(tmp_path, samples, monkeypatch, capsys):
+    data = busi(samples, split="random-64-16-20")
+    other = fit(tmp_path / "other", "--model", "cmunext_s", *data, "--data.seed", "1", epochs=1)
+    run = tmp_path / "run"
+    monkeypatch.setattr(TrainingCLI, "before_fit", lambda self: run.mkdir())
+    monkeypatch.setattr(
+        SegmentationModule, "on_fit_end", lambda self: shutil.copy(other / "best.ckpt", run), raising=False
+    )
+    arguments = ["fit", *QUIET, "--model", "cmunext_s", *data, "--trainer.max_epochs", "1"]
+    assert cli.main([*arguments, "--trainer.default_root_dir", str(run)]) == 2
+    assert "best.ckpt is of another run" in capsys.readouterr().err
 
 
 def test_the_best_epoch_is_remembered_where_a_run_has_moved(tmp_path, samples, monkeypatch):

@@ -185,6 +185,7 @@ def write_checkpoint(
     """Write the files of a checkpoint into an empty folder."""
     from segzoo.weights import write_safetensors
 
+    refuse_strange_classes(Path(CONFIG), list(model.class_names), model.arguments)  # as who loads it would
     write_safetensors(stored_tensors(model, dtype), folder / WEIGHTS)
     if train_config is not None:
         shutil.copyfile(train_config, folder / RECIPE)
@@ -231,8 +232,14 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
     """Write config.json and the card that is made from it."""
     from segzoo.card import render_card
 
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(config, indent=2, ensure_ascii=False, default=plain_number)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
     (folder / CARD).write_text(render_card(config), encoding="utf-8")
+
+
+def plain_number(value: Any) -> int | float:
+    """A NumPy or PyTorch scalar as a number of Python's, which is what JSON takes."""
+    return value.item()
 
 
 def record(folder: Path, **entries: Any) -> None:

@@ -80,7 +80,8 @@ def training_data(model: "SegmentationModule", root: Path) -> SegmentationDataMo
     if data.split_sha256 != model.data.get("split_sha256"):
         raise SegzooError(
             f"{root} is not the {name} that the checkpoint was trained on: it splits otherwise, so that test images "
-            "may have been trained on; give that dataset, whole"
+            "may have been trained on; give that dataset, whole (one that groups of your own split cannot be split so "
+            "here)"
         )
     return data
 

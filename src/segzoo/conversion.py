@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -89,14 +90,14 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         # weights_only refuses everything but tensors and plain containers
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise SegzooError(f"{path} is not a readable {path.suffix} file ({str(error).splitlines()[0]})") from None
-    except Exception as error:
-        if type(error).__name__ != "UnpicklingError":
-            raise
+    except UnpicklingError:
         raise SegzooError(
-            f"{path} holds more than tensors and is not read, since a pickle can run code; save its state dict alone"
+            f"{path} is no PyTorch file, or holds more than tensors and is not read, since a pickle can run code; save "
+            "its state dict alone"
         ) from None
+    except Exception as error:  # an empty or cut file ends in any of many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SegzooError(f"{path} is not a readable {path.suffix} file ({reason})") from None
 
 
 def unwrapped(state: Any) -> dict[str, Tensor]:
@@ -107,6 +108,9 @@ def unwrapped(state: Any) -> dict[str, Tensor]:
     for key in CONTAINERS:
         if isinstance(state.get(key), Mapping):
             return unwrapped(state[key])
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            raise SegzooError(f"these weights hold {key} as a {type(value).__name__}, not as a tensor; leave it out")
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
@@ -288,7 +292,7 @@ def mednext_names(state: State, own: State) -> dict[str, Tensor]:
         if name == "dummy_tensor":  # of the original; it takes no part in anything
             continue
         name = re.sub(r"(?<=\.)(\w+)(?=\.(weight|bias)$|$)", lambda layer: MEDNEXT_LAYERS.get(layer[1], layer[1]), name)
-        if re.fullmatch(r"(head|auxiliary_heads\.\d|up\.\d\.residual)\.weight", name):
+        if value.ndim > 1 and re.fullmatch(r"(head|auxiliary_heads\.\d|up\.\d\.residual)\.weight", name):
             value = value.transpose(0, 1)
         elif ".grn." in name:
             value = value.flatten()

@@ -14,6 +14,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -459,11 +460,13 @@ def run(path: Path, format: str, x: Tensor) -> Tensor:
 def sample_for(network: "SegmentationModule") -> tuple[str, Any]:
     """An image or volume that a shipped checkpoint of the same kind has as its example; else noise."""
     for folder in checkpoint_folders().values():
-        file, config = folder / PROBE, read_config(folder)
-        if file.is_file() and config["preprocessing"]["channels"] == network.in_channels:
-            image = read_safetensors(file)["image"]
-            if (image.dtype == torch.uint8) == (network.spatial_dims == 2):
-                return config["example"]["source"], image.numpy()
+        file = folder / PROBE
+        with suppress(SegzooError):  # a checkpoint that is damaged has no part in this
+            config = read_config(folder)
+            if file.is_file() and config["preprocessing"]["channels"] == network.in_channels:
+                image = read_safetensors(file)["image"]
+                if (image.dtype == torch.uint8) == (network.spatial_dims == 2):
+                    return config["example"]["source"], image.numpy()
     shape = network.preprocessing.patch_size or (256, 256)
     noise = np.random.default_rng(0).integers(0, 256, (*shape, network.in_channels)).astype(np.uint8)
     return "noise, for lack of an image", noise if network.spatial_dims == 2 else np.moveaxis(noise, -1, 0)

@@ -285,8 +285,12 @@ class ExportedPredictor:
         names = tuple(self.model.facts["class_names"])
         if not isinstance(given, Volume):
             found = self.of_image(given)
+        else:
+            found = self.of_volume(given) if self.spatial_dims == 3 else self.of_slices(given)
+        if np.isnan(found.sum()):  # whose mask would be an empty one
+            raise SegzooError(f"{self.model.path} gives NaN for this input: its weights are not finite")
+        if not isinstance(given, Volume):
             return Segmentation(self.mask(found), found, names, given)
-        found = self.of_volume(given) if self.spatial_dims == 3 else self.of_slices(given)
         return Segmentation(self.mask(found), found, names, given.array, given.geometry)
 
     def mask(self, probabilities: FloatArray) -> npt.NDArray[np.integer]:

@@ -204,6 +204,7 @@ def restored(network: "SegmentationModule", probabilities: Tensor, prepared: Pre
 def segmentation(network: "SegmentationModule", probabilities: Tensor, prepared: Prepared) -> Segmentation:
     """What probabilities [1, K, *S] on an input's own grid say."""
     given = prepared.given
+    refuse_nan(probabilities)
     return Segmentation(
         network.mask(probabilities)[0].numpy().astype(np.uint8 if len(network.class_names) <= 256 else np.int32),
         probabilities[0].float().numpy(),
@@ -211,6 +212,18 @@ def segmentation(network: "SegmentationModule", probabilities: Tensor, prepared:
         given.array if isinstance(given, Volume) else given,
         given.geometry if isinstance(given, Volume) else None,
     )
+
+
+def refuse_nan(probabilities: Tensor) -> None:
+    """Refuse what has no mask: comparisons with NaN are false, so that it would be an empty one.
+
+    Raises:
+        SegzooError: a probability is NaN.
+    """
+    if probabilities.sum().isnan():
+        raise SegzooError(
+            "the network gives NaN for this input: its weights are not finite, as a training that diverged leaves them"
+        )
 
 
 def read_input(
@@ -224,7 +237,7 @@ def read_input(
     """
     channels = preprocessing.channels
     if isinstance(image, Volume):
-        return image
+        return Volume(volume_array(image.array, image.geometry.shape), image.geometry)
     if isinstance(image, str | Path):
         return read_file(image, channels, preprocessing.spatial_dims)
     if isinstance(image, Image.Image):
@@ -243,6 +256,23 @@ def read_input(
 
 def as_volume(preprocessing: Preprocessing | VolumePreprocessing, values: np.ndarray | Tensor) -> Volume:
     """A volume [D, H, W] or [C, D, H, W] in memory, taken to lie as the model wants it."""
+    array = volume_array(values)
+    if isinstance(preprocessing, VolumePreprocessing):
+        spacing = preprocessing.spacing or (1.0, 1.0, 1.0)
+        return Volume(array, Geometry.along_axes(array.shape[1:], spacing, preprocessing.orientation))
+    return Volume(array, Geometry.along_axes(array.shape[1:]))
+
+
+def volume_array(values: np.ndarray | Tensor, shape: Sequence[int] | None = None) -> npt.NDArray[np.float32]:
+    """Voxels in memory as float32 [C, D, H, W].
+
+    Args:
+        values: [D, H, W] or [C, D, H, W].
+        shape: of the grid that they lie on, where that is known.
+
+    Raises:
+        SegzooError: they are of another shape, no numbers, or not finite.
+    """
     array = values.detach().cpu().float().numpy() if isinstance(values, Tensor) else np.asarray(values)
     array = array[None] if array.ndim == 3 else array
     if array.ndim != 4 or 0 in array.shape or array.dtype.kind not in "biuf":
@@ -250,13 +280,12 @@ def as_volume(preprocessing: Preprocessing | VolumePreprocessing, values: np.nda
             f"A volume must be numbers of shape [D, H, W] or [C, D, H, W], not {array.dtype} of shape "
             f"{list(array.shape)}."
         )
-    array = array.astype(np.float32)
+    if shape is not None and array.shape[1:] != tuple(shape):
+        raise SegzooError(f"The volume's array is {list(array.shape[1:])} voxels, its geometry {list(shape)}.")
+    array = np.ascontiguousarray(array, np.float32)
     if not np.isfinite([array.min(), array.max()]).all():
         raise SegzooError("The volume holds NaN or infinite voxels.")
-    if isinstance(preprocessing, VolumePreprocessing):
-        spacing = preprocessing.spacing or (1.0, 1.0, 1.0)
-        return Volume(array, Geometry.along_axes(array.shape[1:], spacing, preprocessing.orientation))
-    return Volume(array, Geometry.along_axes(array.shape[1:]))
+    return array
 
 
 def volume_probabilities(network: "SegmentationModule", prepared: Prepared, overlap: float, tta: bool) -> Tensor:

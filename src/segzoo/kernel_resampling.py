@@ -120,8 +120,21 @@ def resample(small: nn.Module, large: nn.Module, source: str) -> UpKernReport:
             f"UpKern cannot fill this {type(large).__name__} from {source}, since no tensor has the same name in both; "
             "give two models of one architecture"
         )
+    refuse_other_layers(small, large, source)
     large.load_state_dict(own)
     return report
+
+
+def refuse_other_layers(small: nn.Module, large: nn.Module, source: str) -> None:
+    """Refuse two networks that differ in what no tensor's shape shows: the kind of norms, and strides."""
+    layers = dict(small.named_modules())
+    for name, layer in large.named_modules():
+        other = layers.get(name, layer)
+        if name and (type(layer) is not type(other) or getattr(layer, "stride", 1) != getattr(other, "stride", 1)):
+            raise SegzooError(
+                f"UpKern cannot fill this {type(large).__name__} from {source}: {name} has another "
+                "norm or stride there; build both models with the same norm and strides"
+            )
 
 
 def is_kernel_of_another_size(one: Tensor, other: Tensor) -> bool:

@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     from segzoo.volumes import Volume
 
 Batch = dict[str, Any]  # image, label, id; see the DataModules
+OTHER_IMAGES = (
+    "the run that --ckpt_path names was trained on other images, or on another split of these, so some of its training "
+    "images would now validate or test; give it the data it had, or start a new run from its checkpoint: "
+    "--model FOLDER/checkpoint"
+)
 
 
 class SegmentationModule(LightningModule):
@@ -221,6 +226,7 @@ class SegmentationModule(LightningModule):
         if stage in ("fit", "validate"):
             self.val_metrics = self.configure_metrics("val/", ("dice", "iou"))
         if stage == "test":
+            self._image_rows = []  # a test that failed may have left some
             self.test_metrics = self.configure_metrics("test/", self.metric_names)
             self.test_resized_metrics = self.configure_metrics("test_resized/", self.metric_names)
 
@@ -307,9 +313,10 @@ class SegmentationModule(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores at the image's own resolution (``test/``) and at the network's (``test_resized/``)."""
-        from segzoo.inference import predict_probabilities
+        from segzoo.inference import predict_probabilities, refuse_nan
 
         probabilities = predict_probabilities(self, batch["image"], tta=self.test_tta)
+        refuse_nan(probabilities)
         label = batch["label"]
         # mm between voxels, for distances; volumes come one at a time, and images have none
         spacing = batch["spacing"][0] if "spacing" in batch else None
@@ -355,10 +362,11 @@ class SegmentationModule(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> "list[Segmentation]":
         """The segmentation of every image, on its own grid where the batch says how large that is."""
-        from segzoo.inference import predict_probabilities
+        from segzoo.inference import predict_probabilities, refuse_nan
         from segzoo.segmentation import Segmentation
 
         probabilities = predict_probabilities(self, batch["image"]).float()
+        refuse_nan(probabilities)
         geometries = batch.get("geometry", [None] * len(probabilities))
         found = []
         for one, grid, geometry in zip(probabilities, own_grids(batch), geometries, strict=True):
@@ -501,11 +509,7 @@ class SegmentationModule(LightningModule):
             return
         if self.knows_its_data and self.trainer.state.fn == "fit":
             if split_hashes(contract["data"]) != split_hashes(self.data):
-                raise SegzooError(
-                    "the run that --ckpt_path names was trained on other images, or on another split of these, so some "
-                    "of its training images would now validate or test; give it the data it had, or start a new run "
-                    "from its checkpoint: --model FOLDER/checkpoint"
-                )
+                raise SegzooError(OTHER_IMAGES)
             return
         self.preprocessing = preprocessing_from_dict(contract["preprocessing"])
         self.class_names, self.data = tuple(contract["class_names"]), contract["data"]

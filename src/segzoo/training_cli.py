@@ -4,6 +4,7 @@ LightningCLI does the work. Added here are short names for models, checkpoints a
 all that a run leaves behind, and a checkpoint folder at its end.
 """
 
+import json
 import os
 import re
 import signal
@@ -17,10 +18,11 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+import yaml
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple, instantiate_class
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -29,15 +31,16 @@ from torch.optim import Optimizer
 
 import segzoo.data as data_modules
 from segzoo.card import scores_by_class
-from segzoo.checkpoint import CONFIG, RECIPE, record
+from segzoo.checkpoint import CONFIG, RECIPE, WEIGHTS, read_config, record
 from segzoo.errors import MissingError, SegzooError
 from segzoo.hub import open_checkpoint
-from segzoo.module import SegmentationModule
-from segzoo.provenance import listed, other_splits, parts_of, same_split
+from segzoo.module import OTHER_IMAGES, SegmentationModule
+from segzoo.provenance import listed, other_splits, parts_of, same_split, split_hashes
 from segzoo.registry import models, nearest
 
 EPOCHS = 300  # of both papers
 SEED = 42
+SPLIT = "split.json"
 MODEL_OPTION, DATA_OPTION = "--model", "--data"
 LOADER = "segzoo.hub.from_pretrained"
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
@@ -84,6 +87,10 @@ def cause_in_input(error: Exception, verb: str) -> SegzooError | None:
             "--ckpt_path names a file that is not a Lightning checkpoint of plain tensors, and pickles are not loaded; "
             "give the last.ckpt or best.ckpt of a run"
         )
+    if isinstance(error, ValueError) and str(error).startswith("Does not validate"):
+        return SegzooError(f"{one_sentence(str(error))}; see segzoo {verb} --help")
+    if isinstance(error, RuntimeError) and str(error).startswith("Early stopping conditioned on"):
+        return SegzooError(str(error).partition(" Pass in")[0])
     if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
         return SegzooError(
             "--ckpt_path names the run of another model, or of this one with other arguments; give the run that this "
@@ -187,6 +194,8 @@ class TrainingCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Let the model use the optimizer and the schedule that were asked for, and the run know whether it goes on."""
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, LearningRateFinder):
+                raise SegzooError("LearningRateFinder cannot set the rate of a model here; give --optimizer.lr")
             if isinstance(callback, RunCheckpoint):
                 callback.goes_on = is_within(self.options.ckpt_path, Path(self.trainer.default_root_dir))
         chosen = self.config_init[self.subcommand]
@@ -213,8 +222,11 @@ class TrainingCLI(LightningCLI):
         root.mkdir(parents=True, exist_ok=True)
         recipe = self.options.clone()  # how to train, anywhere: not where this run was, nor how often it was resumed
         recipe.trainer.default_root_dir = recipe.ckpt_path = None
+        if self.options.ckpt_path is not None:
+            written = yaml.safe_load(self._parser("fit").dump(recipe, skip_none=False))
+            refuse_other_run(Path(self.options.ckpt_path).parent, written, self.datamodule.split_sha256)
         self._parser("fit").save(recipe, root / RECIPE, skip_none=False, overwrite=True, multifile=False)
-        self.datamodule.write_split(root / "split.json")
+        self.datamodule.write_split(root / SPLIT)
 
     def before_test(self) -> None:
         """Measure what was asked for, as it was asked for."""
@@ -230,14 +242,29 @@ class TrainingCLI(LightningCLI):
         kept = next((file for file in (root / "best.ckpt", root / "last.ckpt") if file.is_file()), None)
         if kept is None:
             return
-        self.model.load_state_dict(torch.load(kept, map_location="cpu", weights_only=True)["state_dict"])
+        state = torch.load(kept, map_location="cpu", weights_only=True)
+        if split_hashes(state.get("segzoo", {}).get("data", self.model.data)) != split_hashes(self.model.data):
+            raise SegzooError(
+                f"{kept} is of another run, on another split, that trained in {root} meanwhile; give each run a "
+                "--trainer.default_root_dir of its own"
+            )
+        self.model.load_state_dict(state["state_dict"])
         folder = root
         if self.model.model_name is not None:  # else somebody's own class, which the zoo cannot load by name
-            folder = self.model.save_pretrained(root / "checkpoint", name=root.name, train_config=root / RECIPE)
+            folder = self.write_checkpoint(root)
         print(
             f"\nsegzoo: {folder} is the checkpoint ({kept.stem} weights); {root} also holds the logs, {RECIPE}, "
             "split.json and last.ckpt (to train on: --ckpt_path last)"
         )
+
+    def write_checkpoint(self, root: Path) -> Path:
+        """Save the model as the run's checkpoint folder; one of the same weights keeps its version and its results."""
+        folder = root / "checkpoint"
+        before = read_config(folder) if (folder / CONFIG).is_file() else None
+        self.model.save_pretrained(folder, name=root.name, train_config=root / RECIPE)
+        if before is not None and before["sha256"][WEIGHTS] == read_config(folder)["sha256"][WEIGHTS]:
+            record(folder, version=before["version"], metrics=before["metrics"])
+        return folder
 
     def after_test(self) -> None:
         """Name the protocol and the per-image file; record the results where asked."""
@@ -380,7 +407,8 @@ def run_name(options: Any) -> str:
         ).name  # a stranger's name stays below runs/
     else:
         model = options.model.class_path.rpartition(".")[2]
-    return f"{model}-{options.data.class_path.rpartition('.')[2].lower()}"
+    fold = options.data.init_args.get("fold", 0)  # those of a cross-validation may be trained at the same time
+    return f"{model}-{options.data.class_path.rpartition('.')[2].lower()}" + (f"-fold{fold}" if fold else "")
 
 
 def refuse_overwriting(root: Path, resumed: str | None) -> None:
@@ -391,6 +419,52 @@ def refuse_overwriting(root: Path, resumed: str | None) -> None:
             f"{root} already holds a run: add --ckpt_path last to continue it, or give --trainer.default_root_dir "
             "another folder"
         )
+
+
+def refuse_other_run(folder: Path, recipe: dict[str, Any], split_sha256: str) -> None:
+    """Refuse to go on with a run by another optimizer, by another schedule or on other images.
+
+    Its state holds what optimizer and schedule are at, so that other options for them would be ignored or would not
+    fit. Checked before anything of the run is written over.
+
+    Args:
+        folder: of the run, as far as it holds files of one.
+        recipe: the configuration that it would go on with.
+        split_sha256: of the data that it would go on with.
+
+    Raises:
+        SegzooError: saying what is other.
+    """
+    if (folder / SPLIT).is_file() and json.loads((folder / SPLIT).read_text("utf-8"))["sha256"] != split_sha256:
+        raise SegzooError(OTHER_IMAGES)
+    if not (folder / RECIPE).is_file():
+        return
+    before = yaml.safe_load((folder / RECIPE).read_text("utf-8"))
+    for name in ("optimizer", "lr_scheduler"):
+        pairs = [(before.get(name), recipe.get(name))]
+        pairs.append(tuple(one["model"].get("init_args", {}).get(name) for one in (before, recipe)))
+        for old, new in pairs:
+            if not is_alike(old, new):
+                raise SegzooError(
+                    f"the run in {folder} was trained with {name} {said(old)}, and this command says {said(new)}, "
+                    f"which its state does not fit; give the options of its {RECIPE}, or start a new run from its "
+                    f"checkpoint: --model {folder / 'checkpoint'}"
+                )
+
+
+def is_alike(one: Any, other: Any) -> bool:
+    """Whether two configurations of a class agree in all that both of them say; versions add options."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return one == other
+    return all(is_alike(one[key], other[key]) for key in one.keys() & other.keys())
+
+
+def said(configured: Any) -> str:
+    """A configured class in a few words."""
+    if not isinstance(configured, dict):
+        return "as the model has it" if configured is None else str(configured)
+    options = ", ".join(f"{key} {value}" for key, value in configured.get("init_args", {}).items())
+    return f"{configured.get('class_path')} ({options})"
 
 
 def is_within(file: str | Path | None, folder: Path) -> bool:
@@ -443,6 +517,9 @@ def resume_file(verb: str, root: Path, given: str | None) -> str | None:
     file = root / f"{given}.ckpt" if given in ("last", "best") else Path(given)
     if file.is_file():
         return str(file)
+    if given == "last" and (root / "best.ckpt").is_file():  # killed in its first epoch, after a validation
+        rank_zero_info(f"segzoo: {root} holds no last.ckpt, so training goes on from best.ckpt")
+        return str(root / "best.ckpt")
     if given == "last" and verb == "fit":  # a run that was killed in its first epoch, or not yet started
         rank_zero_info(f"segzoo: {root} holds no last.ckpt, so training starts from the beginning")
         return None

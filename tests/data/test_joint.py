@@ -19,6 +19,7 @@ def test_every_dataset_keeps_its_own_split(joint, folder_data):
         assert sum(name.startswith("0-BUSI/") for name in ids) == 8
     assert joint.describe()["counts"]["train"] == 8 + len(own["train"])
     assert [facts["dataset"] for facts in joint.describe()["datasets"]] == ["BUSI", "Folder"]
+    assert all("image_size" not in facts for facts in joint.describe()["datasets"])  # the joint one is used
 
 
 def test_the_written_split_says_how_each_dataset_is_split(joint, tmp_path):

@@ -55,6 +55,7 @@ def test_the_deployed_form_is_the_published_size_and_can_be_loaded():
     assert sum(parameter.numel() for parameter in deployed.parameters()) == 513_585 - 2600
     assert "deep_training_lambda" not in deployed.state_dict()
     empty = segzoo.create_model("lv_unet", deployed=True)
+    assert all(parameter.requires_grad for parameter in empty.parameters())  # it can be trained on
     empty.load_state_dict(deployed.state_dict(), strict=True)
 
 

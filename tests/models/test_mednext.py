@@ -555,6 +555,8 @@ def test_upkern_refuses_other_networks_and_leaves_them_alone():
         (MedNeXt(width=4, kernel_size=5, spatial_dims=2), "more than another kernel size"),
         (MedNeXt(width=4, kernel_size=5, num_classes=3), "num_classes"),
         (torch.nn.Linear(2, 2), "no tensor has the same name"),
+        (MedNeXt(width=4, kernel_size=5, norm="layer"), "has another norm or stride there"),
+        (MedNeXt(width=4, kernel_size=5, strides=((1, 2, 2), 2, 2, 2)), "has another norm or stride there"),
     ):
         before = {key: value.clone() for key, value in other.state_dict().items()}
         with pytest.raises(segzoo.SegzooError, match=message) as raised:

@@ -75,8 +75,13 @@ class Joint(SegmentationDataModule):
             "dataset": " + ".join(dataset.name for dataset in self.datasets),
             **{key: own[key] for key in ("split_sha256", "counts", "image_size")},
             "licence": " + ".join(sorted({dataset.licence for dataset in self.datasets})),
-            "datasets": [dataset.describe() for dataset in self.datasets],
+            "datasets": [without_size(dataset.describe()) for dataset in self.datasets],
         }
 
     def _prefix(self, number: int) -> str:
         return f"{number}-{self.datasets[number].name}/"
+
+
+def without_size(description: dict[str, Any]) -> dict[str, Any]:
+    """A dataset's description but for an image size of its own, which is not used."""
+    return {key: value for key, value in description.items() if key != "image_size"}

@@ -18,7 +18,8 @@ HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, 
 def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     """A convolution with bias that computes ``norm(conv(x))`` as in eval mode; worked out in float64, on the CPU."""
     # not every GPU has float64
-    return fuse_conv_bn_eval(copy.deepcopy(conv).cpu().double().eval(), copy.deepcopy(norm).cpu().double().eval())
+    folded = fuse_conv_bn_eval(copy.deepcopy(conv).cpu().double().eval(), copy.deepcopy(norm).cpu().double().eval())
+    return folded.requires_grad_(conv.weight.requires_grad)  # a bias that is new asks for no gradient by itself
 
 
 @torch.no_grad()
