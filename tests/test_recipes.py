@@ -74,8 +74,9 @@ def test_a_recipe_is_called_after_its_model_and_its_data(path, monkeypatch):
         model = class_path.rpartition(".")[2]
         assert class_path == models()[model].builder
         prefix = re.escape(model.replace("_", "-"))
-    side = recipe["data"]["init_args"].get("image_size")  # may be said, where it tells two recipes apart
-    dataset = re.fullmatch(f"{prefix}-(?P<dataset>.+?)(-{side})?", path.stem)["dataset"].replace("-", "")
+    side, epochs = recipe["data"]["init_args"].get("image_size"), recipe["trainer"]["max_epochs"]
+    # either may be said, where it tells two recipes apart
+    dataset = re.fullmatch(f"{prefix}-(?P<dataset>.+?)(-{side}|-{epochs})?", path.stem)["dataset"].replace("-", "")
     kind = getattr(segzoo.data, recipe["data"]["class_path"].rpartition(".")[2])
     assert issubclass(kind, SegmentationDataModule)
     root = Path(recipe["data"]["init_args"]["root"])
