@@ -101,17 +101,15 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def unwrapped(state: Any) -> dict[str, Tensor]:
-    """The state dict inside a training script's container, without DataParallel's prefix."""
+    """The tensors inside a training script's container, without DataParallel's prefix."""
     if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
         kind = f"a {type(state).__name__}" + (" whose keys are no names" if isinstance(state, Mapping) else "")
         raise SegzooError(f"these weights are {kind}, not a state dict; save the state dict")
     for key in CONTAINERS:
         if isinstance(state.get(key), Mapping):
             return unwrapped(state[key])
-    for key, value in state.items():
-        if not isinstance(value, Tensor):
-            raise SegzooError(f"these weights hold {key} as a {type(value).__name__}, not as a tensor; leave it out")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}  # and no epochs beside them
+    return {key.removeprefix("module."): value for key, value in tensors.items()}
 
 
 def renamed(state: State, rules: list[tuple[str, str]]) -> dict[str, Tensor]:
