@@ -585,6 +585,10 @@ def test_a_run_that_has_only_its_best_epoch_goes_on_from_that(tmp_path, samples)
     options = ["--model", "cmunext_s", *busi(samples), "--ckpt_path", "last"]
     run = fit(tmp_path / "run", *options, epochs=1)
     (run / "last.ckpt").unlink()
+    (run / "split.json").write_text('{"name": "BU')  # and was killed while it wrote
+    (run / "train.yaml").write_text("model: {")
+    arguments = ["test", *QUIET, *options, "--trainer.default_root_dir", run]  # the best epoch is not the last one
+    assert cli.main([str(argument) for argument in arguments]) == 2
     fit(run, *options)
     assert list(logged(run, "train/loss", 1)) == [1]
 

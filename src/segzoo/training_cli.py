@@ -4,7 +4,6 @@ LightningCLI does the work. Added here are short names for models, checkpoints a
 all that a run leaves behind, and a checkpoint folder at its end.
 """
 
-import json
 import os
 import re
 import signal
@@ -223,8 +222,8 @@ class TrainingCLI(LightningCLI):
         recipe = self.options.clone()  # how to train, anywhere: not where this run was, nor how often it was resumed
         recipe.trainer.default_root_dir = recipe.ckpt_path = None
         if self.options.ckpt_path is not None:
-            written = yaml.safe_load(self._parser("fit").dump(recipe, skip_none=False))
-            refuse_other_run(Path(self.options.ckpt_path).parent, written, self.datamodule.split_sha256)
+            now = yaml.safe_load(self._parser("fit").dump(recipe, skip_none=False))
+            refuse_other_run(Path(self.options.ckpt_path).parent, now, self.datamodule.split_sha256)
         self._parser("fit").save(recipe, root / RECIPE, skip_none=False, overwrite=True, multifile=False)
         self.datamodule.write_split(root / SPLIT)
 
@@ -435,21 +434,29 @@ def refuse_other_run(folder: Path, recipe: dict[str, Any], split_sha256: str) ->
     Raises:
         SegzooError: saying what is other.
     """
-    if (folder / SPLIT).is_file() and json.loads((folder / SPLIT).read_text("utf-8"))["sha256"] != split_sha256:
+    if written(folder / SPLIT).get("sha256", split_sha256) != split_sha256:
         raise SegzooError(OTHER_IMAGES)
-    if not (folder / RECIPE).is_file():
+    before = written(folder / RECIPE)
+    if "model" not in before:
         return
-    before = yaml.safe_load((folder / RECIPE).read_text("utf-8"))
     for name in ("optimizer", "lr_scheduler"):
-        pairs = [(before.get(name), recipe.get(name))]
-        pairs.append(tuple(one["model"].get("init_args", {}).get(name) for one in (before, recipe)))
-        for old, new in pairs:
+        of_model = [one["model"].get("init_args", {}).get(name) for one in (before, recipe)]
+        for old, new in ((before.get(name), recipe.get(name)), of_model):
             if not is_alike(old, new):
                 raise SegzooError(
                     f"the run in {folder} was trained with {name} {said(old)}, and this command says {said(new)}, "
                     f"which its state does not fit; give the options of its {RECIPE}, or start a new run from its "
                     f"checkpoint: --model {folder / 'checkpoint'}"
                 )
+
+
+def written(file: Path) -> dict[str, Any]:
+    """What a run has written in YAML or JSON; nothing where it was killed before it had."""
+    try:
+        found = yaml.safe_load(file.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def is_alike(one: Any, other: Any) -> bool:
@@ -517,7 +524,9 @@ def resume_file(verb: str, root: Path, given: str | None) -> str | None:
     file = root / f"{given}.ckpt" if given in ("last", "best") else Path(given)
     if file.is_file():
         return str(file)
-    if given == "last" and (root / "best.ckpt").is_file():  # killed in its first epoch, after a validation
+    if (
+        given == "last" and verb == "fit" and (root / "best.ckpt").is_file()
+    ):  # killed in its first epoch, after a validation
         rank_zero_info(f"segzoo: {root} holds no last.ckpt, so training goes on from best.ckpt")
         return str(root / "best.ckpt")
     if given == "last" and verb == "fit":  # a run that was killed in its first epoch, or not yet started
