@@ -524,12 +524,11 @@ def resume_file(verb: str, root: Path, given: str | None) -> str | None:
     file = root / f"{given}.ckpt" if given in ("last", "best") else Path(given)
     if file.is_file():
         return str(file)
-    if (
-        given == "last" and verb == "fit" and (root / "best.ckpt").is_file()
-    ):  # killed in its first epoch, after a validation
-        rank_zero_info(f"segzoo: {root} holds no last.ckpt, so training goes on from best.ckpt")
-        return str(root / "best.ckpt")
-    if given == "last" and verb == "fit":  # a run that was killed in its first epoch, or not yet started
+    if given == "last" and verb == "fit":
+        if (root / "best.ckpt").is_file():  # of a run that was killed in its first epoch, after a validation
+            rank_zero_info(f"segzoo: {root} holds no last.ckpt, so training goes on from best.ckpt")
+            return str(root / "best.ckpt")
+        # one that was killed before that, or not yet started
         rank_zero_info(f"segzoo: {root} holds no last.ckpt, so training starts from the beginning")
         return None
     raise MissingError(f"there is no file {file} for --ckpt_path {given}; give a .ckpt file, or the run's folder")
