@@ -15,7 +15,8 @@ As a loop over all tokens, one sequence would keep a GPU waiting for one token a
 into about √T chunks of about √T tokens: one kernel sums each chunk, one carries the sums from chunk to chunk, and the
 last one goes through the tokens of all chunks at once. That is 4√T steps, and memory linear in T. The block sizes below
 and the choice of √T are reasoned, not tuned. On an H100 (Triton 3.6, one sequence of 192 channels) 1024 tokens take 0.2
-ms and 0.6 ms with the backward pass, 16384 tokens 0.4 and 0.8 ms; softmax attention in float32 takes 0.8 and 2.9 ms for 4096 tokens (benchmarks/bi_wkv.py --device cuda).
+ms and 0.6 ms with the backward pass, 16384 tokens 0.4 and 0.8 ms; softmax attention in float32 takes 0.8 and 2.9 ms for
+4096 tokens (benchmarks/bi_wkv.py --device cuda).
 
 This module needs triton, which PyTorch brings along for CUDA on Linux; `segzoo.nn.bi_wkv` does without it elsewhere.
 """
