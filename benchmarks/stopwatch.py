@@ -55,13 +55,20 @@ def answer(facts: dict[str, Any]) -> None:
     print(json.dumps(facts), flush=True)
 
 
+def compute_in_float32(job: dict[str, Any]) -> None:
+    """By so many threads, or on a GPU, whose convolutions would be in TF32."""
+    import torch
+
+    torch.set_num_threads(job["threads"])
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def prepare_torch(job: dict[str, Any], x: Array) -> Callable[[], Array]:
     """The eager network, or the deployed one."""
     import torch
     from contestants import build
 
-    torch.set_num_threads(job["threads"])
-    torch.backends.cudnn.allow_tf32 = False  # a GPU's convolutions, which would not be in float32
+    compute_in_float32(job)
     network = build(job["name"], deployed=job["form"] == "deploy").to(job["device"])
     batch = torch.from_numpy(x).to(job["device"])
 
@@ -92,7 +99,7 @@ def prepare_training(job: dict[str, Any], x: Array) -> Callable[[], Array]:
     from contestants import build
     from torch.nn import functional as F
 
-    torch.set_num_threads(job["threads"])
+    compute_in_float32(job)
     network = build(job["name"]).train().to(job["device"])
     optimizer = torch.optim.Adam(network.parameters())
     batch = torch.from_numpy(x).to(job["device"])

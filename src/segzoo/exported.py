@@ -289,9 +289,13 @@ class ExportedPredictor:
             found = self.of_volume(given) if self.spatial_dims == 3 else self.of_slices(given)
         if np.isnan(found.sum()):  # whose mask would be an empty one
             raise SegzooError(f"{self.model.path} gives NaN for this input: its weights are not finite")
-        if not isinstance(given, Volume):
-            return Segmentation(self.mask(found), found, names, given)
-        return Segmentation(self.mask(found), found, names, given.array, given.geometry)
+        return Segmentation(
+            self.mask(found),
+            found,
+            names,
+            given.array if isinstance(given, Volume) else given,
+            given.geometry if isinstance(given, Volume) else None,
+        )
 
     def mask(self, probabilities: FloatArray) -> npt.NDArray[np.integer]:
         """As a model's own ``mask`` has it: integers [*S], or [K, *S] for multi-label, of probabilities [K, *S]."""

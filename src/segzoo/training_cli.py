@@ -253,7 +253,7 @@ class TrainingCLI(LightningCLI):
             folder = self.write_checkpoint(root)
         print(
             f"\nsegzoo: {folder} is the checkpoint ({kept.stem} weights); {root} also holds the logs, {RECIPE}, "
-            "split.json and last.ckpt (to train on: --ckpt_path last)"
+            f"{SPLIT} and last.ckpt (to train on: --ckpt_path last)"
         )
 
     def write_checkpoint(self, root: Path) -> Path:

@@ -339,8 +339,12 @@ class SegmentationDataModule(LightningDataModule):
             multilabel=self.multilabel,
             augmentation=augmentation,
             originals=part != "train",
-            cache_bytes=CACHE_BYTES // max(1, self.num_workers),  # each worker keeps what it reads
+            cache_bytes=self._share_of_worker(CACHE_BYTES),
         )
+
+    def _share_of_worker(self, cache_bytes: int) -> int:
+        """Of the memory for what was read: each worker keeps what it reads itself."""
+        return cache_bytes // max(1, self.num_workers)
 
     def _evaluation_loader(self, part: str) -> DataLoader[Item]:
         dataset = self._dataset(part)

@@ -273,7 +273,7 @@ class Decathlon(SegmentationDataModule):
         """Random patches of the training volumes, augmented; a volume comes ``patches_per_volume`` times an epoch."""
         patches = PatchDataset(
             *self._part("train"),
-            cache_bytes=self._cache_bytes,
+            cache_bytes=self._share_of_worker(self.cache_bytes),
             patches_per_volume=self.patches_per_volume,
             foreground=self.foreground,
             augmentation=self.augmentation,
@@ -282,7 +282,7 @@ class Decathlon(SegmentationDataModule):
 
     def _evaluation_loader(self, part: str) -> DataLoader[Any]:
         """Whole volumes of any size, one at a time, each once."""
-        dataset = VolumeDataset(*self._part(part), cache_bytes=self._cache_bytes)
+        dataset = VolumeDataset(*self._part(part), cache_bytes=self._share_of_worker(self.cache_bytes))
         return self._loader(dataset, batch_size=1, sampler=self._evaluation_sampler(dataset))
 
     def _part(self, part: str) -> tuple[list[Sample], VolumePreprocessing, LabelValues]:
@@ -292,10 +292,6 @@ class Decathlon(SegmentationDataModule):
         ids = self.split_ids[part]
         assert self._samples is not None
         return [self._samples[case] for case in ids]
-
-    @property
-    def _cache_bytes(self) -> int:
-        return self.cache_bytes // max(1, self.num_workers)
 
 
 # ---- the layouts
