@@ -28,7 +28,8 @@ from segzoo.io import read_image, read_mask
 from segzoo.models.lv_unet import LVUNet
 from segzoo.module import SegmentationModule
 from segzoo.provenance import seen_before
-from segzoo.training_cli import ReplacingCheckpointIO, TrainingCLI, spell_out, split_warning
+from segzoo.run_folder import ReplacingCheckpointIO
+from segzoo.training_cli import TrainingCLI, spell_out, split_warning
 
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary"]
 QUIET += ["false"]

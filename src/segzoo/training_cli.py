@@ -4,27 +4,23 @@ LightningCLI does the work. Added here are short names for models, checkpoints a
 all that a run leaves behind, and a checkpoint folder at its end.
 """
 
-import os
 import re
 import signal
 import sys
 import warnings
 from argparse import ArgumentError
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import yaml
-from lightning import LightningModule, Trainer
-from lightning.fabric.plugins import TorchCheckpointIO
+from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple, instantiate_class
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim import Optimizer
 
@@ -33,13 +29,24 @@ from segzoo.card import scores_by_class
 from segzoo.checkpoint import CONFIG, RECIPE, WEIGHTS, read_config, record
 from segzoo.errors import MissingError, SegzooError
 from segzoo.hub import open_checkpoint
-from segzoo.module import OTHER_IMAGES, SegmentationModule
+from segzoo.module import SegmentationModule
 from segzoo.provenance import listed, other_splits, parts_of, same_split, split_hashes
 from segzoo.registry import models, nearest
+from segzoo.run_folder import (
+    SPLIT,
+    BestCheckpoint,
+    LastCheckpoint,
+    ReplacingCheckpointIO,
+    RunCheckpoint,
+    is_within,
+    loggers,
+    refuse_other_run,
+    refuse_overwriting,
+    resume_file,
+)
 
 EPOCHS = 300  # of both papers
 SEED = 42
-SPLIT = "split.json"
 MODEL_OPTION, DATA_OPTION = "--model", "--data"
 LOADER = "segzoo.hub.from_pretrained"
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
@@ -288,75 +295,6 @@ class TrainingCLI(LightningCLI):
             print(f"segzoo: recorded in {folder}")
 
 
-class RunCheckpoint(ModelCheckpoint):
-    """A file of Lightning's state beside everything else of the run, replaced as the run goes on.
-
-    Attributes:
-        goes_on: whether this run is resumed from a file in its own folder.
-    """
-
-    goes_on = False
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lightning's hook: the run's folder is known only now."""
-        self.dirpath = trainer.default_root_dir
-        super().setup(trainer, pl_module, stage)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember the best epoch also where the run's folder has moved or is spelled in another way meanwhile."""
-        if self.goes_on:
-            state_dict = {
-                **state_dict,
-                "dirpath": self.dirpath,
-                "best_k_models": {self.moved(file): score for file, score in state_dict["best_k_models"].items()},
-                **{name: self.moved(state_dict[name]) for name in ("best_model_path", "kth_best_model_path")},
-            }
-        super().load_state_dict(state_dict)
-
-    def moved(self, file: str) -> str:
-        """A file of the run as it was called, where it is now."""
-        return str(Path(str(self.dirpath)) / Path(file).name) if file else file
-
-
-class BestCheckpoint(RunCheckpoint):
-    """Keeps the epoch of the best validation Dice, among those whose weights may be deployed."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            filename="best",
-            monitor="val/dice",
-            mode="max",
-            save_on_train_epoch_end=False,  # so that on_validation_end below is the only place that saves
-            enable_version_counter=False,
-        )
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare, unless these weights do not compete (LV-UNet before λ = 1)."""
-        if getattr(pl_module, "competes_for_best", True):
-            super().on_validation_end(trainer, pl_module)
-
-
-class LastCheckpoint(RunCheckpoint):
-    """Keeps the last finished epoch, to continue from."""
-
-    def __init__(self) -> None:
-        super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-
-
-class ReplacingCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside the old one and then takes its name: a kill in the middle loses nothing.
-
-    Lightning's own writes to the system's folder for temporary files and moves from there, which on another
-    file system means writing over the old checkpoint.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save ``checkpoint`` as ``path``, whole or not at all."""
-        draft = f"{path}.part"
-        super().save_checkpoint(checkpoint, draft, storage_options)
-        os.replace(draft, path)
-
-
 def spell_out(arguments: list[str]) -> list[str]:
     """A command line with import paths in the place of the zoo's names after --model and --data."""
     spelled: list[str] = []
@@ -410,75 +348,6 @@ def run_name(options: Any) -> str:
     return f"{model}-{options.data.class_path.rpartition('.')[2].lower()}" + (f"-fold{fold}" if fold else "")
 
 
-def refuse_overwriting(root: Path, resumed: str | None) -> None:
-    """Never start in the folder of another run; one that goes on from a file of its own is the same."""
-    held = any((root / name).is_file() for name in ("last.ckpt", "best.ckpt", f"checkpoint/{CONFIG}"))
-    if held and not is_within(resumed, root):
-        raise SegzooError(
-            f"{root} already holds a run: add --ckpt_path last to continue it, or give --trainer.default_root_dir "
-            "another folder"
-        )
-
-
-def refuse_other_run(folder: Path, recipe: dict[str, Any], split_sha256: str) -> None:
-    """Refuse to go on with a run by another optimizer, by another schedule or on other images.
-
-    Its state holds what optimizer and schedule are at, so that other options for them would be ignored or would not
-    fit. Checked before anything of the run is written over.
-
-    Args:
-        folder: of the run, as far as it holds files of one.
-        recipe: the configuration that it would go on with.
-        split_sha256: of the data that it would go on with.
-
-    Raises:
-        SegzooError: saying what is other.
-    """
-    if written(folder / SPLIT).get("sha256", split_sha256) != split_sha256:
-        raise SegzooError(OTHER_IMAGES)
-    before = written(folder / RECIPE)
-    if "model" not in before:
-        return
-    for name in ("optimizer", "lr_scheduler"):
-        of_model = [one["model"].get("init_args", {}).get(name) for one in (before, recipe)]
-        for old, new in ((before.get(name), recipe.get(name)), of_model):
-            if not is_alike(old, new):
-                raise SegzooError(
-                    f"the run in {folder} was trained with {name} {said(old)}, and this command says {said(new)}, "
-                    f"which its state does not fit; give the options of its {RECIPE}, or start a new run from its "
-                    f"checkpoint: --model {folder / 'checkpoint'}"
-                )
-
-
-def written(file: Path) -> dict[str, Any]:
-    """What a run has written in YAML or JSON; nothing where it was killed before it had."""
-    try:
-        found = yaml.safe_load(file.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def is_alike(one: Any, other: Any) -> bool:
-    """Whether two configurations of a class agree in all that both of them say; versions add options."""
-    if not (isinstance(one, dict) and isinstance(other, dict)):
-        return one == other
-    return all(is_alike(one[key], other[key]) for key in one.keys() & other.keys())
-
-
-def said(configured: Any) -> str:
-    """A configured class in a few words."""
-    if not isinstance(configured, dict):
-        return "as the model has it" if configured is None else str(configured)
-    options = ", ".join(f"{key} {value}" for key, value in configured.get("init_args", {}).items())
-    return f"{configured.get('class_path')} ({options})"
-
-
-def is_within(file: str | Path | None, folder: Path) -> bool:
-    """Whether a file, if there is one, lies directly in a folder, however both are spelled."""
-    return file is not None and Path(file).resolve().parent == folder.resolve()
-
-
 def refuse_random_weights(options: Any) -> None:
     """Refuse to score a model of the zoo that nothing has trained; classes of somebody's own may load weights."""
     builders = {known.builder for known in models().values()}
@@ -515,31 +384,6 @@ def refuse_recording(options: Any) -> None:
         raise SegzooError("--record replaces all results, and cards show Dice and IoU: add both to --metrics")
     if options.tta:
         raise SegzooError("--record is for what a checkpoint scores without --tta: leave one of the two out")
-
-
-def resume_file(verb: str, root: Path, given: str | None) -> str | None:
-    """The file that --ckpt_path means; Lightning looks for "last" before it knows the run's folder."""
-    if given is None:
-        return None
-    file = root / f"{given}.ckpt" if given in ("last", "best") else Path(given)
-    if file.is_file():
-        return str(file)
-    if given == "last" and verb == "fit":
-        if (root / "best.ckpt").is_file():  # of a run that was killed in its first epoch, after a validation
-            rank_zero_info(f"segzoo: {root} holds no last.ckpt, so training goes on from best.ckpt")
-            return str(root / "best.ckpt")
-        # one that was killed before that, or not yet started
-        rank_zero_info(f"segzoo: {root} holds no last.ckpt, so training starts from the beginning")
-        return None
-    raise MissingError(f"there is no file {file} for --ckpt_path {given}; give a .ckpt file, or the run's folder")
-
-
-def loggers(root: str) -> list[Logger]:
-    """The logs of a run, in its folder."""
-    found: list[Logger] = [CSVLogger(root, name="csv", flush_logs_every_n_steps=1)]  # all of it survives a kill
-    if find_spec("tensorboard"):
-        found.append(TensorBoardLogger(root, name="tensorboard"))
-    return found
 
 
 def split_warning(tested: dict[str, Any], trained: dict[str, Any]) -> str | None:
