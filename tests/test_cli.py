@@ -22,8 +22,9 @@ from PIL import Image
 import segzoo
 from segzoo import cli, training_cli
 from segzoo.cli import main
+from segzoo.geometry import same_grid
 from segzoo.io import read_image
-from segzoo.volumes import read_geometry, read_volume_mask, same_grid, volume_stem
+from segzoo.volumes import read_geometry, read_volume_mask, volume_stem
 from segzoo.weights import sha256
 
 SURFACE = json.loads((Path(__file__).parent / "surface.json").read_text(encoding="utf-8"))

@@ -11,9 +11,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 import segzoo
+from segzoo.geometry import Geometry, same_grid
 from segzoo.inference import predict_probabilities, slide
 from segzoo.segmentation import to_uint8
-from segzoo.volumes import Geometry, Volume, read_volume, read_volume_mask, same_grid, volume_suffix
+from segzoo.volumes import Volume, read_volume, read_volume_mask, volume_suffix
 
 
 class Tiny(segzoo.SegmentationModule):

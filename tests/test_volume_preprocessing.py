@@ -12,9 +12,10 @@ from torch.testing import assert_close
 
 import segzoo
 from segzoo.errors import SegzooError
+from segzoo.geometry import Geometry
 from segzoo.preprocessing import preprocessing_from_dict
 from segzoo.volume_preprocessing import VolumePreprocessing
-from segzoo.volumes import Geometry, Volume, read_volume, read_volume_mask
+from segzoo.volumes import Volume, read_volume, read_volume_mask
 
 ORIENTATIONS = ["".join(order) for x in itertools.product("SI", "AP", "RL") for order in itertools.permutations(x)]
 CT = {"intensity": "window", "window": (-100.0, 300.0), "mean": 80.0, "std": 40.0}

@@ -16,14 +16,13 @@ import pytest
 import SimpleITK as sitk
 
 from segzoo.errors import MissingError, SegzooError
+from segzoo.geometry import Geometry, same_grid
 from segzoo.volumes import (
-    Geometry,
     is_volume,
     read_geometry,
     read_volume,
     read_volume_mask,
     read_volume_note,
-    same_grid,
     volume_files,
     volume_stem,
     volume_suffix,

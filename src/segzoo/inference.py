@@ -15,12 +15,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from segzoo.errors import MissingError, SegzooError
+from segzoo.geometry import Geometry
 from segzoo.io import as_image
 from segzoo.prediction import enough_memory, no_volume, read_file
 from segzoo.preprocessing import Preprocessing
 from segzoo.segmentation import Segmentation, to_uint8
 from segzoo.volume_preprocessing import VolumePreprocessing
-from segzoo.volumes import Geometry, Volume
+from segzoo.volumes import Volume
 
 if TYPE_CHECKING:
     from segzoo.hub import Checkpoint

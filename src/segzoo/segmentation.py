@@ -10,8 +10,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from segzoo.errors import SegzooError
+from segzoo.geometry import Geometry, axes_between
 from segzoo.io import write_mask
-from segzoo.volumes import Geometry, axes_between, is_volume, volume_stem, volume_suffix, write_volume_mask
+from segzoo.volumes import is_volume, volume_stem, volume_suffix, write_volume_mask
 
 # one colour a class, told apart by most colour-blind readers too (Okabe and Ito's palette)
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))

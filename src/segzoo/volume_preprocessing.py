@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segzoo.errors import SegzooError
+from segzoo.geometry import OPPOSITES, Geometry, axes_between
 from segzoo.preprocessing import InputContract
-from segzoo.volumes import OPPOSITES, Geometry, Volume, axes_between
+from segzoo.volumes import Volume
 
 MOST_VOXELS = 2**31  # 8 GiB of float32
 

@@ -1,21 +1,13 @@
 """Volume files (NIfTI, NRRD, MHA) <-> arrays with their place in the body.
 
-Arrays are ``[D, H, W]``, the file's axes in reverse, as PyTorch has them; affines lead from their indices to
-millimetres towards the patient's right, anterior and superior (RAS). SimpleITK reads and writes. It guesses where a
-NIfTI file is wrong (it fills a truncated one with zeros and takes a spacing of 0 for 1) and gives what is left of a
-damaged MHA or NRRD file, so those are checked here.
+SimpleITK reads and writes, once volume_checks.py has found a file to be whole.
 """
 
-import gzip
-import itertools
 import os
 import threading
-import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedIOBase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,86 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from segzoo.errors import MissingError, SegzooError
+from segzoo.geometry import Geometry
+from segzoo.volume_checks import (
+    check_directions,
+    check_nifti,
+    check_packed,
+    check_spacing,
+    not_finite,
+    skewed,
+    unreadable,
+)
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
-OPPOSITES = ("LR", "PA", "IS")  # where an axis may lead
-
-_OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
-_CHUNK = 1 << 20
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])  # SimpleITK's coordinates lead left and posterior
 _NOTE = "ITK_FileNotes"  # which ITK keeps in all formats; in NIfTI it is called descrip
-
-_HEADER_LINES = 1000  # at most
-
-_NIFTI_BYTES = 348
-_NIFTI_HEADER = np.dtype(  # what is checked of it
-    {
-        "names": [
-            "sizeof_hdr",
-            "dim",
-            "datatype",
-            "bitpix",
-            "pixdim",
-            "vox_offset",
-            "xyzt_units",
-            "qform_code",
-            "sform_code",
-            "srow",
-        ],
-        "formats": ["i4", "8i2", "i2", "i2", "8f4", "f4", "u1", "i2", "i2", "(3,4)f4"],
-        "offsets": [0, 40, 70, 72, 76, 108, 123, 252, 254, 280],
-        "itemsize": _NIFTI_BYTES,
-    }
-)
-_NIFTI_FLOATS = {16: "f4", 64: "f8"}  # by the header's datatype
-_NIFTI_2_BYTES = 540
-_NIFTI_MILLIMETRES = {1: 1000.0, 3: 0.001}  # in a metre and in a micrometre, by the lowest three bits of xyzt_units
-
-
-@dataclass(eq=False)  # not frozen: Lightning moves no frozen ones to a device
-class Geometry:
-    """Where a volume's voxels lie.
-
-    Attributes:
-        shape: ``(D, H, W)``.
-        affine: float64 ``[4, 4]``, from voxel indices ``[d, h, w, 1]`` to RAS millimetres.
-    """
-
-    shape: tuple[int, int, int]
-    affine: npt.NDArray[np.float64]
-
-    @classmethod
-    def along_axes(
-        cls, shape: Sequence[int], spacing: Sequence[float] = (1.0, 1.0, 1.0), orientation: str = "SAR"
-    ) -> "Geometry":
-        """The grid of a volume that was not read from a file: voxel ``[0, 0, 0]`` at the origin."""
-        depth, height, width = shape
-        affine = np.eye(4)
-        affine[:3, :3] = 0
-        for axis, letter in enumerate(orientation):
-            positive = letter in "RAS"
-            affine["RAS".index(letter if positive else _OPPOSITE[letter]), axis] = spacing[axis] * (
-                1 if positive else -1
-            )
-        return cls((depth, height, width), affine)
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """Millimetres between voxels along ``(d, h, w)``."""
-        depth, height, width = (float(side) for side in np.linalg.norm(self.affine[:3, :3], axis=0))
-        return depth, height, width
-
-    @property
-    def orientation(self) -> str:
-        """The direction of the body nearest to each axis: "SAR" leads to superior, anterior and right."""
-        directions = self.affine[:3, :3] / self.spacing
-        closeness = np.abs(directions)
-        best = max(itertools.permutations(range(3)), key=lambda axes: closeness[axes, range(3)].sum())
-        letters = ["RAS"[axis] for axis in best]
-        return "".join(
-            letter if directions[axis, column] > 0 else _OPPOSITE[letter]
-            for column, (axis, letter) in enumerate(zip(best, letters, strict=True))
-        )
 
 
 @dataclass
@@ -173,7 +99,7 @@ def read_volume(path: str | Path, channels: int = 1) -> Volume:
     with np.errstate(over="ignore"):  # what overflows float32 is refused below
         array = stored.astype(np.float32)
     if not np.isfinite([array.min(), array.max()]).all():
-        raise _not_finite(path)
+        raise not_finite(path)
     return Volume(array, geometry)
 
 
@@ -211,7 +137,7 @@ def read_geometry(path: str | Path) -> Geometry:
         SegzooError: If the header cannot be read, or its spacing or directions make no grid.
     """
     path = Path(path)
-    plain = _checked_nifti(path, whole=False)
+    plain = _checked(path, whole=False)
     with _simpleitk() as sitk, _clear_errors(path):
         reader, affine = _opened(sitk, path)
         width, height, depth = reader.GetSize()[:3]
@@ -273,15 +199,6 @@ def read_volume_note(path: str | Path) -> str:
         return str(reader.GetMetaData(_NOTE)) if reader.HasMetaDataKey(_NOTE) else ""
 
 
-def same_grid(one: Geometry, other: Geometry) -> bool:
-    """Whether two grids have the same shape and no voxel is more than a twentieth of a voxel elsewhere."""
-    if one.shape != other.shape:
-        return False
-    corners = np.array([[*corner, 1] for corner in itertools.product(*((0, side - 1) for side in one.shape))])
-    apart = np.linalg.norm(corners @ (one.affine - other.affine).T, axis=1)
-    return bool(apart.max() <= 0.05 * min(one.spacing))
-
-
 # ---- how SimpleITK reads
 
 
@@ -321,9 +238,7 @@ def _simpleitk() -> Iterator[Any]:
 
 def _read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
     """Voxels [C, D, H, W] as stored (any real dtype) and their geometry."""
-    plain = _checked_nifti(path, whole=True)
-    if path.suffix.lower() in (".mha", ".nrrd"):
-        _check_packed(path)
+    plain = _checked(path, whole=True)
     with _simpleitk() as sitk, _clear_errors(path):
         reader, affine = _opened(sitk, path)
         image = reader.Execute()
@@ -335,6 +250,18 @@ def _read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
         voxels = np.moveaxis(voxels, -1, 0)
     voxels = voxels.reshape(-1, *voxels.shape[-3:])
     return voxels, Geometry(voxels.shape[1:], affine if plain is None else plain)
+
+
+def _checked(path: Path, *, whole: bool) -> npt.NDArray[np.float64] | None:
+    """The affine, where a header says it plainly, of a file that is no damaged one (``whole``: nor are its voxels)."""
+    suffix = volume_suffix(path).lower()
+    if not path.is_file():
+        raise MissingError(f"There is no file {path}.")
+    if suffix in (".nii", ".nii.gz"):
+        return check_nifti(path, whole=whole)
+    if whole:
+        check_packed(path)
+    return None
 
 
 def _opened(sitk: Any, path: Path) -> tuple[Any, npt.NDArray[np.float64]]:
@@ -371,8 +298,8 @@ def _clear_errors(path: Path) -> Iterator[None]:
         raise
     except (RuntimeError, ValueError) as error:  # the latter of a header that makes no array
         if "orthonormal" in str(error):
-            raise _skewed(path) from None
-        raise _unreadable(path) from error
+            raise skewed(path) from None
+        raise unreadable(path) from error
 
 
 def _affine(
@@ -382,158 +309,10 @@ def _affine(
     dimensions = len(spacing)
     if dimensions < 3:
         raise SegzooError(f"{path} is {dimensions}D where a 3D volume is expected.")
-    _check_spacing(path, spacing[:3])
+    check_spacing(path, spacing[:3])
     affine = np.eye(4)
     directions = np.reshape(direction, (dimensions, dimensions))[:3, :3]
     affine[:3, :3] = _LPS_TO_RAS @ (directions * spacing[:3])[:, ::-1]
     affine[:3, 3] = _LPS_TO_RAS @ origin[:3]
-    _check_directions(path, affine)
+    check_directions(path, affine)
     return affine
-
-
-def _check_spacing(path: Path, spacing: Sequence[float]) -> None:
-    if not all(0 < side < np.inf for side in spacing):
-        found = " x ".join(f"{side:g}" for side in spacing)
-        raise SegzooError(f"{path} has a spacing of {found} mm; every side of a voxel must be above 0.")
-
-
-def _check_directions(path: Path, affine: npt.NDArray[np.float64]) -> None:
-    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.abs(directions.T @ directions - np.eye(3)).max() < 1e-3:  # also refuses NaN
-        raise _skewed(path)
-
-
-def _not_finite(path: Path) -> SegzooError:
-    return SegzooError(f"{path} holds NaN or infinite voxels; replace them first.")
-
-
-def _unreadable(path: Path) -> SegzooError:
-    return SegzooError(f"Cannot read {path} as a volume: it is damaged, cut short or not of the format its name says.")
-
-
-def _skewed(path: Path) -> SegzooError:
-    return SegzooError(f"The axes of {path} are not at right angles to each other; resample it to a grid whose are.")
-
-
-# ---- what SimpleITK does not check
-
-
-def _check_packed(path: Path) -> None:
-    """Unpack the voxels of an MHA or NRRD file once: of a damaged stream SimpleITK gives what it likes."""
-    with path.open("rb") as file:
-        if not _announces_packed(_header(file)):
-            return
-        unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # as zlib or as gzip has it
-        try:
-            while chunk := file.read(_CHUNK):
-                unpacking.decompress(chunk)
-        except zlib.error as error:
-            raise _unreadable(path) from error
-        if not unpacking.eof:
-            raise _unreadable(path)
-
-
-def _header(file: BufferedIOBase) -> dict[bytes, bytes]:
-    """The fields of an MHA or NRRD file's header, in small letters; the file is left where the voxels start."""
-    fields: dict[bytes, bytes] = {}
-    for line in itertools.islice(file, _HEADER_LINES):
-        name, _, value = line.replace(b":", b"=", 1).partition(b"=")
-        fields[name.strip().lower()] = value.strip().lower()
-        if not line.strip() or line.startswith(b"ElementDataFile"):  # the last line of NRRD, and of MHA
-            break
-    return fields
-
-
-def _announces_packed(fields: dict[bytes, bytes]) -> bool:
-    """Whether nothing but compressed voxels follows a header."""
-    if b"elementdatafile" in fields:
-        return fields[b"elementdatafile"] == b"local" and fields.get(b"compresseddata") == b"true"
-    elsewhere = {b"data file", b"datafile", b"line skip", b"lineskip", b"byte skip", b"byteskip"} & fields.keys()
-    return not elsewhere and fields.get(b"encoding") in (b"gzip", b"gz")
-
-
-def _checked_nifti(path: Path, *, whole: bool) -> npt.NDArray[np.float64] | None:
-    """The affine in our terms, where a NIfTI header says it plainly; ``whole``: once all voxels are found good."""
-    suffix = volume_suffix(path).lower()
-    if not path.is_file():
-        raise MissingError(f"There is no file {path}.")
-    if suffix not in (".nii", ".nii.gz"):
-        return None
-    try:
-        with gzip.open(path) if _is_gzipped(path) else path.open("rb") as file:
-            header = _nifti_header(path, file.read(_NIFTI_BYTES))
-            if whole:
-                _check_nifti_voxels(path, file, header)
-    except SegzooError:
-        raise
-    except (OverflowError, ValueError) as error:  # of an offset that no file has
-        raise _unreadable(path) from error
-    except (EOFError, OSError, zlib.error) as error:
-        raise SegzooError(f"Cannot read {path}: the gzip file is cut short or damaged; fetch it again.") from error
-    return _nifti_affine(path, header) if header["dim"][0] >= 3 else None
-
-
-def _is_gzipped(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"
-
-
-def _nifti_header(path: Path, raw: bytes) -> Any:
-    """The fields of a header in either byte order."""
-    raw = raw.ljust(_NIFTI_BYTES, b"\0")
-    for layout in (_NIFTI_HEADER, _NIFTI_HEADER.newbyteorder()):
-        header = np.frombuffer(raw, layout)[0]
-        if header["sizeof_hdr"] == _NIFTI_BYTES and 1 <= header["dim"][0] <= 7 and 0 <= header["vox_offset"] < np.inf:
-            return header
-        if header["sizeof_hdr"] == _NIFTI_2_BYTES:
-            raise SegzooError(f"{path} is in the NIfTI-2 format, which SimpleITK does not read; save it as NIfTI-1.")
-    raise _unreadable(path)
-
-
-def _check_nifti_voxels(path: Path, file: BufferedIOBase, header: Any) -> None:
-    """Read all there is (gzip compares its checksum at the end): SimpleITK fills what is cut off, and makes NaN 0."""
-    start = max(_NIFTI_BYTES, int(header["vox_offset"]))
-    length, finite = file.seek(start), True
-    kind = _NIFTI_FLOATS.get(int(header["datatype"]))
-    while chunk := file.read(_CHUNK):
-        length += len(chunk)
-        if kind is not None:
-            dtype = np.dtype(kind).newbyteorder(header.dtype["datatype"].byteorder)
-            finite &= bool(np.isfinite(np.frombuffer(chunk, dtype, len(chunk) // dtype.itemsize)).all())
-    voxels = int(np.prod(header["dim"][1 : header["dim"][0] + 1].astype(np.int64)))
-    expected = start + voxels * int(header["bitpix"]) // 8
-    if length < expected:
-        raise SegzooError(f"{path} is cut short: it holds {length} bytes where its header announces {expected}.")
-    if not finite:
-        raise _not_finite(path)
-
-
-def _nifti_affine(path: Path, header: Any) -> npt.NDArray[np.float64] | None:
-    """As readers of NIfTI agree: the sform, else the qform (None: SimpleITK's to work out), else the voxel sizes."""
-    unit = _NIFTI_MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
-    _check_spacing(path, unit * header["pixdim"][1:4])
-    affine = np.eye(4)
-    if header["sform_code"] > 0:
-        affine[:3] = unit * header["srow"].astype(np.float64)
-        _check_spacing(path, np.linalg.norm(affine[:3, :3], axis=0).tolist())
-        affine = affine[:, [2, 1, 0, 3]]
-        _check_directions(path, affine)
-        return affine
-    if header["qform_code"] > 0:
-        return None
-    warnings.warn(
-        f"{path} does not say how the patient lies: its first axis is taken to lead left, as ANALYZE had it.",
-        stacklevel=2,
-    )
-    width, height, depth = unit * header["pixdim"][1:4].astype(np.float64)
-    affine = Geometry.along_axes((1, 1, 1), (depth, height, width), "SAL").affine
-    affine[:3, 3] = -affine[:3, :3] @ ((header["dim"][[3, 2, 1]] - 1) / 2)
-    return affine
-
-
-def axes_between(source: str, target: str) -> tuple[list[int], list[int]]:
-    """For each target axis the source axis it is, and the target axes that lead the other way."""
-    kind = {letter: pair for pair in OPPOSITES for letter in pair}
-    kinds = [kind[letter] for letter in source]
-    axes = [kinds.index(kind[letter]) for letter in target]
-    return axes, [axis for axis, letter in enumerate(target) if letter not in source]

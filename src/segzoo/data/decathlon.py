@@ -23,9 +23,10 @@ from segzoo.data.volume_dataset import (
     read_label_volume,
 )
 from segzoo.errors import MissingError, SegzooError
+from segzoo.geometry import same_grid
 from segzoo.provenance import dataset_page
 from segzoo.volume_preprocessing import VolumePreprocessing
-from segzoo.volumes import is_volume, read_geometry, same_grid, volume_stem
+from segzoo.volumes import is_volume, read_geometry, volume_stem
 
 DESCRIPTION = "dataset.json"
 IGNORE = "ignore"  # nnU-Net's name for a value that marks voxels without a label
