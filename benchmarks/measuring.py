@@ -13,12 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from quality import MIRRORED
+from quality import GROUPS, MIRRORED, read_scores
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,6 +32,7 @@ from segzoo.registry import NOT_ARCHITECTURE
 REPOSITORY = Path(__file__).parents[1]
 MODEL_CARDS = REPOSITORY / "model_cards"
 RESULTS = REPOSITORY / "benchmarks" / "results"
+RECIPES = REPOSITORY / "benchmarks" / "recipes"
 BEST = "best.ckpt"
 STARTS = NOT_ARCHITECTURE | {"starts_from"}  # how a run was started, not what its model is
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}  # what decides how fast a processor multiplies, widest first
@@ -238,3 +240,35 @@ def run_test(recipe: dict[str, Any], *options: Any) -> str:
         command += ["--trainer.default_root_dir", draft, "--trainer.enable_progress_bar", "false"]
         subprocess.run([str(part) for part in command], env=os.environ | {"PYTHONPATH": paths}, check=True)
         return (draft / "test_per_image.csv").read_text(encoding="utf-8")
+
+
+# ---- which images belong together
+
+
+def store_groups(results: Path = RESULTS, recipes: Path = RECIPES) -> Path:
+    """Write ``groups.json``: dataset -> image -> group, of the tested images that share theirs with another one."""
+    tested = {image for path in results.glob("*.csv") for image in read_scores(path)[0]}
+    groups: dict[str, dict[str, str]] = {}
+    for path in sorted(recipes.glob("*.yaml")):
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))["data"]
+        if (name := dataset_of(data)) not in groups:
+            groups[name] = shared_groups(data, tested)
+    file = results / GROUPS
+    file.write_text(json.dumps(groups, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return file
+
+
+def dataset_of(data: dict[str, Any]) -> str:
+    """The name of a recipe's dataset as results have it."""
+    kind = data["class_path"].rpartition(".")[2]
+    return Path(data["init_args"]["root"]).name if kind == "Decathlon" else kind
+
+
+def shared_groups(data: dict[str, Any], tested: set[str]) -> dict[str, str]:
+    """Image -> group, of the tested images of a recipe's data whose group has two of them or more."""
+    module, _, kind = data["class_path"].rpartition(".")
+    samples = getattr(importlib.import_module(module), kind)(data["init_args"]["root"]).samples()
+    # a set of lookalikes holds whole groups
+    found = {sample.id: sample.lookalikes or sample.group for sample in samples if sample.id in tested}
+    counts = Counter(found.values())
+    return {image: group for image, group in found.items() if counts[group] > 1}

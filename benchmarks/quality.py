@@ -5,12 +5,13 @@
     python benchmarks/quality.py score RUN NAME                       a run's test scores -> results/NAME.csv, NAME.json
     python benchmarks/quality.py across FOLDER NAME DATASET ROOT      on another dataset -> results/NAME@DATASET.csv
     python benchmarks/quality.py mirrored FOLDER NAME                 with --tta -> results/NAME+tta.csv
+    python benchmarks/quality.py groups                               which test images belong together -> groups.json
 
 The report needs no data, weights or torch: it reads ``NAME.csv`` (the test scores image by image, which publish.py and
 ``score`` write), ``NAME@DATASET.csv`` (those of the same model on another dataset), ``NAME+tta.csv`` (averaged over
-mirrored copies) and ``NAME.json``, and writes ``quality.md``, ``quality.png`` and the section of the README between its
-two comments. Run the others from the repository's root, where ``data`` is; ``measure`` on a machine that does nothing
-else.
+mirrored copies), ``NAME.json`` and ``groups.json``, and writes ``quality.md``, ``quality.png`` and the section of the
+README between its two comments. Run the others from the repository's root, where ``data`` is; ``measure`` on a machine
+that does nothing else.
 """
 
 import argparse
@@ -39,6 +40,7 @@ BENCHMARKS = REPOSITORY / "benchmarks"
 TABLE, PICTURE = "quality.md", "quality.png"
 METRICS = ("dice", "iou", "hd95")
 COSTS = ("input", "parameters", "MACs", "latency")
+GROUPS = "groups.json"
 MIRRORED = "+tta"  # ends the names of files of scores that are averaged over mirrored copies
 RESAMPLES, SEED = 10_000, 0
 BUSY = 1.1  # how many times its processor time a pass may take by the clock
@@ -56,6 +58,7 @@ class Result:
         facts: of its JSON file.
         dataset: that the images are from.
         ids: of the images, sorted.
+        groups: a number for each image, the same for images that belong together.
         scores: metric -> one value an image.
         mirrored: the Dice of each image averaged over mirrored copies; None where that was not tested.
     """
@@ -64,6 +67,7 @@ class Result:
     facts: dict[str, Any]
     dataset: str
     ids: tuple[str, ...]
+    groups: np.ndarray
     scores: dict[str, np.ndarray]
     mirrored: np.ndarray | None
 
@@ -98,7 +102,15 @@ def read_result(path: Path) -> Result:
         raise MissingError(f"{path.name} is there and what {name} costs is not: python benchmarks/quality.py measure")
     ids, scores = read_scores(path)
     dataset = dataset_name(tested_on) if tested_on else facts["data"]["dataset"]
-    return Result(name, facts, dataset, ids, scores, read_mirrored(path, ids))
+    groups = read_groups(path.parent, dataset, ids)
+    return Result(name, facts, dataset, ids, groups, scores, read_mirrored(path, ids))
+
+
+def read_groups(folder: Path, dataset: str, ids: Sequence[str]) -> np.ndarray:
+    """A number for each image of a dataset, the same for images that belong together."""
+    file = folder / GROUPS
+    known = json.loads(file.read_text(encoding="utf-8")).get(dataset, {}) if file.is_file() else {}
+    return np.unique([known.get(image, image) for image in ids], return_inverse=True)[1]
 
 
 def read_mirrored(path: Path, ids: tuple[str, ...]) -> np.ndarray | None:
@@ -130,28 +142,40 @@ def dataset_name(written: str) -> str:
 # ---- statistics
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % bootstrap interval of a mean: its 2.5 and 97.5 percentiles over resamples of the images."""
-    means = values[resampled(len(values))].mean(axis=1)
-    low, high = np.percentile(means, (2.5, 97.5))
+def interval(values: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
+    """The 95 % bootstrap interval of a mean: its 2.5 and 97.5 percentiles over resamples of the images.
+
+    Images of one group (frames of a sequence) are drawn together, since each says little that the others do not.
+    """
+    sums, sizes = group_sums(values, groups)
+    drawn = resampled(len(sums))
+    low, high = np.percentile(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), (2.5, 97.5))
     return float(low), float(high)
 
 
+def group_sums(values: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The sum of the values of each group, and how many they are; without groups each image is its own."""
+    if groups is None:
+        return values, np.ones(len(values))
+    return np.bincount(groups, values), np.bincount(groups).astype(float)
+
+
 @functools.lru_cache(maxsize=2)  # tens of megabytes each
-def resampled(images: int) -> np.ndarray:
-    """Indices of images drawn with replacement, a row for each resample; the same for every model and metric."""
-    return generator().randint(images, size=(RESAMPLES, images))
+def resampled(count: int) -> np.ndarray:
+    """Indices drawn with replacement, a row for each resample; the same for every model and metric."""
+    return generator().randint(count, size=(RESAMPLES, count))
 
 
-def paired_p(differences: np.ndarray) -> float:
+def paired_p(differences: np.ndarray, groups: np.ndarray | None = None) -> float:
     """How likely a mean difference this far from 0 is where the two models are alike, by a permutation test.
 
-    Where they are, each image's difference might as well have the other sign; so signs are drawn at random. Unlike
+    Where they are, the differences of a group might as well have the other sign; so signs are drawn at random. Unlike
     Wilcoxon's signed ranks this tests the very mean that the table shows, takes equal scores as they come, and supposes
     nothing of how differences are distributed (missed lesions give them a long tail).
     """
-    signs = generator().randint(2, size=(RESAMPLES, len(differences))) * 2 - 1
-    drawn = np.abs((signs * differences).mean(axis=1))
+    sums, _ = group_sums(differences, groups)
+    signs = generator().randint(2, size=(RESAMPLES, len(sums))) * 2 - 1
+    drawn = np.abs((signs * sums).sum(axis=1)) / len(differences)
     as_far = int((drawn >= abs(differences.mean()) - 1e-12).sum())  # equal means may be rounded apart
     return (1 + as_far) / (1 + RESAMPLES)  # the differences as they are count as one draw
 
@@ -186,10 +210,11 @@ def compare(results: list[Result]) -> list[Comparison]:
     """Every two results on the same images, p corrected for all of them."""
     pairs = [pair for pair in itertools.combinations(results, 2) if same_images(*pair)]
     differences = [first.scores["dice"] - second.scores["dice"] for first, second in pairs]
-    corrected = holm([paired_p(values) for values in differences])
+    groups = [first.groups for first, _ in pairs]
+    corrected = holm([paired_p(*each) for each in zip(differences, groups, strict=True)])
     return [
-        Comparison(*pair, float(values.mean()), *interval(values), p)
-        for pair, values, p in zip(pairs, differences, corrected, strict=True)
+        Comparison(*pair, float(values.mean()), *interval(values, together), p)
+        for pair, values, together, p in zip(pairs, differences, groups, corrected, strict=True)
     ]
 
 
@@ -239,7 +264,9 @@ def full_page(datasets: dict[str, list[Result]]) -> str:
         explanation(datasets),
         paragraph(
             "p is that of a paired permutation test of the mean difference: how often it would be as far from 0 were "
-            "the two models alike. It is corrected by Holm's method for all pairs of a dataset."
+            "the two models alike, the images of a group changing sides together. It is corrected by Holm's method for "
+            "all pairs of a dataset; the intervals are not. Both are about these weights on images such as these: what "
+            "another training by the same recipe would bring is no part of them (see claims.md, with three seeds)."
         ),
         f"![{caption(datasets)}]({PICTURE})",
     ]
@@ -253,7 +280,9 @@ def full_page(datasets: dict[str, list[Result]]) -> str:
 def heading(name: str, results: list[Result]) -> str:
     """A dataset, and the splits that its models were trained with."""
     splits = {split_words(one.facts["data"]): None for one in results if not one.trained_elsewhere}
-    return f"### {name}" + (f"\n\nTest part of {', of '.join(splits)}." if splits else "")
+    said = f"Test part of {', of '.join(splits)}" if splits else "Test part"
+    images, groups = len(results[0].groups), len(np.unique(results[0].groups))
+    return f"### {name}\n\n{said}: {images} images" + (f" in {groups} groups." if groups < images else ".")
 
 
 def split_words(data: dict[str, Any]) -> str:
@@ -305,16 +334,16 @@ def costs(result: Result) -> list[str]:
 
 
 def score(result: Result, metric: str) -> str:
-    return with_interval(result.scores[metric], digits_of(result)[metric])
+    return with_interval(result.scores[metric], result.groups, digits_of(result)[metric])
 
 
 def mirrored_score(result: Result) -> str:
-    return "-" if result.mirrored is None else with_interval(result.mirrored, digits_of(result)["dice"])
+    return "-" if result.mirrored is None else with_interval(result.mirrored, result.groups, digits_of(result)["dice"])
 
 
-def with_interval(values: np.ndarray, digits: int) -> str:
+def with_interval(values: np.ndarray, groups: np.ndarray, digits: int) -> str:
     """A mean and its interval."""
-    low, high = interval(values)
+    low, high = interval(values, groups)
     return f"{values.mean():.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
@@ -338,7 +367,8 @@ def explanation(datasets: dict[str, list[Result]]) -> str:
     said = [
         "Scores are means over the test images at their own resolution"
         + (", of volumes the mean of the classes" if volumes else "")
-        + f", with 95 % bootstrap intervals ({RESAMPLES:,} resamples of the images, each taken as independent).",
+        + f", with 95 % bootstrap intervals ({RESAMPLES:,} resamples; frames of one sequence and images of one "
+        "subject, picture or scene are drawn together, as far as they are known).",
         "Parameters, multiply-accumulates (of convolutions and matrix products) and latency are those of the deployed "
         "form for one input of the size shown" + (", of volumes one patch" if volumes else "") + ".",
         "`--tta` averages over mirrored copies and takes so many times as long.",
@@ -408,7 +438,7 @@ def write_picture(datasets: dict[str, list[Result]], path: Path) -> None:
 
 def point(result: Result) -> Point:
     """A model's marker."""
-    low, high = (round(bound, 6) for bound in interval(result.scores["dice"]))
+    low, high = (round(bound, 6) for bound in interval(result.scores["dice"], result.groups))
     facts = result.facts
     return Point(facts["model"], facts["latency_ms"], round(result.dice, 6), low, high, result.trained_elsewhere)
 
@@ -439,6 +469,8 @@ def build_parser() -> argparse.ArgumentParser:
     mirroring.add_argument("folder", type=Path, metavar="FOLDER", help="the checkpoint's, or the run's without one")
     mirroring.add_argument("name", metavar="NAME", help="that it has in results/")
     mirroring.set_defaults(run=run_mirrored)
+    grouping = commands.add_parser("groups", help="which test images belong together")
+    grouping.set_defaults(run=run_groups)
     return parser
 
 
@@ -465,6 +497,12 @@ def run_mirrored(options: argparse.Namespace) -> None:
     from measuring import mirrored
 
     print(f"scored in {mirrored(options.folder, options.name)}")
+
+
+def run_groups(options: argparse.Namespace) -> None:
+    from measuring import store_groups
+
+    print(f"stored in {store_groups()}")
 
 
 def main() -> None:

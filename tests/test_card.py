@@ -287,9 +287,9 @@ def test_the_images_it_knows_are_named_where_they_are_known():
 @pytest.mark.parametrize(
     ("split", "said", "unsaid"),
     [
-        ("grouped", "belong together", "flatter"),
+        ("grouped", "near copy of one of the others", "flatter"),
         ("random-64-16-20", "which flatters the results", "chose the best epoch:"),
-        ("random-70-30", "also chose the best epoch: both flatter", "belong together"),
+        ("random-70-30", "also chose the best epoch: both flatter", "near copy of one of the others"),
         ("all", "the very images it was trained on", "The 12 held-out images"),
     ],
 )
@@ -329,6 +329,12 @@ def test_training_is_told_in_full():
     assert "What it was trained on is not recorded." in body(UNRECORDED)
 
 
+def test_the_weights_that_training_started_from_are_named():
+    text = body(BINARY | {"started_from": {"encoder_weights": "imagenet.safetensors"}})
+    assert "It started from the weights `imagenet.safetensors` (`encoder_weights` of its recipe)" in text
+    assert "It started from" not in body(BINARY)
+
+
 def test_results_say_how_they_were_counted():
     text = body(VOLUMES)
     assert "| Dice | 0.8000 | 0.8100 |" in text
@@ -352,7 +358,9 @@ def test_the_licences_stand_apart():
         "| training data ([Task04_Hippocampus](http://medicaldecathlon.com)) | CC-BY-SA-4.0 | any"
     )
     assert rows[3].startswith(f"| earlier training data ([BUSI]({DATASETS['BUSI'].url}), [KvasirSEG](")
-    assert "| example image | CC0-1.0 | any use, without conditions |" in body(BINARY)
+    assert "| example image (BUSI, benign (181)) | CC0-1.0 | any use, without conditions |" in body(BINARY)
+    hashes = {name: "0" for name in BINARY["sha256"] if name != "example.png"}
+    assert "| image that probe.safetensors holds (BUSI, benign (181)) |" in body(BINARY | {"sha256": hashes})
     assert "| weights | not stated |  |" in body(UNRECORDED)
 
 

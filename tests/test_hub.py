@@ -48,6 +48,21 @@ def test_a_checkpoint_is_four_files_that_say_what_they_are(model, folder, tmp_pa
     assert "train.yaml" in json.loads((folder / "config.json").read_text())["sha256"]
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ("encoder_weights: private/imagenet.safetensors", {"encoder_weights": "imagenet.safetensors"}),
+        ("upkern_from: runs/small/checkpoint", {"upkern_from": "small"}),
+        ("name_or_path: somebody/theirs", {"name_or_path": "theirs"}),
+        ("encoder_weights: null", None),
+    ],
+)
+def test_a_checkpoint_names_the_weights_that_its_training_started_from(model, folder, tmp_path, options, named):
+    (tmp_path / "run.yaml").write_text(f"model: {{class_path: any, init_args: {{{options}}}}}\n")
+    model.save_pretrained(folder, train_config=tmp_path / "run.yaml")
+    assert json.loads((folder / "config.json").read_text()).get("started_from") == named
+
+
 def test_loading_restores_preprocessing_classes_and_eval_mode(model, tmp_path):
     model.preprocessing = segzoo.Preprocessing(image_size=(96, 64), mean=(0.1, 0.2, 0.3))
     model.class_names = ("background", "lesion")

@@ -62,6 +62,17 @@ def test_intervals_hold_the_truth_nineteen_times_in_twenty():
     assert 0.88 < np.mean(held) < 0.98
 
 
+def test_images_of_a_group_count_together():
+    frames = np.repeat(np.random.default_rng(4).beta(8, 2, size=6), 20)  # of six sequences, all alike
+    groups = np.repeat(np.arange(6), 20)
+    widths = [high - low for low, high in (quality.interval(frames, each) for each in (groups, None))]
+    assert widths[0] > 3 * widths[1]
+    assert quality.interval(frames, np.arange(120)) == pytest.approx(quality.interval(frames))
+    # 2 of the 2^6 ways to give six sequences their signs are as far from 0
+    assert quality.paired_p(frames, groups) == pytest.approx(2 / 64, abs=0.01)
+    assert quality.paired_p(frames) < 0.001
+
+
 def test_equal_scores_give_p_of_one():
     assert quality.paired_p(np.zeros(40)) == 1
     assert quality.paired_p(np.array([0.1, -0.1] * 20)) == 1  # not only where every difference is 0
@@ -203,6 +214,17 @@ def test_every_two_models_on_the_same_images_are_compared(made_up):
     assert "` - `" not in (made_up / "README.md").read_text()
 
 
+def test_groups_of_the_images_widen_what_is_reported(made_up):
+    groups = {f"image {number}": f"sequence {number // 10}" for number in range(50)}
+    _, before = run_report(made_up)
+    (made_up / "benchmarks" / "results" / "groups.json").write_text(json.dumps({"KvasirSEG": groups}))
+    _, page = run_report(made_up)
+    assert "(sha256 `bbbbbbbbbbbb`): 50 images in 5 groups." in page
+    assert "(sha256 `aaaaaaaaaaaa`): 50 images." in page
+    assert rows(page, "good-polyps")[1] != rows(before, "good-polyps")[1]
+    assert rows(page, "good-polyps")[0] == rows(before, "good-polyps")[0]  # tested on BUSI
+
+
 def test_processors_that_virtual_machines_call_the_same_are_told_apart():
     first = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx2 fma\n"
     second = first.replace("processor\t: 0", "processor\t: 1").replace("avx2", "avx2 avx512f")
@@ -319,6 +341,14 @@ def test_every_checkpoint_is_in_the_table_as_on_its_card(config):
     assert {len(values) for values in scores.values()} == {card["metrics"]["images"]}
     for metric, values in scores.items():
         assert values.mean() == pytest.approx(card["metrics"]["original"][metric], abs=1e-5)
+
+
+def test_the_stored_groups_are_those_of_the_data(shared, tmp_path, monkeypatch):
+    for file in STORED.glob("*.csv"):
+        shutil.copy(file, tmp_path)
+    monkeypatch.chdir(shared)
+    stored = measuring.store_groups(tmp_path)
+    assert json.loads(stored.read_text()) == json.loads((STORED / "groups.json").read_text())
 
 
 def test_the_report_needs_no_torch():

@@ -45,7 +45,7 @@ def render_card(config: dict[str, Any]) -> str:
     Args:
         config: the content of a config.json; what it does not say, the card does not claim.
     """
-    unsaid: dict[str, Any] = {"name": "checkpoint", "data": {}, "metrics": {}, "licences": {}}
+    unsaid: dict[str, Any] = {"name": "checkpoint", "data": {}, "started_from": {}, "metrics": {}, "licences": {}}
     config = unsaid | config
     return f"---\n{render_header(config)}\n---\n\n{render_body(config)}"
 
@@ -289,6 +289,10 @@ def training(config: dict[str, Any]) -> list[str]:
         said = [f"Model `{config['model']['name']}` ({arguments}). What it was trained on is not recorded."]
     for earlier in data.get("pretrained_on", []):
         said += ["Before that:", data_list(earlier)]
+    for option, weights in config["started_from"].items():
+        said.append(
+            f"It started from the weights `{weights}` (`{option}` of its recipe), which are not in this folder."
+        )
     if RECIPE in config["sha256"]:
         said.append(
             f"`segzoo fit -c {RECIPE}` trains it again: {RECIPE} is in this folder, and its `root` says where the "
@@ -376,7 +380,8 @@ def licences_table(config: dict[str, Any]) -> str:
     rows.append((f"training data{names_of(data)}", licences.get("data")))
     rows += [(f"earlier training data{names_of(part)}", part.get("licence")) for part in data.get("pretrained_on", [])]
     if "example" in config:
-        rows.append(("example image", config["example"].get("licence")))
+        shown = "example image" if PICTURE in config["sha256"] else f"image that {PROBE} holds"
+        rows.append((f"{shown} ({config['example'].get('source', 'unknown')})", config["example"].get("licence")))
     return table(
         ("of", "licence", "allows"), [(what, licence or "not stated", allows(licence)) for what, licence in rows]
     )

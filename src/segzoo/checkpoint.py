@@ -30,6 +30,7 @@ RECIPE = "train.yaml"
 CARD = "README.md"
 FORMAT = 1  # of config.json; raised when an older segzoo could no longer read it
 FIRST_VERSION = "1.0"
+STARTS = ("encoder_weights", "upkern_from", "name_or_path")  # options of a recipe that name weights to start from
 
 
 # ---- read and check
@@ -55,7 +56,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise SegzooError(
             f"{path} was written by a newer segzoo ({config.get('segzoo_version')}); update segzoo to load it"
         )
-    for part in ("data", "metrics", "licences"):
+    for part in ("data", "started_from", "metrics", "licences"):
         if not isinstance(config.get(part, {}), dict):
             raise SegzooError(f"{path} must give its {part} as an object, not as {config[part]!r}")
     refuse_strange_model(path, config["model"])
@@ -189,6 +190,7 @@ def write_checkpoint(
     write_safetensors(stored_tensors(model, dtype), folder / WEIGHTS)
     if train_config is not None:
         shutil.copyfile(train_config, folder / RECIPE)
+    started = {} if train_config is None else starting_weights(folder / RECIPE)
     config: dict[str, Any] = {
         "format": FORMAT,
         "segzoo_version": __version__,
@@ -199,6 +201,7 @@ def write_checkpoint(
         "preprocessing": model.preprocessing.to_dict(),
         "class_names": list(model.class_names),
         "data": model.data,
+        **({"started_from": started} if started else {}),
         "metrics": metrics or {},
         "licences": {
             "code": "Apache-2.0",
@@ -208,6 +211,22 @@ def write_checkpoint(
         "sha256": {file: sha256(folder / file) for file in (WEIGHTS, RECIPE) if (folder / file).is_file()},
     }
     write_config(folder, config)
+
+
+def starting_weights(recipe: Path) -> dict[str, str]:
+    """The weights that a training started from: option -> the last name of what it was given, which is of no machine.
+
+    Args:
+        recipe: a train.yaml; one of somebody's own layout names none.
+    """
+    import yaml
+
+    try:
+        options = yaml.safe_load(recipe.read_text(encoding="utf-8"))["model"]["init_args"]
+        given = {option: Path(str(options[option])) for option in STARTS if options.get(option)}
+    except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError):
+        return {}
+    return {option: path.parent.name if path.name == "checkpoint" else path.name for option, path in given.items()}
 
 
 def training_licence(data: dict[str, Any]) -> str | None:

@@ -111,7 +111,7 @@ def add_example(
     config = read_config(folder)
     with replacing(folder) as draft:
         copy_files(folder, draft, config)
-        kept = torch.from_numpy(np.ascontiguousarray(image))
+        kept = torch.from_numpy(np.array(image, order="C"))
         write_safetensors({"image": kept, "logits": compute_logits(model, kept)}, draft / PROBE)
         made = [PROBE]
         if truth is not None:

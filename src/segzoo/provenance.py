@@ -25,8 +25,8 @@ MODALITIES = {"ct": "ct"} | dict.fromkeys(("mri", "flair", "t1", "t1w", "t1gd", 
 
 # What a split's test part is, and is not.
 SPLITS = {
-    "grouped": "Images known to belong together (near copies, frames of one video, parts of one patient) are on one "
-    "side of the split; no held-out image is known to have a near copy among the others.",
+    "grouped": "No held-out image is known to be a near copy of one of the others, or of the same video, picture or "
+    "subject; where the dataset does not say whose images are whose, a patient may be on both sides.",
     "random-64-16-20": "The split is by image, at random: near copies of held-out images may have been trained on, "
     "which flatters the results.",
     "random-70-30": "The split is by image, at random, so near copies of held-out images may have been trained on, "

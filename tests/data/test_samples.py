@@ -163,6 +163,7 @@ def test_two_files_of_one_stem(tmp_path):
         ("busi_lookalikes", 151, 68),
         ("isic2017_lookalikes", 12, 6),
         ("kvasir_seg_lookalikes", 2, 1),
+        ("dsb2018_lookalikes", 309, 105),
     ],
 )
 def test_shipped_groups(name, images, groups):

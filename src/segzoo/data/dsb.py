@@ -1,13 +1,15 @@
 """DSB 2018: cell nuclei."""
 
 from segzoo.data.base import SegmentationDataModule
-from segzoo.data.samples import Sample, paired_samples
+from segzoo.data.samples import Sample, paired_samples, with_shipped_lookalikes
 
 
 class DSB2018(SegmentationDataModule):
     """2018 Data Science Bowl, stage 1 train: 670 microscopy images with one merged mask of all nuclei.
 
     Read in the layout of UNet++ and UNeXt, at 96 x 96 in their copy (``dsb2018_96``); each image is a group of its own.
+    Many are tiles of one larger picture: the ``grouped`` split tests none that a tile of another part is known to
+    continue.
 
     Layout: ``images/<id>.png``, ``masks/0/<id>.png``.
 
@@ -25,4 +27,5 @@ class DSB2018(SegmentationDataModule):
     def samples(self) -> list[Sample]:
         """Every image with its merged mask."""
         root = self.find_root()
-        return paired_samples(root / "images", [root / "masks" / "0"], groups={})
+        samples = paired_samples(root / "images", [root / "masks" / "0"], groups={})
+        return with_shipped_lookalikes(samples, "dsb2018")

@@ -31,8 +31,8 @@ class Sample:
         group: Images of one group never part in a grouped split.
         stratum: Kind of image, kept in proportion in every fold.
         channels: Of a volume that has a file for each channel, those after ``image``.
-        lookalikes: Names a set of images that show nearly the same in several groups; "" is none. A grouped split
-            tests none of them that it has another of elsewhere.
+        lookalikes: Names a set of images in several groups that show nearly the same, or parts of one picture; "" is
+            none. A grouped split tests none of them that it has another of elsewhere.
     """
 
     id: str
@@ -51,7 +51,7 @@ def shipped_groups(name: str) -> dict[str, str]:
 
 
 def with_shipped_lookalikes(samples: Sequence[Sample], name: str) -> list[Sample]:
-    """Samples with the sets of near copies that became known after a dataset's groups were published.
+    """Samples with the sets of near copies and tiles that became known after a dataset's groups were published.
 
     They stay out of the groups, since other groups make another split: of that, no published checkpoint has ever seen
     the training part.

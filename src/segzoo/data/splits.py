@@ -36,7 +36,7 @@ def make_split(samples: Sequence[Sample], split: str, fold: int, seed: int) -> S
     Args:
         samples: All samples of a dataset.
         split: ``grouped``: five folds of whole groups, test = ``fold``, val = the next, train = the rest; images that
-            look like one of val or train are left out of test.
+            resemble or continue one of val or train are left out of test.
             ``random-64-16-20``, ``random-70-30`` (val = test): by image, blind to groups, as the papers do.
             ``all``: every image in every part.
         fold: 0..4, for ``grouped``.
@@ -94,7 +94,7 @@ def group_folds(samples: Sequence[Sample], seed: int) -> list[list[str]]:
 
 
 def _without_lookalikes(test: Sequence[str], others: Sequence[str], samples: Sequence[Sample]) -> list[str]:
-    """What is left of a test part without the images that show nearly what an image of another part shows."""
+    """What is left of a test part without the images that resemble or continue one of another part."""
     lookalikes = {sample.id: sample.lookalikes for sample in samples}
     elsewhere = {lookalikes[i] for i in others} - {""}
     return [i for i in test if lookalikes[i] not in elsewhere]

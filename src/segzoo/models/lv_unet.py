@@ -340,5 +340,5 @@ def fetch_imagenet_weights(name: str) -> Path:
 
 @register(parameters=934_545, paper="https://arxiv.org/abs/2408.16886", pretrained="lv-unet-busi")
 def lv_unet(**arguments: Any) -> LVUNet:
-    """LV-UNet: a light U-Net on MobileNetV3-Large; 0.51 M parameters when deployed."""
+    """LV-UNet: a light U-Net on MobileNetV3-Large; deployed, 0.51 M parameters with the paper's encoder."""
     return LVUNet(**arguments)

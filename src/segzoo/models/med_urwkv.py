@@ -385,7 +385,7 @@ def training_data(file: Path) -> dict[str, Any]:
     pretrained="med-urwkv-busi",
 )
 def med_urwkv(**arguments: Any) -> MedURWKV:
-    """Med-URWKV-T: the paper's size, on Vision-RWKV-Tiny with its adapter."""
+    """Med-URWKV-T: the paper's size, on Vision-RWKV-Tiny with its adapter; bottleneck and decoder reconstructed."""
     return MedURWKV(encoder_size="tiny", width=192, **arguments)
 
 
