@@ -1,8 +1,10 @@
 """What a model costs, and how a run that left no checkpoint folder scores; `quality.py` has the commands.
 
-Both end in ``benchmarks/results/``: NAME.csv holds the scores image by image, NAME.json what the model is and costs.
+Both end in ``benchmarks/results/``: NAME.csv holds the scores image by image, validation/NAME.csv the validation Dice
+epoch by epoch, NAME.json what the model is and costs.
 """
 
+import csv
 import importlib
 import json
 import os
@@ -169,6 +171,7 @@ def score(run: Path, name: str, results: Path = RESULTS) -> None:
     recipe = read_recipe(run)
     results.mkdir(exist_ok=True)
     (results / f"{name}.csv").write_text(rows, encoding="utf-8", newline="")
+    store_validation(run, name, results)
     built_from = {
         "class_path": recipe["model"]["class_path"],
         "init_args": {key: value for key, value in recipe["model"]["init_args"].items() if key not in STARTS},
@@ -183,6 +186,18 @@ def score(run: Path, name: str, results: Path = RESULTS) -> None:
         "parameters": parameters,
     }
     (results / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def store_validation(run: Path, name: str, results: Path = RESULTS) -> None:
+    """Write the validation Dice of a run's epochs, by which its weights were chosen, to ``validation/NAME.csv``."""
+    epochs: dict[int, str] = {}
+    for log in sorted(run.glob("csv/version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1])):
+        with log.open(newline="", encoding="utf-8") as file:  # one for each time that the run went on
+            epochs |= {int(row["epoch"]): row["val/dice"] for row in csv.DictReader(file) if row.get("val/dice")}
+    lines = ["epoch,dice", *(f"{epoch},{float(epochs[epoch]):.4f}" for epoch in sorted(epochs))]
+    file = results / "validation" / f"{name}.csv"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def across(folder: Path, name: str, dataset: str, root: str, results: Path = RESULTS) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import MODEL_CARDS, REPOSITORY, RESULTS, read_recipe, run_test
+from measuring import MODEL_CARDS, REPOSITORY, RESULTS, read_recipe, run_test, store_validation
 
 import segzoo
 from segzoo.checkpoint import RECIPE
@@ -35,6 +35,7 @@ def publish(name: str, run: Path | None = None, licence: str | None = None) -> P
     if run is not None:
         model = segzoo.from_pretrained(run / "checkpoint")
         model.save_pretrained(folder, name=name, dtype="float16", train_config=run / RECIPE, licence=licence)
+        store_validation(run, name)
     recipe = read_recipe(folder)
     rows = run_test({"data": recipe["data"]}, "--model", folder, "--record", "true")  # also into the card
     RESULTS.mkdir(exist_ok=True)

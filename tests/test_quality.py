@@ -351,6 +351,15 @@ def test_the_stored_groups_are_those_of_the_data(shared, tmp_path, monkeypatch):
     assert json.loads(stored.read_text()) == json.loads((STORED / "groups.json").read_text())
 
 
+def test_the_validation_of_a_run_that_went_on_is_kept_epoch_by_epoch(tmp_path):
+    for version, rows in {2: "1,0.6\n2,0.71239\n", 10: "2,0.7\n3,0.65\n"}.items():
+        log = tmp_path / "run" / "csv" / f"version_{version}" / "metrics.csv"
+        log.parent.mkdir(parents=True)
+        log.write_text(f"epoch,val/dice\n{rows}3,\n")  # the rows of training have no validation
+    measuring.store_validation(tmp_path / "run", "net", tmp_path)
+    assert (tmp_path / "validation" / "net.csv").read_text() == "epoch,dice\n1,0.6000\n2,0.7000\n3,0.6500\n"
+
+
 def test_the_report_needs_no_torch():
     code = "import sys; sys.path.insert(0, sys.argv[1]); import quality; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code, str(ROOT / "benchmarks")], check=True)
