@@ -31,6 +31,7 @@ SPLITS = {
     "which flatters the results.",
     "random-70-30": "The split is by image, at random, so near copies of held-out images may have been trained on, "
     "and the held-out images also chose the best epoch: both flatter the results.",
+    "listed": "The split was given as a list: whether its parts share near copies or patients is not known here.",
     "all": "It was tested on the very images it was trained on, so the results say nothing about new ones.",
 }
 

@@ -124,3 +124,14 @@ def test_mixed_formats(tmp_path, draw):
         inside, outside = item["label"] == 1, item["label"] == 0
         assert inside.sum() == (10 - 2) * (15 - 3)
         assert item["image"][:, inside].min() > 1 > -1 > item["image"][:, outside].median()
+
+
+def test_a_run_s_split_holds_when_the_folder_grows(folder_data, draw, tmp_path):
+    first = Folder(folder_data, image_size=16)
+    first.write_split(tmp_path / "split.json")
+    draw(folder_data / "images" / "another.png")
+    draw(folder_data / "masks" / "another.png", mask=True)
+    again = Folder(folder_data, image_size=16, split=str(tmp_path / "split.json"))
+    assert again.split_ids == first.split_ids
+    assert again.describe() | {"split": "grouped"} == first.describe()
+    assert again.describe()["split"] == again.split_record()["split"] == "listed"  # and nobody's path

@@ -1,3 +1,4 @@
+import json
 import random
 from collections import Counter
 from dataclasses import replace
@@ -7,7 +8,7 @@ import pytest
 
 from segzoo.data.samples import Sample
 from segzoo.data.splits import FOLDS, group_folds, make_split, split_sha256
-from segzoo.errors import SegzooError
+from segzoo.errors import MissingError, SegzooError
 
 # 100 images in 61 groups of one to six images, of two kinds
 SIZES = [6, 5, 4, 4, 4, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2, 2] + [1] * 49
@@ -56,6 +57,42 @@ def test_grouped_tests_no_image_that_another_part_shows_too():
         assert parts["test"] == expected
         left_out |= set(plain["test"]) - set(parts["test"])
     assert left_out  # or this test would not have tested anything
+
+
+def listed(path, **parts):
+    path.write_text(json.dumps({"ids": parts}))
+    return str(path)
+
+
+def test_a_file_may_list_the_parts(tmp_path):
+    parts = {"train": ["image 3", "image 1"], "val": ["image 0"], "test": ["image 0", "image 9"]}
+    found = make_split(SAMPLES, listed(tmp_path / "mine.json", **parts), 0, 42)
+    assert found == {"train": ["image 1", "image 3"], "val": ["image 0"], "test": ["image 0", "image 9"]}
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"train": ["image 1"], "val": ["image 2"]}, "must hold"),
+        ({"train": 3, "val": [], "test": []}, "must hold"),
+        ({"train": ["image 1"], "val": ["image 2"], "test": []}, "must name images to train, to validate and to test"),
+        (
+            {"train": ["image 1"], "val": ["image 2"], "test": ["new", "newer"]},
+            "the image 'new', which is not in the data, nor are 1 more",
+        ),
+        ({"train": ["image 1"], "val": ["image 2"], "test": ["image 1"]}, "trains on 'image 1' and validates or tests"),
+    ],
+)
+def test_a_list_of_parts_that_cannot_be_used_is_refused(tmp_path, parts, said):
+    with pytest.raises(SegzooError, match=said):
+        make_split(SAMPLES, listed(tmp_path / "mine.json", **parts), 0, 42)
+
+
+def test_a_list_that_is_not_there_or_has_folds_is_refused(tmp_path):
+    with pytest.raises(MissingError, match="There is no file"):
+        make_split(SAMPLES, str(tmp_path / "mine.json"), 0, 42)
+    with pytest.raises(SegzooError, match="has no folds"):
+        make_split(SAMPLES, listed(tmp_path / "mine.json"), 1, 42)
 
 
 def test_folds_are_balanced_in_every_stratum():

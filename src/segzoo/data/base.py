@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 
 from segzoo.data.augmentation import RandomFlipRotate90
 from segzoo.data.samples import Sample, check_sample, read_label
-from segzoo.data.splits import Split, check_split, make_split, split_sha256
+from segzoo.data.splits import LISTED, Split, check_split, is_listed, make_split, split_sha256
 from segzoo.errors import MissingError, SegzooError
 from segzoo.io import read_image
 from segzoo.preprocessing import Preprocessing
@@ -147,7 +147,8 @@ class SegmentationDataModule(LightningDataModule):
         root: The dataset's folder or its parent.
         split: ``grouped`` (five folds of whole groups), or the papers' plain random ``random-64-16-20`` or
             ``random-70-30``; the latter validates on the test images, as those papers do. ``all`` puts every image in
-            every part: for testing on data that no part of was trained on, and for overfitting on purpose.
+            every part: for testing on data that no part of was trained on, and for overfitting on purpose. A ``.json``
+            file such as the split.json of a run: the images that it lists for each part, and no others.
         fold: Test fold of ``grouped``, 0..4; the next one validates.
         image_size: Height and width the network sees; one number means a square. None is what the model in the trainer
             was trained at, which is 256 for a new one.
@@ -253,6 +254,12 @@ class SegmentationDataModule(LightningDataModule):
         assert self._split is not None
         return self._split
 
+    def used_samples(self) -> list[Sample]:
+        """The samples that are in any part, by their ids."""
+        used = {identifier for ids in self.split_ids.values() for identifier in ids}
+        assert self._samples is not None
+        return [self._samples[identifier] for identifier in sorted(used)]
+
     @property
     def split_sha256(self) -> str:
         """sha256 of the canonical JSON of `split_ids`."""
@@ -265,11 +272,16 @@ class SegmentationDataModule(LightningDataModule):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
+    @property
+    def split_name(self) -> str:
+        """What the split is called in records, which hold nobody's paths."""
+        return LISTED if is_listed(self.split) else self.split
+
     def split_record(self) -> dict[str, Any]:
         """How the split was made, and by what it is known again."""
         return {
             "name": self.name,
-            "split": self.split,
+            "split": self.split_name,
             "fold": self.fold,
             "seed": self.seed,
             "sha256": self.split_sha256,
@@ -280,7 +292,7 @@ class SegmentationDataModule(LightningDataModule):
         contract = self.preprocessing.to_dict()
         return {
             "dataset": self.name,
-            "split": self.split,
+            "split": self.split_name,
             "fold": self.fold,
             "seed": self.seed,
             "split_sha256": self.split_sha256,

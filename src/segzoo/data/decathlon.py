@@ -252,7 +252,7 @@ class Decathlon(SegmentationDataModule):
     def describe(self) -> dict[str, Any]:
         """As the base, by the name of the folder, with the channels, and what one that is not published is known by."""
         facts = super().describe() | {"dataset": self.root.resolve().name, "channels": list(self.channel_names)}
-        return facts if dataset_page(facts) else facts | folder_identity(self.root, self.samples())
+        return facts if dataset_page(facts) else facts | folder_identity(self.root, self.used_samples())
 
     def check(self, sample: Sample) -> None:
         """Refuse a label that does not lie on its image, as far as their headers tell."""

@@ -89,4 +89,4 @@ class Folder(SegmentationDataModule):
     def describe(self) -> dict[str, Any]:
         """As the base, with the class names, and with what this folder is known by."""
         facts = super().describe() | {"class_names": list(self.class_names), "multilabel": self.multilabel}
-        return facts | folder_identity(self.root, self.samples())
+        return facts | folder_identity(self.root, self.used_samples())

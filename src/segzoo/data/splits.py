@@ -4,14 +4,17 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from segzoo.data.samples import Sample
-from segzoo.errors import SegzooError
+from segzoo.errors import MissingError, SegzooError
 
 FOLDS = 5
 # name -> percentages of validation and test; None: validation is the test part, as in papers without one.
 RANDOM_SPLITS: dict[str, tuple[int | None, int]] = {"random-64-16-20": (16, 20), "random-70-30": (None, 30)}
 SPLITS = ("grouped", *RANDOM_SPLITS, "all")
+PARTS = ("train", "val", "test")
+LISTED = "listed"  # what a split is called that a file lists
 
 Split = dict[str, list[str]]
 
@@ -22,12 +25,17 @@ def check_split(split: str, fold: int) -> None:
     Raises:
         SegzooError: Naming the choices.
     """
-    if split not in SPLITS:
-        raise SegzooError(f"Unknown split {split!r}; choose one of {', '.join(SPLITS)}.")
+    if split not in SPLITS and not is_listed(split):
+        raise SegzooError(f"Unknown split {split!r}; choose one of {', '.join(SPLITS)}, or give a .json file.")
     if not 0 <= fold < FOLDS:
         raise SegzooError(f"There is no fold {fold}; choose one of {', '.join(map(str, range(FOLDS)))}.")
     if split != "grouped" and fold != 0:
         raise SegzooError(f"The split {split!r} has no folds; leave fold at 0 and change the seed instead.")
+
+
+def is_listed(split: str) -> bool:
+    """Whether a split is the file that lists it."""
+    return split.endswith(".json")
 
 
 def make_split(samples: Sequence[Sample], split: str, fold: int, seed: int) -> Split:
@@ -38,7 +46,7 @@ def make_split(samples: Sequence[Sample], split: str, fold: int, seed: int) -> S
         split: ``grouped``: five folds of whole groups, test = ``fold``, val = the next, train = the rest; images that
             resemble or continue one of val or train are left out of test.
             ``random-64-16-20``, ``random-70-30`` (val = test): by image, blind to groups, as the papers do.
-            ``all``: every image in every part.
+            ``all``: every image in every part. A ``.json`` file: as that lists it, see `read_split`.
         fold: 0..4, for ``grouped``.
         seed: Another seed is another split.
 
@@ -49,6 +57,8 @@ def make_split(samples: Sequence[Sample], split: str, fold: int, seed: int) -> S
         SegzooError: If split or fold is unknown or there are too few groups or images.
     """
     check_split(split, fold)
+    if is_listed(split):
+        return read_split(Path(split), [sample.id for sample in samples])
     if split == "grouped":
         folds = group_folds(samples, seed)
         test, val = folds[fold], folds[(fold + 1) % FOLDS]
@@ -59,6 +69,38 @@ def make_split(samples: Sequence[Sample], split: str, fold: int, seed: int) -> S
     else:
         train, val, test = _random_parts([sample.id for sample in samples], split, seed)
     return {"train": sorted(train), "val": sorted(val), "test": sorted(test)}
+
+
+def read_split(path: Path, known: Sequence[str]) -> Split:
+    """The split that a file lists: a run's split.json, or ``{"ids": {"train": [...], "val": [...], "test": [...]}}``.
+
+    Args:
+        path: The file. Images that it does not name are not used.
+        known: The ids of all images.
+
+    Raises:
+        MissingError: If there is no such file.
+        SegzooError: If it is no such list, names an image that is not there, or trains on one that it validates or
+            tests on.
+    """
+    if not path.is_file():
+        raise MissingError(f"There is no file {path} to take the split from.")
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))["ids"]
+        split = {part: sorted({str(name) for name in listed[part]}) for part in PARTS}
+    except (ValueError, KeyError, TypeError) as error:
+        raise SegzooError(
+            f'{path} must hold {{"ids": {{"train": [...], "val": [...], "test": [...]}}}}, lists of names of images '
+            "without their suffixes."
+        ) from error
+    if missing := sorted({name for names in split.values() for name in names} - set(known)):
+        more = f", nor are {len(missing) - 1} more" if missing[1:] else ""
+        raise SegzooError(f"{path} names the image {missing[0]!r}, which is not in the data{more}.")
+    if shared := sorted(set(split["train"]) & {*split["val"], *split["test"]}):
+        raise SegzooError(f"{path} trains on {shared[0]!r} and validates or tests on it too; list it once.")
+    if not (split["train"] and split["val"] and split["test"]):
+        raise SegzooError(f"{path} must name images to train, to validate and to test on.")
+    return split
 
 
 def split_sha256(split: Split) -> str:
