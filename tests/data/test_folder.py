@@ -53,7 +53,7 @@ def test_multi_class_palettes_agree(folder_data, other, agree):
             SegzooError, match=r"Masks .*masks/3\.png and .*masks/4\.png have other colours for the same"
         ):
             data.setup()
-    Folder(folder_data).setup()  # with two classes no palette matters
+    Folder(folder_data).setup()  # with two classes each is read by its own colours
 
 
 def test_multi_label(folder_data, draw):

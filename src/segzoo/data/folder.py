@@ -14,9 +14,9 @@ from segzoo.segmentation import mask_paths
 class Folder(SegmentationDataModule):
     """Your own data: images, and masks with the same stems.
 
-    Layout: ``images/<stem>.png``, ``masks/<stem>.png`` (or jpg, tif, bmp). Binary masks hold 0/1 or 0/255; with more
-    than two classes masks hold class indices 0, 1, ..., and 255 where a pixel is to be ignored (if 255 is no class);
-    they are no JPEGs, and palettes, if they have any, agree.
+    Layout: ``images/<stem>.png``, ``masks/<stem>.png`` (or jpg, tif, bmp). Binary masks hold 0/1 or 0/255, or a palette
+    of one colour on black; with more than two classes masks hold class indices 0, 1, ..., and 255 where a pixel is to
+    be ignored (if 255 is no class); they are no JPEGs, and palettes, if they have any, agree.
     With ``multilabel`` each class has its own binary masks: ``masks/<class>/<stem>.png``.
 
     Args:

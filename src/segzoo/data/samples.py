@@ -228,7 +228,7 @@ def read_label(sample: Sample, num_classes: int, multilabel: bool) -> npt.NDArra
 
 
 def _foreground(path: Path) -> npt.NDArray[np.bool_]:
-    return binarize(read_mask(path, grey_palette=True), path)
+    return binarize(read_mask(path, binary=True), path)
 
 
 def binarize(mask: npt.NDArray[Any], path: Path) -> npt.NDArray[np.bool_]:
