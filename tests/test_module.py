@@ -188,14 +188,30 @@ def test_trainer_predict_gives_segmentations_on_their_own_grids(four_classes, tm
         ("multilabel", {"num_classes": 3, "multilabel": True}, r"build it with num_classes=2, multilabel=True"),
     ],
 )
-@pytest.mark.parametrize("verb", ["fit", "validate", "test"])
-def test_data_of_other_classes_is_refused_in_one_sentence(request, tmp_path, verb, task, arguments, advice):
+def test_data_of_other_classes_is_refused_in_one_sentence(request, tmp_path, task, arguments, advice):
     model = segzoo.create_model("cmunext_s", **arguments)
     trainer = trainer_for(tmp_path, max_epochs=1)
     with pytest.raises(SegzooError, match=advice) as error:
-        getattr(trainer, verb)(model, datamodule=request.getfixturevalue(task))
+        trainer.fit(model, datamodule=request.getfixturevalue(task))
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("Folder has the classes ")
+
+
+@pytest.mark.parametrize(
+    ("verb", "task", "advice"),
+    [
+        ("fit", "four_classes", r"of a Folder by --data\.class_names '\[none,a,b\]', or the model .* num_classes=4$"),
+        ("validate", "four_classes", r"of a Folder by --data\.class_names '\[none,a,b\]'$"),
+        ("test", "four_classes", r"of a Folder by --data\.class_names '\[none,a,b\]'$"),
+        ("test", "multilabel", r"of a Folder by --data\.class_names '\[none,a,b\]' --data\.multilabel false$"),
+    ],
+)
+def test_a_checkpoint_says_which_classes_its_data_must_have(request, tmp_path, verb, task, advice):
+    model = segzoo.create_model("cmunext_s", num_classes=3)
+    model.class_names = ("none", "a", "b")
+    model = segzoo.from_pretrained(model.save_pretrained(tmp_path / "checkpoint"))
+    with pytest.raises(SegzooError, match=advice):
+        getattr(trainer_for(tmp_path, max_epochs=1), verb)(model, datamodule=request.getfixturevalue(task))
 
 
 def test_a_binary_model_takes_two_class_names(tmp_path):
