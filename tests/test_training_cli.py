@@ -166,6 +166,39 @@ def test_train_yaml_trains_the_same_model_again(run, tmp_path):
     assert_close(*(load_file(root / "checkpoint" / "model.safetensors") for root in (again, run)))
 
 
+def test_train_yaml_holds_numbers_and_devices(tmp_path, samples):
+    rotation = {"class_path": "torchvision.transforms.v2.RandomRotation", "init_args": {"degrees": 15}}
+    options = ["--model", "cmunext_s", *busi(samples, 32), "--data.augmentation", json.dumps([rotation])]
+    averaging = ["--trainer.callbacks", "StochasticWeightAveraging", "--trainer.callbacks.swa_lrs", "0.1"]
+    run, again = fit(tmp_path / "run", *options, *averaging, epochs=1), tmp_path / "again"
+    recipe = yaml.safe_load((run / "train.yaml").read_text())
+    assert recipe["data"]["init_args"]["augmentation"][0]["init_args"]["degrees"] == 15
+    assert recipe["trainer"]["callbacks"][0]["init_args"]["device"] == "cpu"
+    assert cli.main(["fit", "-c", str(run / "train.yaml"), "--trainer.default_root_dir", str(again)]) == 0
+    assert (again / "train.yaml").read_text() == (run / "train.yaml").read_text()
+
+
+UNTOLD = object()
+
+
+class Still:
+    """An augmentation with an argument that no text stands for."""
+
+    def __init__(self, mark: Any = UNTOLD) -> None:
+        self.mark = mark
+
+    def __call__(self, image: Any, label: Any) -> tuple[Any, Any]:
+        return image, label
+
+
+def test_a_run_that_train_yaml_could_not_hold_is_refused(tmp_path, samples, capsys):
+    arguments = ["fit", *QUIET, "--model", "cmunext_s", *busi(samples), "--data.augmentation"]
+    arguments += [json.dumps([{"class_path": f"{__name__}.Still"}])]
+    assert cli.main([*arguments, "--trainer.default_root_dir", str(tmp_path / "run")]) == 2
+    assert "train.yaml cannot hold mark: <object object" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_fast_dev_run_leaves_nothing(tmp_path, samples):
     run = fit(tmp_path / "run", "--model", "cmunext_s", *busi(samples), "--trainer.fast_dev_run", "true")
     assert not run.exists()

@@ -10,12 +10,14 @@ import sys
 import warnings
 from argparse import ArgumentError
 from functools import partial
+from numbers import Number
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import yaml
+from jsonargparse.typing import register_type
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateFinder
@@ -52,6 +54,19 @@ LOADER = "segzoo.hub.from_pretrained"
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 # what jsonargparse says around the one line that helps
 NOISE = re.compile(r"Does not validate against any|Subtypes:|Errors:|- Expected (a )?<class 'NoneType'>|Given value")
+UNWRITABLE = "Unable to serialize instance "  # what jsonargparse writes in the place of a value it cannot write
+
+
+def plain_number(value: Any) -> Number:
+    """A number as it was read from a configuration, where it is one."""
+    if not isinstance(value, Number):
+        raise ValueError(f"{value} is no number")
+    return value
+
+
+# arguments of torchvision's transforms and of Lightning's callbacks, which train.yaml could not hold otherwise
+register_type(Number, plain_number, plain_number, type_check=isinstance)
+register_type(torch.device)
 
 
 def main(arguments: list[str]) -> None:
@@ -225,13 +240,15 @@ class TrainingCLI(LightningCLI):
         if self.options.trainer.fast_dev_run:
             return
         root = Path(self.options.trainer.default_root_dir)
-        root.mkdir(parents=True, exist_ok=True)
         recipe = self.options.clone()  # how to train, anywhere: not where this run was, nor how often it was resumed
         recipe.trainer.default_root_dir = recipe.ckpt_path = None
+        text = self._parser("fit").dump(recipe, skip_none=False)
+        refuse_unwritable(text)
         if self.options.ckpt_path is not None:
-            now = yaml.safe_load(self._parser("fit").dump(recipe, skip_none=False))
+            now = yaml.safe_load(text)
             refuse_other_run(Path(self.options.ckpt_path).parent, now, self.datamodule.split_sha256)
-        self._parser("fit").save(recipe, root / RECIPE, skip_none=False, overwrite=True, multifile=False)
+        root.mkdir(parents=True, exist_ok=True)
+        (root / RECIPE).write_text(text, "utf-8")
         self.datamodule.write_split(root / SPLIT)
 
     def before_test(self) -> None:
@@ -346,6 +363,20 @@ def run_name(options: Any) -> str:
         model = options.model.class_path.rpartition(".")[2]
     fold = options.data.init_args.get("fold", 0)  # those of a cross-validation may be trained at the same time
     return f"{model}-{options.data.class_path.rpartition('.')[2].lower()}" + (f"-fold{fold}" if fold else "")
+
+
+def refuse_unwritable(recipe: str) -> None:
+    """Refuse to train by a configuration that could not be read again.
+
+    Raises:
+        SegzooError: naming the option.
+    """
+    line = next((line for line in recipe.splitlines() if UNWRITABLE in line), None)
+    if line is not None:
+        raise SegzooError(
+            f"{RECIPE} cannot hold {line.strip().replace(UNWRITABLE, '')}, so nobody could train so again; give that "
+            "option as a number, a text, or a class_path with its init_args"
+        )
 
 
 def refuse_random_weights(options: Any) -> None:
