@@ -547,19 +547,39 @@ def test_a_killed_run_goes_on_from_its_last_finished_epoch(tmp_path, samples):
     assert yaml.safe_load((run / "train.yaml").read_text())["ckpt_path"] is None
 
 
-@pytest.mark.slow
-def test_a_terminated_training_is_not_taken_for_a_finished_one(tmp_path, samples):
-    stop = "import os, signal\nSegmentationModule.on_validation_end = lambda self: os.kill(os.getpid(), signal.SIGTERM)"
-    program = f"""import sys
+STOP = """
+import os, signal, sys
 from segzoo.cli import main
 from segzoo.module import SegmentationModule
-{stop}
-sys.exit(main(sys.argv[1:]))"""
-    options = ["fit", *QUIET, "--trainer.max_epochs", "6", "--model", "cmunext_s", *busi(samples)]
-    ended = subprocess.run(**command("-c", program, *options, "--trainer.default_root_dir", tmp_path / "run"))
-    assert ended.returncode == 128 + signal.SIGTERM
-    assert "segzoo: terminated; go on from the last whole epoch" in ended.stderr
-    assert not (tmp_path / "run" / "checkpoint").exists()
+
+def stop(self):
+    if not self.trainer.sanity_checking and self.current_epoch == 1:
+        os.kill(os.getpid(), signal.{name})
+
+SegmentationModule.on_validation_end = stop
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_training_that_a_signal_ends_keeps_its_best_epoch(tmp_path, samples, name):
+    run = tmp_path / "run"
+    options = ["--model", "cmunext_s", *busi(samples)]
+    arguments = ["fit", *QUIET, *options, "--trainer.max_epochs", "6", "--trainer.default_root_dir", run]
+    ended = subprocess.run(**command("-c", STOP.format(name=name), *arguments))
+    assert ended.returncode == 128 + getattr(signal, name)  # and is not taken for a finished one
+    assert "go on from the last whole epoch with --ckpt_path last" in ended.stderr
+    assert "(best weights)" in ended.stdout
+    saved = load_file(run / "checkpoint" / "model.safetensors")
+    assert_close(saved, state_of(run / "best.ckpt")["state_dict"], rtol=0, atol=0)
+    fit(run, *options, "--ckpt_path", "last", epochs=3)
+    assert list(logged(run, "train/loss", 1))[-1] == 2
+
+
+def test_lightnings_file_is_not_taken_for_a_checkpoint_folder(run):
+    with pytest.raises(SegzooError, match=rf"give the run's checkpoint folder, {run / 'checkpoint'}, which its"):
+        segzoo.from_pretrained(run / "best.ckpt")
 
 
 def test_last_before_the_first_epoch_has_finished_is_the_beginning(tmp_path, samples):

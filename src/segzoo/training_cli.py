@@ -82,6 +82,12 @@ def main(arguments: list[str]) -> None:
     except SIGTERMException:  # would end in status 0, as if the training were finished
         print("segzoo: terminated; go on from the last whole epoch with --ckpt_path last", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        if arguments[0] == "fit":
+            print("segzoo: go on from the last whole epoch with --ckpt_path last", file=sys.stderr)
+        raise KeyboardInterrupt from None  # which Lightning had turned into status 1
     except Exception as error:
         bad_input = cause_in_input(error, arguments[0])
         if bad_input is None or bad_input is error:
@@ -250,6 +256,16 @@ class TrainingCLI(LightningCLI):
         root.mkdir(parents=True, exist_ok=True)
         (root / RECIPE).write_text(text, "utf-8")
         self.datamodule.write_split(root / SPLIT)
+
+    def fit(self, **arguments: Any) -> None:
+        """Train; where a signal ends that, write the best epoch so far, as the end of the training would."""
+        try:
+            self.trainer.fit(**arguments)
+        except SystemExit:  # Lightning's, for Ctrl+C and SIGTERM
+            # without optimizers it has not come as far as to know its data
+            if self.trainer.optimizers and (Path(self.trainer.default_root_dir) / "best.ckpt").is_file():
+                self.after_fit()
+            raise
 
     def before_test(self) -> None:
         """Measure what was asked for, as it was asked for."""
