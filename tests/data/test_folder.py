@@ -87,6 +87,13 @@ def test_groups_of_a_user(folder_data):
         Folder(folder_data, groups=table).setup()
 
 
+def test_images_without_a_group_are_counted(folder_data):
+    table = folder_data / "groups.csv"
+    table.write_text("image,group\n" + "".join(f"{n}.png,patient {n // 2}\n" for n in range(4)))
+    with pytest.warns(UserWarning, match=r"6 of 10 images have no group in .*groups\.csv; each counts as a group"):
+        Folder(folder_data, groups=table).setup()
+
+
 @pytest.mark.parametrize("names", [[], ["background"], ["a", "a"]])
 def test_bad_class_names(tmp_path, names):
     with pytest.raises(SegzooError, match="class_names must be different names"):
