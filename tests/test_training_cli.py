@@ -126,7 +126,9 @@ def test_only_deployable_weights_compete_for_best(tmp_path, samples, monkeypatch
     saved = load_file(run / "checkpoint" / "model.safetensors")
     assert saved.keys() == state["state_dict"].keys()
     assert_close(saved, state["state_dict"], rtol=0, atol=0)
-    assert f"{run / 'checkpoint'} is the checkpoint (best weights)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "segzoo: BUSI: 8 images: 8 to train, 8 to validate, 8 to test" in printed
+    assert f"{run / 'checkpoint'} is the checkpoint (best weights)" in printed
     if model == "lv_unet":
         assert saved["deep_training_lambda"] == 1
         assert logged(run, "deep_training_lambda") == {0: 0.0, 1: 1.0}
@@ -337,6 +339,7 @@ def test_test_prints_the_mean_of_its_per_image_table(checkpoint, samples, tmp_pa
         assert 0.02 < mean < 0.98
         (line,) = [line for line in printed.splitlines() if f" test/{name} " in line]
         assert float(line.split()[-1]) == pytest.approx(mean, abs=1e-6)
+    assert "segzoo: BUSI: 8 images: 8 to train, 8 to validate, 8 to test" in printed
     assert "segzoo: 8 images; per-image mean, foreground classes" in printed
     assert "not the split" not in printed
     assert json.loads((checkpoint / "config.json").read_text())["metrics"] == {}

@@ -242,7 +242,8 @@ class TrainingCLI(LightningCLI):
 
     @rank_zero_only
     def before_fit(self) -> None:
-        """Write the run's configuration as train.yaml, and its split as split.json."""
+        """Say what there is to train on, and write the run's configuration as train.yaml, its split as split.json."""
+        self.say_what_is_read()
         if self.options.trainer.fast_dev_run:
             return
         root = Path(self.options.trainer.default_root_dir)
@@ -257,6 +258,12 @@ class TrainingCLI(LightningCLI):
         (root / RECIPE).write_text(text, "utf-8")
         self.datamodule.write_split(root / SPLIT)
 
+    @rank_zero_only
+    def say_what_is_read(self) -> None:
+        """How many images there are and how they are divided."""
+        for sentence in self.datamodule.summary():
+            print(f"segzoo: {sentence}")
+
     def fit(self, **arguments: Any) -> None:
         """Train; where a signal ends that, write the best epoch so far, as the end of the training would."""
         try:
@@ -268,7 +275,8 @@ class TrainingCLI(LightningCLI):
             raise
 
     def before_test(self) -> None:
-        """Measure what was asked for, as it was asked for."""
+        """Say what there is to test on, and measure what was asked for, as it was asked for."""
+        self.say_what_is_read()
         self.model.test_tta = self.options.tta
         if self.options.metrics:
             self.model.metric_names = tuple(self.options.metrics)
