@@ -483,10 +483,26 @@ def test_folders_of_ones_own_are_told_apart(folders):
     for again in (described(folders, "one", fold=1), described(folders, "copy", fold=1)):
         assert "pretrained on another split of Folder" in split_warning(one, {**one, "pretrained_on": [again]})
         assert "another split of Folder" in seen_before({**one, "pretrained_on": [again]})[0]
+    Image.new("L", (8, 8)).save(folders["one"] / "images" / "1.png")  # as a file that is mended
+    assert "files have changed since the checkpoint was trained (same" in split_warning(described(folders, "one"), one)
+    shutil.copy(folders["copy"] / "images" / "1.png", folders["one"] / "images" / "1.png")
     shutil.copy(folders["one"] / "images" / "1.png", folders["one"] / "images" / "x.png")
     shutil.copy(folders["one"] / "masks" / "1.png", folders["one"] / "masks" / "x.png")
     grown = described(folders, "one")
     assert "pretrained on another split of Folder" in split_warning(grown, {**grown, "pretrained_on": [one]})
+
+
+def test_what_is_damaged_in_the_test_part_is_named_before_the_training(folders, tmp_path, capsys):
+    test = segzoo.data.Folder(folders["one"]).split_ids["test"]
+    image, mask = folders["one"] / "images" / f"{test[0]}.png", folders["one"] / "masks" / f"{test[1]}.png"
+    image.write_bytes(image.read_bytes()[:45])  # the header is whole
+    Image.fromarray(np.full((8, 8), 3, np.uint8)).save(mask)
+    arguments = ["fit", *QUIET, "--model", "cmunext_s", "--data", "Folder", "--data.root", str(folders["one"])]
+    assert cli.main([*arguments, "--trainer.default_root_dir", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert f"Folder: the test part cannot be read: Cannot read {image} as an image" in error
+    assert f"; Mask {mask} holds values up to 3" in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_dataset_of_a_joint_test_is_compared(folders):

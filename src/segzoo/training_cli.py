@@ -32,7 +32,7 @@ from segzoo.checkpoint import CONFIG, RECIPE, WEIGHTS, read_config, record
 from segzoo.errors import MissingError, SegzooError
 from segzoo.hub import open_checkpoint
 from segzoo.module import SegmentationModule
-from segzoo.provenance import listed, other_splits, parts_of, same_split, split_hashes
+from segzoo.provenance import listed, other_splits, parts_of, same_names, same_split, split_hashes
 from segzoo.registry import models, nearest
 from segzoo.run_folder import (
     SPLIT,
@@ -244,6 +244,7 @@ class TrainingCLI(LightningCLI):
     def before_fit(self) -> None:
         """Say what there is to train on, and write the run's configuration as train.yaml, its split as split.json."""
         self.say_what_is_read()
+        self.datamodule.check_pixels("test", self.model.in_channels)
         if self.options.trainer.fast_dev_run:
             return
         root = Path(self.options.trainer.default_root_dir)
@@ -444,7 +445,10 @@ def refuse_recording(options: Any) -> None:
 def split_warning(tested: dict[str, Any], trained: dict[str, Any]) -> str | None:
     """What is said where the images of a test may be among those that a checkpoint was trained on."""
     known = [part for part in parts_of(trained) if "split_sha256" in part]
-    if known and not all(any(same_split(part, one) for one in known) for part in parts_of(tested)):
+    other = [part for part in parts_of(tested) if not any(same_split(part, one) for one in known)]
+    if known and other:
+        if all(any(same_names(part, one) for one in known) for part in other):
+            return "files have changed since the checkpoint was trained (same names, other sizes)"
         return "this is not the split the checkpoint was trained on"
     names = other_splits(tested, trained.get("pretrained_on", []))
     return f"the checkpoint was pretrained on another split of {listed(names)}" if names else None

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -213,6 +214,29 @@ class SegmentationDataModule(LightningDataModule):
     def check(self, sample: Sample) -> None:
         """Refuse a sample whose files do not fit together, as far as their headers tell."""
         check_sample(sample)
+
+    def check_pixels(self, part: str, channels: int) -> None:
+        """Decode all images and masks of a part once: what is damaged is known before the training, not after it.
+
+        Args:
+            part: ``train``, ``val`` or ``test``.
+            channels: Of the images, as the model takes them.
+
+        Raises:
+            SegzooError: Naming every file that cannot be read or used.
+        """
+        refused = []
+        for identifier in self.split_ids[part]:
+            assert self._samples is not None
+            sample = self._samples[identifier]
+            label = partial(read_label, sample, len(self.class_names), self.multilabel)
+            for read in (partial(read_image, sample.image, channels), label):
+                try:
+                    read()
+                except SegzooError as error:
+                    refused.append(str(error).rstrip("."))
+        if refused:
+            raise SegzooError(f"{self.name}: the {part} part cannot be read: {'; '.join(refused)}.")
 
     # -- where it is and what it holds ---------------------------------------------------------------------------
 
