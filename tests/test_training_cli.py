@@ -135,6 +135,18 @@ def test_only_deployable_weights_compete_for_best(tmp_path, samples, monkeypatch
         assert segzoo.from_pretrained(run / "checkpoint").deploy().is_deployable
 
 
+def test_a_training_that_ends_before_its_weights_can_be_deployed_says_so(tmp_path, samples, monkeypatch, capsys):
+    monkeypatch.setattr(SegmentationModule, "on_validation_epoch_end", fade)
+    stopping = {"monitor": "val/dice", "mode": "max", "patience": 1}
+    options = ["--trainer.callbacks", "EarlyStopping"]
+    options += [part for name, value in stopping.items() for part in (f"--trainer.callbacks.{name}", value)]
+    said = "training ended before λ = 1, so"
+    run = fit(tmp_path / "run", "--model", "lv_unet", *busi(samples, 128), *options, epochs=10)
+    assert f"{said} {run / 'checkpoint'} holds the last epoch rather than the best" in capsys.readouterr().out
+    fit(tmp_path / "other", "--model", "cmunext_s", *busi(samples), *options, epochs=10)
+    assert said not in capsys.readouterr().out
+
+
 def test_averaged_weights_are_deployable_and_trained_on(tmp_path, samples):
     averaging = ["--trainer.callbacks", "EMAWeightAveraging", "--trainer.callbacks.decay", "0.9"]
     options = ["--model", "lv_unet", *busi(samples, 128), *averaging]
@@ -221,7 +233,18 @@ def test_a_run_goes_below_runs_by_default(tmp_path, samples, run, monkeypatch):
     ("options", "message"),
     [
         (["--model.loss", "segzoo.losses.DiceCELoss", "--model.loss.smooth", "0"], "smooth"),
-        (["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/Dice"], "metric `val/Dice`"),
+        (
+            ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/Dice"],
+            "no 'val/Dice' to monitor; there are val/dice, val/iou, val/loss, ",
+        ),
+        (
+            ["--lr_scheduler", "ReduceLROnPlateau", "--lr_scheduler.monitor", "val/los"],
+            "no 'val/los' to monitor; there are val/dice, ",
+        ),
+        (
+            ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "dice"],
+            "`dice` which is not available; there are `val/loss`, ",
+        ),
         (["--trainer.callbacks", "LearningRateFinder"], "give --optimizer.lr"),
     ],
 )

@@ -20,7 +20,7 @@ import yaml
 from jsonargparse.typing import register_type
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.callbacks import Callback, LearningRateFinder
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple, instantiate_class
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -49,6 +49,7 @@ from segzoo.run_folder import (
 
 EPOCHS = 300  # of both papers
 SEED = 42
+LOGGED = ("val/dice", "val/iou", "val/loss", "val/dataset_dice", "val/dataset_iou", "train/loss")  # by every model
 MODEL_OPTION, DATA_OPTION = "--model", "--data"
 LOADER = "segzoo.hub.from_pretrained"
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
@@ -117,7 +118,8 @@ def cause_in_input(error: Exception, verb: str) -> SegzooError | None:
     if isinstance(error, ValueError) and str(error).startswith("Does not validate"):
         return SegzooError(f"{one_sentence(str(error))}; see segzoo {verb} --help")
     if isinstance(error, RuntimeError) and str(error).startswith("Early stopping conditioned on"):
-        return SegzooError(str(error).partition(" Pass in")[0])
+        missing, _, names = str(error).partition(" Pass in")
+        return SegzooError(f"{missing.rstrip('.')}; there are{names.rpartition(':')[2]}")
     if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
         return SegzooError(
             "--ckpt_path names the run of another model, or of this one with other arguments; give the run that this "
@@ -226,6 +228,8 @@ class TrainingCLI(LightningCLI):
             if isinstance(callback, RunCheckpoint):
                 callback.goes_on = is_within(self.options.ckpt_path, Path(self.trainer.default_root_dir))
         chosen = self.config_init[self.subcommand]
+        if self.subcommand == "fit":
+            refuse_unknown_monitors(self.model, self.trainer.callbacks, chosen.lr_scheduler)  # type: ignore[attr-defined]
         if chosen.optimizer:
             self.model._optimizer = partial(instantiate_class, init=chosen.optimizer)
         if chosen.lr_scheduler:
@@ -304,6 +308,12 @@ class TrainingCLI(LightningCLI):
             f"\nsegzoo: {folder} is the checkpoint ({kept.stem} weights); {root} also holds the logs, {RECIPE}, "
             f"{SPLIT} and last.ckpt (to train on: --ckpt_path last)"
         )
+        if not self.model.competes_for_best:
+            print(
+                f"segzoo: training ended before λ = 1, so {folder} holds the last epoch rather than the best and "
+                "cannot be deployed or exported: start from a published checkpoint, or let it run to max_epochs (by "
+                "--ckpt_path last, without what ended it)"
+            )
 
     def write_checkpoint(self, root: Path) -> Path:
         """Save the model as the run's checkpoint folder; one of the same weights keeps its version and its results."""
@@ -402,6 +412,20 @@ def refuse_unwritable(recipe: str) -> None:
             f"{RECIPE} cannot hold {line.strip().replace(UNWRITABLE, '')}, so nobody could train so again; give that "
             "option as a number, a text, or a class_path with its init_args"
         )
+
+
+def refuse_unknown_monitors(model: SegmentationModule, callbacks: list[Callback], scheduler: Any) -> None:
+    """Refuse to watch a score that nobody logs, which would end the training after its first epoch.
+
+    A model or a callback of somebody's own may log others.
+    """
+    packages = {type(part).__module__.partition(".")[0] for part in (model, *callbacks)}
+    watched = [getattr(callback, "monitor", None) for callback in callbacks]
+    watched += [scheduler.init_args.get("monitor")] if scheduler else []
+    for name in watched:
+        unknown = name is not None and name.startswith(("train/", "val/")) and name not in LOGGED
+        if unknown and packages <= {"segzoo", "lightning"}:
+            raise SegzooError(f"there is no {name!r} to monitor; there are {', '.join(LOGGED)}")
 
 
 def refuse_random_weights(options: Any) -> None:
