@@ -53,6 +53,15 @@ LOGGED = ("val/dice", "val/iou", "val/loss", "val/dataset_dice", "val/dataset_io
 MODEL_OPTION, DATA_OPTION = "--model", "--data"
 LOADER = "segzoo.hub.from_pretrained"
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+# what jsonargparse says where a class's option is given, and the class is not
+OPTION_OF_NONE = re.compile(
+    r"key \"(optimizer|lr_scheduler)\":.*?'torch\.optim\.(?:Optimizer|lr_scheduler\.LRScheduler)':\s+Option '(\w+)'",
+    re.DOTALL,
+)
+EXAMPLES = {
+    "optimizer": "--optimizer AdamW --optimizer.lr 1e-4",
+    "lr_scheduler": "--lr_scheduler StepLR --lr_scheduler.step_size 30",
+}
 # what jsonargparse says around the one line that helps
 NOISE = re.compile(r"Does not validate against any|Subtypes:|Errors:|- Expected (a )?<class 'NoneType'>|Given value")
 UNWRITABLE = "Unable to serialize instance "  # what jsonargparse writes in the place of a value it cannot write
@@ -106,6 +115,11 @@ def cause_in_input(error: Exception, verb: str) -> SegzooError | None:
         cause = cause.__cause__ or cause.__context__
     if cause is not None:
         return cause
+    if isinstance(error, ArgumentError) and (unnamed := OPTION_OF_NONE.search(str(error))):
+        return SegzooError(
+            f"--{unnamed[1]}.{unnamed[2]} is given without --{unnamed[1]}, so name that too, for instance "
+            f"{EXAMPLES[unnamed[1]]}"
+        )
     if isinstance(error, ArgumentError):
         return SegzooError(f"{one_sentence(str(error))}; see segzoo {verb} --help")
     if isinstance(error, MisconfigurationException):
