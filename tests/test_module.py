@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -360,6 +361,27 @@ def test_lightnings_checkpoint_holds_the_contract_and_no_pickled_code(four_class
     assert other.class_names == model.class_names
     assert other.data == model.data
     assert_close(dict(other.state_dict()), dict(model.state_dict()))
+
+
+def test_the_best_epoch_becomes_a_checkpoint_folder_as_docs_say(four_classes, tmp_path, monkeypatch):
+    def fade(self: segzoo.SegmentationModule) -> None:
+        self.log("val/dice", 1.0 - self.current_epoch)
+
+    monkeypatch.setattr(segzoo.SegmentationModule, "on_validation_epoch_end", fade)
+    model = segzoo.create_model("cmunext_s", num_classes=4)
+    best = ModelCheckpoint(monitor="val/dice", mode="max")
+    trainer = trainer_for(tmp_path, max_epochs=2, callbacks=[best], enable_checkpointing=True)
+    trainer.fit(model, four_classes)
+    stored = torch.load(best.best_model_path, weights_only=True)
+    assert stored["epoch"] == 0
+    with pytest.raises(SegzooError, match=r"does not say how this CMUNeXt was built: .* model\.save_pretrained"):
+        type(model).load_from_checkpoint(best.best_model_path)
+    trainer.test(model, four_classes, ckpt_path="best")
+    found = segzoo.from_pretrained(model.save_pretrained(tmp_path / "my-checkpoint"))
+    assert_close(dict(found.state_dict()), stored["state_dict"])
+    assert found.preprocessing.image_size == (SIZE, SIZE)
+    assert found.class_names == four_classes.class_names
+    assert found.data["split_sha256"] == four_classes.split_sha256
 
 
 @pytest.mark.parametrize("max_epochs", [-1, 2, 9])

@@ -499,6 +499,21 @@ class SegmentationModule(LightningModule):
             )
         return model
 
+    @classmethod
+    def load_from_checkpoint(cls, *arguments: Any, **options: Any) -> Self:
+        """As Lightning's, for classes whose files hold their arguments.
+
+        Raises:
+            SegzooError: the file does not hold what the model was built with, as those of the zoo's models do not.
+        """
+        try:
+            return super().load_from_checkpoint(*arguments, **options)
+        except (TypeError, RuntimeError) as error:
+            raise SegzooError(
+                f"Lightning's file does not say how this {cls.__name__} was built: build the model, load the file by "
+                "trainer.validate(model, data, ckpt_path=FILE), and keep it by model.save_pretrained(FOLDER)"
+            ) from error
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the input contract beside the weights in Lightning's own checkpoints."""
         checkpoint["segzoo"] = {
