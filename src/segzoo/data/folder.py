@@ -108,12 +108,14 @@ def unread(root: Path, samples: Sequence[Sample], classes: Sequence[str]) -> lis
         samples: What is read of it.
         classes: The folders of masks; none where ``masks`` holds them itself.
     """
-    read = {file for sample in samples for file in (sample.image, *sample.masks)}
     of_masks = [root / "masks" / name for name in classes] or [root / "masks"]
     folders = {root / "images", root / "masks", *of_masks}
-    entries = [path for folder in sorted(folders) for path in sorted(folder.iterdir())]
-    others = [path for path in entries if path not in {*read, *folders} and not path.name.startswith(".")]
-    masks = [path for path in others if path.parent in of_masks and path.suffix.lower() in IMAGE_SUFFIXES]
+    known = {*folders, *(file for sample in samples for file in (sample.image, *sample.masks))}
+    entries = [path for folder in sorted(folders) if folder.is_dir() for path in sorted(folder.iterdir())]
+    others = [path for path in entries if path not in known and not path.name.startswith(".")]
+    masks = [
+        path for path in others if path.parent in of_masks and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    ]
     subfolders = sum(path.is_dir() for path in others)
     said = []
     if masks:
