@@ -494,6 +494,14 @@ CASES: dict[str, tuple[Case, str]] = {
     "unknown checkpoint to test": (lambda here: ["test", "--model", "x-y", "--data", "BUSI"], r"no checkpoint 'x-y'"),
     "unknown dataset": (lambda here: fit(here, data="Folders"), r"no dataset 'Folders' \(did you mean Folder\?\)"),
     "unknown option of the model": (lambda here: fit(here, "--model.depht", 3), r"'depht' is not accepted"),
+    "rate of no optimizer": (
+        lambda here: fit(here, "--optimizer.lr", "1e-4"),
+        r"--optimizer\.lr is given without --optimizer, .* --optimizer AdamW --optimizer\.lr 1e-4",
+    ),
+    "option of no schedule": (
+        lambda here: fit(here, "--lr_scheduler.gamma", "0.1"),
+        r"--lr_scheduler\.gamma is given without --lr_scheduler, .* --lr_scheduler StepLR --lr_scheduler\.step_size 30",
+    ),
     "unknown option of the trainer": (lambda here: fit(here, "--trainer.epochs", 3), r"--trainer\.epochs"),
     "wrong value": (lambda here: fit(here, "--trainer.max_epochs", "many"), r"trainer\.max_epochs.*Expected.*int"),
     "unknown split": (lambda here: fit(here, "--data.split", "half"), r"Unknown split 'half'; choose one of grouped"),

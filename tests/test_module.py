@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -188,14 +189,30 @@ def test_trainer_predict_gives_segmentations_on_their_own_grids(four_classes, tm
         ("multilabel", {"num_classes": 3, "multilabel": True}, r"build it with num_classes=2, multilabel=True"),
     ],
 )
-@pytest.mark.parametrize("verb", ["fit", "validate", "test"])
-def test_data_of_other_classes_is_refused_in_one_sentence(request, tmp_path, verb, task, arguments, advice):
+def test_data_of_other_classes_is_refused_in_one_sentence(request, tmp_path, task, arguments, advice):
     model = segzoo.create_model("cmunext_s", **arguments)
     trainer = trainer_for(tmp_path, max_epochs=1)
     with pytest.raises(SegzooError, match=advice) as error:
-        getattr(trainer, verb)(model, datamodule=request.getfixturevalue(task))
+        trainer.fit(model, datamodule=request.getfixturevalue(task))
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("Folder has the classes ")
+
+
+@pytest.mark.parametrize(
+    ("verb", "task", "advice"),
+    [
+        ("fit", "four_classes", r"of a Folder by --data\.class_names '\[none,a,b\]', or the model .* num_classes=4$"),
+        ("validate", "four_classes", r"of a Folder by --data\.class_names '\[none,a,b\]'$"),
+        ("test", "four_classes", r"of a Folder by --data\.class_names '\[none,a,b\]'$"),
+        ("test", "multilabel", r"of a Folder by --data\.class_names '\[none,a,b\]' --data\.multilabel false$"),
+    ],
+)
+def test_a_checkpoint_says_which_classes_its_data_must_have(request, tmp_path, verb, task, advice):
+    model = segzoo.create_model("cmunext_s", num_classes=3)
+    model.class_names = ("none", "a", "b")
+    model = segzoo.from_pretrained(model.save_pretrained(tmp_path / "checkpoint"))
+    with pytest.raises(SegzooError, match=advice):
+        getattr(trainer_for(tmp_path, max_epochs=1), verb)(model, datamodule=request.getfixturevalue(task))
 
 
 def test_a_binary_model_takes_two_class_names(tmp_path):
@@ -344,6 +361,27 @@ def test_lightnings_checkpoint_holds_the_contract_and_no_pickled_code(four_class
     assert other.class_names == model.class_names
     assert other.data == model.data
     assert_close(dict(other.state_dict()), dict(model.state_dict()))
+
+
+def test_the_best_epoch_becomes_a_checkpoint_folder_as_docs_say(four_classes, tmp_path, monkeypatch):
+    def fade(self: segzoo.SegmentationModule) -> None:
+        self.log("val/dice", 1.0 - self.current_epoch)
+
+    monkeypatch.setattr(segzoo.SegmentationModule, "on_validation_epoch_end", fade)
+    model = segzoo.create_model("cmunext_s", num_classes=4)
+    best = ModelCheckpoint(monitor="val/dice", mode="max")
+    trainer = trainer_for(tmp_path, max_epochs=2, callbacks=[best], enable_checkpointing=True)
+    trainer.fit(model, four_classes)
+    stored = torch.load(best.best_model_path, weights_only=True)
+    assert stored["epoch"] == 0
+    with pytest.raises(SegzooError, match=r"does not say how this CMUNeXt was built: .* model\.save_pretrained"):
+        type(model).load_from_checkpoint(best.best_model_path)
+    trainer.test(model, four_classes, ckpt_path="best")
+    found = segzoo.from_pretrained(model.save_pretrained(tmp_path / "my-checkpoint"))
+    assert_close(dict(found.state_dict()), stored["state_dict"])
+    assert found.preprocessing.image_size == (SIZE, SIZE)
+    assert found.class_names == four_classes.class_names
+    assert found.data["split_sha256"] == four_classes.split_sha256
 
 
 @pytest.mark.parametrize("max_epochs", [-1, 2, 9])

@@ -126,11 +126,25 @@ def test_only_deployable_weights_compete_for_best(tmp_path, samples, monkeypatch
     saved = load_file(run / "checkpoint" / "model.safetensors")
     assert saved.keys() == state["state_dict"].keys()
     assert_close(saved, state["state_dict"], rtol=0, atol=0)
-    assert f"{run / 'checkpoint'} is the checkpoint (best weights)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "segzoo: BUSI: 8 images: 8 to train, 8 to validate, 8 to test" in printed
+    assert f"{run / 'checkpoint'} is the checkpoint (best weights)" in printed
     if model == "lv_unet":
         assert saved["deep_training_lambda"] == 1
         assert logged(run, "deep_training_lambda") == {0: 0.0, 1: 1.0}
         assert segzoo.from_pretrained(run / "checkpoint").deploy().is_deployable
+
+
+def test_a_training_that_ends_before_its_weights_can_be_deployed_says_so(tmp_path, samples, monkeypatch, capsys):
+    monkeypatch.setattr(SegmentationModule, "on_validation_epoch_end", fade)
+    stopping = {"monitor": "val/dice", "mode": "max", "patience": 1}
+    options = ["--trainer.callbacks", "EarlyStopping"]
+    options += [part for name, value in stopping.items() for part in (f"--trainer.callbacks.{name}", value)]
+    said = "training ended before λ = 1, so"
+    run = fit(tmp_path / "run", "--model", "lv_unet", *busi(samples, 128), *options, epochs=10)
+    assert f"{said} {run / 'checkpoint'} holds the last epoch rather than the best" in capsys.readouterr().out
+    fit(tmp_path / "other", "--model", "cmunext_s", *busi(samples), *options, epochs=10)
+    assert said not in capsys.readouterr().out
 
 
 def test_averaged_weights_are_deployable_and_trained_on(tmp_path, samples):
@@ -166,6 +180,39 @@ def test_train_yaml_trains_the_same_model_again(run, tmp_path):
     assert_close(*(load_file(root / "checkpoint" / "model.safetensors") for root in (again, run)))
 
 
+def test_train_yaml_holds_numbers_and_devices(tmp_path, samples):
+    rotation = {"class_path": "torchvision.transforms.v2.RandomRotation", "init_args": {"degrees": 15}}
+    options = ["--model", "cmunext_s", *busi(samples, 32), "--data.augmentation", json.dumps([rotation])]
+    averaging = ["--trainer.callbacks", "StochasticWeightAveraging", "--trainer.callbacks.swa_lrs", "0.1"]
+    run, again = fit(tmp_path / "run", *options, *averaging, epochs=1), tmp_path / "again"
+    recipe = yaml.safe_load((run / "train.yaml").read_text())
+    assert recipe["data"]["init_args"]["augmentation"][0]["init_args"]["degrees"] == 15
+    assert recipe["trainer"]["callbacks"][0]["init_args"]["device"] == "cpu"
+    assert cli.main(["fit", "-c", str(run / "train.yaml"), "--trainer.default_root_dir", str(again)]) == 0
+    assert (again / "train.yaml").read_text() == (run / "train.yaml").read_text()
+
+
+UNTOLD = object()
+
+
+class Still:
+    """An augmentation with an argument that no text stands for."""
+
+    def __init__(self, mark: Any = UNTOLD) -> None:
+        self.mark = mark
+
+    def __call__(self, image: Any, label: Any) -> tuple[Any, Any]:
+        return image, label
+
+
+def test_a_run_that_train_yaml_could_not_hold_is_refused(tmp_path, samples, capsys):
+    arguments = ["fit", *QUIET, "--model", "cmunext_s", *busi(samples), "--data.augmentation"]
+    arguments += [json.dumps([{"class_path": f"{__name__}.Still"}])]
+    assert cli.main([*arguments, "--trainer.default_root_dir", str(tmp_path / "run")]) == 2
+    assert "train.yaml cannot hold mark: <object object" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_fast_dev_run_leaves_nothing(tmp_path, samples):
     run = fit(tmp_path / "run", "--model", "cmunext_s", *busi(samples), "--trainer.fast_dev_run", "true")
     assert not run.exists()
@@ -186,7 +233,18 @@ def test_a_run_goes_below_runs_by_default(tmp_path, samples, run, monkeypatch):
     ("options", "message"),
     [
         (["--model.loss", "segzoo.losses.DiceCELoss", "--model.loss.smooth", "0"], "smooth"),
-        (["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/Dice"], "metric `val/Dice`"),
+        (
+            ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/Dice"],
+            "no 'val/Dice' to monitor; there are val/dice, val/iou, val/loss, ",
+        ),
+        (
+            ["--lr_scheduler", "ReduceLROnPlateau", "--lr_scheduler.monitor", "val/los"],
+            "no 'val/los' to monitor; there are val/dice, ",
+        ),
+        (
+            ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "dice"],
+            "`dice` which is not available; there are `val/loss`, ",
+        ),
         (["--trainer.callbacks", "LearningRateFinder"], "give --optimizer.lr"),
     ],
 )
@@ -304,6 +362,7 @@ def test_test_prints_the_mean_of_its_per_image_table(checkpoint, samples, tmp_pa
         assert 0.02 < mean < 0.98
         (line,) = [line for line in printed.splitlines() if f" test/{name} " in line]
         assert float(line.split()[-1]) == pytest.approx(mean, abs=1e-6)
+    assert "segzoo: BUSI: 8 images: 8 to train, 8 to validate, 8 to test" in printed
     assert "segzoo: 8 images; per-image mean, foreground classes" in printed
     assert "not the split" not in printed
     assert json.loads((checkpoint / "config.json").read_text())["metrics"] == {}
@@ -447,10 +506,26 @@ def test_folders_of_ones_own_are_told_apart(folders):
     for again in (described(folders, "one", fold=1), described(folders, "copy", fold=1)):
         assert "pretrained on another split of Folder" in split_warning(one, {**one, "pretrained_on": [again]})
         assert "another split of Folder" in seen_before({**one, "pretrained_on": [again]})[0]
+    Image.new("L", (8, 8)).save(folders["one"] / "images" / "1.png")  # as a file that is mended
+    assert "files have changed since the checkpoint was trained (same" in split_warning(described(folders, "one"), one)
+    shutil.copy(folders["copy"] / "images" / "1.png", folders["one"] / "images" / "1.png")
     shutil.copy(folders["one"] / "images" / "1.png", folders["one"] / "images" / "x.png")
     shutil.copy(folders["one"] / "masks" / "1.png", folders["one"] / "masks" / "x.png")
     grown = described(folders, "one")
     assert "pretrained on another split of Folder" in split_warning(grown, {**grown, "pretrained_on": [one]})
+
+
+def test_what_is_damaged_in_the_test_part_is_named_before_the_training(folders, tmp_path, capsys):
+    test = segzoo.data.Folder(folders["one"]).split_ids["test"]
+    image, mask = folders["one"] / "images" / f"{test[0]}.png", folders["one"] / "masks" / f"{test[1]}.png"
+    image.write_bytes(image.read_bytes()[:45])  # the header is whole
+    Image.fromarray(np.full((8, 8), 3, np.uint8)).save(mask)
+    arguments = ["fit", *QUIET, "--model", "cmunext_s", "--data", "Folder", "--data.root", str(folders["one"])]
+    assert cli.main([*arguments, "--trainer.default_root_dir", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert f"Folder: the test part cannot be read: Cannot read {image} as an image" in error
+    assert f"; Mask {mask} holds values up to 3" in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_dataset_of_a_joint_test_is_compared(folders):
@@ -514,19 +589,39 @@ def test_a_killed_run_goes_on_from_its_last_finished_epoch(tmp_path, samples):
     assert yaml.safe_load((run / "train.yaml").read_text())["ckpt_path"] is None
 
 
-@pytest.mark.slow
-def test_a_terminated_training_is_not_taken_for_a_finished_one(tmp_path, samples):
-    stop = "import os, signal\nSegmentationModule.on_validation_end = lambda self: os.kill(os.getpid(), signal.SIGTERM)"
-    program = f"""import sys
+STOP = """
+import os, signal, sys
 from segzoo.cli import main
 from segzoo.module import SegmentationModule
-{stop}
-sys.exit(main(sys.argv[1:]))"""
-    options = ["fit", *QUIET, "--trainer.max_epochs", "6", "--model", "cmunext_s", *busi(samples)]
-    ended = subprocess.run(**command("-c", program, *options, "--trainer.default_root_dir", tmp_path / "run"))
-    assert ended.returncode == 128 + signal.SIGTERM
-    assert "segzoo: terminated; go on from the last whole epoch" in ended.stderr
-    assert not (tmp_path / "run" / "checkpoint").exists()
+
+def stop(self):
+    if not self.trainer.sanity_checking and self.current_epoch == 1:
+        os.kill(os.getpid(), signal.{name})
+
+SegmentationModule.on_validation_end = stop
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_training_that_a_signal_ends_keeps_its_best_epoch(tmp_path, samples, name):
+    run = tmp_path / "run"
+    options = ["--model", "cmunext_s", *busi(samples)]
+    arguments = ["fit", *QUIET, *options, "--trainer.max_epochs", "6", "--trainer.default_root_dir", run]
+    ended = subprocess.run(**command("-c", STOP.format(name=name), *arguments))
+    assert ended.returncode == 128 + getattr(signal, name)  # and is not taken for a finished one
+    assert "go on from the last whole epoch with --ckpt_path last" in ended.stderr
+    assert "(best weights)" in ended.stdout
+    saved = load_file(run / "checkpoint" / "model.safetensors")
+    assert_close(saved, state_of(run / "best.ckpt")["state_dict"], rtol=0, atol=0)
+    fit(run, *options, "--ckpt_path", "last", epochs=3)
+    assert list(logged(run, "train/loss", 1))[-1] == 2
+
+
+def test_lightnings_file_is_not_taken_for_a_checkpoint_folder(run):
+    with pytest.raises(SegzooError, match=rf"give the run's checkpoint folder, {run / 'checkpoint'}, which its"):
+        segzoo.from_pretrained(run / "best.ckpt")
 
 
 def test_last_before_the_first_epoch_has_finished_is_the_beginning(tmp_path, samples):

@@ -174,6 +174,11 @@ def open_checkpoint(
         if revision is not None:
             raise SegzooError(f"{path} is a folder here and has no revision {revision!r}; leave the revision out")
         return check_folder(path)
+    if path.suffix == ".ckpt" and path.is_file():
+        raise SegzooError(
+            f"{path} is Lightning's state of a training; give the run's checkpoint folder, "
+            f"{path.parent / 'checkpoint'}, which its command writes when it is given again with --ckpt_path last"
+        )
     if path.is_file():
         raise SegzooError(
             f"{path} is a file and a checkpoint is a folder ({CONFIG} beside {WEIGHTS}); for weights of an original "

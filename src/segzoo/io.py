@@ -38,6 +38,8 @@ _TURNED_BACK = {  # from the orientation by which Pillow turns a TIFF to what tu
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
+_BLACK = (0, 0, 0)
+_FEW = 4  # indices that may be classes or marks, which the reader of labels knows; more are shades, in any order
 _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's mode "L"
 
 
@@ -117,24 +119,26 @@ def is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def read_mask(path: str | Path, *, grey_palette: bool = False) -> npt.NDArray[np.integer[Any]]:
+def read_mask(path: str | Path, *, binary: bool = False) -> npt.NDArray[np.integer[Any]]:
     """Read a mask file's stored values: palette indices, not colours; 1-bit as 0/1; grey saved as RGB(A) as grey.
 
     Alpha may follow the grey values or be the same everywhere; where it says more than they do, it is the mask.
 
     Args:
         path: PNG, JPEG, TIFF or BMP.
-        grey_palette: Read a palette of nothing but greys as these, since the darkest may have any index.
+        binary: Read a palette by its colours, since the background may have any index: greys as these, else black as
+            background.
 
     Returns:
         Integer array ``[H, W]``.
 
     Raises:
         MissingError: If there is no such file.
-        SegzooError: If it cannot be decoded, is coloured, holds fractions or has its shape in the transparency.
+        SegzooError: If it cannot be decoded, is coloured, holds fractions or has its shape in the transparency, or if
+            a palette's colours do not tell the background of a binary one.
     """
     path = Path(path)
-    values = _decode(path, for_mask=True, grey_palette=grey_palette)
+    values = _decode(path, for_mask=True, binary=binary)
     if values.ndim == 3:
         colours, alpha = (values[..., :-1], values[..., -1]) if values.shape[2] in (2, 4) else (values, None)
         if (colours != colours[..., :1]).any():
@@ -232,7 +236,7 @@ def _require_file(path: Path) -> None:
         raise MissingError(f"There is no file {path}.")
 
 
-def _decode(path: Path, *, for_mask: bool, grey_palette: bool = False) -> npt.NDArray[Any]:
+def _decode(path: Path, *, for_mask: bool, binary: bool = False) -> npt.NDArray[Any]:
     """Pixels [H, W] or [H, W, C] of a file in its own dtype."""
     _require_file(path)
     try:
@@ -242,7 +246,9 @@ def _decode(path: Path, *, for_mask: bool, grey_palette: bool = False) -> npt.ND
             if not for_mask:
                 return _intensities(path, image)
             stored = _as_stored(image)
-            return _pixels(stored.convert("LA") if grey_palette and _is_grey(stored) else stored, for_mask=True)
+            if binary and stored.mode == "P":
+                return _pixels(stored.convert("LA"), for_mask=True) if _is_grey(stored) else _coloured(path, stored)
+            return _pixels(stored, for_mask=True)
     except SegzooError:
         raise
     except _DECODING_ERRORS as error:
@@ -295,13 +301,32 @@ def _decode_tiff(path: Path, error: BaseException) -> npt.NDArray[Any]:
 
 
 def _is_grey(image: Image.Image) -> bool:
-    """Whether this is a palette image that looks like a grey one, and not the same all over."""
-    used = np.unique(np.asarray(image)).tolist() if image.mode == "P" else []
-    table = image.getpalette() or []
-    colours = {tuple(table[3 * index : 3 * index + 3]) for index in used}
+    """Whether this palette image looks like a grey one, and not the same all over."""
+    used = np.unique(np.asarray(image)).tolist()
+    colours = {_colour(image, index) for index in used}
     if "transparency" not in image.info and len(colours) == 1 < len(used):
         return False
     return bool(used) and all(len(colour) == 3 and len(set(colour)) == 1 for colour in colours)
+
+
+def _colour(image: Image.Image, index: int) -> tuple[int, ...]:
+    """The colour of a palette's index, RGB."""
+    return tuple((image.getpalette() or [])[3 * index : 3 * index + 3])
+
+
+def _coloured(path: Path, image: Image.Image) -> npt.NDArray[Any]:
+    """A coloured palette image's indices where the first is black, as drawing tools have it, else where it is not."""
+    indices = np.asarray(image)
+    used = np.unique(indices).tolist()
+    if _colour(image, 0) == _BLACK and len(used) <= _FEW:
+        return indices
+    black = [index for index in used if _colour(image, index) == _BLACK]
+    if len(used) > 2 or len(black) != 1:
+        raise SegzooError(
+            f"Mask {path} has a palette of {len(used)} colour{'s' if len(used) > 1 else ''}, where a binary mask has "
+            "one on black; save it as one channel of 0 and 255."
+        )
+    return indices != black[0]
 
 
 def _pixels(image: Image.Image, *, for_mask: bool) -> npt.NDArray[Any]:

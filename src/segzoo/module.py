@@ -220,7 +220,7 @@ class SegmentationModule(LightningModule):
             self.to(memory_format=torch.channels_last)  # a third faster on CPUs, and never slower
         if stage in ("fit", "validate", "test") and self.knows_its_data:
             datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-            self.check_classes(datamodule)
+            self.check_classes(datamodule, stage)
             if stage == "fit":
                 self.adopt_data(datamodule)
         if stage in ("fit", "validate"):
@@ -236,7 +236,7 @@ class SegmentationModule(LightningModule):
         datamodule = getattr(self._trainer, "datamodule", None)
         return isinstance(getattr(datamodule, "preprocessing", None), InputContract)
 
-    def check_classes(self, datamodule: Any) -> None:
+    def check_classes(self, datamodule: Any, stage: str) -> None:
         """Refuse data whose classes are not the model's: those that are in neither would count as found.
 
         Raises:
@@ -244,13 +244,22 @@ class SegmentationModule(LightningModule):
         """
         names, multilabel = tuple(datamodule.class_names), bool(datamodule.multilabel)
         binary = len(names) == 2 and self.num_classes == 1 and not multilabel
-        if not (binary or len(names) == self.num_classes) or multilabel != self.multilabel:
-            kind = "multi-label" if multilabel else "one label a pixel"
-            advice = f"num_classes={1 if len(names) == 2 and not multilabel else len(names)}, multilabel={multilabel}"
-            raise SegzooError(
-                f"{type(datamodule).__name__} has the classes {', '.join(names)} ({kind}), the model has "
-                f"num_classes={self.num_classes}, multilabel={self.multilabel}; build it with {advice}"
-            )
+        if (binary or len(names) == self.num_classes) and multilabel == self.multilabel:
+            return
+        kind = "multi-label" if multilabel else "one label a pixel"
+        given = f"--data.class_names '[{','.join(self.class_names)}]'"
+        given += "" if multilabel == self.multilabel else f" --data.multilabel {str(self.multilabel).lower()}"
+        advice = f"give the data the classes of the model, of a Folder by {given}"
+        wanted = f"num_classes={1 if len(names) == 2 and not multilabel else len(names)}"
+        named = self.class_names != default_class_names(self.num_classes, self.multilabel)
+        if stage == "fit" and not named:
+            advice = f"build it with {wanted}, multilabel={multilabel}"
+        elif stage == "fit" and multilabel == self.multilabel:
+            advice += f", or the model those of the data by {wanted}"
+        raise SegzooError(
+            f"{type(datamodule).__name__} has the classes {', '.join(names)} ({kind}), the model has "
+            f"num_classes={self.num_classes}, multilabel={self.multilabel}; {advice}"
+        )
 
     def adopt_data(self, datamodule: Any) -> None:
         """Take over preprocessing, class names and provenance of the data this model is trained on."""
@@ -489,6 +498,21 @@ class SegmentationModule(LightningModule):
                 "segzoo.from_pretrained"
             )
         return model
+
+    @classmethod
+    def load_from_checkpoint(cls, *arguments: Any, **options: Any) -> Self:
+        """As Lightning's, for classes whose files hold their arguments.
+
+        Raises:
+            SegzooError: the file does not hold what the model was built with, as those of the zoo's models do not.
+        """
+        try:
+            return super().load_from_checkpoint(*arguments, **options)
+        except (TypeError, RuntimeError) as error:
+            raise SegzooError(
+                f"Lightning's file does not say how this {cls.__name__} was built: build the model, load the file by "
+                "trainer.validate(model, data, ckpt_path=FILE), and keep it by model.save_pretrained(FOLDER)"
+            ) from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the input contract beside the weights in Lightning's own checkpoints."""

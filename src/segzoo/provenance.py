@@ -66,6 +66,11 @@ def same_split(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return one.get("split_sha256") == other.get("split_sha256") and agree("files_sha256", one, other)
 
 
+def same_names(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two datasets are split alike, as far as the names of folder and files tell."""
+    return one.get("split_sha256") == other.get("split_sha256") and agree("folder", one, other)
+
+
 def may_share_images(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether two datasets have one name, and folders of somebody's own also one folder's name or the same files."""
     named = one.get("dataset") is not None and one.get("dataset") == other.get("dataset")

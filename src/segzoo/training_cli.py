@@ -10,15 +10,17 @@ import sys
 import warnings
 from argparse import ArgumentError
 from functools import partial
+from numbers import Number
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import yaml
+from jsonargparse.typing import register_type
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.callbacks import Callback, LearningRateFinder
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple, instantiate_class
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -30,7 +32,7 @@ from segzoo.checkpoint import CONFIG, RECIPE, WEIGHTS, read_config, record
 from segzoo.errors import MissingError, SegzooError
 from segzoo.hub import open_checkpoint
 from segzoo.module import SegmentationModule
-from segzoo.provenance import listed, other_splits, parts_of, same_split, split_hashes
+from segzoo.provenance import listed, other_splits, parts_of, same_names, same_split, split_hashes
 from segzoo.registry import models, nearest
 from segzoo.run_folder import (
     SPLIT,
@@ -47,11 +49,34 @@ from segzoo.run_folder import (
 
 EPOCHS = 300  # of both papers
 SEED = 42
+LOGGED = ("val/dice", "val/iou", "val/loss", "val/dataset_dice", "val/dataset_iou", "train/loss")  # by every model
 MODEL_OPTION, DATA_OPTION = "--model", "--data"
 LOADER = "segzoo.hub.from_pretrained"
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+# what jsonargparse says where a class's option is given, and the class is not
+OPTION_OF_NONE = re.compile(
+    r"key \"(optimizer|lr_scheduler)\":.*?'torch\.optim\.(?:Optimizer|lr_scheduler\.LRScheduler)':\s+Option '(\w+)'",
+    re.DOTALL,
+)
+EXAMPLES = {
+    "optimizer": "--optimizer AdamW --optimizer.lr 1e-4",
+    "lr_scheduler": "--lr_scheduler StepLR --lr_scheduler.step_size 30",
+}
 # what jsonargparse says around the one line that helps
 NOISE = re.compile(r"Does not validate against any|Subtypes:|Errors:|- Expected (a )?<class 'NoneType'>|Given value")
+UNWRITABLE = "Unable to serialize instance "  # what jsonargparse writes in the place of a value it cannot write
+
+
+def plain_number(value: Any) -> Number:
+    """A number as it was read from a configuration, where it is one."""
+    if not isinstance(value, Number):
+        raise ValueError(f"{value} is no number")
+    return value
+
+
+# arguments of torchvision's transforms and of Lightning's callbacks, which train.yaml could not hold otherwise
+register_type(Number, plain_number, plain_number, type_check=isinstance)
+register_type(torch.device)
 
 
 def main(arguments: list[str]) -> None:
@@ -67,6 +92,12 @@ def main(arguments: list[str]) -> None:
     except SIGTERMException:  # would end in status 0, as if the training were finished
         print("segzoo: terminated; go on from the last whole epoch with --ckpt_path last", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        if arguments[0] == "fit":
+            print("segzoo: go on from the last whole epoch with --ckpt_path last", file=sys.stderr)
+        raise KeyboardInterrupt from None  # which Lightning had turned into status 1
     except Exception as error:
         bad_input = cause_in_input(error, arguments[0])
         if bad_input is None or bad_input is error:
@@ -84,6 +115,11 @@ def cause_in_input(error: Exception, verb: str) -> SegzooError | None:
         cause = cause.__cause__ or cause.__context__
     if cause is not None:
         return cause
+    if isinstance(error, ArgumentError) and (unnamed := OPTION_OF_NONE.search(str(error))):
+        return SegzooError(
+            f"--{unnamed[1]}.{unnamed[2]} is given without --{unnamed[1]}, so name that too, for instance "
+            f"{EXAMPLES[unnamed[1]]}"
+        )
     if isinstance(error, ArgumentError):
         return SegzooError(f"{one_sentence(str(error))}; see segzoo {verb} --help")
     if isinstance(error, MisconfigurationException):
@@ -96,7 +132,8 @@ def cause_in_input(error: Exception, verb: str) -> SegzooError | None:
     if isinstance(error, ValueError) and str(error).startswith("Does not validate"):
         return SegzooError(f"{one_sentence(str(error))}; see segzoo {verb} --help")
     if isinstance(error, RuntimeError) and str(error).startswith("Early stopping conditioned on"):
-        return SegzooError(str(error).partition(" Pass in")[0])
+        missing, _, names = str(error).partition(" Pass in")
+        return SegzooError(f"{missing.rstrip('.')}; there are{names.rpartition(':')[2]}")
     if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
         return SegzooError(
             "--ckpt_path names the run of another model, or of this one with other arguments; give the run that this "
@@ -205,6 +242,8 @@ class TrainingCLI(LightningCLI):
             if isinstance(callback, RunCheckpoint):
                 callback.goes_on = is_within(self.options.ckpt_path, Path(self.trainer.default_root_dir))
         chosen = self.config_init[self.subcommand]
+        if self.subcommand == "fit":
+            refuse_unknown_monitors(self.model, self.trainer.callbacks, chosen.lr_scheduler)  # type: ignore[attr-defined]
         if chosen.optimizer:
             self.model._optimizer = partial(instantiate_class, init=chosen.optimizer)
         if chosen.lr_scheduler:
@@ -221,21 +260,42 @@ class TrainingCLI(LightningCLI):
 
     @rank_zero_only
     def before_fit(self) -> None:
-        """Write the run's configuration as train.yaml, and its split as split.json."""
+        """Say what there is to train on, and write the run's configuration as train.yaml, its split as split.json."""
+        self.say_what_is_read()
+        self.datamodule.check_pixels("test", self.model.in_channels)
         if self.options.trainer.fast_dev_run:
             return
         root = Path(self.options.trainer.default_root_dir)
-        root.mkdir(parents=True, exist_ok=True)
         recipe = self.options.clone()  # how to train, anywhere: not where this run was, nor how often it was resumed
         recipe.trainer.default_root_dir = recipe.ckpt_path = None
+        text = self._parser("fit").dump(recipe, skip_none=False)
+        refuse_unwritable(text)
         if self.options.ckpt_path is not None:
-            now = yaml.safe_load(self._parser("fit").dump(recipe, skip_none=False))
+            now = yaml.safe_load(text)
             refuse_other_run(Path(self.options.ckpt_path).parent, now, self.datamodule.split_sha256)
-        self._parser("fit").save(recipe, root / RECIPE, skip_none=False, overwrite=True, multifile=False)
+        root.mkdir(parents=True, exist_ok=True)
+        (root / RECIPE).write_text(text, "utf-8")
         self.datamodule.write_split(root / SPLIT)
 
+    @rank_zero_only
+    def say_what_is_read(self) -> None:
+        """How many images there are and how they are divided."""
+        for sentence in self.datamodule.summary():
+            print(f"segzoo: {sentence}")
+
+    def fit(self, **arguments: Any) -> None:
+        """Train; where a signal ends that, write the best epoch so far, as the end of the training would."""
+        try:
+            self.trainer.fit(**arguments)
+        except SystemExit:  # Lightning's, for Ctrl+C and SIGTERM
+            # without optimizers it has not come as far as to know its data
+            if self.trainer.optimizers and (Path(self.trainer.default_root_dir) / "best.ckpt").is_file():
+                self.after_fit()
+            raise
+
     def before_test(self) -> None:
-        """Measure what was asked for, as it was asked for."""
+        """Say what there is to test on, and measure what was asked for, as it was asked for."""
+        self.say_what_is_read()
         self.model.test_tta = self.options.tta
         if self.options.metrics:
             self.model.metric_names = tuple(self.options.metrics)
@@ -262,6 +322,12 @@ class TrainingCLI(LightningCLI):
             f"\nsegzoo: {folder} is the checkpoint ({kept.stem} weights); {root} also holds the logs, {RECIPE}, "
             f"{SPLIT} and last.ckpt (to train on: --ckpt_path last)"
         )
+        if not self.model.competes_for_best:
+            print(
+                f"segzoo: training ended before λ = 1, so {folder} holds the last epoch rather than the best and "
+                "cannot be deployed or exported: start from a published checkpoint, or let it run to max_epochs (by "
+                "--ckpt_path last, without what ended it)"
+            )
 
     def write_checkpoint(self, root: Path) -> Path:
         """Save the model as the run's checkpoint folder; one of the same weights keeps its version and its results."""
@@ -348,6 +414,34 @@ def run_name(options: Any) -> str:
     return f"{model}-{options.data.class_path.rpartition('.')[2].lower()}" + (f"-fold{fold}" if fold else "")
 
 
+def refuse_unwritable(recipe: str) -> None:
+    """Refuse to train by a configuration that could not be read again.
+
+    Raises:
+        SegzooError: naming the option.
+    """
+    line = next((line for line in recipe.splitlines() if UNWRITABLE in line), None)
+    if line is not None:
+        raise SegzooError(
+            f"{RECIPE} cannot hold {line.strip().replace(UNWRITABLE, '')}, so nobody could train so again; give that "
+            "option as a number, a text, or a class_path with its init_args"
+        )
+
+
+def refuse_unknown_monitors(model: SegmentationModule, callbacks: list[Callback], scheduler: Any) -> None:
+    """Refuse to watch a score that nobody logs, which would end the training after its first epoch.
+
+    A model or a callback of somebody's own may log others.
+    """
+    packages = {type(part).__module__.partition(".")[0] for part in (model, *callbacks)}
+    watched = [getattr(callback, "monitor", None) for callback in callbacks]
+    watched += [scheduler.init_args.get("monitor")] if scheduler else []
+    for name in watched:
+        unknown = name is not None and name.startswith(("train/", "val/")) and name not in LOGGED
+        if unknown and packages <= {"segzoo", "lightning"}:
+            raise SegzooError(f"there is no {name!r} to monitor; there are {', '.join(LOGGED)}")
+
+
 def refuse_random_weights(options: Any) -> None:
     """Refuse to score a model of the zoo that nothing has trained; classes of somebody's own may load weights."""
     builders = {known.builder for known in models().values()}
@@ -389,7 +483,10 @@ def refuse_recording(options: Any) -> None:
 def split_warning(tested: dict[str, Any], trained: dict[str, Any]) -> str | None:
     """What is said where the images of a test may be among those that a checkpoint was trained on."""
     known = [part for part in parts_of(trained) if "split_sha256" in part]
-    if known and not all(any(same_split(part, one) for one in known) for part in parts_of(tested)):
+    other = [part for part in parts_of(tested) if not any(same_split(part, one) for one in known)]
+    if known and other:
+        if all(any(same_names(part, one) for one in known) for part in other):
+            return "files have changed since the checkpoint was trained (same names, other sizes)"
         return "this is not the split the checkpoint was trained on"
     names = other_splits(tested, trained.get("pretrained_on", []))
     return f"the checkpoint was pretrained on another split of {listed(names)}" if names else None

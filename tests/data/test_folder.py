@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -53,7 +55,7 @@ def test_multi_class_palettes_agree(folder_data, other, agree):
             SegzooError, match=r"Masks .*masks/3\.png and .*masks/4\.png have other colours for the same"
         ):
             data.setup()
-    Folder(folder_data).setup()  # with two classes no palette matters
+    Folder(folder_data).setup()  # with two classes each is read by its own colours
 
 
 def test_multi_label(folder_data, draw):
@@ -66,6 +68,7 @@ def test_multi_label(folder_data, draw):
     assert batch["label"].dtype == torch.float32
     assert batch["label"].amax(dim=(0, 2, 3)).tolist() == [1, 0]
     assert [tuple(label.shape) for label in batch["original_label"]] == [(2, 20, 30)] * 2
+    assert data.summary()[1:] == ["10 other files are not read"]  # those beside the folders
     (folder_data / "masks" / "none" / "4.png").unlink()
     with pytest.raises(MissingError, match=r"images/4\.png has no mask: expected .*masks/none/4\.png"):
         Folder(folder_data, class_names=["left", "none"], multilabel=True).setup()
@@ -85,6 +88,47 @@ def test_groups_of_a_user(folder_data):
     table.write_text("image,group\n" + "".join(f"{n}.png,patient {n % 3}\n" for n in range(10)))
     with pytest.raises(SegzooError, match="at least 5 groups, and these 10 images make 3"):
         Folder(folder_data, groups=table).setup()
+
+
+def test_images_without_a_group_are_counted(folder_data):
+    table = folder_data / "groups.csv"
+    table.write_text("image,group\n" + "".join(f"{n}.png,patient {n // 2}\n" for n in range(4)))
+    with pytest.warns(UserWarning, match=r"6 of 10 images have no group in .*groups\.csv; each counts as a group"):
+        Folder(folder_data, groups=table).setup()
+
+
+def test_what_is_read_and_what_is_not_is_said(folder_data, draw):
+    line = "Folder: 10 images in 10 groups: 6 to train, 2 to validate, 2 to test"
+    assert Folder(folder_data).summary() == [line]
+    assert Folder(folder_data, split="all").summary() == ["Folder: 10 images: 10 to train, 10 to validate, 10 to test"]
+    draw(folder_data / "masks" / "a.png")
+    assert Folder(folder_data).summary() == [line, "1 mask has no image: a.png"]
+    for name in "bcd":
+        draw(folder_data / "masks" / f"{name}.png")
+    for name in ("images/more/x.png", "images/x.dcm", "masks/Notes.txt", "masks/.hidden"):
+        (folder_data / name).parent.mkdir(exist_ok=True)
+        (folder_data / name).touch()
+    assert Folder(folder_data).summary() == [
+        line,
+        "4 masks have no image: a.png, b.png, c.png, ...; 1 subfolder and 2 other files are not read",
+    ]
+
+
+def test_a_group_that_makes_a_part_too_large_is_named(folder_data):
+    table = folder_data / "groups.csv"
+    table.write_text("image,group\n" + "".join(f"{n}.png,patient {max(n, 4)}\n" for n in range(10)))
+    line, warning = Folder(folder_data, groups=table).summary()
+    assert line == "Folder: 10 images in 6 groups: 3 to train, 2 to validate, 5 to test"
+    assert warning == "the group 'patient 4' alone has 5 images, so the part to test has 5, where 2 would be its share"
+
+
+def test_images_left_out_of_the_test_are_counted(folder_data):
+    class Alike(Folder):
+        def samples(self):
+            return [replace(sample, lookalikes="one") for sample in super().samples()]
+
+    (line,) = Alike(folder_data).summary()
+    assert line.endswith("2 to validate, 0 to test, 2 left out of the test since another part has a near copy")
 
 
 @pytest.mark.parametrize("names", [[], ["background"], ["a", "a"]])

@@ -22,6 +22,10 @@ def test_every_dataset_keeps_its_own_split(joint, folder_data):
     assert all("image_size" not in facts for facts in joint.describe()["datasets"])  # the joint one is used
 
 
+def test_every_dataset_says_what_it_holds(joint):
+    assert [line.partition(":")[0] for line in joint.summary()] == ["BUSI", "Folder"]
+
+
 def test_the_written_split_says_how_each_dataset_is_split(joint, tmp_path):
     joint.write_split(tmp_path / "split.json")
     record = json.loads((tmp_path / "split.json").read_text())

@@ -89,11 +89,13 @@ def test_value_outside_the_classes(tmp_path, value, dtype):
         ([255, 255, 255], [0, 0, 0], [1, 1, 1]),
         ([0, 0, 0, 255, 255, 255, 9, 8, 7], [0, 1, 0], [0, 1, 0]),  # the last is not in use
         ([200, 200, 200, 0, 0, 0, 255, 255, 255, 2, 2, 2, 9, 9, 9], [0, 1, 2, 3, 4], [1, 0, 1, 0, 0]),
-        ([0, 0, 0, 128, 0, 0], [0, 1, 0], [0, 1, 0]),  # colours say nothing
-        ([0, 0, 0, 0, 0, 0], [0, 1, 0], [0, 1, 0]),
+        ([0, 0, 0, 128, 0, 0], [0, 1, 0], [0, 1, 0]),
+        ([0, 0, 0, 128, 0, 0], [1, 1, 1], [1, 1, 1]),
+        ([255, 0, 0, 0, 0, 0], [1, 0, 1], [0, 1, 0]),  # as an adaptive palette has red on black
+        ([0, 0, 0, 0, 0, 0], [0, 1, 0], [0, 1, 0]),  # colours say nothing
     ],
 )
-def test_greys_of_a_palette_are_read_as_they_look(tmp_path, colours, indices, expected, multilabel):
+def test_a_palette_is_read_as_it_looks(tmp_path, colours, indices, expected, multilabel):
     np.testing.assert_array_equal(
         label_of([save_palette(tmp_path / "a.png", indices, colours)], 2, multilabel),
         [[expected]] if multilabel else [expected],
@@ -112,6 +114,34 @@ def test_a_palette_of_one_grey_with_a_shape_in_its_transparency_is_refused(tmp_p
         label_of([save_palette(tmp_path / "a.png", [0, 1, 0], [0] * 6, transparency=0)])
     seen = save_palette(tmp_path / "b.png", [0, 1, 0], [0] * 3 + [255] * 3, transparency=0)
     np.testing.assert_array_equal(label_of([seen]), [[0, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("colours", "indices"),
+    [
+        ([255, 0, 0], [0, 0, 0]),  # all lesion, or none?
+        ([255, 0, 0, 255, 255, 255], [0, 1, 0]),
+        ([255, 0, 0, 0, 0, 0, 0, 255, 0], [0, 1, 2]),
+        ([0, 0, 0, 128, 0, 0, 64, 0, 0, 250, 0, 0, 200, 0, 0], [0, 1, 2, 3, 4]),  # soft edges, in any order
+    ],
+)
+def test_a_palette_that_does_not_tell_the_background_is_refused(tmp_path, colours, indices):
+    with pytest.raises(SegzooError, match=r"a\.png has a palette of \d colours?, where a binary mask has one on black"):
+        label_of([save_palette(tmp_path / "a.png", indices, colours)])
+
+
+def test_masks_whose_palettes_pillow_chose_are_alike(tmp_path):
+    """Which of two colours comes first depends on which there is more of."""
+    for number, size in enumerate([(20, 30), (4, 4)]):
+        pixels = np.zeros((20, 30, 3), np.uint8)
+        pixels[: size[0], 1 : size[1], 0] = 255
+        path = tmp_path / f"{number}.png"
+        for converted in (
+            Image.fromarray(pixels).convert("P", palette=Image.Palette.ADAPTIVE),
+            Image.fromarray(pixels).quantize(2),
+        ):
+            converted.save(path)
+            np.testing.assert_array_equal(label_of([path]), pixels[..., 0] > 0)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "b.JPEG"])

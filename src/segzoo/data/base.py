@@ -1,7 +1,9 @@
 """The base of all datasets: files to batches, split, checked and augmented in one way."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +18,7 @@ from torchvision import tv_tensors
 
 from segzoo.data.augmentation import RandomFlipRotate90
 from segzoo.data.samples import Sample, check_sample, read_label
-from segzoo.data.splits import LISTED, Split, check_split, is_listed, make_split, split_sha256
+from segzoo.data.splits import FOLDS, LISTED, Split, check_split, is_listed, make_split, split_sha256
 from segzoo.errors import MissingError, SegzooError
 from segzoo.io import read_image
 from segzoo.preprocessing import Preprocessing
@@ -214,6 +216,29 @@ class SegmentationDataModule(LightningDataModule):
         """Refuse a sample whose files do not fit together, as far as their headers tell."""
         check_sample(sample)
 
+    def check_pixels(self, part: str, channels: int) -> None:
+        """Decode all images and masks of a part once: what is damaged is known before the training, not after it.
+
+        Args:
+            part: ``train``, ``val`` or ``test``.
+            channels: Of the images, as the model takes them.
+
+        Raises:
+            SegzooError: Naming every file that cannot be read or used.
+        """
+        refused = []
+        for identifier in self.split_ids[part]:
+            assert self._samples is not None
+            sample = self._samples[identifier]
+            label = partial(read_label, sample, len(self.class_names), self.multilabel)
+            for read in (partial(read_image, sample.image, channels), label):
+                try:
+                    read()
+                except SegzooError as error:
+                    refused.append(str(error).rstrip("."))
+        if refused:
+            raise SegzooError(f"{self.name}: the {part} part cannot be read: {'; '.join(refused)}.")
+
     # -- where it is and what it holds ---------------------------------------------------------------------------
 
     def find_root(self) -> Path:
@@ -300,6 +325,40 @@ class SegmentationDataModule(LightningDataModule):
             "licence": self.licence,
             **{key: contract[key] for key in ("image_size", "patch_size") if key in contract},
         }
+
+    def summary(self) -> list[str]:
+        """What was found and how it is divided, in sentences for whoever starts a training."""
+        parts = self.split_ids
+        assert self._samples is not None
+        groups = Counter(sample.group for sample in self._samples.values())
+        grouped = self.split == "grouped"
+        found = f"{len(self._samples)} images" + (f" in {len(groups)} groups" if grouped else "")
+        counts = {part: len(ids) for part, ids in parts.items()}
+        line = (
+            f"{self.name}: {found}: {counts['train']} to train, {counts['val']} to validate, {counts['test']} to test"
+        )
+        left_out = len(self._samples) - len(self.used_samples())
+        if left_out and grouped:
+            line += (
+                f", {left_out} left out of the test since another part has an image that resembles or continues them"
+            )
+        elif left_out:
+            line += f", {left_out} that the list does not name"
+        if not grouped:
+            return [line]
+        return [line, *self._crowded_part(*groups.most_common(1)[0])]
+
+    def _crowded_part(self, group: str, images: int) -> list[str]:
+        """A sentence, where the largest group makes its part more than half as large again as it should be."""
+        assert self._samples is not None
+        for part, folds in (("train", FOLDS - 2), ("validate", 1), ("test", 1)):
+            ids, share = self.split_ids["val" if part == "validate" else part], len(self._samples) * folds / FOLDS
+            if any(self._samples[i].group == group for i in ids) and len(ids) > 1.5 * share and images > share:
+                return [
+                    f"the group {group!r} alone has {images} images, so the part to {part} has {len(ids)}, where "
+                    f"{share:.0f} would be its share"
+                ]
+        return []
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -268,6 +268,9 @@ class Decathlon(SegmentationDataModule):
             "grid."
         )
 
+    def check_pixels(self, part: str, channels: int) -> None:
+        """Nothing: to read all volumes would take as long as a training of images does."""
+
     # -- loaders -------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader[Any]:

@@ -1,22 +1,23 @@
 """A user's own images and masks."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from segzoo.data.base import SegmentationDataModule
 from segzoo.data.samples import Sample, check_groups, folder_identity, paired_samples, read_groups
 from segzoo.errors import SegzooError
-from segzoo.io import palette
+from segzoo.io import IMAGE_SUFFIXES, palette
 from segzoo.segmentation import mask_paths
 
 
 class Folder(SegmentationDataModule):
     """Your own data: images, and masks with the same stems.
 
-    Layout: ``images/<stem>.png``, ``masks/<stem>.png`` (or jpg, tif, bmp). Binary masks hold 0/1 or 0/255; with more
-    than two classes masks hold class indices 0, 1, ..., and 255 where a pixel is to be ignored (if 255 is no class);
-    they are no JPEGs, and palettes, if they have any, agree.
+    Layout: ``images/<stem>.png``, ``masks/<stem>.png`` (or jpg, tif, bmp). Binary masks hold 0/1 or 0/255, or a palette
+    of one colour on black; with more than two classes masks hold class indices 0, 1, ..., and 255 where a pixel is to
+    be ignored (if 255 is no class); they are no JPEGs, and palettes, if they have any, agree.
     With ``multilabel`` each class has its own binary masks: ``masks/<class>/<stem>.png``.
 
     Args:
@@ -86,7 +87,46 @@ class Folder(SegmentationDataModule):
         if len(found) > len(known):
             self._palette = found, mask
 
+    def summary(self) -> list[str]:
+        """As the base, and what of the folder is not read."""
+        return [
+            *super().summary(),
+            *unread(self.find_root(), self.samples(), self.class_names if self.multilabel else ()),
+        ]
+
     def describe(self) -> dict[str, Any]:
         """As the base, with the class names, and with what this folder is known by."""
         facts = super().describe() | {"class_names": list(self.class_names), "multilabel": self.multilabel}
         return facts | folder_identity(self.root, self.used_samples())
+
+
+def unread(root: Path, samples: Sequence[Sample], classes: Sequence[str]) -> list[str]:
+    """A sentence about what lies in a folder's images and masks and is no sample's, if there is anything.
+
+    Args:
+        root: The folder that holds ``images`` and ``masks``.
+        samples: What is read of it.
+        classes: The folders of masks; none where ``masks`` holds them itself.
+    """
+    of_masks = [root / "masks" / name for name in classes] or [root / "masks"]
+    folders = {root / "images", root / "masks", *of_masks}
+    known = {*folders, *(file for sample in samples for file in (sample.image, *sample.masks))}
+    entries = [path for folder in sorted(folders) if folder.is_dir() for path in sorted(folder.iterdir())]
+    others = [path for path in entries if path not in known and not path.name.startswith(".")]
+    masks = [
+        path for path in others if path.parent in of_masks and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    ]
+    subfolders = sum(path.is_dir() for path in others)
+    said = []
+    if masks:
+        listed = ", ".join([path.name for path in masks[:3]] + ["..."] * (len(masks) > 3))
+        said.append(f"{counted(len(masks), 'mask')} {'has' if len(masks) == 1 else 'have'} no image: {listed}")
+    kinds = [(subfolders, "subfolder"), (len(others) - subfolders - len(masks), "other file")]
+    if what := " and ".join(counted(number, kind) for number, kind in kinds if number):
+        said.append(f"{what} {'is' if len(others) - len(masks) == 1 else 'are'} not read")
+    return ["; ".join(said)] if said else []
+
+
+def counted(number: int, thing: str) -> str:
+    """Such as "1 mask" or "2 masks"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"

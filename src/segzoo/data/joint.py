@@ -68,6 +68,10 @@ class Joint(SegmentationDataModule):
         records = [dataset.split_record() for dataset in self.datasets]
         return {"name": self.name, "datasets": records, "sha256": self.split_sha256}
 
+    def summary(self) -> list[str]:
+        """What each dataset says of itself."""
+        return [sentence for dataset in self.datasets for sentence in dataset.summary()]
+
     def describe(self) -> dict[str, Any]:
         """What each dataset says of itself, and the counts and hash of the joint split."""
         own = super().describe()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from lightning.pytorch.utilities import rank_zero_warn
 
 from segzoo.errors import MissingError, SegzooError
 from segzoo.io import IMAGE_SUFFIXES, image_files, image_size, read_mask
@@ -104,6 +105,8 @@ def _group_rows(lines: Sequence[str], path: Path | str, stem: Callable[[str], st
 def check_groups(path: Path, groups: Mapping[str, str], names: Sequence[str]) -> None:
     """Refuse groups of images that are called otherwise: "1" for 001.png would let a patient's images part.
 
+    Warns of images without a group, which may be meant: some lists hold only groups of several images.
+
     Args:
         path: The CSV file.
         groups: What `read_groups` found in it.
@@ -119,6 +122,10 @@ def check_groups(path: Path, groups: Mapping[str, str], names: Sequence[str]) ->
         raise SegzooError(
             f"{path} has a group for {unknown[0]!r}, and no image is called so, but none for the image {without[0]!r}; "
             "write their names as the files have them."
+        )
+    if without:
+        rank_zero_warn(
+            f"{len(without)} of {len(names)} images have no group in {path}; each counts as a group of its own."
         )
 
 
@@ -228,7 +235,7 @@ def read_label(sample: Sample, num_classes: int, multilabel: bool) -> npt.NDArra
 
 
 def _foreground(path: Path) -> npt.NDArray[np.bool_]:
-    return binarize(read_mask(path, grey_palette=True), path)
+    return binarize(read_mask(path, binary=True), path)
 
 
 def binarize(mask: npt.NDArray[Any], path: Path) -> npt.NDArray[np.bool_]:
