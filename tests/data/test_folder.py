@@ -128,7 +128,9 @@ def test_images_left_out_of_the_test_are_counted(folder_data):
             return [replace(sample, lookalikes="one") for sample in super().samples()]
 
     (line,) = Alike(folder_data).summary()
-    assert line.endswith("2 to validate, 0 to test, 2 left out of the test since another part has a near copy")
+    assert line.endswith(
+        "2 to validate, 0 to test, 2 left out of the test since another part resembles or continues them"
+    )
 
 
 @pytest.mark.parametrize("names", [[], ["background"], ["a", "a"]])
@@ -179,3 +181,4 @@ def test_a_run_s_split_holds_when_the_folder_grows(folder_data, draw, tmp_path):
     assert again.split_ids == first.split_ids
     assert again.describe() | {"split": "grouped"} == first.describe()
     assert again.describe()["split"] == again.split_record()["split"] == "listed"  # and nobody's path
+    assert again.summary()[0].endswith(" to test, 1 that the list does not name")

@@ -339,9 +339,7 @@ class SegmentationDataModule(LightningDataModule):
         )
         left_out = len(self._samples) - len(self.used_samples())
         if left_out and grouped:
-            line += (
-                f", {left_out} left out of the test since another part has an image that resembles or continues them"
-            )
+            line += f", {left_out} left out of the test since another part resembles or continues them"
         elif left_out:
             line += f", {left_out} that the list does not name"
         if not grouped:
