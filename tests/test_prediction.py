@@ -333,6 +333,18 @@ def test_a_full_disk_ends_the_run(checkpoint, tmp_path, capsys, monkeypatch):
     assert len(segmented) < 30
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc")])
+def test_a_mask_that_memory_does_not_suffice_for_stops_no_other(tmp_path, monkeypatch, error):
+    def write(job: prediction.Job, found: Segmentation) -> None:
+        if job.mask.stem == "a1":
+            raise error
+
+    monkeypatch.setattr(prediction, "write", write)
+    first, second = (outcome for _, outcome in segment_files(Named(), jobs_of(tmp_path, "a1", "a2")))
+    assert str(first) == f"there is not enough memory for {tmp_path / 'masks' / 'a1.png'}"
+    assert second == "one 0.0%"
+
+
 def test_links_are_not_written_over(checkpoint, tmp_path, capsys):
     images, links = pictures(tmp_path / "in", 1), tmp_path / "links"
     links.mkdir()
@@ -375,6 +387,38 @@ def test_files_that_go_and_volumes_beyond_memory_stop_nothing(checkpoint, tmp_pa
     assert f"{images / '001.png'}: there is not enough memory for it" in told
 
 
+@pytest.mark.parametrize(
+    ("suffix", "error", "message"),
+    [
+        (".png", PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (".mha", PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (".mha", KeyError("what"), "KeyError: 'what'"),
+    ],
+)
+def test_a_file_that_cannot_be_read_stops_no_other(checkpoint, tmp_path, capsys, monkeypatch, suffix, error, message):
+    images, output = pictures(tmp_path / "in", 2), tmp_path / "out"
+    bad = images / f"0{suffix}"
+    bad.write_bytes(b"what is in it nobody reads")
+    true_open = Path.open
+
+    def refuse(path: Path, *mode: Any, **options: Any) -> Any:
+        if path == bad:
+            raise error
+        return true_open(path, *mode, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    (images / "loop.png").symlink_to("loop.png")
+    (images / "folder.png").mkdir()
+    assert main(["predict", str(checkpoint), str(images), "--output", str(output)]) == 2
+    assert sorted(path.name for path in output.iterdir()) == ["000.png", "001.png"]
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 5
+    assert re.search(f"not segmented: Cannot read {bad}.*{message}", told[1])
+    assert re.search(r"There is no file .*folder\.png", told[2])
+    assert re.search(r"There is no file .*loop\.png", told[3])
+    assert told[4].startswith("segzoo: error: 3 of 5 inputs were not segmented")
+
+
 def test_volumes_and_classes_with_masks_of_their_own_are_found_again(samples, tmp_path, capsys):
     torch.manual_seed(0)
     model = segzoo.create_model("mednext", num_classes=2, multilabel=True, width=2)
@@ -399,7 +443,7 @@ def interrupt(*_, **__):
 
 @pytest.mark.parametrize("stage", ["while it writes", "before the draft is removed"])
 def test_nothing_is_half_written(checkpoint, tmp_path, monkeypatch, stage):
-    """A process that is killed leaves the old mask, the new one or none, and the next one clears up after it."""
+    """A process that is killed leaves the old mask, the new one or none, and its draft, which is nobody else's."""
     (job,) = plan([pictures(tmp_path / "in", 1)], tmp_path / "out", overlay=True)
     (job,) = unfinished([job], {}, None)
     found = segzoo.from_pretrained(checkpoint).predict(job.file)
@@ -410,10 +454,36 @@ def test_nothing_is_half_written(checkpoint, tmp_path, monkeypatch, stage):
             with pytest.raises(KeyboardInterrupt):
                 prediction.write(job, found)
             assert not job.mask.exists()
+            assert unfinished([job], {}, None) == [job]
         else:
             prediction.write(job, found)
-            assert job.mask.exists()
-    assert unfinished([job], {}, None) == [job]
+            assert unfinished([job], {}, None) == []
+    (draft,) = (tmp_path / "out").glob(".*")
+    prediction.write(job, found)
+    assert sorted(stamps(tmp_path / "out")) == [draft.name, "000.png", "000_overlay.png"]
+    assert unfinished([job], {}, None) == []
+
+
+def test_only_drafts_of_yesterday_are_cleared_up(checkpoint, tmp_path):
+    images, output = pictures(tmp_path / "in", 1), tmp_path / "out"
+    for name, hours in (("dead", 25), ("alive", 23)):
+        (output / f".segzoo-{name}.writing").mkdir(parents=True)
+        os.utime(output / f".segzoo-{name}.writing", (time.time() - hours * 3600,) * 2)
+    assert main(["predict", str(checkpoint), str(images), "--output", str(output)]) == 0
+    assert sorted(stamps(output)) == [".segzoo-alive.writing", "000.png"]
+
+
+def test_runs_that_write_the_same_mask_at_once_lose_nothing(checkpoint, tmp_path, monkeypatch):
+    (job,) = plan([pictures(tmp_path / "in", 1)], tmp_path / "out", overlay=True)
+    (job,) = unfinished([job], {}, None)
+    found, settle = segzoo.from_pretrained(checkpoint).predict(job.file), prediction.settle
+
+    def meanwhile(file: Path) -> None:
+        monkeypatch.setattr(prediction, "settle", settle)
+        prediction.write(job, found)  # what the other run does
+        settle(file)
+
+    monkeypatch.setattr(prediction, "settle", meanwhile)
     prediction.write(job, found)
     assert sorted(stamps(tmp_path / "out")) == ["000.png", "000_overlay.png"]
     assert unfinished([job], {}, None) == []
@@ -532,11 +602,9 @@ def test_what_a_kill_left_is_finished_by_the_same_command(checkpoint, tmp_path, 
     assert 10 < len(masks) < 400
     for mask in masks:
         np.asarray(Image.open(mask))  # complete
-    # killed after a mask was moved into place and before its draft was removed, which is done again
-    masks = [mask for mask in masks if not prediction.draft_folder(prediction.Job(mask, mask)).exists()]
 
     done = subprocess.run(again, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == f"{len(masks)} of 400 were done before"
-    assert sorted(stamps(output)) == sorted(file.name for file in images.iterdir())
+    assert sorted(file.name for file in output.glob("[!.]*")) == sorted(file.name for file in images.iterdir())
     assert not changed(before, output) & {mask.name for mask in masks}

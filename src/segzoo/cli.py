@@ -199,10 +199,11 @@ def run_predict(options: argparse.Namespace) -> None:
     Raises:
         SegzooError: an input could not be segmented; all others have been by then.
     """
-    from segzoo.prediction import plan, require_writable
+    from segzoo.prediction import plan, remove_dead_drafts, require_writable
 
     jobs = plan(options.inputs, options.output, options.overlay)
     require_writable(options.output)
+    remove_dead_drafts(options.output)
     work = options, open_model(options), jobs
     if options.devices == options.nodes == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:  # no torchrun
         outcomes = segment_share(None, *work)

@@ -9,14 +9,15 @@ import json
 import os
 import re
 import shutil
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -36,7 +37,10 @@ from segzoo.volumes import (
 )
 
 THREADS = 4  # that read, and as many that write: decoding and compressing release Python's lock
+DRAFT, DRAFT_END = ".segzoo-", ".writing"  # how a folder's name begins and ends that a process writes into
+DEAD = 24 * 60 * 60  # seconds after which nobody writes into a draft any more
 NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what keeps any further file from being written
+NO_MEMORY = "(out of|allocate|not enough) memory|bad_alloc"  # in errors of torch and of SimpleITK
 T = TypeVar("T")
 
 
@@ -102,16 +106,22 @@ def plan(inputs: Sequence[Path], output: Path, overlay: bool) -> list[Job]:
     """
     jobs: dict[Path, Job] = {}  # by the mask
     readers: dict[Path, Path] = {}  # what is written -> what it is made from
+    output_leads = leads_to(output)
     for file in (file for given in inputs for file in images_and_volumes(given)):
         job = Job(file, mask_file(file, output), overlay_file(file, output) if overlay else None)
         for written in filter(None, (job.mask, job.overlay)):
             first = readers.setdefault(written, file)
-            if first.resolve() != file.resolve():
+            if leads_to(first) != leads_to(file):
                 raise SegzooError(f"{first} and {file} would both be written to {written.name}; rename one of them")
-        if output.resolve() in (file.resolve().parent, file.parent.resolve()):  # where it is, and where it is linked
+        if output_leads in (leads_to(file).parent, leads_to(file.parent)):  # where it is, and where it is linked
             raise SegzooError(f"{file} lies in the output folder {output} and could be overwritten; write elsewhere")
         jobs.setdefault(job.mask, job)
     return list(jobs.values())
+
+
+def leads_to(path: Path) -> Path:
+    """Without links on the way; of a link to itself it says something too, where ``Path.resolve`` raises."""
+    return Path(os.path.realpath(path))
 
 
 def require_writable(folder: Path) -> None:
@@ -125,6 +135,14 @@ def require_writable(folder: Path) -> None:
         TemporaryFile(dir=folder).close()
     except OSError as error:
         raise SegzooError(f"nothing can be written in {folder} ({error.strerror}); name another --output") from error
+
+
+def remove_dead_drafts(folder: Path) -> None:
+    """Clear up after processes that were killed a day ago or earlier; younger drafts may be those of another run."""
+    for draft in folder.glob(f"{DRAFT}*{DRAFT_END}"):
+        with suppress(OSError):  # it may have ended meanwhile
+            if time.time() - draft.stat().st_mtime > DEAD:
+                shutil.rmtree(draft)
 
 
 def images_and_volumes(given: Path) -> list[Path]:
@@ -191,8 +209,8 @@ def enough_memory(what: object) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # torch has no kind of its own for a CPU's memory
-        if isinstance(error, MemoryError) or re.search("(out of|allocate|not enough) memory", str(error)):
+    except (MemoryError, RuntimeError) as error:  # they have no kind of their own for a CPU's memory
+        if isinstance(error, MemoryError) or re.search(NO_MEMORY, str(error)):
             raise SegzooError(f"there is not enough memory for {what}") from error
         raise
 
@@ -204,8 +222,7 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
     """The jobs whose files are not all there as this recipe makes them from the input as it is now.
 
     Every file that is written holds a note that tells: so no mask of another model, of other options or of another
-    input is ever taken for this one's, whoever wrote it, and no record has to be kept beside the masks. A job whose
-    draft was left behind is done again too, complete as its files may be, which clears the draft up.
+    input is ever taken for this one's, whoever wrote it, and no record has to be kept beside the masks.
 
     Args:
         jobs: of `plan`.
@@ -216,7 +233,7 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
         Them, in their order, with their notes.
     """
     noted = (replace(job, note=note_of(job.file, recipe)) for job in jobs)
-    return [job for job in noted if not job.note or draft_folder(job).exists() or not is_written(job, channels)]
+    return [job for job in noted if not job.note or not is_written(job, channels)]
 
 
 def note_of(file: Path, recipe: dict[str, Any]) -> str:
@@ -228,7 +245,7 @@ def note_of(file: Path, recipe: dict[str, Any]) -> str:
         state = file.stat()
     except OSError:
         return ""
-    facts = [str(file.resolve()), state.st_size, state.st_mtime_ns, recipe]
+    facts = [str(leads_to(file)), state.st_size, state.st_mtime_ns, recipe]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -278,13 +295,28 @@ def read_ahead(
     """Each job with its input, or with the error that reading it met; up to ``ahead`` more are being read."""
     reading: deque[tuple[Job, Future[Any]]] = deque()
     for job in jobs:
-        reading.append((job, readers.submit(attempt, read, job.file)))
+        reading.append((job, readers.submit(attempt, read_input, read, job.file)))
         if len(reading) > ahead:
             first, given = reading.popleft()
             yield first, given.result()
     while reading:
         first, given = reading.popleft()
         yield first, given.result()
+
+
+def read_input(read: Callable[[Path], Any], file: Path) -> Any:
+    """What is read of a file.
+
+    Raises:
+        SegzooError: it cannot be, whatever the reason: files can be wrong in more ways than decoders know of.
+    """
+    try:
+        return read(file)
+    except SegzooError:
+        raise
+    except Exception as error:
+        reason = (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
+        raise SegzooError(f"Cannot read {file} ({reason}).") from error
 
 
 def batches(predictor: Predictor, inputs: Iterator[tuple[Job, Any]]) -> Iterator[list[tuple[Job, Any]]]:
@@ -326,7 +358,8 @@ def finish(job: Job, found: Segmentation | SegzooError) -> str:
     if isinstance(found, SegzooError):
         raise found
     try:
-        write(job, found)
+        with enough_memory(job.mask):
+            write(job, found)
     except OSError as error:
         kind = OutputError if error.errno in NO_MORE else SegzooError
         raise kind(f"{job.mask} cannot be written ({error.strerror or error})") from error
@@ -335,21 +368,21 @@ def finish(job: Job, found: Segmentation | SegzooError) -> str:
 
 
 def write(job: Job, found: Segmentation) -> None:
-    """Write a job's files, each of them complete or not at all, whenever the process is killed."""
-    draft = draft_folder(job)
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
+    """Write a job's files, each of them complete or not at all, whenever the process is killed.
+
+    The draft is this process's alone: of two that write the same job, the second one wins.
+    """
+    job.mask.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=DRAFT, suffix=DRAFT_END, dir=job.mask.parent, ignore_cleanup_errors=True) as folder:
+        draft = Path(folder)
         found.save(draft / job.mask.name, note=job.note)
-        if job.overlay is not None:
-            write_png(draft / job.overlay.name, found.overlay(), note=job.note)
-        for file in list(draft.iterdir()):
-            settle(file)
-            os.replace(file, job.mask.with_name(file.name))
         if job.overlay is None:
             remove_overlay_of_another_mask(job)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        else:
+            write_png(draft / job.overlay.name, found.overlay(), note=job.note)
+        for file in written_files(job, found.class_names if found.multilabel else None):
+            settle(draft / file.name)
+            os.replace(draft / file.name, file)
 
 
 def settle(file: Path) -> None:
@@ -359,19 +392,10 @@ def settle(file: Path) -> None:
 
 
 def remove_overlay_of_another_mask(job: Job) -> None:
-    """The overlay that an earlier run, with other options, left beside a mask that is not there any more."""
+    """The overlay that an earlier run, with other options, left beside a mask that is about to go."""
     overlay = overlay_file(job.file, job.mask.parent)
     if read_note(overlay) not in ("", job.note) and is_colour(overlay):  # a grey one is the mask of another image
-        overlay.unlink()
-
-
-def draft_folder(job: Job) -> Path:
-    """Where a job's files are written before they are moved into place.
-
-    Always called the same, so that whoever does a killed job again also clears up after it, and by a hash, since a
-    mask's name may be as long as names can be.
-    """
-    return job.mask.with_name(f".{hashlib.sha256(os.fsencode(job.mask.name)).hexdigest()[:16]}.writing")
+        overlay.unlink(missing_ok=True)
 
 
 def attempt(function: Callable[..., T], *arguments: Any) -> T | SegzooError:
