@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -26,7 +25,7 @@ from segzoo import inference, prediction
 from segzoo.cli import main
 from segzoo.errors import SegzooError
 from segzoo.inference import NetworkPredictor
-from segzoo.io import read_image
+from segzoo.io import read_image, read_mask, write_mask
 from segzoo.prediction import plan, segment_files, unfinished
 from segzoo.processes import launch
 from segzoo.segmentation import Segmentation
@@ -252,11 +251,6 @@ def other_weights(checkpoint: Path, images: Path, output: Path) -> list[str]:
     return ["predict", str(other), str(images), "--output", str(output)]
 
 
-def other_images_of_the_same_names(checkpoint: Path, images: Path, output: Path) -> list[str]:
-    shutil.copytree(images, output.parent / "others")
-    return ["predict", str(checkpoint), str(output.parent / "others"), "--output", str(output)]
-
-
 def changed_images(checkpoint: Path, images: Path, output: Path) -> list[str]:
     for file in images.iterdir():
         old = file.stat().st_mtime_ns
@@ -270,7 +264,15 @@ def masks_of_somebody_else(checkpoint: Path, images: Path, output: Path) -> list
     return ["predict", str(checkpoint), str(images), "--output", str(output)]
 
 
-STALE = [other_options, other_weights, other_images_of_the_same_names, changed_images, masks_of_somebody_else]
+def masks_with_other_notes(checkpoint: Path, images: Path, output: Path) -> list[str]:
+    for file, note in zip(
+        sorted(output.iterdir()), ("0123abcd" * 8, "FSL-6.0"), strict=True
+    ):  # segzoo's once, and none
+        write_mask(file, read_mask(file), note)
+    return ["predict", str(checkpoint), str(images), "--output", str(output)]
+
+
+STALE = [other_options, other_weights, changed_images, masks_of_somebody_else, masks_with_other_notes]
 
 
 @pytest.mark.parametrize("change", STALE)
@@ -282,6 +284,25 @@ def test_masks_of_anything_else_are_made_anew(checkpoint, tmp_path, capsys, chan
     assert main(arguments) == 0
     assert "done before" not in capsys.readouterr().out
     assert changed(before, output) == {"000.png", "001.png"}
+
+
+@pytest.mark.parametrize("options", [[], ["--overlay"]])
+def test_masks_of_other_images_of_the_same_names_are_kept(checkpoint, tmp_path, capsys, options):
+    first, second = pictures(tmp_path / "first", 1), pictures(tmp_path / "second", 2)
+    arguments = ["predict", str(checkpoint), "--output", str(tmp_path / "out"), *options]
+    assert main([*arguments, str(first)]) == 0
+    before = stamps(tmp_path / "out")
+    assert main([*arguments, str(second)]) == 2
+    made = {"001.png", *["001_overlay.png"] * len(options)}
+    assert changed(before, tmp_path / "out") == made
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert f"{tmp_path / 'out' / '000.png'} was made from another file than {second / '000.png'}; name another" in told
+    (tmp_path / "linked").symlink_to(first)
+    assert main([*arguments, str(tmp_path / "linked")]) == 0  # it is the same
+    assert changed(before, tmp_path / "out") == made
+    for file in (tmp_path / "out").iterdir():
+        file.unlink()
+    assert main([*arguments, str(second)]) == 0
 
 
 def test_no_overlay_of_another_mask_stays_beside_a_new_one(checkpoint, tmp_path):
@@ -437,6 +458,37 @@ def test_volumes_and_classes_with_masks_of_their_own_are_found_again(samples, tm
     assert changed(before, tmp_path / "out") == set(before)
 
 
+@pytest.mark.parametrize(
+    ("classes", "names", "options", "message"),
+    [
+        (
+            ["lesion", "core_lesion"],
+            ["x", "x_core"],
+            [],
+            "x.png and .*x_core.png would both be written to x_core_lesion.png",
+        ),
+        (["left/outer", "left outer"], ["x"], [], "the classes left/outer, left outer cannot have a file each"),
+        (
+            ["lesion", "overlay"],
+            ["x"],
+            ["--overlay"],
+            "x_overlay.png would be a mask and the overlay of .*x.png; leave",
+        ),
+    ],
+)
+def test_masks_that_would_be_one_file_are_refused(tmp_path, capsys, monkeypatch, classes, names, options, message):
+    monkeypatch.setattr(inference, "segment", lambda *_: pytest.fail("was segmented"))
+    model = segzoo.create_model("cmunext_s", num_classes=2, multilabel=True)
+    model.class_names = tuple(classes)
+    checkpoint = model.save_pretrained(tmp_path / "tiny")
+    for number, name in enumerate(names):
+        pictures(tmp_path / str(number), 1).joinpath("000.png").rename(tmp_path / f"{name}.png")
+    files = [str(tmp_path / f"{name}.png") for name in names]
+    assert main(["predict", str(checkpoint), *files, "--output", str(tmp_path / "out"), *options]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert re.search(message, told)
+
+
 def interrupt(*_, **__):
     raise KeyboardInterrupt  # not a signal: what starts the tests may have it ignored
 
@@ -562,6 +614,21 @@ def test_two_processes_write_each_file_once_and_as_one_does(checkpoint, tmp_path
     assert "tensors loaded" in loaded
     assert "not segmented: Cannot read" in bad
     assert last.startswith("segzoo: error: 1 of 8 inputs were not segmented, the first because: Cannot read")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS and Windows allow no file name that is not Unicode")
+def test_processes_show_any_name(checkpoint, tmp_path):
+    images = pictures(tmp_path / "in", 2)
+    for number, name in enumerate((b"M\xfcller.png", b"Stra\xdfe.png")):
+        (images / f"00{number}.png").rename(images / os.fsdecode(name))
+    strict = {**environment(), "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(
+        command(checkpoint, images, tmp_path / "out", "--devices", "2"), env=strict, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert "Stra\\udcdfe.png -> " in done.stdout
 
 
 def children(parent: int) -> list[int]:

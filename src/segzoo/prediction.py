@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from segzoo.errors import MissingError, SegzooError
 from segzoo.io import image_files, is_colour, read_image, read_note, write_png
-from segzoo.segmentation import Segmentation, mask_paths
+from segzoo.segmentation import Segmentation, mask_paths, require_own_files
 from segzoo.volumes import (
     VOLUME_SUFFIXES,
     Volume,
@@ -86,12 +86,14 @@ class Job:
         mask: the file to write (multi-label: one a class, called after it).
         overlay: the picture to draw; None for none.
         note: what the written files depend on, which is stored in them; see `unfinished`.
+        taken: one of the files to write, where it is there and was made from another input.
     """
 
     file: Path
     mask: Path
     overlay: Path | None = None
     note: str = ""
+    taken: Path | None = None
 
 
 # ---- plan
@@ -117,6 +119,27 @@ def plan(inputs: Sequence[Path], output: Path, overlay: bool) -> list[Job]:
             raise SegzooError(f"{file} lies in the output folder {output} and could be overwritten; write elsewhere")
         jobs.setdefault(job.mask, job)
     return list(jobs.values())
+
+
+def require_distinct(jobs: Iterable[Job], channels: Sequence[str] | None) -> None:
+    """What `plan` cannot tell before the classes' names are known, which are in those of the files.
+
+    Args:
+        jobs: of `plan`.
+        channels: the classes' names where each has a mask of its own (multi-label), else None.
+
+    Raises:
+        SegzooError: a file would be written twice.
+    """
+    require_own_files(channels or ())
+    makers: dict[Path, Path] = {}
+    for job in jobs:
+        for written in written_files(job, channels):
+            first = makers.setdefault(written, job.file)
+            if first != job.file:
+                raise SegzooError(f"{first} and {job.file} would both be written to {written.name}; rename one of them")
+        if job.overlay in mask_paths(job.mask, channels):
+            raise SegzooError(f"{job.overlay} would be a mask and the overlay of {job.file}; leave --overlay out")
 
 
 def leads_to(path: Path) -> Path:
@@ -222,7 +245,8 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
     """The jobs whose files are not all there as this recipe makes them from the input as it is now.
 
     Every file that is written holds a note that tells: so no mask of another model, of other options or of another
-    input is ever taken for this one's, whoever wrote it, and no record has to be kept beside the masks.
+    input is ever taken for this one's, whoever wrote it, and no record has to be kept beside the masks. What was made
+    from an input that lies elsewhere is not written over: doing that job is refused (see `read_input`).
 
     Args:
         jobs: of `plan`.
@@ -230,14 +254,21 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
         channels: the classes' names where each has a mask of its own (multi-label), else None.
 
     Returns:
-        Them, in their order, with their notes.
+        Them, in their order, with their notes, and with what was made from another input.
     """
-    noted = (replace(job, note=note_of(job.file, recipe)) for job in jobs)
-    return [job for job in noted if not job.note or not is_written(job, channels)]
+    todo = []
+    for job in (replace(job, note=note_of(job.file, recipe)) for job in jobs):
+        notes = {file: stored_note(file) for file in written_files(job, channels)}
+        if not job.note:
+            todo.append(job)
+        elif set(notes.values()) != {job.note}:
+            others = [file for file, note in notes.items() if source_of(note) not in ("", source_of(job.note))]
+            todo.append(replace(job, taken=others[0] if others else None))
+    return todo
 
 
 def note_of(file: Path, recipe: dict[str, Any]) -> str:
-    """What a mask depends on, as 64 hexadecimal digits (NIfTI has room for 79): the recipe, and the file's state.
+    """What a mask depends on, in 79 characters, since NIfTI has room for no more: see `source_of`.
 
     Empty for a file that is not there any more, of which reading it will tell.
     """
@@ -245,8 +276,22 @@ def note_of(file: Path, recipe: dict[str, Any]) -> str:
         state = file.stat()
     except OSError:
         return ""
-    facts = [str(leads_to(file)), state.st_size, state.st_mtime_ns, recipe]
+    source = str(leads_to(file))
+    return f"{digest(source)[:14]}-{digest([source, state.st_size, state.st_mtime_ns, recipe])}"
+
+
+def digest(facts: Any) -> str:
+    """Plain values as 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def source_of(note: str) -> str:
+    """The part of a note that tells where the input lies, before that which tells its state and the recipe too.
+
+    Empty for any other note: one of somebody else, or of an earlier segzoo, which told all in one.
+    """
+    parts = re.fullmatch("([0-9a-f]{14})-[0-9a-f]{64}", note)
+    return parts[1] if parts else ""
 
 
 def written_files(job: Job, channels: Sequence[str] | None) -> list[Path]:
@@ -254,14 +299,9 @@ def written_files(job: Job, channels: Sequence[str] | None) -> list[Path]:
     return [*mask_paths(job.mask, channels), *filter(None, [job.overlay])]
 
 
-def is_written(job: Job, channels: Sequence[str] | None) -> bool:
-    """Whether all files that a job writes are there and hold its note."""
-    return all(holds_note(file, job.note) for file in written_files(job, channels))
-
-
-def holds_note(file: Path, note: str) -> bool:
-    """Whether a mask or overlay is there and holds this note."""
-    return file.is_file() and (read_volume_note if is_volume(file) else read_note)(file) == note
+def stored_note(file: Path) -> str:
+    """The note in a mask or overlay; an empty one where it has none, or is not there or damaged."""
+    return (read_volume_note if is_volume(file) else read_note)(file) if file.is_file() else ""
 
 
 # ---- run
@@ -295,7 +335,7 @@ def read_ahead(
     """Each job with its input, or with the error that reading it met; up to ``ahead`` more are being read."""
     reading: deque[tuple[Job, Future[Any]]] = deque()
     for job in jobs:
-        reading.append((job, readers.submit(attempt, read_input, read, job.file)))
+        reading.append((job, readers.submit(attempt, read_input, read, job)))
         if len(reading) > ahead:
             first, given = reading.popleft()
             yield first, given.result()
@@ -304,19 +344,24 @@ def read_ahead(
         yield first, given.result()
 
 
-def read_input(read: Callable[[Path], Any], file: Path) -> Any:
-    """What is read of a file.
+def read_input(read: Callable[[Path], Any], job: Job) -> Any:
+    """A job's input.
 
     Raises:
-        SegzooError: it cannot be, whatever the reason: files can be wrong in more ways than decoders know of.
+        SegzooError: it cannot be read, whatever the reason (files can be wrong in more ways than decoders know of), or
+            the job would write over what was made from another one.
     """
+    if job.taken is not None:
+        raise SegzooError(
+            f"{job.taken} was made from another file than {job.file}; name another --output, or remove that mask"
+        )
     try:
-        return read(file)
+        return read(job.file)
     except SegzooError:
         raise
     except Exception as error:
         reason = (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
-        raise SegzooError(f"Cannot read {file} ({reason}).") from error
+        raise SegzooError(f"Cannot read {job.file} ({reason}).") from error
 
 
 def batches(predictor: Predictor, inputs: Iterator[tuple[Job, Any]]) -> Iterator[list[tuple[Job, Any]]]:
