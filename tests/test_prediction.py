@@ -430,7 +430,8 @@ def test_a_file_that_cannot_be_read_stops_no_other(checkpoint, tmp_path, capsys,
     monkeypatch.setattr(Path, "open", refuse)
     (images / "loop.png").symlink_to("loop.png")
     (images / "folder.png").mkdir()
-    assert main(["predict", str(checkpoint), str(images), "--output", str(output)]) == 2
+    inputs = [str(images), str(images / "loop.png")]
+    assert main(["predict", str(checkpoint), *inputs, "--output", str(output)]) == 2
     assert sorted(path.name for path in output.iterdir()) == ["000.png", "001.png"]
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 5

@@ -174,9 +174,11 @@ def images_and_volumes(given: Path) -> list[Path]:
     Raises:
         MissingError: it is not there, or holds none.
     """
-    if not given.exists():
-        raise MissingError(f"there is no file or folder {given} to segment")
-    found = sorted([*image_files(given), *volume_files(given)]) if given.is_dir() else [given]
+    try:
+        given.lstat()  # of a link that leads nowhere reading it tells
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingError(f"there is no file or folder {given} to segment") from None
+    found = sorted([*image_files(given), *volume_files(given)]) if os.path.isdir(given) else [given]
     if not found:
         raise MissingError(f"the folder {given} holds no image (png, jpg, tif, bmp) or volume (nii, nrrd, mha)")
     return found
