@@ -469,10 +469,22 @@ def test_a_name_that_is_not_utf_8_is_one_sentence(scan, tmp_path):
     assert read_volume_note(file) == ""
 
 
+@pytest.mark.parametrize(("name", "right"), [("a.nii", ".nii.gz"), ("a.nii.gz", ".nii")])
+def test_a_name_that_says_wrong_whether_a_file_is_packed_is_one_sentence(scan, tmp_path, name, right):
+    """SimpleITK gives other voxels than a file holds that is called ".nii.gz" and is not packed."""
+    content = scan.read_bytes()
+    (tmp_path / name).write_bytes(content if right == ".nii.gz" else gzip.decompress(content))
+    for read in (read_volume, read_geometry):
+        with pytest.raises(
+            SegzooError, match=rf"Cannot read .*{name}: .*, which is wrong; rename it to end in {right},"
+        ):
+            read(tmp_path / name)
+
+
 @pytest.mark.parametrize("suffix", [".Nii", ".NII.gz", ".nii.Gz"])
 def test_mixed_letters_that_simpleitk_does_not_take_are_one_sentence(scan, tmp_path, suffix, capfd):
     file = tmp_path / f"a{suffix}"
-    shutil.copy(scan, file)
+    file.write_bytes(gzip.decompress(scan.read_bytes()) if suffix == ".Nii" else scan.read_bytes())
     for read in (read_volume, read_geometry):
         with pytest.raises(SegzooError, match=rf"a\{suffix} ends in .*; rename it to end in \{suffix.lower()}\."):
             read(file)

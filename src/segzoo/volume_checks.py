@@ -61,7 +61,14 @@ def check_nifti(path: Path, *, whole: bool) -> npt.NDArray[np.float64] | None:
         SegzooError: saying what is wrong.
     """
     try:
-        with gzip.open(path) if is_gzipped(path) else path.open("rb") as file:
+        packed = is_gzipped(path)
+        if packed != (path.suffix.lower() == ".gz"):  # SimpleITK reads others than its voxels, or none
+            said, right = ("not ", ".nii.gz") if packed else ("", ".nii")
+            raise SegzooError(
+                f"Cannot read {path}: its name says that it is {said}a gzip file, which is wrong; rename it to end in "
+                f"{right}, or fetch it again."
+            )
+        with gzip.open(path) if packed else path.open("rb") as file:
             header = nifti_header(path, file.read(NIFTI_BYTES))
             if whole:
                 check_nifti_voxels(path, file, header)

@@ -92,6 +92,7 @@ def read_volume(path: str | Path, channels: int = 1) -> Volume:
         MissingError: If there is no such file.
         SegzooError: If it cannot be decoded, is cut short, is not 3D, has another number of channels, holds NaN or
             infinite voxels, or its spacing or directions make no grid.
+        MemoryError: If it does not fit.
     """
     path = Path(path)
     stored, geometry = _read(path)
@@ -160,6 +161,7 @@ def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry,
 
     Raises:
         SegzooError: If the suffix is not a volume's, or the mask is of another shape or holds other values.
+        MemoryError: If there is too little to write it.
         OSError: If it cannot be written whole.
     """
     path = Path(path)
