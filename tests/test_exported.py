@@ -266,10 +266,41 @@ def damaged(zoo: SimpleNamespace, root: Path) -> Path:
     return root / "damaged.onnx"
 
 
+def saying(change: Any) -> Any:
+    """The file with other metadata: the text itself, or what is changed of the facts."""
+
+    def write(zoo: SimpleNamespace, root: Path) -> Path:
+        model = onnx.load(zoo.files["classes"])
+        text = model.metadata_props[0].value
+        model.metadata_props[0].value = change if isinstance(change, str) else json.dumps(json.loads(text) | change)
+        onnx.save(model, root / "odd.onnx")
+        return root / "odd.onnx"
+
+    return write
+
+
+def odd(reason: str) -> str:
+    return rf"error: \S*odd\.onnx was not written by segzoo export, or by another version of it; .* \(.*{reason}.*\)$"
+
+
 REFUSALS: dict[str, tuple[Any, list[Any], str]] = {
     "no such file": (lambda zoo, root: root / "none.onnx", [], r"no file .*none\.onnx; `segzoo export` writes one"),
     "damaged": (damaged, [], r"damaged\.onnx cannot be opened by onnxruntime: it is damaged"),
     "of somebody else": (foreign, [], r"foreign\.onnx was not written by segzoo export"),
+    "metadata that are no JSON": (saying("{oops"), [], odd("property name")),
+    "metadata of another form": (saying("[]"), [], odd("lack everything")),
+    "metadata that lack a part": (saying('{"model": {}}'), [], odd("lack class_names, multilabel, num_classes, ")),
+    "metadata without preprocessing": (saying({"preprocessing": {}}), [], odd("its preprocessing as {}")),
+    "metadata without a size": (saying({"preprocessing": {"channels": 3}}), [], odd("its preprocessing as {")),
+    "metadata of a volume": (saying({"preprocessing": {"channels": 1, "patch_size": [0]}}), [], odd("patch_size must")),
+    "metadata without a model": (saying({"model": "cmunext_s"}), [], odd("its model as 'cmunext_s'")),
+    "metadata without a number": (saying({"num_classes": "3"}), [], odd("num_classes is '3'")),
+    "metadata of other classes": (saying({"class_names": ["one", "two"]}), [], odd("must name the model's 3 classes")),
+    "metadata of more classes": (
+        saying({"num_classes": 4, "class_names": ["none", "one", "two", "three"]}),
+        [],
+        r"3 of 3 inputs .*odd\.onnx gives 3 classes where its metadata announce 4; export it again",
+    ),
     "of PyTorch": (
         lambda zoo, root: root / "model.pt2",
         [],

@@ -141,6 +141,28 @@ def test_the_zoos_own_may_be_called_by_their_full_names(monkeypatch, tmp_path):
     assert "nothing else vouches for" in open_checkpoint(full).trust
 
 
+def test_a_checkpoint_is_pulled_from_the_folder_that_one_is_in(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert pull(".", tmp_path / "mirror") == tmp_path / "mirror" / "cmunext-s-test"
+    assert open_checkpoint(tmp_path / "mirror" / "cmunext-s-test")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "message"),
+    [
+        ("head.weight", torch.int8, "head.weight holds int8 instead of float32"),
+        ("head.bias", torch.bool, "head.bias holds bool instead of float32"),
+        ("stem.1.num_batches_tracked", torch.float16, "num_batches_tracked holds float32 instead of int64"),
+    ],
+)
+def test_weights_of_another_kind_are_refused(folder, name, dtype, message):
+    stored = load_file(folder / "model.safetensors")
+    save_file({**stored, name: stored[name].to(dtype)}, folder / "model.safetensors")
+    edit_config(folder, sha256={"model.safetensors": sha256(folder / "model.safetensors")})
+    with pytest.raises(segzoo.SegzooError, match=rf"{message}; fetch the checkpoint again"):
+        segzoo.from_pretrained(folder)
+
+
 def test_classes_load_their_own_architecture_alone(folder):
     assert isinstance(segzoo.CMUNeXt.from_pretrained(folder), segzoo.CMUNeXt)
     with pytest.raises(segzoo.SegzooError, match="holds a CMUNeXt, not a LVUNet"):

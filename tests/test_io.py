@@ -10,7 +10,7 @@ import torch
 from PIL import Image, TiffImagePlugin
 
 from segzoo.errors import MissingError, SegzooError
-from segzoo.io import as_image, image_files, image_size, read_image, read_mask, write_mask
+from segzoo.io import as_image, image_files, image_size, read_image, read_mask, read_note, write_mask
 
 GREY = np.array([[0, 100, 255], [7, 8, 9]], np.uint8)
 RGB = np.stack([GREY, GREY // 2, 255 - GREY], axis=-1)
@@ -171,6 +171,15 @@ def test_read_corrupt_names_the_file(tmp_path, name):
     path.write_text("not an image")
     with pytest.raises(SegzooError, match=f"Cannot read .*{name}"):
         read_image(path)
+
+
+def test_a_format_that_pillow_knows_in_part_is_one_sentence(tmp_path):
+    header = struct.pack("<7I44x2I", 124, 0x1007, 16, 16, 0, 0, 0, 32, 4)
+    (tmp_path / "a.png").write_bytes(b"DDS " + header + b"XXXX" + bytes(40))
+    for read in (read_image, read_mask, image_size):
+        with pytest.raises(SegzooError, match=r"Cannot read .*a\.png as an image"):
+            read(tmp_path / "a.png")
+    assert read_note(tmp_path / "a.png") == ""
 
 
 def test_a_tiff_with_a_page_of_no_size_is_one_sentence(tmp_path):

@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -26,7 +25,7 @@ from segzoo import inference, prediction
 from segzoo.cli import main
 from segzoo.errors import SegzooError
 from segzoo.inference import NetworkPredictor
-from segzoo.io import read_image
+from segzoo.io import read_image, read_mask, write_mask
 from segzoo.prediction import plan, segment_files, unfinished
 from segzoo.processes import launch
 from segzoo.segmentation import Segmentation
@@ -252,11 +251,6 @@ def other_weights(checkpoint: Path, images: Path, output: Path) -> list[str]:
     return ["predict", str(other), str(images), "--output", str(output)]
 
 
-def other_images_of_the_same_names(checkpoint: Path, images: Path, output: Path) -> list[str]:
-    shutil.copytree(images, output.parent / "others")
-    return ["predict", str(checkpoint), str(output.parent / "others"), "--output", str(output)]
-
-
 def changed_images(checkpoint: Path, images: Path, output: Path) -> list[str]:
     for file in images.iterdir():
         old = file.stat().st_mtime_ns
@@ -270,7 +264,15 @@ def masks_of_somebody_else(checkpoint: Path, images: Path, output: Path) -> list
     return ["predict", str(checkpoint), str(images), "--output", str(output)]
 
 
-STALE = [other_options, other_weights, other_images_of_the_same_names, changed_images, masks_of_somebody_else]
+def masks_with_other_notes(checkpoint: Path, images: Path, output: Path) -> list[str]:
+    for file, note in zip(
+        sorted(output.iterdir()), ("0123abcd" * 8, "FSL-6.0"), strict=True
+    ):  # segzoo's once, and none
+        write_mask(file, read_mask(file), note)
+    return ["predict", str(checkpoint), str(images), "--output", str(output)]
+
+
+STALE = [other_options, other_weights, changed_images, masks_of_somebody_else, masks_with_other_notes]
 
 
 @pytest.mark.parametrize("change", STALE)
@@ -282,6 +284,25 @@ def test_masks_of_anything_else_are_made_anew(checkpoint, tmp_path, capsys, chan
     assert main(arguments) == 0
     assert "done before" not in capsys.readouterr().out
     assert changed(before, output) == {"000.png", "001.png"}
+
+
+@pytest.mark.parametrize("options", [[], ["--overlay"]])
+def test_masks_of_other_images_of_the_same_names_are_kept(checkpoint, tmp_path, capsys, options):
+    first, second = pictures(tmp_path / "first", 1), pictures(tmp_path / "second", 2)
+    arguments = ["predict", str(checkpoint), "--output", str(tmp_path / "out"), *options]
+    assert main([*arguments, str(first)]) == 0
+    before = stamps(tmp_path / "out")
+    assert main([*arguments, str(second)]) == 2
+    made = {"001.png", *["001_overlay.png"] * len(options)}
+    assert changed(before, tmp_path / "out") == made
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert f"{tmp_path / 'out' / '000.png'} was made from another file than {second / '000.png'}; name another" in told
+    (tmp_path / "linked").symlink_to(first)
+    assert main([*arguments, str(tmp_path / "linked")]) == 0  # it is the same
+    assert changed(before, tmp_path / "out") == made
+    for file in (tmp_path / "out").iterdir():
+        file.unlink()
+    assert main([*arguments, str(second)]) == 0
 
 
 def test_no_overlay_of_another_mask_stays_beside_a_new_one(checkpoint, tmp_path):
@@ -333,6 +354,18 @@ def test_a_full_disk_ends_the_run(checkpoint, tmp_path, capsys, monkeypatch):
     assert len(segmented) < 30
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc")])
+def test_a_mask_that_memory_does_not_suffice_for_stops_no_other(tmp_path, monkeypatch, error):
+    def write(job: prediction.Job, found: Segmentation) -> None:
+        if job.mask.stem == "a1":
+            raise error
+
+    monkeypatch.setattr(prediction, "write", write)
+    first, second = (outcome for _, outcome in segment_files(Named(), jobs_of(tmp_path, "a1", "a2")))
+    assert str(first) == f"there is not enough memory for {tmp_path / 'masks' / 'a1.png'}"
+    assert second == "one 0.0%"
+
+
 def test_links_are_not_written_over(checkpoint, tmp_path, capsys):
     images, links = pictures(tmp_path / "in", 1), tmp_path / "links"
     links.mkdir()
@@ -375,6 +408,39 @@ def test_files_that_go_and_volumes_beyond_memory_stop_nothing(checkpoint, tmp_pa
     assert f"{images / '001.png'}: there is not enough memory for it" in told
 
 
+@pytest.mark.parametrize(
+    ("suffix", "error", "message"),
+    [
+        (".png", PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (".mha", PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+        (".mha", KeyError("what"), "KeyError: 'what'"),
+    ],
+)
+def test_a_file_that_cannot_be_read_stops_no_other(checkpoint, tmp_path, capsys, monkeypatch, suffix, error, message):
+    images, output = pictures(tmp_path / "in", 2), tmp_path / "out"
+    bad = images / f"0{suffix}"
+    bad.write_bytes(b"what is in it nobody reads")
+    true_open = Path.open
+
+    def refuse(path: Path, *mode: Any, **options: Any) -> Any:
+        if path == bad:
+            raise error
+        return true_open(path, *mode, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    (images / "loop.png").symlink_to("loop.png")
+    (images / "folder.png").mkdir()
+    inputs = [str(images), str(images / "loop.png")]
+    assert main(["predict", str(checkpoint), *inputs, "--output", str(output)]) == 2
+    assert sorted(path.name for path in output.iterdir()) == ["000.png", "001.png"]
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 5
+    assert re.search(f"not segmented: Cannot read {bad}.*{message}", told[1])
+    assert re.search(r"There is no file .*folder\.png", told[2])
+    assert re.search(r"There is no file .*loop\.png", told[3])
+    assert told[4].startswith("segzoo: error: 3 of 5 inputs were not segmented")
+
+
 def test_volumes_and_classes_with_masks_of_their_own_are_found_again(samples, tmp_path, capsys):
     torch.manual_seed(0)
     model = segzoo.create_model("mednext", num_classes=2, multilabel=True, width=2)
@@ -393,13 +459,44 @@ def test_volumes_and_classes_with_masks_of_their_own_are_found_again(samples, tm
     assert changed(before, tmp_path / "out") == set(before)
 
 
+@pytest.mark.parametrize(
+    ("classes", "names", "options", "message"),
+    [
+        (
+            ["lesion", "core_lesion"],
+            ["x", "x_core"],
+            [],
+            "x.png and .*x_core.png would both be written to x_core_lesion.png",
+        ),
+        (["left/outer", "left outer"], ["x"], [], "the classes left/outer, left outer cannot have a file each"),
+        (
+            ["lesion", "overlay"],
+            ["x"],
+            ["--overlay"],
+            "x_overlay.png would be a mask and the overlay of .*x.png; leave",
+        ),
+    ],
+)
+def test_masks_that_would_be_one_file_are_refused(tmp_path, capsys, monkeypatch, classes, names, options, message):
+    monkeypatch.setattr(inference, "segment", lambda *_: pytest.fail("was segmented"))
+    model = segzoo.create_model("cmunext_s", num_classes=2, multilabel=True)
+    model.class_names = tuple(classes)
+    checkpoint = model.save_pretrained(tmp_path / "tiny")
+    for number, name in enumerate(names):
+        pictures(tmp_path / str(number), 1).joinpath("000.png").rename(tmp_path / f"{name}.png")
+    files = [str(tmp_path / f"{name}.png") for name in names]
+    assert main(["predict", str(checkpoint), *files, "--output", str(tmp_path / "out"), *options]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert re.search(message, told)
+
+
 def interrupt(*_, **__):
     raise KeyboardInterrupt  # not a signal: what starts the tests may have it ignored
 
 
 @pytest.mark.parametrize("stage", ["while it writes", "before the draft is removed"])
 def test_nothing_is_half_written(checkpoint, tmp_path, monkeypatch, stage):
-    """A process that is killed leaves the old mask, the new one or none, and the next one clears up after it."""
+    """A process that is killed leaves the old mask, the new one or none, and its draft, which is nobody else's."""
     (job,) = plan([pictures(tmp_path / "in", 1)], tmp_path / "out", overlay=True)
     (job,) = unfinished([job], {}, None)
     found = segzoo.from_pretrained(checkpoint).predict(job.file)
@@ -410,10 +507,36 @@ def test_nothing_is_half_written(checkpoint, tmp_path, monkeypatch, stage):
             with pytest.raises(KeyboardInterrupt):
                 prediction.write(job, found)
             assert not job.mask.exists()
+            assert unfinished([job], {}, None) == [job]
         else:
             prediction.write(job, found)
-            assert job.mask.exists()
-    assert unfinished([job], {}, None) == [job]
+            assert unfinished([job], {}, None) == []
+    (draft,) = (tmp_path / "out").glob(".*")
+    prediction.write(job, found)
+    assert sorted(stamps(tmp_path / "out")) == [draft.name, "000.png", "000_overlay.png"]
+    assert unfinished([job], {}, None) == []
+
+
+def test_only_drafts_of_yesterday_are_cleared_up(checkpoint, tmp_path):
+    images, output = pictures(tmp_path / "in", 1), tmp_path / "out"
+    for name, hours in (("dead", 25), ("alive", 23)):
+        (output / f".segzoo-{name}.writing").mkdir(parents=True)
+        os.utime(output / f".segzoo-{name}.writing", (time.time() - hours * 3600,) * 2)
+    assert main(["predict", str(checkpoint), str(images), "--output", str(output)]) == 0
+    assert sorted(stamps(output)) == [".segzoo-alive.writing", "000.png"]
+
+
+def test_runs_that_write_the_same_mask_at_once_lose_nothing(checkpoint, tmp_path, monkeypatch):
+    (job,) = plan([pictures(tmp_path / "in", 1)], tmp_path / "out", overlay=True)
+    (job,) = unfinished([job], {}, None)
+    found, settle = segzoo.from_pretrained(checkpoint).predict(job.file), prediction.settle
+
+    def meanwhile(file: Path) -> None:
+        monkeypatch.setattr(prediction, "settle", settle)
+        prediction.write(job, found)  # what the other run does
+        settle(file)
+
+    monkeypatch.setattr(prediction, "settle", meanwhile)
     prediction.write(job, found)
     assert sorted(stamps(tmp_path / "out")) == ["000.png", "000_overlay.png"]
     assert unfinished([job], {}, None) == []
@@ -494,6 +617,21 @@ def test_two_processes_write_each_file_once_and_as_one_does(checkpoint, tmp_path
     assert last.startswith("segzoo: error: 1 of 8 inputs were not segmented, the first because: Cannot read")
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS and Windows allow no file name that is not Unicode")
+def test_processes_show_any_name(checkpoint, tmp_path):
+    images = pictures(tmp_path / "in", 2)
+    for number, name in enumerate((b"M\xfcller.png", b"Stra\xdfe.png")):
+        (images / f"00{number}.png").rename(images / os.fsdecode(name))
+    strict = {**environment(), "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(
+        command(checkpoint, images, tmp_path / "out", "--devices", "2"), env=strict, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert "Stra\\udcdfe.png -> " in done.stdout
+
+
 def children(parent: int) -> list[int]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -532,11 +670,9 @@ def test_what_a_kill_left_is_finished_by_the_same_command(checkpoint, tmp_path, 
     assert 10 < len(masks) < 400
     for mask in masks:
         np.asarray(Image.open(mask))  # complete
-    # killed after a mask was moved into place and before its draft was removed, which is done again
-    masks = [mask for mask in masks if not prediction.draft_folder(prediction.Job(mask, mask)).exists()]
 
     done = subprocess.run(again, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == f"{len(masks)} of 400 were done before"
-    assert sorted(stamps(output)) == sorted(file.name for file in images.iterdir())
+    assert sorted(file.name for file in output.glob("[!.]*")) == sorted(file.name for file in images.iterdir())
     assert not changed(before, output) & {mask.name for mask in masks}

@@ -1,14 +1,17 @@
 """Volume files and their geometry, on real ones and with nibabel as an independent reader."""
 
+import errno
 import gzip
 import itertools
 import os
 import shutil
 import struct
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -101,7 +104,7 @@ def test_masks_lie_where_the_volume_lies(shared, tmp_path, name):
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(written))), bright)
 
 
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".NII.GZ", ".nrrd", ".mha", ".MHA"])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".NII.GZ", ".nrrd", ".Nrrd", ".mha", ".MHA", ".Mha"])
 def test_every_format_keeps_values_and_place(tmp_path, suffix):
     turned = np.array([[0.0, -0.6, 2.4], [0.0, 0.8, 1.8], [-1.5, 0.0, 0.0]])  # oblique, spacing 1.5 x 1 x 3
     geometry = Geometry((4, 5, 6), np.block([[turned, np.array([[10.0], [-20.0], [30.5]])], [np.zeros(3), 1.0]]))
@@ -278,6 +281,13 @@ NIFTI: dict[str, tuple[Edit, str]] = {
     "NIfTI-2": (field(0, "i", 540), "in the NIfTI-2 format"),
     "no NIfTI": (field(0, "i", 7), "Cannot read"),
     "an offset that no file has": (field(108, "f", 1e30), "Cannot read|is cut short"),
+    "no bits a voxel": (field(72, "h", 0), "0 bits a voxel by its header, which its data type 16 has not"),
+    "no bits a voxel, and cut short": (
+        both(field(72, "h", 0), lambda raw: raw.__delitem__(slice(20_000, None))),
+        "0 bits a voxel",
+    ),
+    "an unknown data type": (field(70, "h", 17), "32 bits a voxel by its header, which its data type 17 has not"),
+    "sides below 1": (field(44, "h", -3, -4), r"has \d+ x -3 x -4 voxels by its header"),
     "NaN voxel": (lambda raw: raw.__setitem__(slice(-4, None), struct.pack("<f", np.nan)), "NaN or infinite voxels"),
 }
 
@@ -431,18 +441,21 @@ def test_other_units_become_millimetres_as_for_simpleitk(float_scan, tmp_path, u
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
-def test_a_mask_that_does_not_fit_on_the_disk_is_not_written(tmp_path, suffix, capfd):
+@pytest.mark.parametrize(("free", "number"), [(10**12, None), (100, errno.ENOSPC)])
+def test_a_mask_that_does_not_fit_on_the_disk_is_not_written(tmp_path, suffix, free, number, monkeypatch):
     resource = pytest.importorskip("resource", reason="Windows limits no file's size")
     mask = np.random.default_rng(0).integers(0, 256, (20, 30, 40)).astype(np.uint8)  # which nothing makes smaller
     file, grid = tmp_path / f"mask{suffix}", Geometry.along_axes(mask.shape)
     write_volume_mask(file, mask[:, ::-1], grid)
     before, (soft, hard) = file.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
-        with pytest.raises(OSError, match="is the disk full"):
+        with pytest.raises(OSError, match=r"is the disk full|No space left") as raised:
             write_volume_mask(file, mask, grid)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert raised.value.errno == number
     assert file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [file]
 
@@ -454,6 +467,66 @@ def test_a_name_that_is_not_utf_8_is_one_sentence(scan, tmp_path):
     with pytest.raises(SegzooError, match="is not UTF-8; rename the file"):
         read_volume(file)
     assert read_volume_note(file) == ""
+
+
+@pytest.mark.parametrize(("name", "right"), [("a.nii", ".nii.gz"), ("a.nii.gz", ".nii")])
+def test_a_name_that_says_wrong_whether_a_file_is_packed_is_one_sentence(scan, tmp_path, name, right):
+    """SimpleITK gives other voxels than a file holds that is called ".nii.gz" and is not packed."""
+    content = scan.read_bytes()
+    (tmp_path / name).write_bytes(content if right == ".nii.gz" else gzip.decompress(content))
+    for read in (read_volume, read_geometry):
+        with pytest.raises(
+            SegzooError, match=rf"Cannot read .*{name}: .*, which is wrong; rename it to end in {right},"
+        ):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".Nii", ".NII.gz", ".nii.Gz"])
+def test_mixed_letters_that_simpleitk_does_not_take_are_one_sentence(scan, tmp_path, suffix, capfd):
+    file = tmp_path / f"a{suffix}"
+    file.write_bytes(gzip.decompress(scan.read_bytes()) if suffix == ".Nii" else scan.read_bytes())
+    for read in (read_volume, read_geometry):
+        with pytest.raises(SegzooError, match=rf"a\{suffix} ends in .*; rename it to end in \{suffix.lower()}\."):
+            read(file)
+    assert read_volume_note(file) == ""
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_what_the_system_refuses_is_no_damage(scan, tmp_path, monkeypatch, name):
+    def refuse(*_: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    shutil.copy(scan, tmp_path / name)
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(SegzooError, match=rf"Cannot read .*{name}: Permission denied\."):
+        read_volume(tmp_path / name)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for its own size in /proc")
+@pytest.mark.parametrize("megabytes", [90, 130])  # for less than the voxels, and for not all that is made of them
+def test_a_volume_beyond_memory_is_not_called_damaged(tmp_path, megabytes):
+    sitk.WriteImage(sitk.Image(400, 500, 300, sitk.sitkInt16), str(tmp_path / "large.nii.gz"), useCompression=True)
+    sitk.WriteImage(sitk.Image(4, 5, 3, sitk.sitkInt16), str(tmp_path / "small.nii.gz"))
+    code = f"""
+import resource
+from segzoo.volumes import read_volume
+read_volume("small.nii.gz")  # imports what is needed
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + {megabytes * 10**6},) * 2)
+read_volume("large.nii.gz")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "MemoryError: there is not enough memory for large.nii.gz"
+
+
+def test_a_mask_beyond_memory_is_not_called_damaged(tmp_path, monkeypatch):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("std::bad_alloc")
+
+    monkeypatch.setattr(sitk, "WriteImage", refuse)
+    with pytest.raises(MemoryError, match=r"not enough memory for .*a\.mha"):
+        write_volume_mask(tmp_path / "a.mha", np.ones((2, 3, 4), int), Geometry.along_axes((2, 3, 4)))
 
 
 def test_sform_counts_before_qform_and_before_pixdim(float_scan, tmp_path, capfd):

@@ -30,9 +30,7 @@ TRAINING_VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (2 for bad input, 130 for Ctrl+C, with one sentence on stderr)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    for stream in (sys.stdout, sys.stderr):  # not all names of files can be written in all encodings
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    show_any_name()
     try:
         if arguments and arguments[0] in TRAINING_VERBS:  # their options are LightningCLI's to parse
             from segzoo import training_cli
@@ -57,6 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("segzoo: stopped; every file that is written is complete", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
+
+
+def show_any_name() -> None:
+    """Let this process print names of files that its encoding has no characters for."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def sentence(error: SegzooError) -> str:
@@ -199,11 +204,14 @@ def run_predict(options: argparse.Namespace) -> None:
     Raises:
         SegzooError: an input could not be segmented; all others have been by then.
     """
-    from segzoo.prediction import plan, require_writable
+    from segzoo.prediction import plan, remove_dead_drafts, require_distinct, require_writable
 
     jobs = plan(options.inputs, options.output, options.overlay)
     require_writable(options.output)
-    work = options, open_model(options), jobs
+    remove_dead_drafts(options.output)
+    model = open_model(options)
+    require_distinct(jobs, model.mask_names)
+    work = options, model, jobs
     if options.devices == options.nodes == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:  # no torchrun
         outcomes = segment_share(None, *work)
     else:
@@ -260,6 +268,7 @@ def segment_share(
     """
     from segzoo.prediction import attempt, unfinished
 
+    show_any_name()  # also where this process was started by another
     rank, processes = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
     todo = unfinished(jobs, recipe(options, model), model.mask_names) if rank == 0 else []
     if rank == 0 and len(todo) < len(jobs):

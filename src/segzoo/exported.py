@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segzoo.checkpoint import refuse_strange_classes
 from segzoo.errors import MissingError, SegzooError
 from segzoo.io import as_image
 from segzoo.prediction import enough_memory, read_file
@@ -157,23 +158,37 @@ class ExportedModel:
         """Probabilities [B, K, *S] of inputs [B, C, *S].
 
         Raises:
-            SegzooError: the backend cannot compute them, mostly for want of memory.
+            SegzooError: the backend cannot compute them, mostly for want of memory, or they are of other classes than
+                the metadata announce.
         """
         try:
-            return self.session.run(x)
+            found = self.session.run(x)
         except MemoryError:
             raise
         except Exception as error:  # as above
             raise SegzooError(
                 f"{self.backend} cannot compute an input of {' x '.join(map(str, x.shape[2:]))} ({first_line(error)})"
             ) from error
+        if found.shape[1] != self.facts["num_classes"]:
+            raise SegzooError(
+                f"{self.path} gives {found.shape[1]} classes where its metadata announce {self.facts['num_classes']}; "
+                "export it again"
+            )
+        return found
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What the file says of itself."""
+        """What the file says of itself, checked."""
         if self.session.facts is None:
             raise SegzooError(f"{self.path} was not written by segzoo export, so nothing says what it takes and gives")
-        facts: dict[str, Any] = json.loads(self.session.facts)
+        try:
+            facts: dict[str, Any] = json.loads(self.session.facts)
+            refuse_strange_facts(self.path, facts)
+        except ValueError as error:  # a SegzooError is one, too
+            raise SegzooError(
+                f"{self.path} was not written by segzoo export, or by another version of it; export it again "
+                f"({first_line(error)})"
+            ) from error
         return facts
 
     @property
@@ -185,6 +200,35 @@ class ExportedModel:
     def identity(self) -> dict[str, str]:
         """What tells its masks from those of any other model."""
         return {"exported": sha256(self.path), "backend": self.backend}
+
+
+def refuse_strange_facts(path: Path, facts: Any) -> None:
+    """The metadata say what the file takes and gives, as a checkpoint's config does.
+
+    Raises:
+        SegzooError: they do not.
+    """
+    needed = {"model", "preprocessing", "num_classes", "multilabel", "class_names", "precision"}
+    if not isinstance(facts, dict) or needed - set(facts):
+        lacking = ", ".join(sorted(needed - set(facts))) if isinstance(facts, dict) else "everything"
+        raise SegzooError(f"its metadata lack {lacking}")
+    for part in ("model", "checkpoint"):
+        if not isinstance(facts.get(part, {}), dict):
+            raise SegzooError(f"its metadata give its {part} as {facts[part]!r}")
+    if type(facts["num_classes"]) is not int or type(facts["multilabel"]) is not bool:
+        raise SegzooError(f"num_classes is {facts['num_classes']!r} and multilabel {facts['multilabel']!r}")
+    refuse_strange_classes(path, facts["class_names"], facts)
+    preprocessing = facts["preprocessing"]
+    if not isinstance(preprocessing, dict) or type(preprocessing.get("channels")) is not int:
+        raise SegzooError(f"its metadata give its preprocessing as {preprocessing!r}")
+    if "patch_size" in preprocessing:
+        from segzoo.volume_preprocessing import VolumePreprocessing
+
+        VolumePreprocessing.from_dict(preprocessing)
+        return
+    size = preprocessing.get("image_size", ())  # Preprocessing itself would import torch
+    if size is not None and not (isinstance(size, list) and [type(side) for side in size] == [int, int]):
+        raise SegzooError(f"its metadata give its preprocessing as {preprocessing!r}")
 
 
 def first_line(error: Exception) -> str:
@@ -229,10 +273,11 @@ class ExportedPredictor:
     def __init__(self, model: ExportedModel, *, tta: bool = False, overlap: float = 0.5) -> None:
         self.model, self.tta, self.overlap = model, tta, overlap
         facts, threads = model.facts, thread_count()
+        name = facts.get("checkpoint", {}).get("name") or facts["model"].get("name")
         self.channels = facts["preprocessing"]["channels"]
         self.spatial_dims = 3 if "patch_size" in facts["preprocessing"] else 2
         self.description = (
-            f"{model.path}, exported from {facts.get('checkpoint', facts['model'])['name']}; {model.session.runtime} "
+            f"{model.path}, exported from {name}; {model.session.runtime} "
             f"on the CPU, {threads} thread{'s' * (threads > 1)}, {facts['precision']}"
         )
 

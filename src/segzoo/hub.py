@@ -348,7 +348,8 @@ def pull(name: str, target: Path, **where: Any) -> Path:
         SegzooError: it is damaged, or cannot be written.
     """
     checkpoint = open_checkpoint(name, **where)
-    folder = target / (checkpoint.folder.name if Path(name).is_dir() else short_name(name))
+    # "." has no name of its own
+    folder = target / (os.path.basename(os.path.abspath(name)) if Path(name).is_dir() else short_name(name))
     with replacing(folder) as draft:
         copy_files(checkpoint.folder, draft, checkpoint.config)
     return folder

@@ -8,6 +8,7 @@ import os
 import struct
 import sys
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 UInt8Array = npt.NDArray[np.uint8]
 
-# What Pillow raises for truncated, garbled or absurdly large files, by format.
-_DECODING_ERRORS = (OSError, SyntaxError, TypeError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+# What Pillow raises for truncated, garbled or absurdly large files, by format, of which it knows dozens.
+_DECODING_ERRORS = (
+    *(OSError, SyntaxError, TypeError, ValueError, EOFError, LookupError, ArithmeticError, RuntimeError),
+    *(AssertionError, struct.error, zlib.error, Image.DecompressionBombError),
+)
 _NOTE = "segzoo"  # the keyword of a PNG's note
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _TWELVE_BITS = 4096  # of values: what scanners give, often saved in 16 bits as it is

@@ -73,6 +73,11 @@ def fill(
     state = model.state_dict()
     for name, own in state.items():
         given = stored.get(name)
+        if given is not None and given.is_floating_point() != own.is_floating_point():  # or rounded without a word
+            raise SegzooError(
+                f"the weights in {report.source} do not fit their config: {name} holds {kind(given)} instead of "
+                f"{kind(own)}; fetch the checkpoint again"
+            )
         spared = given is None and model.is_training_only(name)
         if given is not None and given.shape == own.shape:
             state[name] = given
@@ -92,6 +97,11 @@ def fill(
     if unknown:
         raise SegzooError(f"the weights in {report.source} do not fit their config: {unknown[0]} is not in the model")
     model.load_state_dict(state)
+
+
+def kind(tensor: "Tensor") -> str:
+    """The type of a tensor's values in a word."""
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def differs_only_in(axis: int, one: "Tensor", other: "Tensor") -> bool:

@@ -9,14 +9,15 @@ import json
 import os
 import re
 import shutil
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -24,7 +25,7 @@ import numpy.typing as npt
 
 from segzoo.errors import MissingError, SegzooError
 from segzoo.io import image_files, is_colour, read_image, read_note, write_png
-from segzoo.segmentation import Segmentation, mask_paths
+from segzoo.segmentation import Segmentation, mask_paths, require_own_files
 from segzoo.volumes import (
     VOLUME_SUFFIXES,
     Volume,
@@ -36,7 +37,10 @@ from segzoo.volumes import (
 )
 
 THREADS = 4  # that read, and as many that write: decoding and compressing release Python's lock
+DRAFT, DRAFT_END = ".segzoo-", ".writing"  # how a folder's name begins and ends that a process writes into
+DEAD = 24 * 60 * 60  # seconds after which nobody writes into a draft any more
 NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what keeps any further file from being written
+NO_MEMORY = "(out of|allocate|not enough) memory|bad_alloc"  # in errors of torch and of SimpleITK
 T = TypeVar("T")
 
 
@@ -82,12 +86,14 @@ class Job:
         mask: the file to write (multi-label: one a class, called after it).
         overlay: the picture to draw; None for none.
         note: what the written files depend on, which is stored in them; see `unfinished`.
+        taken: one of the files to write, where it is there and was made from another input.
     """
 
     file: Path
     mask: Path
     overlay: Path | None = None
     note: str = ""
+    taken: Path | None = None
 
 
 # ---- plan
@@ -102,16 +108,43 @@ def plan(inputs: Sequence[Path], output: Path, overlay: bool) -> list[Job]:
     """
     jobs: dict[Path, Job] = {}  # by the mask
     readers: dict[Path, Path] = {}  # what is written -> what it is made from
+    output_leads = leads_to(output)
     for file in (file for given in inputs for file in images_and_volumes(given)):
         job = Job(file, mask_file(file, output), overlay_file(file, output) if overlay else None)
         for written in filter(None, (job.mask, job.overlay)):
             first = readers.setdefault(written, file)
-            if first.resolve() != file.resolve():
+            if leads_to(first) != leads_to(file):
                 raise SegzooError(f"{first} and {file} would both be written to {written.name}; rename one of them")
-        if output.resolve() in (file.resolve().parent, file.parent.resolve()):  # where it is, and where it is linked
+        if output_leads in (leads_to(file).parent, leads_to(file.parent)):  # where it is, and where it is linked
             raise SegzooError(f"{file} lies in the output folder {output} and could be overwritten; write elsewhere")
         jobs.setdefault(job.mask, job)
     return list(jobs.values())
+
+
+def require_distinct(jobs: Iterable[Job], channels: Sequence[str] | None) -> None:
+    """What `plan` cannot tell before the classes' names are known, which are in those of the files.
+
+    Args:
+        jobs: of `plan`.
+        channels: the classes' names where each has a mask of its own (multi-label), else None.
+
+    Raises:
+        SegzooError: a file would be written twice.
+    """
+    require_own_files(channels or ())
+    makers: dict[Path, Path] = {}
+    for job in jobs:
+        for written in written_files(job, channels):
+            first = makers.setdefault(written, job.file)
+            if first != job.file:
+                raise SegzooError(f"{first} and {job.file} would both be written to {written.name}; rename one of them")
+        if job.overlay in mask_paths(job.mask, channels):
+            raise SegzooError(f"{job.overlay} would be a mask and the overlay of {job.file}; leave --overlay out")
+
+
+def leads_to(path: Path) -> Path:
+    """Without links on the way; of a link to itself it says something too, where ``Path.resolve`` raises."""
+    return Path(os.path.realpath(path))
 
 
 def require_writable(folder: Path) -> None:
@@ -127,15 +160,25 @@ def require_writable(folder: Path) -> None:
         raise SegzooError(f"nothing can be written in {folder} ({error.strerror}); name another --output") from error
 
 
+def remove_dead_drafts(folder: Path) -> None:
+    """Clear up after processes that were killed a day ago or earlier; younger drafts may be those of another run."""
+    for draft in folder.glob(f"{DRAFT}*{DRAFT_END}"):
+        with suppress(OSError):  # it may have ended meanwhile
+            if time.time() - draft.stat().st_mtime > DEAD:
+                shutil.rmtree(draft)
+
+
 def images_and_volumes(given: Path) -> list[Path]:
     """A file itself, or the files to segment directly inside a folder, by name.
 
     Raises:
         MissingError: it is not there, or holds none.
     """
-    if not given.exists():
-        raise MissingError(f"there is no file or folder {given} to segment")
-    found = sorted([*image_files(given), *volume_files(given)]) if given.is_dir() else [given]
+    try:
+        given.lstat()  # of a link that leads nowhere reading it tells
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingError(f"there is no file or folder {given} to segment") from None
+    found = sorted([*image_files(given), *volume_files(given)]) if os.path.isdir(given) else [given]
     if not found:
         raise MissingError(f"the folder {given} holds no image (png, jpg, tif, bmp) or volume (nii, nrrd, mha)")
     return found
@@ -191,8 +234,8 @@ def enough_memory(what: object) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # torch has no kind of its own for a CPU's memory
-        if isinstance(error, MemoryError) or re.search("(out of|allocate|not enough) memory", str(error)):
+    except (MemoryError, RuntimeError) as error:  # they have no kind of their own for a CPU's memory
+        if isinstance(error, MemoryError) or re.search(NO_MEMORY, str(error)):
             raise SegzooError(f"there is not enough memory for {what}") from error
         raise
 
@@ -204,8 +247,8 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
     """The jobs whose files are not all there as this recipe makes them from the input as it is now.
 
     Every file that is written holds a note that tells: so no mask of another model, of other options or of another
-    input is ever taken for this one's, whoever wrote it, and no record has to be kept beside the masks. A job whose
-    draft was left behind is done again too, complete as its files may be, which clears the draft up.
+    input is ever taken for this one's, whoever wrote it, and no record has to be kept beside the masks. What was made
+    from an input that lies elsewhere is not written over: doing that job is refused (see `read_input`).
 
     Args:
         jobs: of `plan`.
@@ -213,14 +256,21 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
         channels: the classes' names where each has a mask of its own (multi-label), else None.
 
     Returns:
-        Them, in their order, with their notes.
+        Them, in their order, with their notes, and with what was made from another input.
     """
-    noted = (replace(job, note=note_of(job.file, recipe)) for job in jobs)
-    return [job for job in noted if not job.note or draft_folder(job).exists() or not is_written(job, channels)]
+    todo = []
+    for job in (replace(job, note=note_of(job.file, recipe)) for job in jobs):
+        notes = {file: stored_note(file) for file in written_files(job, channels)}
+        if not job.note:
+            todo.append(job)
+        elif set(notes.values()) != {job.note}:
+            others = [file for file, note in notes.items() if source_of(note) not in ("", source_of(job.note))]
+            todo.append(replace(job, taken=others[0] if others else None))
+    return todo
 
 
 def note_of(file: Path, recipe: dict[str, Any]) -> str:
-    """What a mask depends on, as 64 hexadecimal digits (NIfTI has room for 79): the recipe, and the file's state.
+    """What a mask depends on, in 79 characters, since NIfTI has room for no more: see `source_of`.
 
     Empty for a file that is not there any more, of which reading it will tell.
     """
@@ -228,8 +278,22 @@ def note_of(file: Path, recipe: dict[str, Any]) -> str:
         state = file.stat()
     except OSError:
         return ""
-    facts = [str(file.resolve()), state.st_size, state.st_mtime_ns, recipe]
+    source = str(leads_to(file))
+    return f"{digest(source)[:14]}-{digest([source, state.st_size, state.st_mtime_ns, recipe])}"
+
+
+def digest(facts: Any) -> str:
+    """Plain values as 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def source_of(note: str) -> str:
+    """The part of a note that tells where the input lies, before that which tells its state and the recipe too.
+
+    Empty for any other note: one of somebody else, or of an earlier segzoo, which told all in one.
+    """
+    parts = re.fullmatch("([0-9a-f]{14})-[0-9a-f]{64}", note)
+    return parts[1] if parts else ""
 
 
 def written_files(job: Job, channels: Sequence[str] | None) -> list[Path]:
@@ -237,14 +301,9 @@ def written_files(job: Job, channels: Sequence[str] | None) -> list[Path]:
     return [*mask_paths(job.mask, channels), *filter(None, [job.overlay])]
 
 
-def is_written(job: Job, channels: Sequence[str] | None) -> bool:
-    """Whether all files that a job writes are there and hold its note."""
-    return all(holds_note(file, job.note) for file in written_files(job, channels))
-
-
-def holds_note(file: Path, note: str) -> bool:
-    """Whether a mask or overlay is there and holds this note."""
-    return file.is_file() and (read_volume_note if is_volume(file) else read_note)(file) == note
+def stored_note(file: Path) -> str:
+    """The note in a mask or overlay; an empty one where it has none, or is not there or damaged."""
+    return (read_volume_note if is_volume(file) else read_note)(file) if file.is_file() else ""
 
 
 # ---- run
@@ -278,13 +337,33 @@ def read_ahead(
     """Each job with its input, or with the error that reading it met; up to ``ahead`` more are being read."""
     reading: deque[tuple[Job, Future[Any]]] = deque()
     for job in jobs:
-        reading.append((job, readers.submit(attempt, read, job.file)))
+        reading.append((job, readers.submit(attempt, read_input, read, job)))
         if len(reading) > ahead:
             first, given = reading.popleft()
             yield first, given.result()
     while reading:
         first, given = reading.popleft()
         yield first, given.result()
+
+
+def read_input(read: Callable[[Path], Any], job: Job) -> Any:
+    """A job's input.
+
+    Raises:
+        SegzooError: it cannot be read, whatever the reason (files can be wrong in more ways than decoders know of), or
+            the job would write over what was made from another one.
+    """
+    if job.taken is not None:
+        raise SegzooError(
+            f"{job.taken} was made from another file than {job.file}; name another --output, or remove that mask"
+        )
+    try:
+        return read(job.file)
+    except SegzooError:
+        raise
+    except Exception as error:
+        reason = (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
+        raise SegzooError(f"Cannot read {job.file} ({reason}).") from error
 
 
 def batches(predictor: Predictor, inputs: Iterator[tuple[Job, Any]]) -> Iterator[list[tuple[Job, Any]]]:
@@ -326,7 +405,8 @@ def finish(job: Job, found: Segmentation | SegzooError) -> str:
     if isinstance(found, SegzooError):
         raise found
     try:
-        write(job, found)
+        with enough_memory(job.mask):
+            write(job, found)
     except OSError as error:
         kind = OutputError if error.errno in NO_MORE else SegzooError
         raise kind(f"{job.mask} cannot be written ({error.strerror or error})") from error
@@ -335,21 +415,21 @@ def finish(job: Job, found: Segmentation | SegzooError) -> str:
 
 
 def write(job: Job, found: Segmentation) -> None:
-    """Write a job's files, each of them complete or not at all, whenever the process is killed."""
-    draft = draft_folder(job)
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
+    """Write a job's files, each of them complete or not at all, whenever the process is killed.
+
+    The draft is this process's alone: of two that write the same job, the second one wins.
+    """
+    job.mask.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=DRAFT, suffix=DRAFT_END, dir=job.mask.parent, ignore_cleanup_errors=True) as folder:
+        draft = Path(folder)
         found.save(draft / job.mask.name, note=job.note)
-        if job.overlay is not None:
-            write_png(draft / job.overlay.name, found.overlay(), note=job.note)
-        for file in list(draft.iterdir()):
-            settle(file)
-            os.replace(file, job.mask.with_name(file.name))
         if job.overlay is None:
             remove_overlay_of_another_mask(job)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        else:
+            write_png(draft / job.overlay.name, found.overlay(), note=job.note)
+        for file in written_files(job, found.class_names if found.multilabel else None):
+            settle(draft / file.name)
+            os.replace(draft / file.name, file)
 
 
 def settle(file: Path) -> None:
@@ -359,19 +439,10 @@ def settle(file: Path) -> None:
 
 
 def remove_overlay_of_another_mask(job: Job) -> None:
-    """The overlay that an earlier run, with other options, left beside a mask that is not there any more."""
+    """The overlay that an earlier run, with other options, left beside a mask that is about to go."""
     overlay = overlay_file(job.file, job.mask.parent)
     if read_note(overlay) not in ("", job.note) and is_colour(overlay):  # a grey one is the mask of another image
-        overlay.unlink()
-
-
-def draft_folder(job: Job) -> Path:
-    """Where a job's files are written before they are moved into place.
-
-    Always called the same, so that whoever does a killed job again also clears up after it, and by a hash, since a
-    mask's name may be as long as names can be.
-    """
-    return job.mask.with_name(f".{hashlib.sha256(os.fsencode(job.mask.name)).hexdigest()[:16]}.writing")
+        overlay.unlink(missing_ok=True)
 
 
 def attempt(function: Callable[..., T], *arguments: Any) -> T | SegzooError:

@@ -54,8 +54,9 @@ class Segmentation:
             note: up to 79 characters to keep in the file's header.
 
         Raises:
-            SegzooError: the suffix of a volume's mask is another one.
+            SegzooError: the suffix of a volume's mask is another one, or two classes would be one file.
         """
+        require_own_files(self.class_names if self.multilabel else ())
         masks = self.mask if self.multilabel else [self.mask]
         paths = mask_paths(Path(path), self.class_names if self.multilabel else None)
         for file, mask in zip(paths, masks, strict=True):
@@ -94,6 +95,23 @@ def mask_paths(path: Path, channels: Sequence[str] | None) -> list[Path]:
         return [path]
     stem, suffix = (volume_stem(path), volume_suffix(path)) if is_volume(path) else (path.stem, path.suffix)
     return [path.with_name(f"{stem}_{re.sub(SEPARATORS, '-', name)}{suffix}") for name in channels]
+
+
+def require_own_files(channels: Sequence[str]) -> None:
+    """Refuse classes of which two would be saved in one file.
+
+    Args:
+        channels: their names, for multi-label.
+
+    Raises:
+        SegzooError: saying so.
+    """
+    files = mask_paths(Path("mask.png"), channels)
+    if len(set(files)) < len(files):
+        raise SegzooError(
+            f"the classes {', '.join(channels)} cannot have a file each, as blanks and slashes become '-' in its name; "
+            "give them other class_names"
+        )
 
 
 # ---- draw

@@ -43,6 +43,10 @@ NIFTI_HEADER = np.dtype(  # what is checked of it
     }
 )
 NIFTI_FLOATS = {16: "f4", 64: "f8"}  # by the header's datatype
+NIFTI_BITS = {  # of a voxel, likewise
+    **{2: 8, 4: 16, 8: 32, 16: 32, 32: 64, 64: 64, 128: 24, 256: 8, 512: 16, 768: 32},
+    **{1024: 64, 1280: 64, 1536: 128, 1792: 128, 2048: 256, 2304: 32},
+}
 NIFTI_2_BYTES = 540
 NIFTI_MILLIMETRES = {1: 1000.0, 3: 0.001}  # in a metre and in a micrometre, by the lowest three bits of xyzt_units
 
@@ -57,7 +61,14 @@ def check_nifti(path: Path, *, whole: bool) -> npt.NDArray[np.float64] | None:
         SegzooError: saying what is wrong.
     """
     try:
-        with gzip.open(path) if is_gzipped(path) else path.open("rb") as file:
+        packed = is_gzipped(path)
+        if packed != (path.suffix.lower() == ".gz"):  # SimpleITK reads others than its voxels, or none
+            said, right = ("not ", ".nii.gz") if packed else ("", ".nii")
+            raise SegzooError(
+                f"Cannot read {path}: its name says that it is {said}a gzip file, which is wrong; rename it to end in "
+                f"{right}, or fetch it again."
+            )
+        with gzip.open(path) if packed else path.open("rb") as file:
             header = nifti_header(path, file.read(NIFTI_BYTES))
             if whole:
                 check_nifti_voxels(path, file, header)
@@ -66,6 +77,8 @@ def check_nifti(path: Path, *, whole: bool) -> npt.NDArray[np.float64] | None:
     except (OverflowError, ValueError) as error:  # of an offset that no file has
         raise unreadable(path) from error
     except (EOFError, OSError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's: not allowed, no such share, ...
+            raise SegzooError(f"Cannot read {path}: {error.strerror}.") from error
         raise SegzooError(f"Cannot read {path}: the gzip file is cut short or damaged; fetch it again.") from error
     return nifti_affine(path, header) if header["dim"][0] >= 3 else None
 
@@ -82,10 +95,25 @@ def nifti_header(path: Path, raw: bytes) -> Any:
     for layout in (NIFTI_HEADER, NIFTI_HEADER.newbyteorder()):
         header = np.frombuffer(raw, layout)[0]
         if header["sizeof_hdr"] == NIFTI_BYTES and 1 <= header["dim"][0] <= 7 and 0 <= header["vox_offset"] < np.inf:
+            check_nifti_sizes(path, header)
             return header
         if header["sizeof_hdr"] == NIFTI_2_BYTES:
             raise SegzooError(f"{path} is in the NIfTI-2 format, which SimpleITK does not read; save it as NIfTI-1.")
     raise unreadable(path)
+
+
+def check_nifti_sizes(path: Path, header: Any) -> None:
+    """Refuse sides and sizes of voxels that contradict the rest: SimpleITK takes them for others, without a word."""
+    sides = header["dim"][1 : header["dim"][0] + 1]
+    if sides.min() < 1:
+        found = " x ".join(map(str, sides))
+        raise SegzooError(f"{path} has {found} voxels by its header, which is damaged; fetch it again.")
+    kind, bits = int(header["datatype"]), int(header["bitpix"])
+    if bits != NIFTI_BITS.get(kind):
+        raise SegzooError(
+            f"{path} has {bits} bits a voxel by its header, which its data type {kind} has not: it is damaged or of a "
+            "kind that is not read; save it again."
+        )
 
 
 def check_nifti_voxels(path: Path, file: BufferedIOBase, header: Any) -> None:

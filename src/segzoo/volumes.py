@@ -3,7 +3,10 @@
 SimpleITK reads and writes, once volume_checks.py has found a file to be whole.
 """
 
+import errno
 import os
+import re
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +32,7 @@ from segzoo.volume_checks import (
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])  # SimpleITK's coordinates lead left and posterior
+_NO_MEMORY = "bad_alloc|Failed to allocate|nifti_image_load failed"  # the last of a file that was found whole before
 _NOTE = "ITK_FileNotes"  # which ITK keeps in all formats; in NIfTI it is called descrip
 
 
@@ -88,6 +92,7 @@ def read_volume(path: str | Path, channels: int = 1) -> Volume:
         MissingError: If there is no such file.
         SegzooError: If it cannot be decoded, is cut short, is not 3D, has another number of channels, holds NaN or
             infinite voxels, or its spacing or directions make no grid.
+        MemoryError: If it does not fit.
     """
     path = Path(path)
     stored, geometry = _read(path)
@@ -156,6 +161,7 @@ def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry,
 
     Raises:
         SegzooError: If the suffix is not a volume's, or the mask is of another shape or holds other values.
+        MemoryError: If there is too little to write it.
         OSError: If it cannot be written whole.
     """
     path = Path(path)
@@ -182,9 +188,12 @@ def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry,
         try:
             sitk.WriteImage(image, str(file), useCompression=True)
             written = np.array_equal(_read(file)[0][0], values)  # it says nothing of a NIfTI file that a full disk cut
-        except (RuntimeError, SegzooError):
+        except (RuntimeError, SegzooError) as error:
+            _refuse_want_of_memory(path, error)
             written = False
         if not written:
+            if shutil.disk_usage(draft).free < image.GetNumberOfPixels() * image.GetSizeOfPixelComponent():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise OSError("it came out damaged: is the disk full?")
         os.replace(file, path)
 
@@ -274,18 +283,21 @@ def _reader(sitk: Any, path: Path) -> Any:
     """A reader that has read a file's header."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(_file_name(path))
-    if path.suffix == ".MHA":  # of which it knows the small letters only
+    if path.suffix.lower() == ".mha":  # of which it knows the small letters only
         reader.SetImageIO("MetaImageIO")
     reader.ReadImageInformation()
     return reader
 
 
 def _file_name(path: Path) -> str:
-    """As SimpleITK takes it, which ends the whole process at a name that is not UTF-8."""
+    """As SimpleITK takes it, which ends the whole process at a name that is not UTF-8, and knows no ``.Nii.gz``."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
         raise SegzooError(f"The name of {os.fsencode(path)!r} is not UTF-8; rename the file.") from None
+    suffix = volume_suffix(path)
+    if ".nii" in suffix.lower() and suffix not in (suffix.lower(), suffix.upper()):
+        raise SegzooError(f"{path} ends in small and capital letters; rename it to end in {suffix.lower()}.")
     return str(path)
 
 
@@ -297,9 +309,16 @@ def _clear_errors(path: Path) -> Iterator[None]:
     except SegzooError:
         raise
     except (RuntimeError, ValueError) as error:  # the latter of a header that makes no array
+        _refuse_want_of_memory(path, error)
         if "orthonormal" in str(error):
             raise skewed(path) from None
         raise unreadable(path) from error
+
+
+def _refuse_want_of_memory(path: Path, error: Exception) -> None:
+    """Raise what SimpleITK has no kind of its own for: the file may be a good one."""
+    if re.search(_NO_MEMORY, str(error)):
+        raise MemoryError(f"there is not enough memory for {path}") from error
 
 
 def _affine(
