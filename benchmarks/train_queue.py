@@ -23,12 +23,12 @@ import yaml
 RECIPES = Path(__file__).parent / "recipes"
 ORDER = (RECIPES / "order.txt").read_text(encoding="utf-8").split()
 GRACE_SECONDS = 60  # for a process that is told to stop
-FINISHED = "finished"  # an empty file in a run's folder, since a baseline's run leaves no checkpoint folder
+FINISHED = "finished"  # an empty file in a run's folder; one that was interrupted may hold a checkpoint too
 
 
 def train(name: str, seconds: float, run: Path, options: Sequence[str] = ()) -> str:
     """Train one recipe in a folder for at most so long, with more options of `segzoo fit`; returns how that ended."""
-    if (run / "checkpoint").is_dir() or (run / FINISHED).is_file():
+    if (run / FINISHED).is_file():
         return "was finished"
     command = [sys.executable, "-m", "segzoo.cli", "fit", "--config", str(RECIPES / f"{name}.yaml")]
     command += ["--trainer.default_root_dir", str(run), *options]
