@@ -599,6 +599,7 @@ def stop(self):
         os.kill(os.getpid(), signal.{name})
 
 SegmentationModule.on_validation_end = stop
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
 sys.exit(main(sys.argv[1:]))
 """
 
