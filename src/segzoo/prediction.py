@@ -114,7 +114,7 @@ def plan(inputs: Sequence[Path], output: Path, overlay: bool) -> list[Job]:
         for written in filter(None, (job.mask, job.overlay)):
             first = readers.setdefault(written, file)
             if leads_to(first) != leads_to(file):
-                raise SegzooError(f"{first} and {file} would both be written to {written.name}; rename one of them")
+                raise written_twice(first, file, written)
         if output_leads in (leads_to(file).parent, leads_to(file.parent)):  # where it is, and where it is linked
             raise SegzooError(f"{file} lies in the output folder {output} and could be overwritten; write elsewhere")
         jobs.setdefault(job.mask, job)
@@ -137,9 +137,14 @@ def require_distinct(jobs: Iterable[Job], channels: Sequence[str] | None) -> Non
         for written in written_files(job, channels):
             first = makers.setdefault(written, job.file)
             if first != job.file:
-                raise SegzooError(f"{first} and {job.file} would both be written to {written.name}; rename one of them")
+                raise written_twice(first, job.file, written)
         if job.overlay in mask_paths(job.mask, channels):
             raise SegzooError(f"{job.overlay} would be a mask and the overlay of {job.file}; leave --overlay out")
+
+
+def written_twice(first: Path, second: Path, written: Path) -> SegzooError:
+    """That two inputs would be written to one file."""
+    return SegzooError(f"{first} and {second} would both be written to {written.name}; rename one of them")
 
 
 def leads_to(path: Path) -> Path:

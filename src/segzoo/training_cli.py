@@ -8,18 +8,15 @@ import re
 import signal
 import sys
 import warnings
-from argparse import ArgumentError
 from functools import partial
 from numbers import Number
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import yaml
 from jsonargparse.typing import register_type
 from lightning import Trainer
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, LearningRateFinder
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple, instantiate_class
 from lightning.pytorch.utilities import rank_zero_only
@@ -46,6 +43,7 @@ from segzoo.run_folder import (
     refuse_overwriting,
     resume_file,
 )
+from segzoo.training_errors import cause_in_input
 
 EPOCHS = 300  # of both papers
 SEED = 42
@@ -53,17 +51,7 @@ LOGGED = ("val/dice", "val/iou", "val/loss", "val/dataset_dice", "val/dataset_io
 MODEL_OPTION, DATA_OPTION = "--model", "--data"
 LOADER = "segzoo.hub.from_pretrained"
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-# what jsonargparse says where a class's option is given, and the class is not
-OPTION_OF_NONE = re.compile(
-    r"key \"(optimizer|lr_scheduler)\":.*?'torch\.optim\.(?:Optimizer|lr_scheduler\.LRScheduler)':\s+Option '(\w+)'",
-    re.DOTALL,
-)
-EXAMPLES = {
-    "optimizer": "--optimizer AdamW --optimizer.lr 1e-4",
-    "lr_scheduler": "--lr_scheduler StepLR --lr_scheduler.step_size 30",
-}
-# what jsonargparse says around the one line that helps
-NOISE = re.compile(r"Does not validate against any|Subtypes:|Errors:|- Expected (a )?<class 'NoneType'>|Given value")
+GO_ON = "go on from the last whole epoch with --ckpt_path last"  # said where a signal ended a training
 UNWRITABLE = "Unable to serialize instance "  # what jsonargparse writes in the place of a value it cannot write
 
 
@@ -90,13 +78,13 @@ def main(arguments: list[str]) -> None:
     try:
         TrainingCLI(arguments)
     except SIGTERMException:  # would end in status 0, as if the training were finished
-        print("segzoo: terminated; go on from the last whole epoch with --ckpt_path last", file=sys.stderr)
+        print(f"segzoo: terminated; {GO_ON}", file=sys.stderr)
         raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit as error:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
         if arguments[0] == "fit":
-            print("segzoo: go on from the last whole epoch with --ckpt_path last", file=sys.stderr)
+            print(f"segzoo: {GO_ON}", file=sys.stderr)
         raise KeyboardInterrupt from None  # which Lightning had turned into status 1
     except Exception as error:
         bad_input = cause_in_input(error, arguments[0])
@@ -106,49 +94,6 @@ def main(arguments: list[str]) -> None:
     finally:
         if torch.distributed.is_initialized():  # see `segzoo.processes.call`
             torch.distributed.destroy_process_group()
-
-
-def cause_in_input(error: Exception, verb: str) -> SegzooError | None:
-    """What somebody did wrong, where that is behind an error of Lightning or of its parser."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, SegzooError):
-        cause = cause.__cause__ or cause.__context__
-    if cause is not None:
-        return cause
-    if isinstance(error, ArgumentError) and (unnamed := OPTION_OF_NONE.search(str(error))):
-        return SegzooError(
-            f"--{unnamed[1]}.{unnamed[2]} is given without --{unnamed[1]}, so name that too, for instance "
-            f"{EXAMPLES[unnamed[1]]}"
-        )
-    if isinstance(error, ArgumentError):
-        return SegzooError(f"{one_sentence(str(error))}; see segzoo {verb} --help")
-    if isinstance(error, MisconfigurationException):
-        return SegzooError(one_sentence(str(error)))
-    if isinstance(error, UnpicklingError):
-        return SegzooError(
-            "--ckpt_path names a file that is not a Lightning checkpoint of plain tensors, and pickles are not loaded; "
-            "give the last.ckpt or best.ckpt of a run"
-        )
-    if isinstance(error, ValueError) and str(error).startswith("Does not validate"):
-        return SegzooError(f"{one_sentence(str(error))}; see segzoo {verb} --help")
-    if isinstance(error, RuntimeError) and str(error).startswith("Early stopping conditioned on"):
-        missing, _, names = str(error).partition(" Pass in")
-        return SegzooError(f"{missing.rstrip('.')}; there are{names.rpartition(':')[2]}")
-    if isinstance(error, RuntimeError) and "loading state_dict" in str(error):
-        return SegzooError(
-            "--ckpt_path names the run of another model, or of this one with other arguments; give the run that this "
-            "command started"
-        )
-    if isinstance(error, RuntimeError) and "PytorchStreamReader" in str(error):
-        return SegzooError("--ckpt_path names a file that is damaged or cut short; give another .ckpt file of the run")
-    return None
-
-
-def one_sentence(message: str) -> str:
-    """The lines of a parser's message that say what is wrong, as one; ``fit.data`` is what people type as --data."""
-    lines = [line.strip().removeprefix("- ") for line in message.splitlines() if not NOISE.search(line)]
-    joined = "; ".join(line for line in lines if line).replace(":; ", ": ")
-    return re.sub(r"\b(?:fit|validate|test)\.(data|model)\b", r"--\1", joined)
 
 
 class TrainingCLI(LightningCLI):

@@ -1,7 +1,7 @@
 """A user's own images and masks."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +89,10 @@ class Folder(SegmentationDataModule):
 
     def summary(self) -> list[str]:
         """As the base, and what of the folder is not read."""
-        return [
-            *super().summary(),
-            *unread(self.find_root(), self.samples(), self.class_names if self.multilabel else ()),
-        ]
+        said = super().summary()
+        assert self._samples is not None  # since then
+        classes = self.class_names if self.multilabel else ()
+        return [*said, *unread(self.find_root(), self._samples.values(), classes)]
 
     def describe(self) -> dict[str, Any]:
         """As the base, with the class names, and with what this folder is known by."""
@@ -100,7 +100,7 @@ class Folder(SegmentationDataModule):
         return facts | folder_identity(self.root, self.used_samples())
 
 
-def unread(root: Path, samples: Sequence[Sample], classes: Sequence[str]) -> list[str]:
+def unread(root: Path, samples: Iterable[Sample], classes: Sequence[str]) -> list[str]:
     """A sentence about what lies in a folder's images and masks and is no sample's, if there is anything.
 
     Args:
