@@ -102,6 +102,7 @@ class Graph(nn.Module):
         self.dtype = torch.float16 if precision == "float16" else torch.float32
         contract = network.preprocessing
         self.contract = contract if isinstance(contract, Preprocessing) else None
+        self.image_size = None if self.contract is None else self.contract.image_size  # None: nothing is resized
         if self.contract is not None:
             for name in ("mean", "std"):
                 values = torch.tensor(getattr(self.contract, name)) * 255.0
@@ -110,11 +111,14 @@ class Graph(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities [B, K, *S] of images [B, C, *S], and logits on the network's own grid."""
         size, x = image.shape[2:], image
+        if self.image_size is not None:
+            x = self.resize(x, self.image_size)
         if self.contract is not None:
-            x = (self.resize(x, self.contract.image_size or size) - self.mean) / self.std
+            x = (x - self.mean) / self.std
         logits = self.logits(x)
-        probabilities = self.network.activate(logits)
-        return self.resize(probabilities, size) if self.contract is not None else probabilities, logits
+        # flat, since ONNX Runtime would go on in its own layout, which has 16 channels for one class
+        probabilities = self.network.activate(logits.flatten(2)).unflatten(2, logits.shape[2:])
+        return probabilities if self.image_size is None else self.resize(probabilities, size), logits
 
     def logits(self, x: Tensor) -> Tensor:
         """The network's forward pass, padded and cropped without looking at the size, which may vary."""
