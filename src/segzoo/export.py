@@ -153,7 +153,7 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
         size: the height and width to reach; either may vary from call to call, as may those of x.
     """
     height, width = size
-    return resize_rows(resize_rows(x.mT, width).mT, height)
+    return resize_rows(resize_rows(x, height).mT, width).mT
 
 
 def resize_rows(x: Tensor, count: int) -> Tensor:
@@ -167,11 +167,11 @@ def resize_rows(x: Tensor, count: int) -> Tensor:
     half = step.clamp(min=1)
     centre = (torch.arange(count) + 0.5) * step
     first = (centre - half + 0.5).floor().clamp(min=0)
-    row = first + torch.arange(reach)[:, None]
-    weight = (1 - ((row + 0.5 - centre) / half).abs()).clamp(min=0) * (row < own)
-    weight = weight / weight.sum(0)
+    row = first[:, None] + torch.arange(reach)
+    weight = (1 - ((row + 0.5 - centre[:, None]) / half).abs()).clamp(min=0) * (row < own)
+    weight = weight / weight.sum(1, keepdim=True)
     rows = x.index_select(-2, row.clamp(max=own - 1).long().flatten()).unflatten(-2, row.shape)
-    return (rows * weight[..., None]).sum(-3)
+    return (weight[:, None] @ rows).squeeze(-2)
 
 
 # ---- export
