@@ -53,7 +53,7 @@ class Comparison:
         return (
             f"{self.size:.2f} MB (float32: {self.float32_size:.2f} MB); {self.speed:.2f} times as fast as float32 "
             f"(ONNX Runtime, 1 thread); Dice {self.dice:.4f} on the {self.images} test images of {self.dataset} "
-            f"(Python: {self.python_dice:.4f}, lost: {self.python_dice - self.dice:.4f})"
+            f"(Python: {self.python_dice:.4f}, lost: {self.python_dice - self.dice:z.4f})"
         )
 
 
