@@ -152,7 +152,7 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
         x: [B, C, H, W].
         size: the height and width to reach; either may vary from call to call, as may those of x.
     """
-    height, width = size
+    height, width = size  # rows first: columns need transposing, of what is smaller then
     return resize_rows(resize_rows(x, height).mT, width).mT
 
 
