@@ -100,6 +100,15 @@ def test_files_and_containers(golden, name, tmp_path):
         assert all(torch.equal(read[key], value) for key, value in expected.items())
 
 
+def test_no_tensor_of_a_fused_lv_unet_may_be_missing(golden):
+    state = part(golden("lv_unet")[0], "deploy_state/")
+    model = segzoo.create_model("lv_unet", deployed=True)
+    for lost in state:
+        if not lost.endswith("num_batches_tracked"):
+            with pytest.raises(segzoo.SegzooError, match="these are not the weights of this LVUNet"):
+                segzoo.convert({key: value for key, value in state.items() if key != lost}, model)
+
+
 class Dangerous:
     def __reduce__(self):
         return (print, ("code from a pickle ran",))
@@ -151,6 +160,18 @@ def test_official_mednexts_convert_with_and_without_heads(golden_file, variant):
                 assert converted.keys() == model.state_dict().keys()
                 model.load_state_dict(converted, strict=True)
         assert len(segzoo.convert(state, supervised)) == len(state) - 1  # all but the dummy
+
+
+def test_heads_of_a_mednext_are_all_there_or_none(golden_file):
+    shapes = json.loads(golden_file("mednext_official_keys.json").read_text())["configs"]["S_k3"]["state_dict"]
+    with torch.device("meta"):
+        state = {key: torch.empty(shape) for key, shape in shapes.items()}
+        model = segzoo.create_model("mednext_s_k3", num_classes=4)
+        surplus = state | {"out_4.conv_out.scale": torch.empty(4)}
+    del state["out_2.conv_out.bias"]
+    for other in (state, surplus):
+        with pytest.raises(segzoo.SegzooError, match=r"\(the first: auxiliary_heads\."):
+            segzoo.convert(other, model)
 
 
 def test_no_tensor_of_a_mednext_is_lost_or_mixed_up_on_the_way():

@@ -60,7 +60,9 @@ def convert(source: str | Path | State, model: "str | nn.Module") -> dict[str, T
     expected = target.state_dict()
     ours = original.rename(state, expected)
     converted = {name: ours[name].clone() if name in ours else expected[name].clone() for name in expected}
-    missing = [name for name in expected if name not in ours and not re.fullmatch(original.lacks, name)]
+    optional = {name for name in expected if re.fullmatch(original.lacks, name)}
+    spared = optional if optional.isdisjoint(ours) else set()  # a file that holds some of them has lost the others
+    missing = [name for name in expected if name not in ours and name not in spared]
     surplus = [name for name in ours if name not in expected]
     reshaped = [name for name in ours if name in expected and ours[name].shape != expected[name].shape]
     if missing or surplus or reshaped:
@@ -187,11 +189,10 @@ def lv_unet_names(state: State, own: State) -> dict[str, Tensor]:
     if "encoder.bn1.weight" in own or "deep_training_lambda" in own:
         return ours
     for conv, norm in encoder_pairs():
-        if f"{conv}.weight" not in ours or f"{norm}.running_var" not in ours:
-            continue  # another file's: what is missing is told below
-        mean, variance, weight, bias = (
-            ours.pop(f"{norm}.{part}").double() for part in ("running_mean", "running_var", "weight", "bias")
-        )
+        parts = [f"{norm}.{part}" for part in ("running_mean", "running_var", "weight", "bias")]
+        if not {f"{conv}.weight", *parts} <= ours.keys():
+            continue  # another file's: what is missing is told by who compares
+        mean, variance, weight, bias = (ours.pop(part).double() for part in parts)
         ours.pop(f"{norm}.num_batches_tracked", None)
         kernel = ours[f"{conv}.weight"].double()
         folded = fuse_conv_bn_weights(kernel, None, mean, variance, ENCODER_NORM_EPS, weight, bias)
@@ -299,7 +300,9 @@ def mednext_names(state: State, own: State) -> dict[str, Tensor]:
     if ported:
         ours |= {name: own[name].new_zeros(own[name].shape) for name in own if re.match(r"down\.\d\.grn\.", name)}
         refuse_other_down_blocks(ours, own)
-    return {name: value for name, value in ours.items() if name in own or not name.startswith("auxiliary_heads.")}
+    if any(name.startswith("auxiliary_heads.") for name in own):
+        return ours
+    return {name: value for name, value in ours.items() if not name.startswith("auxiliary_heads.")}
 
 
 def refuse_other_down_blocks(state: State, own: State) -> None:
@@ -355,9 +358,21 @@ def vrwkv_backbone(state: State) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def vrwkv_names(state: State, expected: State, prefix: str = "") -> dict[str, Tensor]:
-    """A file's Vision-RWKV under the names of ``expected``; absent layer scales are 1."""
-    ones = {name: value.new_ones(value.shape) for name, value in expected.items() if re.fullmatch(LAYER_SCALE, name)}
-    return ones | {prefix + name: value for name, value in vrwkv_backbone(state)[0].items()}
+    """A file's Vision-RWKV under the names of ``expected``; the layer scales of a file without any are 1."""
+    ours = {prefix + name: value for name, value in vrwkv_backbone(state)[0].items()}
+    if has_layer_scales(ours):
+        return ours
+    return ours | {name: one.new_ones(one.shape) for name, one in expected.items() if re.fullmatch(LAYER_SCALE, name)}
+
+
+def has_layer_scales(state: State) -> bool:
+    """Whether a Vision-RWKV scales its layers: the original's blocks all do, or none."""
+    return any(re.fullmatch(LAYER_SCALE, name) for name in state)
+
+
+def med_urwkv_names(state: State, own: State) -> dict[str, Tensor]:
+    """A file's Vision-RWKV as the encoder; a whole Med-URWKV of ours, which is no original's, as it is."""
+    return dict(state) if own.keys() <= state.keys() else vrwkv_names(state, own, "encoder.")
 
 
 def load_vrwkv_encoder(model: "MedURWKV", path: Path) -> EncoderReport:
@@ -412,7 +427,8 @@ def refuse_other_encoders(stored: State, own: State, path: Path) -> None:
             f"encoder_weights: {path} holds the adapter form of Vision-RWKV, and this model's encoder is plain; build "
             "it with encoder='adapter', or give an ImageNet classification checkpoint"
         )
-    may_lack = rf"{LAYER_SCALE}|.*\.num_batches_tracked" + ("" if adapter else f"|{ADAPTER}")
+    may_lack = r".*\.num_batches_tracked" + ("" if adapter else f"|{ADAPTER}")
+    may_lack += "" if has_layer_scales(stored) else f"|{LAYER_SCALE}"
     wrong = [name for name in own if name not in stored and not re.fullmatch(may_lack, name)]
     wrong += [
         name for name in stored if name not in own and not name.startswith("ln1.")
@@ -464,5 +480,5 @@ ORIGINALS = {
     "MedNeXt": Original(mednext_names, lacks=r"auxiliary_heads\..*"),
     "VisionRWKV": Original(vrwkv_names),
     "VRWKVAdapter": Original(vrwkv_names),
-    "MedURWKV": Original(lambda state, own: vrwkv_names(state, own, "encoder."), lacks=r"(?!encoder\.).*"),
+    "MedURWKV": Original(med_urwkv_names, lacks=r"(?!encoder\.).*"),
 }

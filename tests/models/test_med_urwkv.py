@@ -281,6 +281,24 @@ def test_absent_layer_scales_are_one(nano):
         assert all(converted[f"{prefix}layers.{index}.gamma2"].eq(1).all() for index in range(4))
 
 
+def test_layer_scales_are_all_there_or_none(nano, tmp_path):
+    model = nano()
+    state = random_state(model.encoder)
+    del state["layers.2.gamma1"]
+    torch.save(state, tmp_path / "damaged.pth")
+    for target in (model, model.encoder):
+        with pytest.raises(segzoo.SegzooError, match=r"first: (encoder\.)?layers\.2\.gamma1"):
+            segzoo.convert(state, target)
+    with pytest.raises(segzoo.SegzooError, match=r"first layers\.2\.gamma1"):
+        nano(encoder_weights=str(tmp_path / "damaged.pth"))
+
+
+def test_convert_takes_a_whole_med_urwkv_of_ours_as_it_is(nano):
+    state = random_state(nano())
+    converted = segzoo.convert(state, nano())
+    assert all(torch.equal(converted[key], value) for key, value in state.items())
+
+
 # ---- the recipe
 
 
