@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import segzoo
-from segzoo.checkpoint import record
+from segzoo.checkpoint import read_config, record
 from segzoo.hub import open_checkpoint, pull
 from segzoo.weights import sha256
 
@@ -61,6 +61,18 @@ def test_a_checkpoint_names_the_weights_that_its_training_started_from(model, fo
     (tmp_path / "run.yaml").write_text(f"model: {{class_path: any, init_args: {{{options}}}}}\n")
     model.save_pretrained(folder, train_config=tmp_path / "run.yaml")
     assert json.loads((folder / "config.json").read_text()).get("started_from") == named
+
+
+def test_a_checkpoint_keeps_the_licence_of_the_weights_that_it_started_from(model, samples, tmp_path):
+    folder = model.save_pretrained(tmp_path / "first", licence="CC-BY-NC-4.0")
+    loaded = segzoo.from_pretrained(folder)
+    assert read_config(loaded.save_pretrained(tmp_path / "again"))["licences"]["weights"] == "CC-BY-NC-4.0"
+    loaded.adopt_data(segzoo.data.BUSI(samples, split="all"))
+    assert read_config(loaded.save_pretrained(tmp_path / "tuned"))["licences"] == {
+        **{"code": "Apache-2.0", "data": "CC0-1.0"},
+        "weights": "CC-BY-NC-4.0 + CC0-1.0",
+    }
+    assert read_config(loaded.save_pretrained(tmp_path / "own", licence="MIT"))["licences"]["weights"] == "MIT"
 
 
 def test_loading_restores_preprocessing_classes_and_eval_mode(model, tmp_path):

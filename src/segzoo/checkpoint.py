@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from segzoo import __version__
 from segzoo.errors import MissingError, SegzooError
+from segzoo.licences import joined
 from segzoo.registry import NOT_ARCHITECTURE
 from segzoo.weights import sha256
 
@@ -156,7 +157,8 @@ def save_pretrained(
             norms and biases kept. None keeps every tensor as it is.
         train_config: the ``segzoo fit -c`` file that made the weights; stored as train.yaml.
         metrics: what ``segzoo test`` measured.
-        licence: of the weights; None takes those of all data they were trained on.
+        licence: of the weights; None takes that of the checkpoint they started from, with those of all data they were
+            trained on since.
 
     Returns:
         The folder.
@@ -205,7 +207,7 @@ def write_checkpoint(
         "metrics": metrics or {},
         "licences": {
             "code": "Apache-2.0",
-            "weights": licence or training_licence(model.data),
+            "weights": licence or model.licence or training_licence(model.data),
             "data": model.data.get("licence"),
         },
         "sha256": {file: sha256(folder / file) for file in (WEIGHTS, RECIPE) if (folder / file).is_file()},
@@ -231,8 +233,7 @@ def starting_weights(recipe: Path) -> dict[str, str]:
 
 def training_licence(data: dict[str, Any]) -> str | None:
     """The licences of all data that a model was trained on, pretraining included."""
-    found = {part.get("licence") for part in (data, *data.get("pretrained_on", []))} - {None}
-    return " + ".join(sorted({one for licence in found for one in licence.split(" + ")})) or None
+    return joined(part.get("licence") for part in (data, *data.get("pretrained_on", [])))
 
 
 def stored_tensors(model: "SegmentationModule", dtype: str | None) -> "dict[str, Tensor]":

@@ -58,8 +58,9 @@ def upkern(small: nn.Module, large: nn.Module) -> None:
         >>> segzoo.upkern(small, large)
     """
     report = resample(small, large, f"the {type(small).__name__} of small kernels")
-    if isinstance(small, SegmentationModule) and isinstance(large, SegmentationModule) and small.data:
-        large.data = small.data  # which stays with it as what it was pretrained on
+    if isinstance(small, SegmentationModule) and isinstance(large, SegmentationModule):
+        large.data = small.data or large.data  # which stays with it as what it was pretrained on
+        large.licence = small.licence or large.licence
     if report.initialised or report.ignored:
         print(report)  # nothing is left out without a word
 
@@ -90,7 +91,7 @@ def load_upkern(large: SegmentationModule, name_or_path: str) -> UpKernReport:
     report.loaded = [name for name in report.loaded if name not in stored.adapted + stored.initialised]
     report.adapted = stored.adapted
     report.initialised += stored.initialised
-    large.data = small.data  # which stays with it as what it was pretrained on
+    large.data, large.licence = small.data, small.licence  # the data stay as what it was pretrained on
     print(report)
     return report
 

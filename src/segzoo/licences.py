@@ -1,6 +1,7 @@
 """Licences in the Hugging Face Hub's spelling, and what they allow."""
 
 import re
+from collections.abc import Iterable
 
 # The Hub's own names of licences: https://huggingface.co/docs/hub/repositories-licenses
 HUB_LICENCES = """
@@ -39,6 +40,11 @@ def licence_name(licence: str) -> str:
     """A name such as the Hub wants for a licence that it does not know: small letters, digits, dots and dashes."""
     plain = licence.lower().replace("licenseref-", "").replace(" + ", "-and-")
     return re.sub(r"[^a-z0-9.]+", "-", plain).strip("-")
+
+
+def joined(licences: Iterable[str | None]) -> str | None:
+    """All of them in one line, each once, as "a + b"; None where none is known."""
+    return " + ".join(sorted({one for licence in licences if licence for one in licence.split(" + ")})) or None
 
 
 def allows(licence: str | None) -> str:

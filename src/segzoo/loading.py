@@ -120,4 +120,4 @@ def apply_contract(model: "SegmentationModule", config: dict[str, Any]) -> None:
     model.preprocessing = preprocessing
     if model.num_classes == config["model"]["arguments"].get("num_classes", 1):
         model.class_names = tuple(config["class_names"])
-    model.data = config.get("data", {})
+    model.data, model.licence = config.get("data", {}), config.get("licences", {}).get("weights")

@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric, MetricCollection
 
 from segzoo.errors import SegzooError
+from segzoo.licences import joined
 from segzoo.losses import DiceCELoss, deep_supervision_loss
 from segzoo.metrics import SegmentationMetric, image_scores, metric_class, write_image_scores
 from segzoo.preprocessing import InputContract, Preprocessing, preprocessing_from_dict
@@ -64,6 +65,7 @@ class SegmentationModule(LightningModule):
         test_tta: whether a test averages over mirrored copies.
         model_name, arguments: what :func:`segzoo.create_model` built this from.
         data: what it was trained on, as its DataModule describes it, and before that ("pretrained_on").
+        licence: of the weights that it started from, with those of the data since; None where they state none.
         load_report: what :func:`segzoo.from_pretrained` loaded, adapted and initialised; else None.
     """
 
@@ -94,6 +96,7 @@ class SegmentationModule(LightningModule):
         self.model_name: str | None = None
         self.arguments: dict[str, Any] = {}
         self.data: dict[str, Any] = {}
+        self.licence: str | None = None
         self.load_report: LoadReport | None = None
         # in a tuple, so that a loss with weights of its own stays out of the state dict: that is the network's alone
         self._loss = (loss if loss is not None else self.default_loss(),)
@@ -265,6 +268,8 @@ class SegmentationModule(LightningModule):
         """Take over preprocessing, class names and provenance of the data this model is trained on."""
         self.preprocessing, self.class_names = datamodule.preprocessing, tuple(datamodule.class_names)
         self.data = with_history(datamodule.describe(), self.data)
+        if self.licence is not None:
+            self.licence = joined([self.licence, self.data.get("licence")])
 
     def configure_metrics(self, prefix: str, names: Iterable[str]) -> MetricCollection:
         """Per-image metrics by their plain names, and Dice and IoU over the pooled dataset."""

@@ -298,7 +298,8 @@ class MedURWKV(SegmentationModule):
         if encoder_weights is not None:
             file = weights_file(encoder_weights, encoder_size)
             self.load_report = load_vrwkv_encoder(self, file)
-            self.data = training_data(file)  # which stays with it as what it was pretrained on
+            config = config_beside(file)  # whose data stay with it as what it was pretrained on
+            self.data, self.licence = config.get("data", {}), config.get("licences", {}).get("weights")
 
     def recorded_arguments(self) -> dict[str, Any]:
         return {**super().recorded_arguments(), "encoder": self.encoder_form}
@@ -369,12 +370,12 @@ def weights_file(source: str, size: str) -> Path:
     return fetch_weights(HUB_REPOSITORY, HUB_FILES[source][size])
 
 
-def training_data(file: Path) -> dict[str, Any]:
-    """What the checkpoint that this file of weights is part of was trained on; nothing where it is part of none."""
+def config_beside(file: Path) -> dict[str, Any]:
+    """That of the checkpoint that this file of weights is part of; empty where it is part of none."""
     with suppress(SegzooError):
         config = read_config(file.parent)
         if file.name in config["sha256"]:
-            return config.get("data", {})
+            return config
     return {}
 
 
