@@ -109,6 +109,13 @@ def test_no_tensor_of_a_fused_lv_unet_may_be_missing(golden):
                 segzoo.convert({key: value for key, value in state.items() if key != lost}, model)
 
 
+@pytest.mark.parametrize("name", ["lv_unet", "cmunext_s", "mednext", "med_urwkv"])
+def test_weights_of_ours_stay_as_they_are(name):
+    state = segzoo.create_model(name).state_dict()
+    converted = segzoo.convert(state, segzoo.create_model(name))
+    assert all(torch.equal(converted[key], value) for key, value in state.items())
+
+
 class Dangerous:
     def __reduce__(self):
         return (print, ("code from a pickle ran",))

@@ -37,7 +37,8 @@ def convert(source: str | Path | State, model: "str | nn.Module") -> dict[str, T
     """An original repository's weights as a state dict that ``model`` loads strictly.
 
     Args:
-        source: a state dict, or a file: safetensors, or a PyTorch file (read as plain tensors only).
+        source: a state dict, or a file: safetensors, or a PyTorch file (read as plain tensors only). One of a model of
+            ours stays as it is.
         model: the model to convert for, or its name (built with its default arguments). For LV-UNet's fused
             weights give ``create_model("lv_unet", deployed=True)``. Vision-RWKV's weights convert for a Med-URWKV
             whose encoder has the form and size of the file, or for a bare :class:`segzoo.nn.vrwkv.VisionRWKV` or
@@ -58,7 +59,7 @@ def convert(source: str | Path | State, model: "str | nn.Module") -> dict[str, T
     if original is None:
         raise SegzooError(f"no original weights are known for {type(target).__name__}")
     expected = target.state_dict()
-    ours = original.rename(state, expected)
+    ours = state if state.keys() == expected.keys() else original.rename(state, expected)
     converted = {name: ours[name].clone() if name in ours else expected[name].clone() for name in expected}
     optional = {name for name in expected if re.fullmatch(original.lacks, name)}
     spared = optional if optional.isdisjoint(ours) else set()  # a file that holds some of them has lost the others
@@ -370,11 +371,6 @@ def has_layer_scales(state: State) -> bool:
     return any(re.fullmatch(LAYER_SCALE, name) for name in state)
 
 
-def med_urwkv_names(state: State, own: State) -> dict[str, Tensor]:
-    """A file's Vision-RWKV as the encoder; a whole Med-URWKV of ours, which is no original's, as it is."""
-    return dict(state) if own.keys() <= state.keys() else vrwkv_names(state, own, "encoder.")
-
-
 def load_vrwkv_encoder(model: "MedURWKV", path: Path) -> EncoderReport:
     """Fill the encoder of ``model`` from a file of Vision-RWKV weights, and say what was used.
 
@@ -480,5 +476,5 @@ ORIGINALS = {
     "MedNeXt": Original(mednext_names, lacks=r"auxiliary_heads\..*"),
     "VisionRWKV": Original(vrwkv_names),
     "VRWKVAdapter": Original(vrwkv_names),
-    "MedURWKV": Original(med_urwkv_names, lacks=r"(?!encoder\.).*"),
+    "MedURWKV": Original(lambda state, own: vrwkv_names(state, own, "encoder."), lacks=r"(?!encoder\.).*"),
 }
