@@ -138,6 +138,14 @@ def test_pushing_again_changes_nothing_and_other_content_needs_another_version(s
     assert json.loads((other / "config.json").read_text())["version"] == "1.1"
 
 
+def test_pushing_an_older_version_again_leaves_the_newer_ones_card(server, trained, folder, tmp_path):
+    newer = trained.save_pretrained(tmp_path / "cmunext-s-tiny", version="1.1", licence="MIT")
+    for pushed in (folder, newer, folder):
+        assert shell(server, tmp_path, "push", pushed, NAME).returncode == 0
+    repository = server.repositories[NAME]
+    assert repository.branches["main"] == repository.tags["v1.1"]
+
+
 def test_a_push_broken_off_before_its_tag_is_finished_by_pushing_again(server, folder, tmp_path):
     assert shell(server, tmp_path, "push", folder, NAME).returncode == 0
     repository = server.repositories[NAME]

@@ -84,7 +84,7 @@ def push(upload: Upload, *, private: bool = False, token: str | bool | None = No
         tags = {tag.name: tag.target_commit for tag in hub.list_repo_refs(upload.repository).tags}
         if upload.tag in tags:
             refuse_other_content(hub, upload)
-            if is_there(hub, upload, CARD, "main"):
+            if is_there(hub, upload, CARD, "main") or not is_there(hub, upload, CONFIG, "main"):  # a newer version's
                 return f"{repository}/commit/{tags[upload.tag]}"
             upload = replace(upload, sizes={CARD: upload.sizes[CARD]})  # its words may get better; the tag stays
         operations = [CommitOperationAdd(name, upload.folder / name) for name in upload.sizes]
