@@ -169,6 +169,26 @@ def test_a_run_continued_for_longer_learns_on(tmp_path, four_classes, name, rate
     assert rates[begun:] == pytest.approx([rate(step, steps) for step in range(begun, 4 * steps)])
 
 
+def test_a_run_continued_in_larger_batches_learns_to_its_end(tmp_path, four_classes):
+    """Its steps are fewer, and the schedule is where the epochs are rather than where the old steps were."""
+    rates: list[float] = []
+
+    class Rates(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    four_classes.batch_size = 1
+    trainer = trainer_for(tmp_path, max_epochs=1)
+    trainer.fit(segzoo.create_model("cmunext_s", num_classes=4), four_classes)
+    trainer.save_checkpoint(tmp_path / "small.ckpt")
+    four_classes.batch_size = 4
+    trainer = trainer_for(tmp_path, max_epochs=4, callbacks=[Rates()])
+    model = segzoo.create_model("cmunext_s", num_classes=4)
+    trainer.fit(model, four_classes, ckpt_path=tmp_path / "small.ckpt", weights_only=True)
+    # two steps in each of four epochs, of which the first one is done; its last rate begins the second
+    assert rates[1:] == pytest.approx([0.01 * (1 - step / 8) ** 0.9 for step in range(3, 8)])
+
+
 def test_trainer_predict_gives_segmentations_on_their_own_grids(four_classes, tmp_path):
     four_classes.image_size = (16, 16)
     model = segzoo.create_model("cmunext_s", num_classes=4)

@@ -289,6 +289,14 @@ class SegmentationModule(LightningModule):
         rank, epoch = self.trainer.global_rank, self.trainer.current_epoch
         if rank or epoch:  # a run of one process and one piece draws what its seed says
             torch.manual_seed((torch.initial_seed() + 1_000_003 * epoch + rank) % 2**63)
+        if epoch and self.trainer.max_steps < 0:
+            self.count_steps_anew(epoch)
+
+    def count_steps_anew(self, epoch: int) -> None:
+        """Put a schedule of steps where ``epoch`` begins, for before a resume batches may have been of another size."""
+        for config in self.trainer.lr_scheduler_configs:
+            if config.interval == "step":
+                config.scheduler.last_epoch = self.total_steps() * epoch // self.total_epochs()
 
     def on_validation_start(self) -> None:
         """Lightning's hook: the loss where the data is."""
