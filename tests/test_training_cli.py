@@ -644,9 +644,20 @@ def test_a_run_goes_on_with_the_images_it_had(tmp_path, samples, capsys):
     assert "was trained on other images" in capsys.readouterr().err
     (run / "split.json").write_text(written["split.json"])
     assert cli.main([*options, "--data.image_size", "32"]) == 0
+    last = state_of(run / "last.ckpt")["segzoo"]
+    assert last["preprocessing"]["image_size"] == [32, 32]  # options are those of the command
+    assert last["data"]["split_sha256"] == json.loads((run / "split.json").read_text())["sha256"]
+
+
+def test_the_best_epoch_keeps_the_input_that_it_was_validated_on(tmp_path, samples, monkeypatch):
+    monkeypatch.setattr(SegmentationModule, "on_validation_epoch_end", fade)
+    options = ["--model", "cmunext_s", *busi(samples)]
+    run = fit(tmp_path / "run", *options, epochs=1)
+    fit(run, *options, "--data.image_size", "32", "--data.mean", "[0,0,0]", "--ckpt_path", "last")
+    assert state_of(run / "best.ckpt")["epoch"] == 0
     model = segzoo.from_pretrained(run / "checkpoint")
-    assert model.preprocessing.image_size == (32, 32)  # options are those of the command
-    assert model.data["split_sha256"] == json.loads((run / "split.json").read_text())["sha256"]
+    assert (model.preprocessing.image_size, model.data["image_size"]) == ((64, 64), [64, 64])
+    assert min(model.preprocessing.mean) > 0
 
 
 def test_a_run_goes_on_with_the_optimizer_and_the_schedule_it_had(tmp_path, samples, capsys):

@@ -548,6 +548,10 @@ class SegmentationModule(LightningModule):
             if split_hashes(contract["data"]) != split_hashes(self.data):
                 raise SegzooError(OTHER_IMAGES)
             return
+        self.take_back(contract)
+
+    def take_back(self, contract: dict[str, Any]) -> None:
+        """Take the input contract, classes and provenance that :meth:`on_save_checkpoint` kept."""
         self.preprocessing = preprocessing_from_dict(contract["preprocessing"])
         self.class_names, self.data = tuple(contract["class_names"]), contract["data"]
 

@@ -254,12 +254,15 @@ class TrainingCLI(LightningCLI):
         if kept is None:
             return
         state = torch.load(kept, map_location="cpu", weights_only=True)
-        if split_hashes(state.get("segzoo", {}).get("data", self.model.data)) != split_hashes(self.model.data):
+        contract = state.get("segzoo", {})
+        if split_hashes(contract.get("data", self.model.data)) != split_hashes(self.model.data):
             raise SegzooError(
                 f"{kept} is of another run, on another split, that trained in {root} meanwhile; give each run a "
                 "--trainer.default_root_dir of its own"
             )
         self.model.load_state_dict(state["state_dict"])
+        if contract:  # before a resume, images may have been prepared otherwise
+            self.model.take_back(contract)
         folder = root
         if self.model.model_name is not None:  # else somebody's own class, which the zoo cannot load by name
             folder = self.write_checkpoint(root)
