@@ -235,6 +235,21 @@ def test_a_checkpoint_says_which_classes_its_data_must_have(request, tmp_path, v
         getattr(trainer_for(tmp_path, max_epochs=1), verb)(model, datamodule=request.getfixturevalue(task))
 
 
+@pytest.mark.parametrize(
+    ("task", "names"), [("four_classes", ("background", "green", "red", "blue")), ("multilabel", ("bright", "red"))]
+)
+def test_classes_in_another_order_are_not_scored_as_each_other(request, tmp_path, task, names):
+    data = request.getfixturevalue(task)
+    model = segzoo.create_model("cmunext_s", num_classes=len(names), multilabel=data.multilabel)
+    trainer_for(tmp_path, max_epochs=1).fit(model, data)
+    trained, data.class_names = data.class_names, names
+    for verb in ("validate", "test"):
+        with pytest.raises(SegzooError, match=rf"in the order .*--data\.class_names '\[{','.join(trained)}\]'"):
+            getattr(trainer_for(tmp_path), verb)(model, data)
+    trainer_for(tmp_path, max_epochs=1).fit(model, data)  # learns them anew
+    assert model.class_names == names
+
+
 def test_a_binary_model_takes_two_class_names(tmp_path):
     for number in range(4):
         write(tmp_path / "images", str(number), COLOURS[shapes(number)])

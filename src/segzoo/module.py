@@ -243,18 +243,25 @@ class SegmentationModule(LightningModule):
         """Refuse data whose classes are not the model's: those that are in neither would count as found.
 
         Raises:
-            SegzooError: the data has another number of classes than the model.
+            SegzooError: the data has another number of classes than the model, or is to score it by another order.
         """
         names, multilabel = tuple(datamodule.class_names), bool(datamodule.multilabel)
         binary = len(names) == 2 and self.num_classes == 1 and not multilabel
+        named = self.class_names != default_class_names(self.num_classes, self.multilabel)
+        given = f"--data.class_names '[{','.join(self.class_names)}]'"
         if (binary or len(names) == self.num_classes) and multilabel == self.multilabel:
+            moved = [name for name, own in zip(names, self.class_names, strict=False) if name != own]
+            if stage != "fit" and named and set(moved) & set(self.class_names):
+                raise SegzooError(
+                    f"{type(datamodule).__name__} has the classes in the order {', '.join(names)}, and the model as "
+                    f"{', '.join(self.class_names)}, so that one would be scored as another; give the data the order "
+                    f"of the model, of a Folder by {given}"
+                )
             return
         kind = "multi-label" if multilabel else "one label a pixel"
-        given = f"--data.class_names '[{','.join(self.class_names)}]'"
         given += "" if multilabel == self.multilabel else f" --data.multilabel {str(self.multilabel).lower()}"
         advice = f"give the data the classes of the model, of a Folder by {given}"
         wanted = f"num_classes={1 if len(names) == 2 and not multilabel else len(names)}"
-        named = self.class_names != default_class_names(self.num_classes, self.multilabel)
         if stage == "fit" and not named:
             advice = f"build it with {wanted}, multilabel={multilabel}"
         elif stage == "fit" and multilabel == self.multilabel:
