@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils.data import DataLoader
 
 import segzoo
 from segzoo.errors import SegzooError
@@ -197,6 +198,12 @@ def test_trainer_predict_gives_segmentations_on_their_own_grids(four_classes, tm
     assert len(results) == 8
     assert {one.mask.shape for one in results} == {(SIZE, SIZE)}
     assert_close(results[3].mask, model.eval().predict(four_classes.root / "images" / "3.png").mask.astype(np.int64))
+
+
+def test_trainer_predict_takes_images_without_labels(tmp_path):
+    loader = DataLoader([{"image": torch.rand(3, 24, 32)}] * 2, batch_size=2)
+    ((one, two),) = trainer_for(tmp_path).predict(segzoo.create_model("cmunext_s"), loader)
+    assert one.mask.shape == two.mask.shape == (24, 32)
 
 
 @pytest.mark.parametrize(

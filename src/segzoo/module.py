@@ -573,7 +573,8 @@ def own_grids(batch: Batch) -> Sequence[Any]:
     if "geometry" in batch:
         return batch["geometry"]
     spatial = batch["image"].ndim - 2
-    return [label.shape[-spatial:] for label in own_labels(batch)]
+    known = own_labels(batch) if "label" in batch else batch["image"]  # new images have none, and are of that size
+    return [one.shape[-spatial:] for one in known]
 
 
 def default_class_names(num_classes: int, multilabel: bool) -> tuple[str, ...]:
