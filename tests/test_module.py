@@ -359,6 +359,21 @@ def test_a_loaded_checkpoint_trains_in_train_mode(pretrained, four_classes, tmp_
         assert not torch.equal(value, before.state_dict()[name]), f"{name} did not move"
 
 
+def test_what_a_loader_of_ones_own_trains_on_is_unknown(tmp_path):
+    """The card of a checkpoint must not say that its data, and their licence, are still those it started from."""
+    loader = DataLoader([{"image": torch.rand(3, 64, 64), "label": torch.ones(64, 64).long()}] * 2, batch_size=2)
+    model = segzoo.from_pretrained("lv-unet-busi")
+    for _ in range(2):
+        trainer_for(tmp_path, max_epochs=1).fit(model, loader)
+    folder = model.save_pretrained(tmp_path / "mine")
+    data = segzoo.from_pretrained(folder).data
+    assert "dataset" not in data
+    assert [part.get("dataset") for part in data["pretrained_on"]] == ["BUSI"]
+    card = (folder / "README.md").read_text()
+    assert "trained on:\n\n- unknown data\n\nBefore that:\n\n- [BUSI]" in card
+    assert "| weights | CC0-1.0 + unknown |" in card
+
+
 def test_the_state_is_the_network_alone(four_classes, tmp_path):
     class Weighted(nn.Module):
         """A loss with a parameter, a buffer and a network of its own."""

@@ -226,6 +226,8 @@ class SegmentationModule(LightningModule):
             self.check_classes(datamodule, stage)
             if stage == "fit":
                 self.adopt_data(datamodule)
+        elif stage == "fit" and self.data:  # from loaders, of which nobody knows what they read
+            self.data = with_history({"licence": "unknown"}, self.data)
         if stage in ("fit", "validate"):
             self.val_metrics = self.configure_metrics("val/", ("dice", "iou"))
         if stage == "test":
