@@ -246,6 +246,14 @@ def test_a_run_goes_below_runs_by_default(tmp_path, samples, run, monkeypatch):
             "`dice` which is not available; there are `val/loss`, ",
         ),
         (["--trainer.callbacks", "LearningRateFinder"], "give --optimizer.lr"),
+        (
+            ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/dice"],
+            "would take its worst for the best (mode min); add --trainer.callbacks.mode max",
+        ),
+        (
+            ["--lr_scheduler", "ReduceLROnPlateau", "--lr_scheduler.monitor", "val/iou"],
+            "would take its worst for the best (mode min); add --lr_scheduler.mode max",
+        ),
     ],
 )
 def test_a_wrong_part_is_one_sentence(samples, tmp_path, capsys, options, message):

@@ -188,7 +188,7 @@ class TrainingCLI(LightningCLI):
                 callback.goes_on = is_within(self.options.ckpt_path, Path(self.trainer.default_root_dir))
         chosen = self.config_init[self.subcommand]
         if self.subcommand == "fit":
-            refuse_unknown_monitors(self.model, self.trainer.callbacks, chosen.lr_scheduler)  # type: ignore[attr-defined]
+            refuse_wrong_monitors(self.model, self.trainer.callbacks, chosen.lr_scheduler)  # type: ignore[attr-defined]
         if chosen.optimizer:
             self.model._optimizer = partial(instantiate_class, init=chosen.optimizer)
         if chosen.lr_scheduler:
@@ -376,18 +376,24 @@ def refuse_unwritable(recipe: str) -> None:
         )
 
 
-def refuse_unknown_monitors(model: SegmentationModule, callbacks: list[Callback], scheduler: Any) -> None:
-    """Refuse to watch a score that nobody logs, which would end the training after its first epoch.
+def refuse_wrong_monitors(model: SegmentationModule, callbacks: list[Callback], scheduler: Any) -> None:
+    """Refuse to watch a score that nobody logs, which would end the training after its first epoch, or for its worst.
 
     A model or a callback of somebody's own may log others.
     """
     packages = {type(part).__module__.partition(".")[0] for part in (model, *callbacks)}
-    watched = [getattr(callback, "monitor", None) for callback in callbacks]
-    watched += [scheduler.init_args.get("monitor")] if scheduler else []
-    for name in watched:
+    watched = [("--trainer.callbacks", getattr(one, "monitor", None), getattr(one, "mode", None)) for one in callbacks]
+    if scheduler:
+        watched.append(("--lr_scheduler", scheduler.init_args.get("monitor"), scheduler.init_args.get("mode")))
+    for option, name, mode in watched:
         unknown = name is not None and name.startswith(("train/", "val/")) and name not in LOGGED
         if unknown and packages <= {"segzoo", "lightning"}:
             raise SegzooError(f"there is no {name!r} to monitor; there are {', '.join(LOGGED)}")
+        best, worst = ("min", "max") if str(name).endswith("loss") else ("max", "min")
+        if name in LOGGED and mode == worst:
+            raise SegzooError(
+                f"what monitors {name} would take its worst for the best (mode {mode}); add {option}.mode {best}"
+            )
 
 
 def refuse_random_weights(options: Any) -> None:
