@@ -748,6 +748,25 @@ def test_no_run_starts_in_the_folder_of_another(run, samples, tmp_path, monkeypa
     assert [path for path in folder.rglob("*") if path.is_file()] == [folder / kept]
 
 
+def test_no_run_starts_in_the_folder_where_another_trains(tmp_path, samples, monkeypatch, capsys):
+    arguments = ["fit", *QUIET, "--model", "cmunext_s", *busi(samples), "--trainer.max_epochs", "1"]
+    arguments += ["--trainer.default_root_dir", str(tmp_path / "run")]
+    started: list[int] = []
+
+    def start_another(self: SegmentationModule) -> None:
+        if not started:
+            started.append(-1)  # which would start a third
+            started[0] = cli.main([*arguments, "--optimizer", "AdamW"])
+
+    monkeypatch.setattr(SegmentationModule, "on_validation_end", start_another)  # before the first epoch
+    assert cli.main(arguments) == 0
+    assert started == [2]
+    assert f"{tmp_path / 'run'} is trained in at the moment: give each run a" in capsys.readouterr().err
+    assert yaml.safe_load((tmp_path / "run" / "train.yaml").read_text())["optimizer"] is None
+    monkeypatch.undo()
+    assert cli.main([*arguments, "--ckpt_path", "last"]) == 0
+
+
 def test_steps_are_not_cut_by_epochs_that_nobody_asked_for(tmp_path, samples, monkeypatch):
     monkeypatch.setattr(training_cli, "EPOCHS", 1)
     arguments = ["fit", *QUIET, "--model", "lv_unet", *busi(samples, 128), "--trainer.default_root_dir", str(tmp_path)]

@@ -3,7 +3,7 @@
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from lightning import LightningModule, Trainer
@@ -44,6 +44,32 @@ def refuse_overwriting(root: Path, resumed: str | None) -> None:
             f"{root} already holds a run: add --ckpt_path last to continue it, or give --trainer.default_root_dir "
             "another folder"
         )
+
+
+def claim(root: Path) -> IO[str]:
+    """Keep a run's folder to one training: what is returned holds it, until it is closed or the process ends.
+
+    Nothing is held on Windows, nor on a file system without locks.
+
+    Raises:
+        SegzooError: another training, or this one that was taken for dead, runs there.
+    """
+    file = (root / RECIPE).open("a", encoding="utf-8")
+    if find_spec("fcntl") is None:
+        return file
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise SegzooError(
+            f"{root} is trained in at the moment: give each run a --trainer.default_root_dir of its own, or wait for "
+            "the end of that one"
+        ) from None
+    except OSError:  # not supported here
+        pass
+    return file
 
 
 def refuse_other_run(folder: Path, recipe: dict[str, Any], split_sha256: str) -> None:

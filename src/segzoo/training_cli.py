@@ -11,7 +11,7 @@ import warnings
 from functools import partial
 from numbers import Number
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import yaml
@@ -37,6 +37,7 @@ from segzoo.run_folder import (
     LastCheckpoint,
     ReplacingCheckpointIO,
     RunCheckpoint,
+    claim,
     is_within,
     loggers,
     refuse_other_run,
@@ -97,7 +98,13 @@ def main(arguments: list[str]) -> None:
 
 
 class TrainingCLI(LightningCLI):
-    """LightningCLI over the zoo's models and datasets."""
+    """LightningCLI over the zoo's models and datasets.
+
+    Attributes:
+        claimed: what keeps the run's folder to this training, while it runs.
+    """
+
+    claimed: IO[str] | None = None
 
     def __init__(self, args: list[str]) -> None:
         raising = {"exit_on_error": False}  # so that a wrong option ends like any other bad input
@@ -219,6 +226,7 @@ class TrainingCLI(LightningCLI):
             now = yaml.safe_load(text)
             refuse_other_run(Path(self.options.ckpt_path).parent, now, self.datamodule.split_sha256)
         root.mkdir(parents=True, exist_ok=True)
+        self.claimed = claim(root)
         (root / RECIPE).write_text(text, "utf-8")
         self.datamodule.write_split(root / SPLIT)
 
@@ -237,6 +245,9 @@ class TrainingCLI(LightningCLI):
             if self.trainer.optimizers and (Path(self.trainer.default_root_dir) / "best.ckpt").is_file():
                 self.after_fit()
             raise
+        finally:
+            if self.claimed is not None:
+                self.claimed.close()
 
     def before_test(self) -> None:
         """Say what there is to test on, and measure what was asked for, as it was asked for."""
