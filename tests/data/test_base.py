@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.cli import LightningCLI
 from PIL import Image
 from torch.testing import assert_close
+from torchvision import transforms
 from torchvision.transforms import v2
 
 from segzoo.data import BUSI, Folder, SegmentationDataModule
@@ -127,6 +128,11 @@ def test_random_transforms_draw_anew_for_each_image(folder_data):
     data = Folder(folder_data, image_size=(20, 30), augmentation=[v2.RandomAffine(180)], batch_size=6)
     (batch,) = data.train_dataloader()
     assert len({tuple(label.flatten().tolist()) for label in batch["label"]}) == 6
+
+
+def test_transforms_of_images_alone_are_refused(folder_data):
+    with pytest.raises(SegzooError, match=r"ColorJitter of torchvision\.transforms .* torchvision\.transforms\.v2"):
+        next(iter(Folder(folder_data, augmentation=[transforms.ColorJitter(0.2)]).train_dataloader()))
 
 
 def test_augmentation_must_leave_8_bits(folder_data):

@@ -163,7 +163,7 @@ class SegmentationDataModule(LightningDataModule):
             training; None is random flips and 90-degree rotations, [] is none.
 
     Raises:
-        SegzooError: If split, fold or a number is out of range.
+        SegzooError: If split, fold or a number is out of range, or an augmentation moves images alone.
     """
 
     name: str
@@ -205,6 +205,12 @@ class SegmentationDataModule(LightningDataModule):
         self.mean = mean
         self.std = std
         self.augmentation: list[Callable] = [RandomFlipRotate90()] if augmentation is None else list(augmentation)
+        for one in self.augmentation:
+            if type(one).__module__ == "torchvision.transforms.transforms":
+                raise SegzooError(
+                    f"augmentation: {type(one).__name__} of torchvision.transforms takes an image without its mask; "
+                    "give that of torchvision.transforms.v2, which moves both alike."
+                )
         self._samples: dict[str, Sample] | None = None
         self._split: Split | None = None
 
