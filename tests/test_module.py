@@ -371,7 +371,7 @@ def test_what_a_loader_of_ones_own_trains_on_is_unknown(tmp_path):
     assert [part.get("dataset") for part in data["pretrained_on"]] == ["BUSI"]
     card = (folder / "README.md").read_text()
     assert "trained on:\n\n- unknown data\n\nBefore that:\n\n- [BUSI]" in card
-    assert "| weights | CC0-1.0 + unknown |" in card
+    assert "| weights | Apache-2.0 + unknown |" in card
 
 
 def test_the_state_is_the_network_alone(four_classes, tmp_path):

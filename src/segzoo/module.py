@@ -227,7 +227,7 @@ class SegmentationModule(LightningModule):
             if stage == "fit":
                 self.adopt_data(datamodule)
         elif stage == "fit" and self.data:  # from loaders, of which nobody knows what they read
-            self.data = with_history({"licence": "unknown"}, self.data)
+            self.learn_from({"licence": "unknown"})
         if stage in ("fit", "validate"):
             self.val_metrics = self.configure_metrics("val/", ("dice", "iou"))
         if stage == "test":
@@ -276,9 +276,13 @@ class SegmentationModule(LightningModule):
     def adopt_data(self, datamodule: Any) -> None:
         """Take over preprocessing, class names and provenance of the data this model is trained on."""
         self.preprocessing, self.class_names = datamodule.preprocessing, tuple(datamodule.class_names)
-        self.data = with_history(datamodule.describe(), self.data)
+        self.learn_from(datamodule.describe())
+
+    def learn_from(self, data: dict[str, Any]) -> None:
+        """Note what it is trained on now: what it came from stays in its history, and in the licence of its weights."""
+        self.data = with_history(data, self.data)
         if self.licence is not None:
-            self.licence = joined([self.licence, self.data.get("licence")])
+            self.licence = joined([self.licence, data.get("licence")])
 
     def configure_metrics(self, prefix: str, names: Iterable[str]) -> MetricCollection:
         """Per-image metrics by their plain names, and Dice and IoU over the pooled dataset."""
@@ -298,14 +302,15 @@ class SegmentationModule(LightningModule):
         rank, epoch = self.trainer.global_rank, self.trainer.current_epoch
         if rank or epoch:  # a run of one process and one piece draws what its seed says
             torch.manual_seed((torch.initial_seed() + 1_000_003 * epoch + rank) % 2**63)
-        if epoch and self.trainer.max_steps < 0:
+        if epoch and self.trainer.max_steps < 0 < (self.trainer.max_epochs or 0):
             self.count_steps_anew(epoch)
 
     def count_steps_anew(self, epoch: int) -> None:
         """Put a schedule of steps where ``epoch`` begins, for before a resume batches may have been of another size."""
         for config in self.trainer.lr_scheduler_configs:
             if config.interval == "step":
-                config.scheduler.last_epoch = self.total_steps() * epoch // self.total_epochs()
+                steps = self.total_steps() * epoch // self.total_epochs()
+                config.scheduler.last_epoch = steps // config.frequency
 
     def on_validation_start(self) -> None:
         """Lightning's hook: the loss where the data is."""
