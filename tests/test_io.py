@@ -179,7 +179,7 @@ def test_a_format_that_pillow_knows_in_part_is_one_sentence(tmp_path):
     for read in (read_image, read_mask, image_size):
         with pytest.raises(SegzooError, match=r"Cannot read .*a\.png as an image"):
             read(tmp_path / "a.png")
-    assert read_note(tmp_path / "a.png") == ""
+    assert read_note(tmp_path / "a.png") is None
 
 
 def test_a_tiff_with_a_page_of_no_size_is_one_sentence(tmp_path):

@@ -29,6 +29,7 @@ from segzoo.io import read_image, read_mask, write_mask
 from segzoo.prediction import plan, segment_files, unfinished
 from segzoo.processes import launch
 from segzoo.segmentation import Segmentation
+from segzoo.volumes import read_volume_mask, write_volume_mask
 
 
 class Named:
@@ -258,21 +259,7 @@ def changed_images(checkpoint: Path, images: Path, output: Path) -> list[str]:
     return ["predict", str(checkpoint), str(images), "--output", str(output)]
 
 
-def masks_of_somebody_else(checkpoint: Path, images: Path, output: Path) -> list[str]:
-    for file in output.iterdir():
-        Image.open(file).point(lambda value: 1 - value).save(file)
-    return ["predict", str(checkpoint), str(images), "--output", str(output)]
-
-
-def masks_with_other_notes(checkpoint: Path, images: Path, output: Path) -> list[str]:
-    for file, note in zip(
-        sorted(output.iterdir()), ("0123abcd" * 8, "FSL-6.0"), strict=True
-    ):  # segzoo's once, and none
-        write_mask(file, read_mask(file), note)
-    return ["predict", str(checkpoint), str(images), "--output", str(output)]
-
-
-STALE = [other_options, other_weights, changed_images, masks_of_somebody_else, masks_with_other_notes]
+STALE = [other_options, other_weights, changed_images]
 
 
 @pytest.mark.parametrize("change", STALE)
@@ -296,13 +283,29 @@ def test_masks_of_other_images_of_the_same_names_are_kept(checkpoint, tmp_path, 
     made = {"001.png", *["001_overlay.png"] * len(options)}
     assert changed(before, tmp_path / "out") == made
     told = capsys.readouterr().err.splitlines()[-1]
-    assert f"{tmp_path / 'out' / '000.png'} was made from another file than {second / '000.png'}; name another" in told
+    assert f"{tmp_path / 'out' / '000.png'} is in the way: it was made from another file than {second}" in told
     (tmp_path / "linked").symlink_to(first)
     assert main([*arguments, str(tmp_path / "linked")]) == 0  # it is the same
     assert changed(before, tmp_path / "out") == made
     for file in (tmp_path / "out").iterdir():
         file.unlink()
     assert main([*arguments, str(second)]) == 0
+
+
+@pytest.mark.parametrize("note", ["", "FSL-6.0"])
+@pytest.mark.parametrize("options", [[], ["--tta"]])
+def test_masks_of_somebody_else_are_kept(checkpoint, tmp_path, capsys, options, note):
+    images, output = pictures(tmp_path / "in", 3), tmp_path / "out"
+    arguments = ["predict", str(checkpoint), str(images), "--output", str(output)]
+    assert main(arguments) == 0
+    corrected = output / "001.png"
+    write_mask(corrected, 1 - read_mask(corrected), note)
+    (output / "002.png").unlink()
+    before = stamps(output)
+    assert main([*arguments, *options]) == 2
+    assert changed(before, output) == {"002.png", *["000.png"] * len(options)}
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert f"{corrected} is in the way: it was made from another file than {images / '001.png'}, or not by" in told
 
 
 def test_no_overlay_of_another_mask_stays_beside_a_new_one(checkpoint, tmp_path):
@@ -454,9 +457,14 @@ def test_volumes_and_classes_with_masks_of_their_own_are_found_again(samples, tm
     capsys.readouterr()
     assert main(arguments) == 0
     assert capsys.readouterr().out == "1 of 1 were done before\n"
-    next((tmp_path / "out").glob("*posterior-part.nii.gz")).unlink()
+    one, other = (next((tmp_path / "out").glob(f"*{part}-part.nii.gz")) for part in ("anterior", "posterior"))
+    other.unlink()
     assert main(arguments) == 0
     assert changed(before, tmp_path / "out") == set(before)
+    write_volume_mask(one, *read_volume_mask(one))  # as where somebody has corrected it
+    before = stamps(tmp_path / "out")
+    assert main(arguments) == 2
+    assert changed(before, tmp_path / "out") == set()
 
 
 @pytest.mark.parametrize(

@@ -189,15 +189,15 @@ def write_png(path: Path, picture: Image.Image, note: str = "") -> None:
     picture.save(path, format="PNG", pnginfo=texts)
 
 
-def read_note(path: Path) -> str:
-    """The note that a PNG was written with; an empty one where it has none, is cut short, or is no readable picture."""
+def read_note(path: Path) -> str | None:
+    """The note that a PNG was written with, an empty one where it has none; None where it is damaged or cut short."""
     try:
         with path.open("rb") as file, Image.open(file) as picture:
             note = str(picture.info.get(_NOTE, ""))
             file.seek(-len(_PNG_END), os.SEEK_END)
-            return note if file.read() == _PNG_END else ""
+            return note if not note or file.read() == _PNG_END else None
     except _DECODING_ERRORS:
-        return ""
+        return None
 
 
 def is_colour(path: Path) -> bool:

@@ -40,6 +40,7 @@ THREADS = 4  # that read, and as many that write: decoding and compressing relea
 DRAFT, DRAFT_END = ".segzoo-", ".writing"  # how a folder's name begins and ends that a process writes into
 DEAD = 24 * 60 * 60  # seconds after which nobody writes into a draft any more
 NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what keeps any further file from being written
+SOURCE = 14  # characters of a note that tell where the input lies
 NO_MEMORY = "(out of|allocate|not enough) memory|bad_alloc"  # in errors of torch and of SimpleITK
 T = TypeVar("T")
 
@@ -86,7 +87,7 @@ class Job:
         mask: the file to write (multi-label: one a class, called after it).
         overlay: the picture to draw; None for none.
         note: what the written files depend on, which is stored in them; see `unfinished`.
-        taken: one of the files to write, where it is there and was made from another input.
+        taken: one of the files to write, where what is there was not made from this input.
     """
 
     file: Path
@@ -253,7 +254,8 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
 
     Every file that is written holds a note that tells: so no mask of another model, of other options or of another
     input is ever taken for this one's, whoever wrote it, and no record has to be kept beside the masks. What was made
-    from an input that lies elsewhere is not written over: doing that job is refused (see `read_input`).
+    from an input that lies elsewhere, or has no such note and may have been drawn by hand, is not written over: doing
+    that job is refused (see `read_input`).
 
     Args:
         jobs: of `plan`.
@@ -261,7 +263,7 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
         channels: the classes' names where each has a mask of its own (multi-label), else None.
 
     Returns:
-        Them, in their order, with their notes, and with what was made from another input.
+        Them, in their order, with their notes, and with what is not to be written over.
     """
     todo = []
     for job in (replace(job, note=note_of(job.file, recipe)) for job in jobs):
@@ -269,13 +271,13 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
         if not job.note:
             todo.append(job)
         elif set(notes.values()) != {job.note}:
-            others = [file for file, note in notes.items() if source_of(note) not in ("", source_of(job.note))]
+            others = [file for file, note in notes.items() if note is not None and not same_source(note, job.note)]
             todo.append(replace(job, taken=others[0] if others else None))
     return todo
 
 
 def note_of(file: Path, recipe: dict[str, Any]) -> str:
-    """What a mask depends on, in 79 characters, since NIfTI has room for no more: see `source_of`.
+    """What a mask depends on, in 79 characters, since NIfTI has room for no more: see `same_source`.
 
     Empty for a file that is not there any more, of which reading it will tell.
     """
@@ -284,7 +286,7 @@ def note_of(file: Path, recipe: dict[str, Any]) -> str:
     except OSError:
         return ""
     source = str(leads_to(file))
-    return f"{digest(source)[:14]}-{digest([source, state.st_size, state.st_mtime_ns, recipe])}"
+    return f"{digest(source)[:SOURCE]}-{digest([source, state.st_size, state.st_mtime_ns, recipe])}"
 
 
 def digest(facts: Any) -> str:
@@ -292,13 +294,9 @@ def digest(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def source_of(note: str) -> str:
-    """The part of a note that tells where the input lies, before that which tells its state and the recipe too.
-
-    Empty for any other note: one of somebody else, or of an earlier segzoo, which told all in one.
-    """
-    parts = re.fullmatch("([0-9a-f]{14})-[0-9a-f]{64}", note)
-    return parts[1] if parts else ""
+def same_source(note: str, other: str) -> bool:
+    """Whether two notes begin alike, where they tell where the input lies, before its state and the recipe."""
+    return note[:SOURCE] == other[:SOURCE]
 
 
 def written_files(job: Job, channels: Sequence[str] | None) -> list[Path]:
@@ -306,9 +304,9 @@ def written_files(job: Job, channels: Sequence[str] | None) -> list[Path]:
     return [*mask_paths(job.mask, channels), *filter(None, [job.overlay])]
 
 
-def stored_note(file: Path) -> str:
-    """The note in a mask or overlay; an empty one where it has none, or is not there or damaged."""
-    return (read_volume_note if is_volume(file) else read_note)(file) if file.is_file() else ""
+def stored_note(file: Path) -> str | None:
+    """The note in a mask or overlay, an empty one where it has none; None of a file that is not there or damaged."""
+    return (read_volume_note if is_volume(file) else read_note)(file) if file.is_file() else None
 
 
 # ---- run
@@ -356,11 +354,12 @@ def read_input(read: Callable[[Path], Any], job: Job) -> Any:
 
     Raises:
         SegzooError: it cannot be read, whatever the reason (files can be wrong in more ways than decoders know of), or
-            the job would write over what was made from another one.
+            the job would write over what was not made from it.
     """
     if job.taken is not None:
         raise SegzooError(
-            f"{job.taken} was made from another file than {job.file}; name another --output, or remove that mask"
+            f"{job.taken} is in the way: it was made from another file than {job.file}, or not by segzoo predict; name "
+            "another --output, or remove it"
         )
     try:
         return read(job.file)
@@ -446,7 +445,7 @@ def settle(file: Path) -> None:
 def remove_overlay_of_another_mask(job: Job) -> None:
     """The overlay that an earlier run, with other options, left beside a mask that is about to go."""
     overlay = overlay_file(job.file, job.mask.parent)
-    if read_note(overlay) not in ("", job.note) and is_colour(overlay):  # a grey one is the mask of another image
+    if read_note(overlay) not in (None, "", job.note) and is_colour(overlay):  # a grey one is the mask of another image
         overlay.unlink(missing_ok=True)
 
 

@@ -198,13 +198,13 @@ def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry,
         os.replace(file, path)
 
 
-def read_volume_note(path: str | Path) -> str:
-    """The note that a mask was written with; an empty one where it has none, or is no readable volume."""
+def read_volume_note(path: str | Path) -> str | None:
+    """The note that a mask was written with, an empty one where it has none; None where it is no readable volume."""
     with _simpleitk() as sitk:
         try:
             reader = _reader(sitk, Path(path))
         except (RuntimeError, SegzooError):
-            return ""
+            return None
         return str(reader.GetMetaData(_NOTE)) if reader.HasMetaDataKey(_NOTE) else ""
 
 
