@@ -1,6 +1,7 @@
 """Files that run without segzoo, run: they compute what Python does."""
 
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -174,6 +175,18 @@ def test_what_cannot_be_exported_is_said_before_anything_is_done(model, tmp_path
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(segzoo.MissingError, match=r"pip install 'medsegzoo\[onnx\]'"):
         model.export(tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_a_full_disk_is_one_sentence(model, tmp_path, suffix):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(segzoo.SegzooError, match=rf"model\{suffix} cannot be written \(File too large\)"):
+            model.export(tmp_path / f"model{suffix}", size=(64, 48))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,6 +9,7 @@ agree with Python.
 """
 
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -230,9 +231,6 @@ def export(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft.touch()
-    except OSError as error:
-        raise SegzooError(f"{path} cannot be written ({error.strerror})") from error
-    try:
         if precision == "int8":
             source = f"the {len(calibration)} images that calibrated it"
             write_int8(network, calibration, size, x, dynamic, facts, draft)
@@ -246,8 +244,13 @@ def export(
         if not difference <= TOLERANCES[precision]:  # NaN included
             raise SegzooError(f"{path} was not written: {refusal(difference, precision, source)}")
         os.replace(draft, path)
+    except MissingError:  # which is an OSError, too
+        raise
+    except OSError as error:
+        raise SegzooError(f"{path} cannot be written ({error.strerror})") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
     return Exported(path, difference, source, precision)
 
 
@@ -388,7 +391,9 @@ def write_program(graph: Graph, x: Tensor, dynamic: Any, facts: Mapping[str, Any
     with warnings.catch_warnings():
         # of weights in channels-last layout, which it saves whole for all that
         warnings.filterwarnings("ignore", message="No complete tensor found")
-        torch.export.save(program, path, extra_files={FACTS: json.dumps(facts)})
+        whole = io.BytesIO()  # for on a full disk PyTorch ends the process
+        torch.export.save(program, whole, extra_files={FACTS: json.dumps(facts)})
+    path.write_bytes(whole.getbuffer())
 
 
 def write_int8(
