@@ -182,6 +182,14 @@ def test_a_format_that_pillow_knows_in_part_is_one_sentence(tmp_path):
     assert read_note(tmp_path / "a.png") is None
 
 
+def test_an_image_of_too_many_pixels_is_not_called_damaged(tmp_path, monkeypatch):
+    Image.new("L", (50, 50)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    for read in (read_image, read_mask, image_size):
+        with pytest.raises(SegzooError, match=r"a\.png as an image: it has more pixels than the 2000 that are read; "):
+            read(tmp_path / "a.png")
+
+
 def test_a_tiff_with_a_page_of_no_size_is_one_sentence(tmp_path):
     raw = bytearray(save(tmp_path / "a.tif", RGB).read_bytes())
     (page,) = struct.unpack_from("<I", raw, 4)

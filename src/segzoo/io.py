@@ -287,6 +287,8 @@ def _as_stored(image: Image.Image) -> Image.Image:
 def _decode_tiff(path: Path, error: BaseException) -> npt.NDArray[Any]:
     """Second reader for TIFFs that Pillow rejects (CVC-ClinicDB's originals among them); else the clear error."""
     hint = "it is damaged or not an image"
+    if isinstance(error, Image.DecompressionBombError) and Image.MAX_IMAGE_PIXELS:  # of which Pillow reads two times
+        hint = f"it has more pixels than the {2 * Image.MAX_IMAGE_PIXELS} that are read; reduce it, or cut it in parts"
     if isinstance(error, OSError) and error.errno is not None:  # the system's: not allowed, no such share, ...
         raise SegzooError(f"Cannot read {path}: {error.strerror}.") from error
     if path.suffix.lower() in (".tif", ".tiff"):
