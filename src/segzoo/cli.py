@@ -204,8 +204,9 @@ def run_predict(options: argparse.Namespace) -> None:
     Raises:
         SegzooError: an input could not be segmented; all others have been by then.
     """
-    from segzoo.prediction import plan, remove_dead_drafts, require_distinct, require_writable
+    from segzoo.prediction import plan, remove_dead_drafts, require_distinct, require_overlap, require_writable
 
+    require_overlap(options.overlap)
     jobs = plan(options.inputs, options.output, options.overlay)
     require_writable(options.output)
     remove_dead_drafts(options.output)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from segzoo.errors import MissingError, SegzooError
 from segzoo.geometry import Geometry
 from segzoo.io import as_image
-from segzoo.prediction import enough_memory, no_volume, read_file
+from segzoo.prediction import enough_memory, no_volume, read_file, require_overlap
 from segzoo.preprocessing import Preprocessing
 from segzoo.segmentation import Segmentation, to_uint8
 from segzoo.volume_preprocessing import VolumePreprocessing
@@ -372,8 +372,7 @@ def slide(
         MissingError: monai is not installed and windows have to be put together, as under torch.hub may be.
         SegzooError: ``overlap`` is out of range.
     """
-    if not 0 <= overlap < 1:
-        raise SegzooError(f"overlap must be at least 0 and below 1, not {overlap}.")
+    require_overlap(overlap)
     size = tuple(batch.shape[2:])
     window = tuple(min(sides) for sides in zip(patch, size, strict=True))
     if window == size:

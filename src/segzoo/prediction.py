@@ -153,6 +153,16 @@ def leads_to(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def require_overlap(overlap: float) -> None:
+    """Refuse what windows cannot share of their length.
+
+    Raises:
+        SegzooError: saying so.
+    """
+    if not 0 <= overlap < 1:
+        raise SegzooError(f"overlap must be at least 0 and below 1, not {overlap}.")
+
+
 def require_writable(folder: Path) -> None:
     """Make the output folder, before hours go into what cannot be written there.
 
