@@ -261,7 +261,7 @@ def both(*edits: Edit) -> Edit:
     return lambda raw: [edit(raw) for edit in edits]
 
 
-PIXDIM, QFORM_CODE, SFORM_CODE, SROW = 76, 252, 254, 280
+PIXDIM, SLOPE, QFORM_CODE, SFORM_CODE, SROW = 76, 112, 252, 254, 280
 NIFTI: dict[str, tuple[Edit, str]] = {
     "zero pixdim beside a good sform": (field(PIXDIM + 4, "f", 0), "spacing of 0 x 1 x 1 mm"),
     "zero pixdim and no sform": (
@@ -287,9 +287,20 @@ NIFTI: dict[str, tuple[Edit, str]] = {
         "0 bits a voxel",
     ),
     "an unknown data type": (field(70, "h", 17), "32 bits a voxel by its header, which its data type 17 has not"),
+    "an intercept beside a slope of 0": (field(SLOPE, "f", 0, -1024), "intercept of -1024 to a slope of 0"),
+    "an intercept beside no slope": (field(SLOPE, "f", np.nan, 5), "intercept of 5 to a slope of nan"),
+    "a slope without an intercept": (field(SLOPE, "f", 2, np.nan), "intercept of nan to a slope of 2"),
     "sides below 1": (field(44, "h", -3, -4), r"has \d+ x -3 x -4 voxels by its header"),
     "NaN voxel": (lambda raw: raw.__setitem__(slice(-4, None), struct.pack("<f", np.nan)), "NaN or infinite voxels"),
 }
+
+
+@pytest.mark.parametrize("scaling", [(0, 0), (np.nan, np.nan), (1, 0), (-0.5, 7)])
+def test_voxels_are_scaled_as_the_standard_says(scan, tmp_path, scaling):
+    stored = read_volume(edited(scan, tmp_path / "stored.nii", field(SLOPE, "f", 1, 0))).array
+    found = read_volume(edited(scan, tmp_path / "scaled.nii", field(SLOPE, "f", *scaling))).array
+    slope, intercept = (-0.5, 7) if scaling[0] == -0.5 else (1, 0)
+    np.testing.assert_array_equal(found, stored * slope + intercept)
 
 
 @pytest.fixture

@@ -32,13 +32,14 @@ NIFTI_HEADER = np.dtype(  # what is checked of it
             "bitpix",
             "pixdim",
             "vox_offset",
+            "scaling",
             "xyzt_units",
             "qform_code",
             "sform_code",
             "srow",
         ],
-        "formats": ["i4", "8i2", "i2", "i2", "8f4", "f4", "u1", "i2", "i2", "(3,4)f4"],
-        "offsets": [0, 40, 70, 72, 76, 108, 123, 252, 254, 280],
+        "formats": ["i4", "8i2", "i2", "i2", "8f4", "f4", "2f4", "u1", "i2", "i2", "(3,4)f4"],
+        "offsets": [0, 40, 70, 72, 76, 108, 112, 123, 252, 254, 280],
         "itemsize": NIFTI_BYTES,
     }
 )
@@ -96,6 +97,7 @@ def nifti_header(path: Path, raw: bytes) -> Any:
         header = np.frombuffer(raw, layout)[0]
         if header["sizeof_hdr"] == NIFTI_BYTES and 1 <= header["dim"][0] <= 7 and 0 <= header["vox_offset"] < np.inf:
             check_nifti_sizes(path, header)
+            check_nifti_scaling(path, header)
             return header
         if header["sizeof_hdr"] == NIFTI_2_BYTES:
             raise SegzooError(f"{path} is in the NIfTI-2 format, which SimpleITK does not read; save it as NIfTI-1.")
@@ -113,6 +115,17 @@ def check_nifti_sizes(path: Path, header: Any) -> None:
         raise SegzooError(
             f"{path} has {bits} bits a voxel by its header, which its data type {kind} has not: it is damaged or of a "
             "kind that is not read; save it again."
+        )
+
+
+def check_nifti_scaling(path: Path, header: Any) -> None:
+    """Refuse an intercept without a slope, which SimpleITK adds and the standard does not, and the other way round."""
+    slope, intercept = header["scaling"]
+    scaled = slope != 0 and np.isfinite(slope)
+    if not np.isfinite(intercept) if scaled else intercept != 0 and np.isfinite(intercept):
+        raise SegzooError(
+            f"{path} has an intercept of {intercept:g} to a slope of {slope:g} by its header, which readers take for "
+            "different voxels; save it again with the intensities that are meant."
         )
 
 
