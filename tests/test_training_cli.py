@@ -536,6 +536,18 @@ def test_what_is_damaged_in_the_test_part_is_named_before_the_training(folders, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("classes", "ignored"), [([], ""), (["--data.class_names", "[background,one,two]"], r" or is ignored")]
+)
+def test_masks_without_anything_are_refused_before_the_training(folders, tmp_path, capsys, classes, ignored):
+    for mask in (folders["one"] / "masks").iterdir():  # binary ones, given as those of three classes
+        Image.fromarray(np.full((8, 8), 255 if classes else 0, np.uint8)).save(mask)
+    arguments = ["fit", *QUIET, "--model", "cmunext_s", "--data", "Folder", "--data.root", str(folders["one"])]
+    arguments += ["--trainer.max_epochs", "1", *(["--model.num_classes", "3"] if classes else []), *classes]
+    assert cli.main([*arguments, "--trainer.default_root_dir", str(tmp_path / "run")]) == 2
+    assert f"all that the masks of the test part hold is background{ignored}" in capsys.readouterr().err
+
+
 def test_every_dataset_of_a_joint_test_is_compared(folders):
     data = [described(folders, "one"), described(folders, "three")]
     joint = segzoo.data.Joint([segzoo.data.Folder(folders[name]) for name in ("one", "three")]).describe()

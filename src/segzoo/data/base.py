@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -230,20 +229,25 @@ class SegmentationDataModule(LightningDataModule):
             channels: Of the images, as the model takes them.
 
         Raises:
-            SegzooError: Naming every file that cannot be read or used.
+            SegzooError: Naming every file that cannot be read or used, or nothing is marked in any mask.
         """
-        refused = []
+        refused, marked = [], False
         for identifier in self.split_ids[part]:
             assert self._samples is not None
             sample = self._samples[identifier]
-            label = partial(read_label, sample, len(self.class_names), self.multilabel)
-            for read in (partial(read_image, sample.image, channels), label):
-                try:
-                    read()
-                except SegzooError as error:
-                    refused.append(str(error).rstrip("."))
+            try:
+                read_image(sample.image, channels)
+            except SegzooError as error:
+                refused.append(str(error).rstrip("."))
+            try:
+                marked |= bool((read_label(sample, len(self.class_names), self.multilabel) > 0).any())
+            except SegzooError as error:
+                refused.append(str(error).rstrip("."))
         if refused:
             raise SegzooError(f"{self.name}: the {part} part cannot be read: {'; '.join(refused)}.")
+        if not marked:
+            ignored = " or is ignored (255)" if len(self.class_names) > 2 and not self.multilabel else ""
+            raise SegzooError(f"{self.name}: all that the masks of the {part} part hold is background{ignored}.")
 
     # -- where it is and what it holds ---------------------------------------------------------------------------
 
