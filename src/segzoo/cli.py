@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segzoo import __version__
-from segzoo.errors import SegzooError
+from segzoo.errors import SegzooError, attempt
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -267,7 +267,7 @@ def segment_share(
     Returns:
         In the first process, and for each: why inputs were not segmented, or what kept it from starting.
     """
-    from segzoo.prediction import attempt, unfinished
+    from segzoo.prediction import unfinished
 
     show_any_name()  # also where this process was started by another
     rank, processes = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)

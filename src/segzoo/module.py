@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric, MetricCollection
 
+from segzoo.class_checks import check_classes, default_class_names
 from segzoo.errors import SegzooError
 from segzoo.licences import joined
 from segzoo.losses import DiceCELoss, deep_supervision_loss
@@ -223,7 +224,7 @@ class SegmentationModule(LightningModule):
             self.to(memory_format=torch.channels_last)  # a third faster on CPUs, and slower for none of the zoo's
         if stage in ("fit", "validate", "test") and self.knows_its_data:
             datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
-            self.check_classes(datamodule, stage)
+            check_classes(self, datamodule, stage)
             if stage == "fit":
                 self.adopt_data(datamodule)
         elif stage == "fit" and self.data:  # from loaders, of which nobody knows what they read
@@ -240,38 +241,6 @@ class SegmentationModule(LightningModule):
         """Whether the Trainer has a DataModule that says how images become input."""
         datamodule = getattr(self._trainer, "datamodule", None)
         return isinstance(getattr(datamodule, "preprocessing", None), InputContract)
-
-    def check_classes(self, datamodule: Any, stage: str) -> None:
-        """Refuse data whose classes are not the model's: those that are in neither would count as found.
-
-        Raises:
-            SegzooError: the data has another number of classes than the model, or is to score it by another order.
-        """
-        names, multilabel = tuple(datamodule.class_names), bool(datamodule.multilabel)
-        binary = len(names) == 2 and self.num_classes == 1 and not multilabel
-        named = self.class_names != default_class_names(self.num_classes, self.multilabel)
-        given = f"--data.class_names '[{','.join(self.class_names)}]'"
-        if (binary or len(names) == self.num_classes) and multilabel == self.multilabel:
-            moved = [name for name, own in zip(names, self.class_names, strict=False) if name != own]
-            if stage != "fit" and named and set(moved) & set(self.class_names):
-                raise SegzooError(
-                    f"{type(datamodule).__name__} has the classes in the order {', '.join(names)}, and the model as "
-                    f"{', '.join(self.class_names)}, so that one would be scored as another; give the data the order "
-                    f"of the model, of a Folder by {given}"
-                )
-            return
-        kind = "multi-label" if multilabel else "one label a pixel"
-        given += "" if multilabel == self.multilabel else f" --data.multilabel {str(self.multilabel).lower()}"
-        advice = f"give the data the classes of the model, of a Folder by {given}"
-        wanted = f"num_classes={1 if len(names) == 2 and not multilabel else len(names)}"
-        if stage == "fit" and not named:
-            advice = f"build it with {wanted}, multilabel={multilabel}"
-        elif stage == "fit" and multilabel == self.multilabel:
-            advice += f", or the model those of the data by {wanted}"
-        raise SegzooError(
-            f"{type(datamodule).__name__} has the classes {', '.join(names)} ({kind}), the model has "
-            f"num_classes={self.num_classes}, multilabel={self.multilabel}; {advice}"
-        )
 
     def adopt_data(self, datamodule: Any) -> None:
         """Take over preprocessing, class names and provenance of the data this model is trained on."""
@@ -582,13 +551,6 @@ def own_grids(batch: Batch) -> Sequence[Any]:
     spatial = batch["image"].ndim - 2
     known = own_labels(batch) if "label" in batch else batch["image"]  # new images have none, and are of that size
     return [one.shape[-spatial:] for one in known]
-
-
-def default_class_names(num_classes: int, multilabel: bool) -> tuple[str, ...]:
-    """Names for a task that nobody has named yet."""
-    if multilabel:
-        return tuple(f"class {index}" for index in range(num_classes))
-    return ("background", *(f"class {index}" for index in range(1, max(num_classes, 2))))
 
 
 def crop(logits: Tensor, size: Sequence[int]) -> Tensor:

@@ -18,12 +18,12 @@ from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from segzoo.errors import MissingError, SegzooError
+from segzoo.errors import MissingError, SegzooError, attempt
 from segzoo.io import image_files, is_colour, read_image, read_note, write_png
 from segzoo.segmentation import Segmentation, mask_paths, require_own_files
 from segzoo.volumes import (
@@ -42,7 +42,6 @@ DEAD = 24 * 60 * 60  # seconds after which nobody writes into a draft any more
 NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what keeps any further file from being written
 SOURCE = 14  # characters of a note that tell where the input lies
 NO_MEMORY = "(out of|allocate|not enough) memory|bad_alloc"  # in errors of torch and of SimpleITK
-T = TypeVar("T")
 
 
 class OutputError(SegzooError):
@@ -457,11 +456,3 @@ def remove_overlay_of_another_mask(job: Job) -> None:
     overlay = overlay_file(job.file, job.mask.parent)
     if read_note(overlay) not in (None, "", job.note) and is_colour(overlay):  # a grey one is the mask of another image
         overlay.unlink(missing_ok=True)
-
-
-def attempt(function: Callable[..., T], *arguments: Any) -> T | SegzooError:
-    """What a function returns, or the error that bad input makes it raise."""
-    try:
-        return function(*arguments)
-    except SegzooError as error:
-        return error

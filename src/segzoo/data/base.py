@@ -18,7 +18,7 @@ from torchvision import tv_tensors
 from segzoo.data.augmentation import RandomFlipRotate90
 from segzoo.data.samples import Sample, check_sample, read_label
 from segzoo.data.splits import FOLDS, LISTED, Split, check_split, is_listed, make_split, split_sha256
-from segzoo.errors import MissingError, SegzooError
+from segzoo.errors import MissingError, SegzooError, attempt
 from segzoo.io import read_image
 from segzoo.preprocessing import Preprocessing
 
@@ -235,19 +235,18 @@ class SegmentationDataModule(LightningDataModule):
         for identifier in self.split_ids[part]:
             assert self._samples is not None
             sample = self._samples[identifier]
-            try:
-                read_image(sample.image, channels)
-            except SegzooError as error:
-                refused.append(str(error).rstrip("."))
-            try:
-                marked |= bool((read_label(sample, len(self.class_names), self.multilabel) > 0).any())
-            except SegzooError as error:
-                refused.append(str(error).rstrip("."))
+            image = attempt(read_image, sample.image, channels)
+            label = attempt(read_label, sample, len(self.class_names), self.multilabel)
+            refused += [str(error).rstrip(".") for error in (image, label) if isinstance(error, SegzooError)]
+            marked = marked or (not isinstance(label, SegzooError) and bool((label > 0).any()))
         if refused:
             raise SegzooError(f"{self.name}: the {part} part cannot be read: {'; '.join(refused)}.")
         if not marked:
             ignored = " or is ignored (255)" if len(self.class_names) > 2 and not self.multilabel else ""
-            raise SegzooError(f"{self.name}: all that the masks of the {part} part hold is background{ignored}.")
+            raise SegzooError(
+                f"{self.name}: all that the masks of the {part} part hold is background{ignored}, so it would measure "
+                "nothing; look at what they are saved as or, where few images show anything, split them otherwise."
+            )
 
     # -- where it is and what it holds ---------------------------------------------------------------------------
 
