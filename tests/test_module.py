@@ -374,6 +374,27 @@ def test_what_a_loader_of_ones_own_trains_on_is_unknown(tmp_path):
     assert "| weights | Apache-2.0 + unknown |" in card
 
 
+@pytest.mark.parametrize(
+    ("sample", "given"),
+    [
+        ((torch.rand(3, 64, 64), torch.ones(64, 64).long()), "a list"),
+        ({"image": torch.rand(3, 64, 64), "mask": torch.ones(64, 64).long()}, "a dict of image, mask"),
+    ],
+)
+@pytest.mark.parametrize("stage", ["fit", "validate", "test"])
+def test_batches_of_another_kind_are_refused_by_what_they_should_be(tmp_path, stage, sample, given):
+    run = getattr(trainer_for(tmp_path, max_epochs=1), stage)
+    with pytest.raises(SegzooError, match=f"batch is {given}, where the model takes a dict of tensors image and label"):
+        run(segzoo.create_model("cmunext_s"), DataLoader([sample] * 2, batch_size=2))
+
+
+def test_images_without_names_are_scored_under_their_places(tmp_path):
+    loader = DataLoader([{"image": torch.rand(3, 64, 64), "label": torch.ones(64, 64).long()}] * 3, batch_size=2)
+    trainer_for(tmp_path).test(segzoo.create_model("cmunext_s"), loader, verbose=False)
+    rows = (tmp_path / "test_per_image.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["0", "1", "2"]
+
+
 def test_the_state_is_the_network_alone(four_classes, tmp_path):
     class Weighted(nn.Module):
         """A loss with a parameter, a buffer and a network of its own."""
@@ -408,6 +429,7 @@ def test_lightnings_checkpoint_holds_the_contract_and_no_pickled_code(four_class
     model = segzoo.create_model("cmunext_s", num_classes=4)
     trainer = trainer_for(tmp_path, max_epochs=1)
     trainer.fit(model, four_classes)
+    model.licence = "Apache-2.0"
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     content = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert content["segzoo"]["class_names"] == ["background", "red", "green", "blue"]
@@ -417,6 +439,7 @@ def test_lightnings_checkpoint_holds_the_contract_and_no_pickled_code(four_class
     assert other.preprocessing.image_size == (SIZE, SIZE)
     assert other.class_names == model.class_names
     assert other.data == model.data
+    assert other.licence == "Apache-2.0"
     assert_close(dict(other.state_dict()), dict(model.state_dict()))
 
 

@@ -281,6 +281,21 @@ class SegmentationModule(LightningModule):
                 steps = self.total_steps() * epoch // self.total_epochs()
                 config.scheduler.last_epoch = steps // config.frequency
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Lightning's hook: the batch as it is.
+
+        Raises:
+            SegzooError: a loader of one's own gives something else than the dicts that the steps take.
+        """
+        needed = ("image",) if self.trainer.predicting else ("image", "label")
+        if isinstance(batch, dict) and all(isinstance(batch.get(name), Tensor) for name in needed):
+            return batch
+        given = f"a dict of {', '.join(map(str, batch))}" if isinstance(batch, dict) else f"a {type(batch).__name__}"
+        raise SegzooError(
+            f"the loader's batch is {given}, where the model takes a dict of tensors {' and '.join(needed)}: let the "
+            "dataset return such a dict for each image"
+        )
+
     def on_validation_start(self) -> None:
         """Lightning's hook: the loss where the data is."""
         self._loss[0].to(self.device)
@@ -328,7 +343,7 @@ class SegmentationModule(LightningModule):
         own_spacing = batch["geometry"][0].spacing if "geometry" in batch else None
         self.test_resized_metrics.update(self.mask(probabilities).to(label.device), label, spacing=spacing)
         for identifier, one, original, grid in zip(
-            batch["id"], probabilities, own_labels(batch), own_grids(batch), strict=True
+            self.identifiers(batch), probabilities, own_labels(batch), own_grids(batch), strict=True
         ):
             target = original[None].to(self.device)
             mask = self.mask(self.preprocessing.restore(one[None], grid)).to(self.device)
@@ -337,6 +352,11 @@ class SegmentationModule(LightningModule):
                 mask, target, self.num_classes, self.multilabel, self.metric_names, spacing=own_spacing
             )
             self._image_rows.append({"id": identifier, **scores[0]})
+
+    def identifiers(self, batch: Batch) -> Sequence[Any]:
+        """The images' names, or their places in a dataset that has none (processes take turns, as Lightning deals)."""
+        first, rank, processes = len(self._image_rows), self.trainer.global_rank, self.trainer.world_size
+        return batch.get("id", [(first + i) * processes + rank for i in range(len(batch["image"]))])
 
     def on_test_epoch_end(self) -> None:
         """Log the scores and write one row an image to ``test_per_image.csv`` in the Trainer's folder."""
@@ -516,6 +536,7 @@ class SegmentationModule(LightningModule):
             "preprocessing": self.preprocessing.to_dict(),
             "class_names": list(self.class_names),
             "data": self.data,
+            "licence": self.licence,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -537,6 +558,7 @@ class SegmentationModule(LightningModule):
         """Take the input contract, classes and provenance that :meth:`on_save_checkpoint` kept."""
         self.preprocessing = preprocessing_from_dict(contract["preprocessing"])
         self.class_names, self.data = tuple(contract["class_names"]), contract["data"]
+        self.licence = contract.get("licence", self.licence)  # files of old do not say
 
 
 def own_labels(batch: Batch) -> Sequence[Tensor]:
