@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -137,6 +138,28 @@ def test_reading_goes_on_while_a_batch_is_segmented(tmp_path):
 
     predictor.read, predictor.segment = telling, waiting  # type: ignore[method-assign]
     assert len(list(segment_files(predictor, jobs_of(tmp_path, "a1", "a2", "a3")))) == 3
+
+
+@pytest.mark.parametrize("overlay", [False, True])
+def test_what_waits_to_be_written_holds_no_more_than_that(tmp_path, monkeypatch, overlay):
+    """Probabilities of a volume are several times its size, and compressing a mask may take as long as the next one."""
+    may_write, waiting = threading.Event(), []
+    monkeypatch.setattr(prediction, "write", lambda job, found: may_write.wait(30))
+
+    class Heavy(Named):
+        def segment(self, given: Sequence[str]) -> list[Segmentation]:
+            if waiting:
+                self.held = [one() is not None for one in waiting]
+                may_write.set()
+            found = super().segment(given)[0]
+            found.image = np.zeros((2, 2, 1), np.uint8)
+            waiting.extend(weakref.ref(array) for array in (found.mask, found.probabilities, found.image))
+            return [found]
+
+    predictor, files = Heavy(), [tmp_path / f"{name}.nii.gz" for name in ("a1", "a2")]
+    jobs = [prediction.Job(file, tmp_path / "out" / file.name, overlay=file if overlay else None) for file in files]
+    assert [outcome for _, outcome in segment_files(predictor, jobs)] == ["one 100.0%", "one 0.0%"]
+    assert predictor.held == [True, False, overlay]
 
 
 # ---- networks

@@ -334,8 +334,8 @@ def segment_files(predictor: Predictor, jobs: Sequence[Job]) -> Iterator[tuple[J
             written: deque[tuple[Job, Future[str | SegzooError]]] = deque()
             for batch in batches(predictor, read_ahead(readers, predictor.read, group, ahead)):
                 for job, found in segmented(predictor, batch):
-                    written.append((job, writers.submit(attempt, finish, job, found)))
-                    del found  # the writer's now, which lets go of it when it is written
+                    written.append((job, writers.submit(attempt, finish, job, to_write(job, found))))
+                    del found  # what it holds beside that would wait with it
                 batch.clear()
                 while written and (len(written) > ahead or written[0][1].done()):
                     first, outcome = written.popleft()
@@ -406,6 +406,14 @@ def segmented(
 def naming(file: Path, error: SegzooError) -> SegzooError:
     """An error that says which file it is about."""
     return error if file.name in str(error) else SegzooError(f"{file}: {error}")
+
+
+def to_write(job: Job, found: Segmentation | SegzooError) -> Segmentation | SegzooError:
+    """A segmentation without its probabilities, and without its image where no overlay is drawn."""
+    if isinstance(found, SegzooError):
+        return found
+    none = found.probabilities[:0].copy()  # of no class, and no view that would keep the others
+    return replace(found, probabilities=none, image=found.image if job.overlay else None)
 
 
 def finish(job: Job, found: Segmentation | SegzooError) -> str:
