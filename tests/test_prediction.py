@@ -605,6 +605,8 @@ def test_a_process_leaves_no_group_behind(monkeypatch):
 
 OF_TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
 OF_SLURM = {"SLURM_JOB_NAME": "segment", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+OF_SBATCH = OF_SLURM | {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
+OF_SRUN = OF_SBATCH | {"SLURM_STEP_NUM_TASKS": "2"}
 
 
 @pytest.mark.parametrize(
@@ -613,8 +615,10 @@ OF_SLURM = {"SLURM_JOB_NAME": "segment", "SLURM_PROCID": "0", "SLURM_LOCALID": "
         (OF_TORCHRUN, [], "make 1 processes, and 2 started here"),
         (OF_SLURM | {"SLURM_NTASKS": "1"}, ["--devices", "2"], "make 2 processes, and 1 started here"),
         (OF_SLURM | {"SLURM_NTASKS": "2"}, ["--devices", "2"], "--devices 2 cannot be had: .*--ntasks-per-node=2"),
+        (OF_SRUN, [], "make 1 processes, and 2 started here"),
+        (OF_SBATCH, ["--devices", "2"], "SLURM is to run 2 processes, and this one was not started by srun"),
     ],
-    ids=["torchrun", "too few tasks", "tasks of no node"],
+    ids=["torchrun", "too few tasks", "tasks of no node", "srun without --devices", "a batch script without srun"],
 )
 def test_processes_that_a_cluster_started_must_be_those_asked_for(
     checkpoint, tmp_path, capsys, monkeypatch, variables, options, message
@@ -624,6 +628,13 @@ def test_processes_that_a_cluster_started_must_be_those_asked_for(
     arguments = [str(checkpoint), str(pictures(tmp_path / "in", 1)), "--output", str(tmp_path / "out")]
     assert main(["predict", *arguments, *options]) == 2
     assert re.search(message, capsys.readouterr().err.splitlines()[-1])
+
+
+def test_one_process_of_a_batch_script_does_all_files(checkpoint, tmp_path, monkeypatch):
+    for name, value in OF_SBATCH.items():
+        monkeypatch.setenv(name, value)
+    arguments = [str(checkpoint), str(pictures(tmp_path / "in", 1)), "--output", str(tmp_path / "out")]
+    assert main(["predict", *arguments]) == 0
 
 
 @pytest.mark.slow

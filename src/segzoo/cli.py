@@ -213,7 +213,7 @@ def run_predict(options: argparse.Namespace) -> None:
     model = open_model(options)
     require_distinct(jobs, model.mask_names)
     work = options, model, jobs
-    if options.devices == options.nodes == 1 and "TORCHELASTIC_RUN_ID" not in os.environ:  # no torchrun
+    if options.devices == options.nodes == 1 and not is_one_of_several():
         outcomes = segment_share(None, *work)
     else:
         from segzoo.inference import choose_device
@@ -228,6 +228,11 @@ def run_predict(options: argparse.Namespace) -> None:
     if failures:
         which = f"{len(failures)} of {len(jobs)} inputs were not segmented, the first because: "
         raise SegzooError((which if len(jobs) > 1 else "") + failures[0])
+
+
+def is_one_of_several() -> bool:
+    """Whether torchrun, or srun with several tasks, has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
 
 
 def open_model(options: argparse.Namespace) -> "Checkpoint | ExportedModel":

@@ -1,6 +1,7 @@
 """One function in several processes, on one machine or on several, by Lightning Fabric's strategies."""
 
 import logging
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch.distributed
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from lightning.fabric.strategies import DDPStrategy
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.multiprocessing import ProcessExitedException
@@ -66,12 +68,30 @@ def prepare(accelerator: str, devices: int, nodes: int) -> Fabric:
             return fabric_of("spawn", accelerator, devices, nodes)
     except (MisconfigurationException, ValueError, RuntimeError) as error:  # the latter two of clusters' variables
         raise SegzooError(f"--devices {devices} cannot be had: {str(error).strip().splitlines()[0]}") from error
+    require_srun(environment)
     if (started := environment.world_size()) != devices * nodes:
         raise SegzooError(
             f"--devices {devices} and --nodes {nodes} make {devices * nodes} processes, and {started} started here; "
             "start as many (srun --ntasks-per-node, torchrun --nproc-per-node), or say as many"
         )
     return fabric
+
+
+def require_srun(environment: ClusterEnvironment) -> None:
+    """Refuse what a batch script started by itself: its variables are those of a task, and no other task would come.
+
+    Raises:
+        SegzooError: saying so.
+    """
+    if (
+        isinstance(environment, SLURMEnvironment)
+        and environment.world_size() > 1
+        and "SLURM_STEP_NUM_TASKS" not in os.environ
+    ):
+        raise SegzooError(
+            f"SLURM is to run {environment.world_size()} processes, and this one was not started by srun, so that it "
+            "would wait for the others: write srun before the command"
+        )
 
 
 def fabric_of(start_method: Any, accelerator: str, devices: int, nodes: int) -> Fabric:
