@@ -63,7 +63,8 @@ def check_nifti(path: Path, *, whole: bool) -> npt.NDArray[np.float64] | None:
     """
     try:
         packed = is_gzipped(path)
-        if packed != (path.suffix.lower() == ".gz"):  # SimpleITK reads others than its voxels, or none
+        named = path.suffix.lower() == ".gz"
+        if packed != named and path.stat().st_size:  # SimpleITK reads others than its voxels, or none
             said, right = ("not ", ".nii.gz") if packed else ("", ".nii")
             raise SegzooError(
                 f"Cannot read {path}: its name says that it is {said}a gzip file, which is wrong; rename it to end in "
