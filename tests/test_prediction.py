@@ -630,6 +630,12 @@ def test_processes_that_a_cluster_started_must_be_those_asked_for(
     assert re.search(message, capsys.readouterr().err.splitlines()[-1])
 
 
+def test_machines_that_cannot_meet_are_not_waited_for(checkpoint, tmp_path, capsys):
+    arguments = [str(checkpoint), str(pictures(tmp_path / "in", 1)), "--output", str(tmp_path / "out")]
+    assert main(["predict", *arguments, "--nodes", "2"]) == 2
+    assert "--nodes 2 needs to know where the machines meet" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_one_process_of_a_batch_script_does_all_files(checkpoint, tmp_path, monkeypatch):
     for name, value in OF_SBATCH.items():
         monkeypatch.setenv(name, value)

@@ -63,11 +63,15 @@ def prepare(accelerator: str, devices: int, nodes: int) -> Fabric:
         fabric = fabric_of("popen", accelerator, devices, nodes)
         assert isinstance(fabric.strategy, DDPStrategy)
         environment = fabric.strategy.cluster_environment
-        if environment is None or not environment.creates_processes_externally:
+        assert environment is not None
+        if not environment.creates_processes_externally:
             # "popen" would run the command line again, which is another one where Python code has called main()
-            return fabric_of("spawn", accelerator, devices, nodes)
+            fabric = fabric_of("spawn", accelerator, devices, nodes)
     except (MisconfigurationException, ValueError, RuntimeError) as error:  # the latter two of clusters' variables
         raise SegzooError(f"--devices {devices} cannot be had: {str(error).strip().splitlines()[0]}") from error
+    if not environment.creates_processes_externally:
+        require_meeting_place(nodes)
+        return fabric
     require_srun(environment)
     if (started := environment.world_size()) != devices * nodes:
         raise SegzooError(
@@ -75,6 +79,19 @@ def prepare(accelerator: str, devices: int, nodes: int) -> Fabric:
             "start as many (srun --ntasks-per-node, torchrun --nproc-per-node), or say as many"
         )
     return fabric
+
+
+def require_meeting_place(nodes: int) -> None:
+    """Refuse machines that would wait for each other for ever: Lightning makes up another port on each of them.
+
+    Raises:
+        SegzooError: saying so.
+    """
+    if nodes > 1 and "MASTER_PORT" not in os.environ:
+        raise SegzooError(
+            f"--nodes {nodes} needs to know where the machines meet: start the processes by srun or torchrun, or set "
+            "MASTER_ADDR, MASTER_PORT and NODE_RANK on each machine"
+        )
 
 
 def require_srun(environment: ClusterEnvironment) -> None:
