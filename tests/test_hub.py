@@ -250,6 +250,12 @@ def test_a_damaged_checkpoint_is_refused_in_one_sentence(folder, damage, message
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["./missing", "../missing", "runs/missing.", "user/repo--x", "user/" + 97 * "a"])
+def test_what_no_repository_can_be_called_is_no_checkpoint_either(name):
+    with pytest.raises(segzoo.MissingError, match=r"there is no checkpoint .* as a folder here"):
+        segzoo.from_pretrained(name)
+
+
 def test_a_file_is_no_checkpoint(folder):
     with pytest.raises(segzoo.SegzooError, match="a checkpoint is a folder"):
         segzoo.from_pretrained(folder / "model.safetensors")

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 ORGANISATION = "segzoo"  # the zoo's own on the Hub
 PINS = Path(__file__).parent / "published.json"
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def organisation() -> str:
@@ -168,6 +167,8 @@ def open_checkpoint(
         MissingError: there is none; the message names the nearest, or how to get it.
         SegzooError: a file of it is damaged or was changed.
     """
+    from segzoo.hub_client import may_be_called
+
     name, path = str(name_or_path), Path(name_or_path)
     restore(path)
     if path.is_dir():
@@ -190,13 +191,13 @@ def open_checkpoint(
     found = folders.get(str(name_or_path), folders.get(name))
     if found is not None and (revision is None or (pin is not None and revision == pin["tag"])):
         return check_folder(found, name, pin)
-    owned_elsewhere = "/" not in name and organisation() != ORGANISATION  # may hold names that nobody has pinned
-    if pin is None and not REPOSITORY.fullmatch(name) and not owned_elsewhere:
+    repository = name if "/" in name else f"{organisation()}/{name}"
+    owned_elsewhere = "/" in name or organisation() != ORGANISATION  # may hold names that nobody has pinned
+    if pin is None and not (owned_elsewhere and may_be_called(repository)):
         raise MissingError(
             f"there is no checkpoint {name!r}{nearest(name, [*list_checkpoints(), *list_models()])}, as a folder here, "
             "in SEGZOO_HUB, shipped with segzoo or on the Hub; `segzoo list` shows what there is"
         )
-    repository = name if "/" in name else f"{organisation()}/{name}"
     if pin is not None and revision in (None, pin["tag"]):
         return fetch(name, repository, pin["tag"], pin, cache_dir, token, local_files_only)
     return fetch(name, repository, revision or "main", None, cache_dir, token, local_files_only)

@@ -19,6 +19,18 @@ class UnreachableError(MissingError):
     """The Hub does not answer, or is not to be asked."""
 
 
+def may_be_called(repository: str) -> bool:
+    """Whether the Hub allows a repository to have this name; none is called ``./runs``."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError:
+        return False
+    return True
+
+
 def ask(repository: str, name: str, revision: str, token: str | bool | None) -> None:
     """Ask the Hub once whether it holds a file.
 
