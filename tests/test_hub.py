@@ -1,5 +1,6 @@
 import json
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -220,7 +221,7 @@ def put_other_tensors(folder):
         (lambda folder: edit_config(folder, model={"name": ["a"], "arguments": {}}), "makes no model"),
         (
             lambda folder: edit_config(folder, model={"name": "cmunext_s", "arguments": {"num_classes": "1"}}),
-            "makes no model",
+            r"config\.json must give num_classes as a whole number, not as '1'",
         ),
         (lambda folder: edit_config(folder, class_names=3), "must name the model's 2 classes as a list of words"),
         (lambda folder: edit_config(folder, class_names=["background"]), r"2 classes .* not as \['background'\]"),
@@ -259,6 +260,16 @@ def test_what_no_repository_can_be_called_is_no_checkpoint_either(name):
 def test_a_file_is_no_checkpoint(folder):
     with pytest.raises(segzoo.SegzooError, match="a checkpoint is a folder"):
         segzoo.from_pretrained(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("value", ["3", 3.0, True, [3]])
+@pytest.mark.parametrize("argument", ["num_classes", "in_channels"])
+def test_a_number_of_another_type_is_told_by_its_own_name(folder, argument, value):
+    sentence = re.escape(f"{argument} must be a whole number, not {value!r}")
+    with pytest.raises(segzoo.SegzooError, match=sentence):
+        segzoo.from_pretrained(folder, **{argument: value})
+    with pytest.raises(segzoo.SegzooError, match=sentence):
+        segzoo.create_model("cmunext_s", **{argument: value})
 
 
 @pytest.mark.parametrize("config", [None, '{"lr": 1}', "{"])

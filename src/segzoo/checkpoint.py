@@ -76,6 +76,8 @@ def refuse_strange_model(path: Path, model: Any) -> None:
                 f"{path} asks for {name}={value!r}, but a checkpoint may only say what its model is, in numbers, words "
                 "and lists of them; do not use it"
             )
+        if name in ("in_channels", "num_classes") and type(value) is not int:
+            raise SegzooError(f"{path} must give {name} as a whole number, not as {value!r}; fetch it again")
 
 
 def refuse_strange_classes(path: Path, names: Any, arguments: dict[str, Any]) -> None:
@@ -83,7 +85,7 @@ def refuse_strange_classes(path: Path, names: Any, arguments: dict[str, Any]) ->
     count = arguments.get("num_classes", 1)
     count = 2 if count == 1 and not arguments.get("multilabel") else count
     words = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not words or (isinstance(count, int) and len(names) != count):  # of another count there is no model
+    if not words or len(names) != count:
         raise SegzooError(f"{path} must name the model's {count} classes as a list of words, not as {names!r}")
 
 

@@ -9,6 +9,7 @@ import math
 import tempfile
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral  # NumPy's too
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
@@ -87,6 +88,9 @@ class SegmentationModule(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
+        for name, number in (("in_channels", in_channels), ("num_classes", num_classes)):
+            if not isinstance(number, Integral) or isinstance(number, bool):
+                raise SegzooError(f"{name} must be a whole number, not {number!r}")
         if in_channels < 1 or num_classes < 1:
             raise SegzooError(f"in_channels ({in_channels}) and num_classes ({num_classes}) must be at least 1")
         self.in_channels = in_channels
