@@ -56,6 +56,14 @@ def test_restore_brings_back_to_the_own_grid():
     assert Preprocessing().restore(ramp, (32, 32)) is ramp
 
 
+@pytest.mark.parametrize("size", [(30, 1), (1, 30), (1, 1)])
+def test_a_mask_one_pixel_wide_is_that_of_the_image_on_its_side(size):
+    probabilities = torch.rand(1, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    preprocessing = Preprocessing(image_size=16)
+    on_its_side = preprocessing.restore(probabilities.mT, size[::-1]).mT
+    assert_close(preprocessing.restore(probabilities, size), on_its_side)
+
+
 def test_other_channels():
     grey = Preprocessing.for_channels(1)
     assert grey.mean == pytest.approx((sum(IMAGENET_MEAN) / 3,))

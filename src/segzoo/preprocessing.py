@@ -149,7 +149,10 @@ class Preprocessing(InputContract):
         """
         if tuple(probabilities.shape[2:]) == tuple(size):
             return probabilities
-        return F.interpolate(probabilities, size=tuple(size), mode="bilinear", antialias=True)
+        height, width = size
+        if width == 1:  # to which PyTorch repeats the first row; on its side it does not
+            return F.interpolate(probabilities.mT, size=(width, height), mode="bilinear", antialias=True).mT
+        return F.interpolate(probabilities, size=(height, width), mode="bilinear", antialias=True)
 
     @classmethod
     def for_channels(
