@@ -138,6 +138,25 @@ def test_pushing_again_changes_nothing_and_other_content_needs_another_version(s
     assert json.loads((other / "config.json").read_text())["version"] == "1.1"
 
 
+def test_a_version_is_written_into_the_folder_once_it_is_published(server, trained, tmp_path):
+    folder = trained.save_pretrained(tmp_path / "cmunext-s-tiny")
+    (folder / "notes.txt").write_text("mine alone")
+    assert shell(server, tmp_path, "push", folder, NAME, "--version", "1.1").returncode == 0
+    trained.save_pretrained(folder, licence="MIT")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    refused = shell(server, tmp_path, "push", folder, NAME, "--version", "1.1")
+    assert refused.returncode == 2
+    assert "already has v1.1, with another config.json" in refused.stderr.splitlines()[-1]
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert set(server.repositories[NAME].files("v1.1")) == {".gitattributes", *before} - {"notes.txt"}
+
+
+@pytest.mark.parametrize("version", ["v1.1", "1.1 beta", "../1", "-"])
+def test_a_version_that_makes_no_tag_is_refused_before_anything_goes_up(folder, version):
+    with pytest.raises(segzoo.SegzooError, match=f"the version must be like 1.1, not {version!r}"):
+        plan_upload(folder, NAME, version)
+
+
 def test_pushing_an_older_version_again_leaves_the_newer_ones_card(server, trained, folder, tmp_path):
     newer = trained.save_pretrained(tmp_path / "cmunext-s-tiny", version="1.1", licence="MIT")
     for pushed in (folder, newer, folder):

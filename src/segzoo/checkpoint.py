@@ -266,10 +266,18 @@ def plain_number(value: Any) -> int | float:
 
 def record(folder: Path, **entries: Any) -> None:
     """Change entries of a checkpoint's config, such as its metrics, and with them the card."""
+    with recording(folder, **entries):
+        pass
+
+
+@contextmanager
+def recording(folder: Path, **entries: Any) -> Iterator[Path]:
+    """A checkpoint with other entries in its config, which takes the place of ``folder`` if nothing fails meanwhile."""
     config = read_config(folder)
     with replacing(folder) as draft:
         copy_files(folder, draft, config)
         write_config(draft, {**config, **entries})
+        yield draft
 
 
 # ---- files and folders

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -419,17 +420,21 @@ def run_pull(options: argparse.Namespace) -> None:
 
 def run_push(options: argparse.Namespace) -> None:
     """``segzoo push FOLDER [REPO]``."""
-    from segzoo.checkpoint import record
+    from segzoo.checkpoint import recording
     from segzoo.hub import organisation
     from segzoo.publishing import plan_upload, push
 
-    if options.version and not options.dry_run:
-        record(options.folder, version=options.version)
     repository = options.repository or f"{organisation()}/{options.folder.resolve().name}"
     upload = plan_upload(options.folder, repository, options.version)
     print(upload)
-    if not options.dry_run:
-        print(f"published at {push(upload, private=options.private)}")
+    if options.dry_run:
+        return
+    if options.version is not None:
+        with recording(options.folder, version=options.version) as draft:  # kept where it could be published
+            address = push(replace(upload, folder=draft), private=options.private)
+    else:
+        address = push(upload, private=options.private)
+    print(f"published at {address}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Publish checkpoints: push a folder to the Hub, and pin what is published."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,15 +44,19 @@ def plan_upload(folder: str | Path, repository: str, version: str | None = None)
 
     Raises:
         MissingError: a file is missing.
-        SegzooError: it is no checkpoint, or a file is not the one that its config lists.
+        SegzooError: it is no checkpoint, a file is not the one that its config lists, or the version makes no tag.
     """
     folder = Path(folder)
     config = read_config(folder)
     verify_files(folder, config)
     if not (folder / CARD).is_file():
         raise SegzooError(f"{folder} has no {CARD}, the card that the Hub shows; save it with save_pretrained")
+    if version is not None:
+        config["version"] = version
+    if not re.fullmatch(r"\d[\w.+-]*", str(config.get("version", FIRST_VERSION))):  # the Hub would take all but the tag
+        raise SegzooError(f"the version must be like 1.1, not {config['version']!r}; its tag is then v1.1")
     sizes = {name: (folder / name).stat().st_size for name in file_names(config)}
-    return Upload(folder, repository, tag_of({**config, "version": version} if version else config), sizes)
+    return Upload(folder, repository, tag_of(config), sizes)
 
 
 def tag_of(config: dict[str, Any]) -> str:
@@ -88,7 +93,8 @@ def push(upload: Upload, *, private: bool = False, token: str | bool | None = No
                 return f"{repository}/commit/{tags[upload.tag]}"
             upload = replace(upload, sizes={CARD: upload.sizes[CARD]})  # its words may get better; the tag stays
         operations = [CommitOperationAdd(name, upload.folder / name) for name in upload.sizes]
-        commit = hub.create_commit(upload.repository, operations, commit_message=f"{upload.folder.name} {upload.tag}")
+        message = f"{upload.repository.rpartition('/')[2]} {upload.tag}"
+        commit = hub.create_commit(upload.repository, operations, commit_message=message)
         if upload.tag not in tags:
             hub.create_tag(upload.repository, tag=upload.tag, revision=commit.oid)
         return commit.commit_url
