@@ -162,7 +162,10 @@ def test_what_cannot_be_exported_is_said_before_anything_is_done(model, tmp_path
         ({"path": "model.bin"}, "says no format"),
         ({"path": "model.onnx", "precision": "int4"}, "precision must be one of"),
         ({"path": "model.onnx", "size": (64,)}, "size must give height and width"),
+        ({"path": "model.onnx", "format": "pt2"}, "format must be onnx or torch-export, not 'pt2'"),
         ({"path": "model.onnx", "size": (64, 0)}, "size must give height and width"),
+        ({"path": "model.onnx", "size": 64}, "size must give height and width, not 64"),
+        ({"path": "model.onnx", "size": (64.0, 64)}, "size must give height and width"),
     ):
         with pytest.raises(segzoo.SegzooError, match=message):
             model.export(**{**options, "path": tmp_path / options["path"]})

@@ -221,8 +221,8 @@ def export(
     if format == "onnx":
         network.to(memory_format=torch.contiguous_format)  # the only layout there; programs keep the one of `deploy`
     sides = len(AXES) if network.spatial_dims == 3 else len(AXES) - 1
-    if size is not None and (len(size) != sides or min(size) < 1):
-        raise SegzooError(f"size must give {' and '.join(AXES[-sides:])}, not {list(size)}")
+    if size is not None and not is_size(size, sides):
+        raise SegzooError(f"size must give {' and '.join(AXES[-sides:])}, not {size!r}")
     facts = {**describe(model), **(details or {}), "precision": precision}
     source, raw = (str(image), image) if image is not None else sample_for(network)
     x = example_input(network, size)
@@ -289,11 +289,19 @@ def refuse_int8(model: "SegmentationModule", format: str, calibration: Sequence[
 
 def choose_format(path: Path, format: str | None) -> str:
     """The format asked for, or that of the suffix."""
+    if format is not None and format not in SUFFIXES:
+        raise SegzooError(f"format must be {' or '.join(SUFFIXES)}, not {format!r}")
     by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
     chosen = format or by_suffix.get(path.suffix)
-    if chosen not in SUFFIXES:
+    if chosen is None:
         raise SegzooError(f"{path} says no format: end it in {' or '.join(by_suffix)}, or give {' or '.join(SUFFIXES)}")
     return chosen
+
+
+def is_size(size: Any, sides: int) -> bool:
+    """Whether it is so many lengths, in whole numbers."""
+    whole = isinstance(size, Sequence) and all(isinstance(side, int | np.integer) for side in size)
+    return whole and len(size) == sides and min(size) > 0
 
 
 def require(*packages: str) -> None:
