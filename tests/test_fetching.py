@@ -251,10 +251,11 @@ def test_what_is_cached_works_without_a_network(fetch, folder, case):
 
 @pytest.mark.parametrize("case", DEAD)
 def test_what_is_not_cached_fails_at_once_and_says_what_to_do(fetch, case):
-    for name in (NAME, PINNED):
+    for name, revision in ((NAME, "main"), (PINNED, "v1.0")):
         refused, seconds = fetch(name, **DEAD[case]())
         assert "model.safetensors" in refused
-        for way in ("connect to the Hub", f"segzoo pull {name} --to DIR", "SEGZOO_HUB=DIR", "the path of a folder"):
+        pull = f"segzoo pull {name} --revision {revision} --to DIR"
+        for way in ("connect to the Hub", pull, f"the path DIR/{name}", "SEGZOO_HUB=DIR"):
             assert way in refused
         assert seconds < 12  # half of what the client alone takes; under a second on a machine that does nothing else
 

@@ -331,8 +331,8 @@ def offline_advice(name: str, repository: str, revision: str, reason: str) -> st
     no_folder = f"{name} is no folder here, " if "/" in name else ""
     return (
         f"{no_folder}{WEIGHTS} and {CONFIG} of {repository} at {revision} are not on this machine, and {reason}; "
-        f"connect to the Hub, or run `segzoo pull {name} --to DIR` on a machine that is connected, bring DIR here and "
-        "set SEGZOO_HUB=DIR, or give the path of a folder that holds the checkpoint"
+        f"connect to the Hub, or run `segzoo pull {name} --revision {revision} --to DIR` on a connected machine, "
+        f"bring DIR here and give the path DIR/{name}, or set SEGZOO_HUB=DIR and give no revision"
     )
 
 
