@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric, MetricCollection
 
+from segzoo.batches import Batch, check_batch, own_grids, own_labels
 from segzoo.class_checks import check_classes, default_class_names
 from segzoo.errors import SegzooError
 from segzoo.licences import joined
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from segzoo.volume_preprocessing import VolumePreprocessing
     from segzoo.volumes import Volume
 
-Batch = dict[str, Any]  # image, label, id; see the DataModules
+LABELLED = ("image", "label")  # what of a batch all steps but prediction need
 OTHER_IMAGES = (
     "the run that --ckpt_path names was trained on other images, or on another split of these, so some of its training "
     "images would now validate or test; give it the data it had, or start a new run from its checkpoint: "
@@ -285,27 +286,13 @@ class SegmentationModule(LightningModule):
                 steps = self.total_steps() * epoch // self.total_epochs()
                 config.scheduler.last_epoch = steps // config.frequency
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Lightning's hook: the batch as it is.
-
-        Raises:
-            SegzooError: a loader of one's own gives something else than the dicts that the steps take.
-        """
-        needed = ("image",) if self.trainer.predicting else ("image", "label")
-        if isinstance(batch, dict) and all(isinstance(batch.get(name), Tensor) for name in needed):
-            return batch
-        given = f"a dict of {', '.join(map(str, batch))}" if isinstance(batch, dict) else f"a {type(batch).__name__}"
-        raise SegzooError(
-            f"the loader's batch is {given}, where the model takes a dict of tensors {' and '.join(needed)}: let the "
-            "dataset return such a dict for each image"
-        )
-
     def on_validation_start(self) -> None:
         """Lightning's hook: the loss where the data is."""
         self._loss[0].to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
+        check_batch(batch, LABELLED)
         loss = self.compute_loss(self(batch["image"]), batch["label"])
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["image"]))
         return loss
@@ -320,6 +307,7 @@ class SegmentationModule(LightningModule):
         """Loss and per-image scores at the training size; of volumes, over the whole volume."""
         from segzoo.inference import predict_probabilities
 
+        check_batch(batch, LABELLED)
         image, label = batch["image"], batch["label"]
         if self.spatial_dims == 3:
             probabilities = predict_probabilities(self, image).to(label.device)
@@ -339,6 +327,7 @@ class SegmentationModule(LightningModule):
         """Scores at the image's own resolution (``test/``) and at the network's (``test_resized/``)."""
         from segzoo.inference import predict_probabilities, refuse_nan
 
+        check_batch(batch, LABELLED)
         probabilities = predict_probabilities(self, batch["image"], tta=self.test_tta)
         refuse_nan(probabilities)
         label = batch["label"]
@@ -394,6 +383,7 @@ class SegmentationModule(LightningModule):
         from segzoo.inference import predict_probabilities, refuse_nan
         from segzoo.segmentation import Segmentation
 
+        check_batch(batch, ("image",))
         probabilities = predict_probabilities(self, batch["image"]).float()
         refuse_nan(probabilities)
         geometries = batch.get("geometry", [None] * len(probabilities))
@@ -563,20 +553,6 @@ class SegmentationModule(LightningModule):
         self.preprocessing = preprocessing_from_dict(contract["preprocessing"])
         self.class_names, self.data = tuple(contract["class_names"]), contract["data"]
         self.licence = contract.get("licence", self.licence)  # files of old do not say
-
-
-def own_labels(batch: Batch) -> Sequence[Tensor]:
-    """The labels at the images' own sizes where the batch has them, else at the network's."""
-    return batch["original_label"] if "original_label" in batch else batch["label"]
-
-
-def own_grids(batch: Batch) -> Sequence[Any]:
-    """What leads back to the images' own grids: the geometries of volumes, the sizes of images."""
-    if "geometry" in batch:
-        return batch["geometry"]
-    spatial = batch["image"].ndim - 2
-    known = own_labels(batch) if "label" in batch else batch["image"]  # new images have none, and are of that size
-    return [one.shape[-spatial:] for one in known]
 
 
 def crop(logits: Tensor, size: Sequence[int]) -> Tensor:
