@@ -160,6 +160,7 @@ def test_a_file_that_computes_something_else_is_not_written(model, tmp_path, mon
 def test_what_cannot_be_exported_is_said_before_anything_is_done(model, tmp_path, monkeypatch):
     for options, message in (
         ({"path": "model.bin"}, "says no format"),
+        ({"path": "model.ONNX", "precision": "int4"}, "precision must be one of"),  # its format is known
         ({"path": "model.onnx", "precision": "int4"}, "precision must be one of"),
         ({"path": "model.onnx", "size": (64,)}, "size must give height and width"),
         ({"path": "model.onnx", "format": "pt2"}, "format must be onnx or torch-export, not 'pt2'"),

@@ -285,6 +285,7 @@ def odd(reason: str) -> str:
 
 REFUSALS: dict[str, tuple[Any, list[Any], str]] = {
     "no such file": (lambda zoo, root: root / "none.onnx", [], r"no file .*none\.onnx; `segzoo export` writes one"),
+    "its suffix in capitals": (lambda zoo, root: root / "none.ONNX", [], r"no file .*none\.ONNX; `segzoo export`"),
     "damaged": (damaged, [], r"damaged\.onnx cannot be opened by onnxruntime: it is damaged"),
     "of somebody else": (foreign, [], r"foreign\.onnx was not written by segzoo export"),
     "metadata that are no JSON": (saying("{oops"), [], odd("property name")),

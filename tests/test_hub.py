@@ -223,6 +223,10 @@ def put_other_tensors(folder):
             lambda folder: edit_config(folder, model={"name": "cmunext_s", "arguments": {"num_classes": "1"}}),
             r"config\.json must give num_classes as a whole number, not as '1'",
         ),
+        (
+            lambda folder: edit_config(folder, model={"name": "cmunext_s", "arguments": {"multilabel": "no"}}),
+            r"config\.json must give multilabel as true or false, not as 'no'",
+        ),
         (lambda folder: edit_config(folder, class_names=3), "must name the model's 2 classes as a list of words"),
         (lambda folder: edit_config(folder, class_names=["background"]), r"2 classes .* not as \['background'\]"),
         (lambda folder: edit_config(folder, class_names=["background", 1]), "2 classes as a list of words"),
@@ -270,6 +274,18 @@ def test_a_number_of_another_type_is_told_by_its_own_name(folder, argument, valu
         segzoo.from_pretrained(folder, **{argument: value})
     with pytest.raises(segzoo.SegzooError, match=sentence):
         segzoo.create_model("cmunext_s", **{argument: value})
+
+
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_multilabel_is_true_or_false_and_no_word_that_counts_as_either(value):
+    with pytest.raises(segzoo.SegzooError, match=re.escape(f"multilabel must be True or False, not {value!r}")):
+        segzoo.create_model("cmunext_s", multilabel=value)
+
+
+@pytest.mark.parametrize("name", ["", None, 3])
+def test_what_is_no_name_is_no_checkpoint(name):
+    with pytest.raises(segzoo.SegzooError, match=f"{name!r} is no checkpoint's name or folder;"):
+        segzoo.from_pretrained(name)
 
 
 @pytest.mark.parametrize("config", [None, '{"lr": 1}', "{"])

@@ -78,6 +78,8 @@ def refuse_strange_model(path: Path, model: Any) -> None:
             )
         if name in ("in_channels", "num_classes") and type(value) is not int:
             raise SegzooError(f"{path} must give {name} as a whole number, not as {value!r}; fetch it again")
+        if name == "multilabel" and type(value) is not bool:
+            raise SegzooError(f"{path} must give multilabel as true or false, not as {value!r}; fetch it again")
 
 
 def refuse_strange_classes(path: Path, names: Any, arguments: dict[str, Any]) -> None:

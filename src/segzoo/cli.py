@@ -243,9 +243,10 @@ def open_model(options: argparse.Namespace) -> "Checkpoint | ExportedModel":
         SegzooError: there is none, it is damaged, or it cannot do what the options ask for.
     """
     name = options.checkpoint
-    if name.endswith(".pt2"):
+    suffix = Path(name).suffix.lower()
+    if suffix == ".pt2":
         raise SegzooError(f"{name} is a program for torch.export.load; export an .onnx file to predict with segzoo")
-    if name.endswith(".onnx"):
+    if suffix == ".onnx":
         from segzoo.exported import open_exported
 
         if options.device == "cuda":

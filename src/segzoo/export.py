@@ -292,7 +292,7 @@ def choose_format(path: Path, format: str | None) -> str:
     if format is not None and format not in SUFFIXES:
         raise SegzooError(f"format must be {' or '.join(SUFFIXES)}, not {format!r}")
     by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
-    chosen = format or by_suffix.get(path.suffix)
+    chosen = format or by_suffix.get(path.suffix.lower())
     if chosen is None:
         raise SegzooError(f"{path} says no format: end it in {' or '.join(by_suffix)}, or give {' or '.join(SUFFIXES)}")
     return chosen

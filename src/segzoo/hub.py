@@ -169,6 +169,8 @@ def open_checkpoint(
     """
     from segzoo.hub_client import may_be_called
 
+    if not isinstance(name_or_path, str | os.PathLike) or not str(name_or_path):
+        raise SegzooError(f"{name_or_path!r} is no checkpoint's name or folder; `segzoo list` shows what there is")
     name, path = str(name_or_path), Path(name_or_path)
     restore(path)
     if path.is_dir():

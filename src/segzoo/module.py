@@ -92,6 +92,8 @@ class SegmentationModule(LightningModule):
         for name, number in (("in_channels", in_channels), ("num_classes", num_classes)):
             if not isinstance(number, Integral) or isinstance(number, bool):
                 raise SegzooError(f"{name} must be a whole number, not {number!r}")
+        if not isinstance(multilabel, bool):  # "no" would count as yes
+            raise SegzooError(f"multilabel must be True or False, not {multilabel!r}")
         if in_channels < 1 or num_classes < 1:
             raise SegzooError(f"in_channels ({in_channels}) and num_classes ({num_classes}) must be at least 1")
         self.in_channels = in_channels
