@@ -13,10 +13,10 @@ import json
 from pathlib import Path
 
 import segzoo
-from segzoo.card import render_card
-from segzoo.checkpoint import CARD, CONFIG, read_config
-from segzoo.hub import PINS, organisation, published
-from segzoo.publishing import pin, plan_upload, push
+from segzoo.checkpoints.card import render_card
+from segzoo.checkpoints.config import CARD, CONFIG, read_config
+from segzoo.checkpoints.pins import PINS, organisation, published
+from segzoo.hub.publish import pin, plan_upload, push
 
 MODEL_CARDS = Path(__file__).parents[1] / "model_cards"
 PIN_FIRST = "run `python .github/release.py pin` and commit what it writes"

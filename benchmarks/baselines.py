@@ -22,7 +22,7 @@ from segzoo.errors import MissingError
 from segzoo.models.lv_unet import LVUNet, load_encoder_weights
 from segzoo.models.mednext import MedNeXt
 from segzoo.module import SegmentationModule
-from segzoo.volume_preprocessing import VolumePreprocessing
+from segzoo.preprocessing.volume import VolumePreprocessing
 
 BEST = "best.ckpt"
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import segzoo
-from segzoo.checkpoint import CONFIG, RECIPE, read_config
+from segzoo.checkpoints.config import CONFIG, RECIPE, read_config
 from segzoo.errors import MissingError
 from segzoo.module import SegmentationModule
 from segzoo.registry import NOT_ARCHITECTURE

@@ -55,7 +55,7 @@ def measure(row: str, task: str, size: int, kernel: int, threads: int, folder: P
     import torch
 
     import segzoo
-    from segzoo.losses import DiceCELoss, deep_supervision_loss
+    from segzoo.training.losses import DiceCELoss, deep_supervision_loss
 
     torch.set_num_threads(threads)
     training = task == "training"

@@ -19,12 +19,12 @@ import torch
 from measuring import MODEL_CARDS, REPOSITORY, RESULTS, read_recipe, run_test, store_validation
 
 import segzoo
-from segzoo.checkpoint import RECIPE
+from segzoo.checkpoints.config import RECIPE
 from segzoo.data.samples import Sample, read_label
 from segzoo.data.volume_dataset import read_image_volume, read_label_volume
-from segzoo.io import read_image
-from segzoo.probe import FREE_LICENCES, add_example
-from segzoo.volume_preprocessing import reorient
+from segzoo.hub.example import FREE_LICENCES, add_example
+from segzoo.imaging.images import read_image
+from segzoo.preprocessing.volume import reorient
 
 STAND_IN = REPOSITORY / "tests" / "samples" / "BUSI"  # CC0
 

@@ -32,8 +32,8 @@ import numpy as np
 from PIL.PngImagePlugin import PngInfo
 from scatter import Point, draw
 
+from segzoo.catalogue import DATASETS
 from segzoo.errors import MissingError, SegzooError
-from segzoo.provenance import DATASETS
 
 REPOSITORY = Path(__file__).parents[1]
 BENCHMARKS = REPOSITORY / "benchmarks"

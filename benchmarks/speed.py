@@ -35,7 +35,7 @@ from contestants import ATTENTION, PEER, PEERS, ZOO, build
 from measuring import machine
 from quality import markdown, write_section
 
-from segzoo.export import simplify
+from segzoo.export.onnx import simplify
 
 BENCHMARKS = Path(__file__).parent
 RESULTS, TABLES, README = "speed.json", "speed.md", BENCHMARKS.parent / "README.md"

@@ -27,8 +27,9 @@ import torch
 from PIL import Image
 
 import segzoo
-from segzoo.inference import NetworkPredictor
-from segzoo.prediction import plan, segment_files
+from segzoo.prediction.files import segment_files
+from segzoo.prediction.network import NetworkPredictor
+from segzoo.prediction.plan import plan
 
 TURN = 20
 SIZE = 256

@@ -7,8 +7,8 @@ from PIL import Image, ImageOps
 
 import segzoo
 from segzoo.data.samples import read_label
-from segzoo.metrics import image_scores
-from segzoo.segmentation import draw_overlay
+from segzoo.imaging.overlay import draw_overlay
+from segzoo.metrics.per_image import image_scores
 
 CHECKPOINT = "lv-unet-busi"
 REPOSITORY = Path(__file__).parents[1]

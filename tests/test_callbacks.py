@@ -12,9 +12,9 @@ from lightning import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from segzoo.callbacks import FrozenEncoder
 from segzoo.models import med_urwkv
 from segzoo.models.med_urwkv import EncoderSize, MedURWKV
+from segzoo.training.callbacks import FrozenEncoder
 
 NANO = EncoderSize(24, 0.1, plain_scale=None, adapter_scale=1.0, depth=4, img_size=32, deform_num_heads=3)
 FROZEN = 5  # epochs, the paper's

@@ -9,13 +9,13 @@ import pytest
 from huggingface_hub import ModelCard
 
 import segzoo
-from segzoo.card import render_card
-from segzoo.cli import build_parser
-from segzoo.licences import HUB_LICENCES, allows, hub_licence, licence_name
-from segzoo.metrics import Dice, HausdorffDistance95
-from segzoo.preprocessing import Preprocessing
-from segzoo.provenance import DATASETS
-from segzoo.volume_preprocessing import VolumePreprocessing
+from segzoo.catalogue import DATASETS
+from segzoo.checkpoints.card import render_card
+from segzoo.checkpoints.licences import HUB_LICENCES, allows, hub_licence, licence_name
+from segzoo.cli.main import build_parser
+from segzoo.metrics.metric import Dice, HausdorffDistance95
+from segzoo.preprocessing.image import Preprocessing
+from segzoo.preprocessing.volume import VolumePreprocessing
 
 RESEARCH = "LicenseRef-research-and-education-only"
 

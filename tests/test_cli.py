@@ -20,12 +20,13 @@ import torch
 from PIL import Image
 
 import segzoo
-from segzoo import cli, training_cli
-from segzoo.cli import main
-from segzoo.geometry import same_grid
-from segzoo.io import read_image
-from segzoo.volumes import read_geometry, read_volume_mask, volume_stem
-from segzoo.weights import sha256
+from segzoo.checkpoints.weights import sha256
+from segzoo.cli import main as cli
+from segzoo.cli import train as training_cli
+from segzoo.cli.main import main
+from segzoo.imaging.geometry import same_grid
+from segzoo.imaging.images import read_image
+from segzoo.imaging.volumes import read_geometry, read_volume_mask, volume_stem
 
 SURFACE = json.loads((Path(__file__).parent / "surface.json").read_text(encoding="utf-8"))
 HEAVY = ("torch", "lightning", "monai", "timm", "numpy", "SimpleITK", "huggingface_hub")

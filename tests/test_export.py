@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 import segzoo
 from segzoo import cli
-from segzoo.export import resize
-from segzoo.exported import FACTS
+from segzoo.export.graph import resize
+from segzoo.prediction.runtimes import FACTS
 
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -151,7 +151,7 @@ def test_windows_of_one_size_may_be_larger_than_the_example(tmp_path):
 
 
 def test_a_file_that_computes_something_else_is_not_written(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("segzoo.export.run", lambda path, format, x: torch.zeros(1, 3, 64, 48))
+    monkeypatch.setattr("segzoo.export.check.run", lambda path, format, x: torch.zeros(1, 3, 64, 48))
     with pytest.raises(segzoo.SegzooError, match="was not written: its logits differ"):
         model.export(tmp_path / "model.pt2")
     assert list(tmp_path.iterdir()) == []

@@ -20,10 +20,11 @@ import torch
 from PIL import Image
 
 import segzoo
-from segzoo.cli import main
-from segzoo.exported import BACKENDS, ExportedPredictor, choose_backend, open_exported, thread_count
-from segzoo.io import read_image
-from segzoo.volumes import read_volume_mask
+from segzoo.cli.main import main
+from segzoo.imaging.images import read_image
+from segzoo.imaging.volumes import read_volume_mask
+from segzoo.prediction.exported import ExportedPredictor
+from segzoo.prediction.runtimes import BACKENDS, choose_backend, open_exported, thread_count
 
 pytest.importorskip("onnxscript", reason="nothing can be exported without onnxscript")
 onnx = pytest.importorskip("onnx")
@@ -382,11 +383,11 @@ def test_a_volume_smaller_than_a_window_is_segmented_where_windows_may_vary(zoo,
 
 
 def test_the_first_backend_that_is_installed_is_taken(monkeypatch):
-    monkeypatch.setattr("segzoo.exported.find_spec", lambda name: None if name == "onnxruntime" else object())
+    monkeypatch.setattr("segzoo.prediction.runtimes.find_spec", lambda name: None if name == "onnxruntime" else 1)
     assert choose_backend(None) == "openvino"
     with pytest.raises(segzoo.MissingError, match=r"need onnxruntime to run: pip install 'medsegzoo\[onnxruntime\]'"):
         choose_backend("onnxruntime")
-    monkeypatch.setattr("segzoo.exported.find_spec", lambda name: None)
+    monkeypatch.setattr("segzoo.prediction.runtimes.find_spec", lambda name: None)
     with pytest.raises(segzoo.MissingError, match=r"pip install 'medsegzoo\[onnxruntime\]'"):
         choose_backend(None)
     monkeypatch.undo()

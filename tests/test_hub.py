@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import segzoo
-from segzoo.checkpoint import read_config, record
-from segzoo.hub import open_checkpoint, pull
-from segzoo.weights import sha256
+from segzoo.checkpoints.config import read_config
+from segzoo.checkpoints.save import record
+from segzoo.checkpoints.weights import sha256
+from segzoo.hub.find import open_checkpoint, pull
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 import segzoo
-from segzoo.geometry import Geometry, same_grid
-from segzoo.inference import predict_probabilities, slide
-from segzoo.segmentation import to_uint8
-from segzoo.volumes import Volume, read_volume, read_volume_mask, volume_suffix
+from segzoo.imaging.geometry import Geometry, same_grid
+from segzoo.imaging.overlay import to_uint8
+from segzoo.imaging.volumes import Volume, read_volume, read_volume_mask, volume_suffix
+from segzoo.prediction.network import predict_probabilities
+from segzoo.prediction.window import slide
 
 
 class Tiny(segzoo.SegmentationModule):
@@ -352,7 +353,7 @@ def test_only_axes_that_training_mirrored_are_mirrored(scan):
 MEMORY = """
 import resource, sys, torch
 from tests.test_inference import Tiny
-from segzoo.inference import predict_probabilities
+from segzoo.prediction.network import predict_probabilities
 
 torch.set_num_threads(1)
 model = Tiny(num_classes=4, pointwise=True, patch_size=(16, 16, 16))

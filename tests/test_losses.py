@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from segzoo.losses import DiceCELoss
+from segzoo.training.losses import DiceCELoss
 
 
 def paper_loss(logits: Tensor, label: Tensor) -> float:

@@ -9,21 +9,9 @@ import torch
 from torch import Tensor
 
 from segzoo.errors import SegzooError
-from segzoo.metrics import (
-    METRICS,
-    Dice,
-    HausdorffDistance95,
-    IoU,
-    Precision,
-    Recall,
-    confusion,
-    dice_score,
-    hausdorff_distance95,
-    image_scores,
-    metric_class,
-    precision_score,
-    recall_score,
-)
+from segzoo.metrics.functional import confusion, dice_score, hausdorff_distance95, precision_score, recall_score
+from segzoo.metrics.metric import METRICS, Dice, HausdorffDistance95, IoU, Precision, Recall, metric_class
+from segzoo.metrics.per_image import image_scores
 
 TASKS = {"binary": (1, False), "multiclass": (4, False), "multilabel": (3, True)}
 OVERLAP = ("dice", "iou", "precision", "recall")

@@ -15,9 +15,10 @@ from huggingface_hub import ModelCard
 from lightning import Trainer
 
 import segzoo
-from segzoo.card import render_card
+from segzoo.checkpoints.card import render_card
+from segzoo.checkpoints.pins import ORGANISATION
 from segzoo.data.samples import read_label
-from segzoo.metrics import image_scores
+from segzoo.metrics.per_image import image_scores
 
 CARDS = sorted(Path(__file__).parents[1].joinpath("model_cards").glob("*/config.json"))
 
@@ -76,7 +77,7 @@ def test_the_cards_lines_name_what_there_is(folder, config):
     class_name, repository = re.fullmatch(
         r"segzoo\.(\w+)\.from_pretrained\('([^']+)', revision='v.+'\)", by_class
     ).groups()
-    assert repository == f"{segzoo.hub.ORGANISATION}/{folder.name}"
+    assert repository == f"{ORGANISATION}/{folder.name}"
     assert isinstance(segzoo.create_model(config["model"]["name"]), getattr(segzoo, class_name))
     pattern = r"torch\.hub\.load\('segzoo/segzoo:v[^']+', '(\w+)', pretrained='([^']+)'\)"
     entry_point, checkpoint = re.fullmatch(pattern, through_hub).groups()

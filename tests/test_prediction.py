@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,15 +23,19 @@ from lightning.fabric import Fabric
 from PIL import Image
 
 import segzoo
-from segzoo import inference, prediction
-from segzoo.cli import main
+from segzoo.cli.main import main
 from segzoo.errors import SegzooError
-from segzoo.inference import NetworkPredictor
-from segzoo.io import read_image, read_mask, write_mask
-from segzoo.prediction import plan, segment_files, unfinished
-from segzoo.processes import launch
-from segzoo.segmentation import Segmentation
-from segzoo.volumes import read_volume_mask, write_volume_mask
+from segzoo.imaging.images import read_image
+from segzoo.imaging.masks import read_mask, write_mask
+from segzoo.imaging.segmentation import Segmentation
+from segzoo.imaging.volumes import read_volume_mask, write_volume_mask
+from segzoo.prediction import files as file_pipeline
+from segzoo.prediction import network
+from segzoo.prediction.files import segment_files
+from segzoo.prediction.network import NetworkPredictor
+from segzoo.prediction.plan import Job, plan
+from segzoo.prediction.processes import launch
+from segzoo.prediction.resume import unfinished
 
 
 class Named:
@@ -62,9 +67,9 @@ class Named:
         return [Segmentation(mask, np.zeros((1, 2, 2), np.float32), ("background", "one")) for mask in masks]
 
 
-def jobs_of(folder: Path, *names: str) -> list[prediction.Job]:
+def jobs_of(folder: Path, *names: str) -> list[Job]:
     """Jobs for files that nobody opens."""
-    return [prediction.Job(folder / f"{name}.png", folder / "masks" / f"{name}.png") for name in names]
+    return [Job(folder / f"{name}.png", folder / "masks" / f"{name}.png") for name in names]
 
 
 def values(folder: Path) -> dict[str, int]:
@@ -106,9 +111,9 @@ def test_an_error_that_is_ours_is_not_hidden(tmp_path):
 def test_reading_does_not_run_away_from_writing(tmp_path, monkeypatch, suffix, most):
     """While the first mask is not written, a few files more are read, and not all of a hundred."""
     may_write, names = threading.Event(), [f"a{number % 10}-{number}" for number in range(100)]
-    monkeypatch.setattr(prediction, "write", lambda job, found: may_write.wait(30))
+    monkeypatch.setattr(file_pipeline, "write", lambda job, found: may_write.wait(30))
     predictor = Named(batch_size=4)
-    jobs = [prediction.Job(tmp_path / f"{name}{suffix}", tmp_path / f"{name}{suffix}") for name in names]
+    jobs = [Job(tmp_path / f"{name}{suffix}", tmp_path / f"{name}{suffix}") for name in names]
     done: list[Any] = []
     worker = threading.Thread(target=lambda: done.extend(segment_files(predictor, jobs)))
     worker.start()
@@ -144,7 +149,7 @@ def test_reading_goes_on_while_a_batch_is_segmented(tmp_path):
 def test_what_waits_to_be_written_holds_no_more_than_that(tmp_path, monkeypatch, overlay):
     """Probabilities of a volume are several times its size, and compressing a mask may take as long as the next one."""
     may_write, waiting = threading.Event(), []
-    monkeypatch.setattr(prediction, "write", lambda job, found: may_write.wait(30))
+    monkeypatch.setattr(file_pipeline, "write", lambda job, found: may_write.wait(30))
 
     class Heavy(Named):
         def segment(self, given: Sequence[str]) -> list[Segmentation]:
@@ -157,7 +162,7 @@ def test_what_waits_to_be_written_holds_no_more_than_that(tmp_path, monkeypatch,
             return [found]
 
     predictor, files = Heavy(), [tmp_path / f"{name}.nii.gz" for name in ("a1", "a2")]
-    jobs = [prediction.Job(file, tmp_path / "out" / file.name, overlay=file if overlay else None) for file in files]
+    jobs = [Job(file, tmp_path / "out" / file.name, overlay=file if overlay else None) for file in files]
     assert [outcome for _, outcome in segment_files(predictor, jobs)] == ["one 100.0%", "one 0.0%"]
     assert predictor.held == [True, False, overlay]
 
@@ -358,7 +363,7 @@ def test_names_as_long_as_names_can_be(checkpoint, tmp_path, capsys):
 
 
 def test_where_nothing_can_be_written_nothing_is_segmented(checkpoint, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(inference, "segment", lambda *_: pytest.fail("was segmented"))
+    monkeypatch.setattr(network, "segment", lambda *_: pytest.fail("was segmented"))
     images = pictures(tmp_path / "in", 1)
     (tmp_path / "file").touch()
     assert main(["predict", str(checkpoint), str(images), "--output", str(tmp_path / "file")]) == 2
@@ -370,8 +375,8 @@ def test_a_full_disk_ends_the_run(checkpoint, tmp_path, capsys, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     images = pictures(tmp_path / "in", 60)
-    segmented, segment = [], inference.segment
-    monkeypatch.setattr(inference, "segment", lambda *given: (segmented.append(1), segment(*given))[1])
+    segmented, segment = [], network.segment
+    monkeypatch.setattr(network, "segment", lambda *given: (segmented.append(1), segment(*given))[1])
     monkeypatch.setattr("os.replace", replace)
     assert main(["predict", str(checkpoint), str(images), "--output", str(tmp_path / "out")]) == 2
     told = capsys.readouterr().err.splitlines()
@@ -382,11 +387,11 @@ def test_a_full_disk_ends_the_run(checkpoint, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc")])
 def test_a_mask_that_memory_does_not_suffice_for_stops_no_other(tmp_path, monkeypatch, error):
-    def write(job: prediction.Job, found: Segmentation) -> None:
+    def write(job: Job, found: Segmentation) -> None:
         if job.mask.stem == "a1":
             raise error
 
-    monkeypatch.setattr(prediction, "write", write)
+    monkeypatch.setattr(file_pipeline, "write", write)
     first, second = (outcome for _, outcome in segment_files(Named(), jobs_of(tmp_path, "a1", "a2")))
     assert str(first) == f"there is not enough memory for {tmp_path / 'masks' / 'a1.png'}"
     assert second == "one 0.0%"
@@ -425,8 +430,8 @@ def test_files_that_go_and_volumes_beyond_memory_stop_nothing(checkpoint, tmp_pa
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
         return true_segment(network, inputs, *options)
 
-    given, true_segment = read_image(images / "001.png"), inference.segment
-    monkeypatch.setattr(inference, "segment", segment)
+    given, true_segment = read_image(images / "001.png"), network.segment
+    monkeypatch.setattr(network, "segment", segment)
     assert main(["predict", str(checkpoint), str(images), "--output", str(output)]) == 2
     assert sorted(path.name for path in output.iterdir()) == ["000.png", "002.png"]
     told = capsys.readouterr().err
@@ -509,7 +514,7 @@ def test_volumes_and_classes_with_masks_of_their_own_are_found_again(samples, tm
     ],
 )
 def test_masks_that_would_be_one_file_are_refused(tmp_path, capsys, monkeypatch, classes, names, options, message):
-    monkeypatch.setattr(inference, "segment", lambda *_: pytest.fail("was segmented"))
+    monkeypatch.setattr(network, "segment", lambda *_: pytest.fail("was segmented"))
     model = segzoo.create_model("cmunext_s", num_classes=2, multilabel=True)
     model.class_names = tuple(classes)
     checkpoint = model.save_pretrained(tmp_path / "tiny")
@@ -532,18 +537,18 @@ def test_nothing_is_half_written(checkpoint, tmp_path, monkeypatch, stage):
     (job,) = unfinished([job], {}, None)
     found = segzoo.from_pretrained(checkpoint).predict(job.file)
     with monkeypatch.context() as patch:
-        patch.setattr(prediction.shutil, "rmtree", lambda *_, **__: None)  # nothing clears up after SIGKILL
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # nothing clears up after SIGKILL
         if stage == "while it writes":
-            patch.setattr(prediction, "write_png", interrupt)
+            patch.setattr(file_pipeline, "write_png", interrupt)
             with pytest.raises(KeyboardInterrupt):
-                prediction.write(job, found)
+                file_pipeline.write(job, found)
             assert not job.mask.exists()
             assert unfinished([job], {}, None) == [job]
         else:
-            prediction.write(job, found)
+            file_pipeline.write(job, found)
             assert unfinished([job], {}, None) == []
     (draft,) = (tmp_path / "out").glob(".*")
-    prediction.write(job, found)
+    file_pipeline.write(job, found)
     assert sorted(stamps(tmp_path / "out")) == [draft.name, "000.png", "000_overlay.png"]
     assert unfinished([job], {}, None) == []
 
@@ -560,15 +565,15 @@ def test_only_drafts_of_yesterday_are_cleared_up(checkpoint, tmp_path):
 def test_runs_that_write_the_same_mask_at_once_lose_nothing(checkpoint, tmp_path, monkeypatch):
     (job,) = plan([pictures(tmp_path / "in", 1)], tmp_path / "out", overlay=True)
     (job,) = unfinished([job], {}, None)
-    found, settle = segzoo.from_pretrained(checkpoint).predict(job.file), prediction.settle
+    found, settle = segzoo.from_pretrained(checkpoint).predict(job.file), file_pipeline.settle
 
     def meanwhile(file: Path) -> None:
-        monkeypatch.setattr(prediction, "settle", settle)
-        prediction.write(job, found)  # what the other run does
+        monkeypatch.setattr(file_pipeline, "settle", settle)
+        file_pipeline.write(job, found)  # what the other run does
         settle(file)
 
-    monkeypatch.setattr(prediction, "settle", meanwhile)
-    prediction.write(job, found)
+    monkeypatch.setattr(file_pipeline, "settle", meanwhile)
+    file_pipeline.write(job, found)
     assert sorted(stamps(tmp_path / "out")) == ["000.png", "000_overlay.png"]
     assert unfinished([job], {}, None) == []
 

@@ -7,7 +7,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from segzoo.errors import SegzooError
-from segzoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from segzoo.preprocessing.image import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 
 @pytest.fixture

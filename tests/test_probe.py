@@ -9,11 +9,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import segzoo
-from segzoo.cli import main
+from segzoo.checkpoints.weights import sha256
+from segzoo.cli.main import main
 from segzoo.data.samples import read_label
-from segzoo.io import read_image
-from segzoo.probe import add_example, verify
-from segzoo.weights import sha256
+from segzoo.hub.example import add_example
+from segzoo.hub.verify import verify
+from segzoo.imaging.images import read_image
 
 
 @pytest.fixture

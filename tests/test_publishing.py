@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 import segzoo
 from hub_server import HubServer, client_environment
-from segzoo.publishing import pin, plan_upload
-from segzoo.weights import sha256
+from segzoo.checkpoints.weights import sha256
+from segzoo.hub.publish import pin, plan_upload
 
 ROOT = Path(__file__).parents[1]
 NAME = "owner/cmunext-s-tiny"

@@ -16,9 +16,9 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from segzoo.comparison import calibration_images, training_data  # noqa: E402
-from segzoo.exported import FACTS  # noqa: E402
-from segzoo.quantization import nodes_to_quantize, refuse_what_gains_nothing  # noqa: E402
+from segzoo.export.int8 import nodes_to_quantize, refuse_what_gains_nothing  # noqa: E402
+from segzoo.export.measure import calibration_images, training_data  # noqa: E402
+from segzoo.prediction.runtimes import FACTS  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -107,17 +107,17 @@ def test_int8_that_gains_nothing_is_refused(tmp_path, monkeypatch):
     small.write_bytes(bytes(1))
     large.write_bytes(bytes(2))
     for speed in (0.9, 1.1):
-        monkeypatch.setattr("segzoo.quantization.speed_ratio", lambda *given, speed=speed: speed)
+        monkeypatch.setattr("segzoo.export.int8.speed_ratio", lambda *given, speed=speed: speed)
         refuse_what_gains_nothing(small, large, np.zeros(1))
     refuse_what_gains_nothing(large, small, np.zeros(1))
-    monkeypatch.setattr("segzoo.quantization.speed_ratio", lambda *given: 0.9)
+    monkeypatch.setattr("segzoo.export.int8.speed_ratio", lambda *given: 0.9)
     with pytest.raises(segzoo.SegzooError, match="neither smaller nor faster"):
         refuse_what_gains_nothing(large, small, np.zeros(1))
 
 
 def test_int8_with_other_masks_is_not_written(model, images, tmp_path, monkeypatch):
-    monkeypatch.setattr("segzoo.export.write_int8", lambda *given: given[-1].write_bytes(b"a file"))
-    monkeypatch.setattr("segzoo.export.compare_masks", lambda *given: 0.2)
+    monkeypatch.setattr("segzoo.export.write.write_int8", lambda *given: given[-1].write_bytes(b"a file"))
+    monkeypatch.setattr("segzoo.export.write.compare_masks", lambda *given: 0.2)
     with pytest.raises(
         segzoo.SegzooError, match=r"not written: its masks agree with Python's only to a Dice of 0\.800"
     ):

@@ -13,7 +13,8 @@ import yaml
 
 import segzoo
 from hub_server import HubServer, client_environment
-from segzoo.publishing import pin
+from segzoo.checkpoints import pins
+from segzoo.hub.publish import pin
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / ".github" / "release.py"
@@ -98,12 +99,12 @@ def checkpoint(release, tmp_path, monkeypatch):
     """A small checkpoint, in the place of the repository's, and not pinned yet."""
     monkeypatch.setattr(release, "MODEL_CARDS", tmp_path / "model_cards")
     monkeypatch.setattr(release, "PINS", tmp_path / "published.json")
-    monkeypatch.setattr(segzoo.hub, "PINS", tmp_path / "published.json")
+    monkeypatch.setattr(pins, "PINS", tmp_path / "published.json")
     (tmp_path / "published.json").write_text("{}")
-    segzoo.hub.published.cache_clear()
+    pins.published.cache_clear()
     yield segzoo.create_model("cmunext_s").save_pretrained(tmp_path / "model_cards" / "cmunext-s-mine")
     monkeypatch.undo()
-    segzoo.hub.published.cache_clear()
+    pins.published.cache_clear()
 
 
 def test_pinning_makes_a_checkpoint_ready(release, checkpoint, capsys):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from segzoo.schedules import cosine_decay
+from segzoo.training.schedules import cosine_decay
 
 
 @pytest.mark.parametrize(("rate", "last"), [(1e-3, 1e-5), (1e-6, 1e-6), (0.0, 0.0)])

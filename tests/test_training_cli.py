@@ -22,14 +22,17 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 import segzoo
-from segzoo import cli, training_cli
+from segzoo import cli
+from segzoo.checkpoints.provenance import seen_before
+from segzoo.checkpoints.save import record
+from segzoo.cli import train as training_cli
+from segzoo.cli.run_folder import ReplacingCheckpointIO
+from segzoo.cli.train import TrainingCLI, spell_out, split_warning
 from segzoo.errors import MissingError, SegzooError
-from segzoo.io import read_image, read_mask
+from segzoo.imaging.images import read_image
+from segzoo.imaging.masks import read_mask
 from segzoo.models.lv_unet import LVUNet
 from segzoo.module import SegmentationModule
-from segzoo.provenance import seen_before
-from segzoo.run_folder import ReplacingCheckpointIO
-from segzoo.training_cli import TrainingCLI, spell_out, split_warning
 
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary"]
 QUIET += ["false"]
@@ -232,7 +235,7 @@ def test_a_run_goes_below_runs_by_default(tmp_path, samples, run, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model.loss", "segzoo.losses.DiceCELoss", "--model.loss.smooth", "0"], "smooth"),
+        (["--model.loss", "segzoo.training.losses.DiceCELoss", "--model.loss.smooth", "0"], "smooth"),
         (
             ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/Dice"],
             "no 'val/Dice' to monitor; there are val/dice, val/iou, val/loss, ",
@@ -700,7 +703,7 @@ def test_a_run_goes_on_with_the_optimizer_and_the_schedule_it_had(tmp_path, samp
 def test_a_run_that_was_finished_keeps_its_results_when_it_is_asked_for_again(tmp_path, samples):
     options = ["--model", "cmunext_s", *busi(samples), "--ckpt_path", "last", "--trainer.limit_val_batches", "0"]
     run = fit(tmp_path / "run", *options, epochs=1)
-    segzoo.checkpoint.record(run / "checkpoint", version="2.0", metrics={"images": 8})
+    record(run / "checkpoint", version="2.0", metrics={"images": 8})
     fit(run, *options, epochs=1)
     config = json.loads((run / "checkpoint" / "config.json").read_text())
     assert (config["version"], config["metrics"]) == ("2.0", {"images": 8})

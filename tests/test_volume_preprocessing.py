@@ -12,10 +12,10 @@ from torch.testing import assert_close
 
 import segzoo
 from segzoo.errors import SegzooError
-from segzoo.geometry import Geometry
-from segzoo.preprocessing import preprocessing_from_dict
-from segzoo.volume_preprocessing import VolumePreprocessing
-from segzoo.volumes import Volume, read_volume, read_volume_mask
+from segzoo.imaging.geometry import Geometry
+from segzoo.imaging.volumes import Volume, read_volume, read_volume_mask
+from segzoo.preprocessing.stored import preprocessing_from_dict
+from segzoo.preprocessing.volume import VolumePreprocessing
 
 ORIENTATIONS = ["".join(order) for x in itertools.product("SI", "AP", "RL") for order in itertools.permutations(x)]
 CT = {"intensity": "window", "window": (-100.0, 300.0), "mean": 80.0, "std": 40.0}
@@ -224,7 +224,7 @@ def test_bad_contract(config, message):
 
 
 def test_cards_say_what_is_done_to_a_volume():
-    from segzoo.card import input_sentence
+    from segzoo.checkpoints.card import input_sentence
 
     plain = input_sentence(VolumePreprocessing(patch_size=(40, 56, 40)).to_dict())
     assert "volume of 1 channel, its axes (d, h, w) turned to lead to SAR, at its own spacing, each channel" in plain

@@ -17,10 +17,10 @@ import segzoo
 from segzoo import cli
 from segzoo.data import Decathlon, VolumeAugmentation
 from segzoo.errors import SegzooError
-from segzoo.metrics import HausdorffDistance95
+from segzoo.imaging.volumes import read_volume_mask
+from segzoo.metrics.metric import HausdorffDistance95
 from segzoo.models.mednext import MedNeXt
 from segzoo.module import SegmentationModule
-from segzoo.volumes import read_volume_mask
 
 QUIET: dict[str, Any] = {
     "accelerator": "cpu",

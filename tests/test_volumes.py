@@ -19,8 +19,8 @@ import pytest
 import SimpleITK as sitk
 
 from segzoo.errors import MissingError, SegzooError
-from segzoo.geometry import Geometry, same_grid
-from segzoo.volumes import (
+from segzoo.imaging.geometry import Geometry, same_grid
+from segzoo.imaging.volumes import (
     is_volume,
     read_geometry,
     read_volume,

@@ -12,7 +12,8 @@ from hub_server import HubServer, client_environment
 FETCH = """
 import sys
 from segzoo.errors import SegzooError
-from segzoo.weights import fetch_weights, read_safetensors
+from segzoo.checkpoints.weights import read_safetensors
+from segzoo.hub.fetch import fetch_weights
 try:
     print(*read_safetensors(fetch_weights(sys.argv[1], "encoder.safetensors")))
 except SegzooError as error:

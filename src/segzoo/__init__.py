@@ -4,8 +4,9 @@ The public names are imported when first used, so that ``import segzoo`` and the
 ``segzoo list`` cost nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from segzoo.lazy import lazily
 
 __version__ = "0.1.0"
 
@@ -13,53 +14,47 @@ __version__ = "0.1.0"
 _HOMES = {
     "list_models": "segzoo.registry",
     "create_model": "segzoo.registry",
-    "list_checkpoints": "segzoo.hub",
-    "from_pretrained": "segzoo.hub",
-    "convert": "segzoo.conversion",
-    "upkern": "segzoo.kernel_resampling",
+    "list_checkpoints": "segzoo.hub.listing",
+    "from_pretrained": "segzoo.hub.load",
+    "convert": "segzoo.conversion.convert",
+    "upkern": "segzoo.models._upkern",
     "SegmentationModule": "segzoo.module",
     "LVUNet": "segzoo.models.lv_unet",
     "CMUNeXt": "segzoo.models.cmunext",
     "MedNeXt": "segzoo.models.mednext",
     "MedURWKV": "segzoo.models.med_urwkv",
-    "Segmentation": "segzoo.segmentation",
-    "Preprocessing": "segzoo.preprocessing",
-    "VolumePreprocessing": "segzoo.volume_preprocessing",
+    "Segmentation": "segzoo.imaging.segmentation",
+    "Preprocessing": "segzoo.preprocessing.image",
+    "VolumePreprocessing": "segzoo.preprocessing.volume",
     "SegzooError": "segzoo.errors",
     "MissingError": "segzoo.errors",
+    "data": "segzoo.data",
+    "nn": "segzoo.nn",
 }
-_SUBPACKAGES = ("data", "nn")
-
-__all__ = [*_HOMES, *_SUBPACKAGES, "__version__"]
+__all__ = [*_HOMES, "__version__"]
 
 
 if TYPE_CHECKING:  # what type checkers and editors see
     from segzoo import data as data
     from segzoo import nn as nn
-    from segzoo.conversion import convert as convert
+    from segzoo.conversion.convert import convert as convert
     from segzoo.errors import MissingError as MissingError
     from segzoo.errors import SegzooError as SegzooError
-    from segzoo.hub import from_pretrained as from_pretrained
-    from segzoo.hub import list_checkpoints as list_checkpoints
-    from segzoo.kernel_resampling import upkern as upkern
+    from segzoo.hub.listing import list_checkpoints as list_checkpoints
+    from segzoo.hub.load import from_pretrained as from_pretrained
+    from segzoo.imaging.segmentation import Segmentation as Segmentation
+    from segzoo.models._upkern import upkern as upkern
     from segzoo.models.cmunext import CMUNeXt as CMUNeXt
     from segzoo.models.lv_unet import LVUNet as LVUNet
     from segzoo.models.med_urwkv import MedURWKV as MedURWKV
     from segzoo.models.mednext import MedNeXt as MedNeXt
     from segzoo.module import SegmentationModule as SegmentationModule
-    from segzoo.preprocessing import Preprocessing as Preprocessing
+    from segzoo.preprocessing.image import Preprocessing as Preprocessing
+    from segzoo.preprocessing.volume import VolumePreprocessing as VolumePreprocessing
     from segzoo.registry import create_model as create_model
     from segzoo.registry import list_models as list_models
-    from segzoo.segmentation import Segmentation as Segmentation
-    from segzoo.volume_preprocessing import VolumePreprocessing as VolumePreprocessing
 
-
-def __getattr__(name: str) -> Any:
-    if name in _SUBPACKAGES:
-        return import_module(f"segzoo.{name}")
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'segzoo' has no attribute {name!r}")
+__getattr__ = lazily(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from segzoo.errors import SegzooError
+from segzoo.tasks import default_class_names
 
 if TYPE_CHECKING:
     from segzoo.module import SegmentationModule
@@ -44,10 +45,3 @@ def check_classes(model: "SegmentationModule", datamodule: Any, stage: str) -> N
         f"{type(datamodule).__name__} has the classes {', '.join(names)} ({kind}), the model has "
         f"num_classes={model.num_classes}, multilabel={model.multilabel}; {advice}"
     )
-
-
-def default_class_names(num_classes: int, multilabel: bool) -> tuple[str, ...]:
-    """Names for a task that nobody has named yet."""
-    if multilabel:
-        return tuple(f"class {index}" for index in range(num_classes))
-    return ("background", *(f"class {index}" for index in range(1, max(num_classes, 2))))

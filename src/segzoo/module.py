@@ -22,24 +22,28 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric, MetricCollection
 
-from segzoo.batches import Batch, check_batch, own_grids, own_labels
-from segzoo.class_checks import check_classes, default_class_names
+from segzoo.checkpoints.licences import joined
+from segzoo.checkpoints.provenance import split_hashes, with_history
+from segzoo.class_checks import check_classes
 from segzoo.errors import SegzooError
-from segzoo.licences import joined
-from segzoo.losses import DiceCELoss, deep_supervision_loss
-from segzoo.metrics import SegmentationMetric, image_scores, metric_class, write_image_scores
-from segzoo.preprocessing import InputContract, Preprocessing, preprocessing_from_dict
-from segzoo.provenance import split_hashes, with_history
+from segzoo.metrics.metric import SegmentationMetric, metric_class
+from segzoo.metrics.per_image import image_scores, write_image_scores
+from segzoo.preprocessing.base import InputContract
+from segzoo.preprocessing.image import Preprocessing
+from segzoo.preprocessing.stored import preprocessing_from_dict
+from segzoo.tasks import default_class_names
+from segzoo.training.batches import Batch, check_batch, own_grids, own_labels
+from segzoo.training.losses import DiceCELoss, deep_supervision_loss
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-    from segzoo.export import Exported
-    from segzoo.loading import LoadReport
-    from segzoo.segmentation import Segmentation
-    from segzoo.volume_preprocessing import VolumePreprocessing
-    from segzoo.volumes import Volume
+    from segzoo.checkpoints.fill import LoadReport
+    from segzoo.export.write import Exported
+    from segzoo.imaging.segmentation import Segmentation
+    from segzoo.imaging.volumes import Volume
+    from segzoo.preprocessing.volume import VolumePreprocessing
 
 LABELLED = ("image", "label")  # what of a batch all steps but prediction need
 OTHER_IMAGES = (
@@ -64,7 +68,7 @@ class SegmentationModule(LightningModule):
     Attributes:
         preprocessing: what is done to an image before the network sees it.
         class_names: name of every mask value (binary and multi-class) or of every channel (multi-label).
-        metric_names: what validation and test measure, of :data:`segzoo.metrics.METRICS`.
+        metric_names: what validation and test measure, of :data:`segzoo.metrics.metric.METRICS`.
         test_tta: whether a test averages over mirrored copies.
         model_name, arguments: what :func:`segzoo.create_model` built this from.
         data: what it was trained on, as its DataModule describes it, and before that ("pretrained_on").
@@ -307,7 +311,7 @@ class SegmentationModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss and per-image scores at the training size; of volumes, over the whole volume."""
-        from segzoo.inference import predict_probabilities
+        from segzoo.prediction.network import predict_probabilities
 
         check_batch(batch, LABELLED)
         image, label = batch["image"], batch["label"]
@@ -327,7 +331,7 @@ class SegmentationModule(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores at the image's own resolution (``test/``) and at the network's (``test_resized/``)."""
-        from segzoo.inference import predict_probabilities, refuse_nan
+        from segzoo.prediction.network import predict_probabilities, refuse_nan
 
         check_batch(batch, LABELLED)
         probabilities = predict_probabilities(self, batch["image"], tta=self.test_tta)
@@ -382,8 +386,8 @@ class SegmentationModule(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> "list[Segmentation]":
         """The segmentation of every image, on its own grid where the batch says how large that is."""
-        from segzoo.inference import predict_probabilities, refuse_nan
-        from segzoo.segmentation import Segmentation
+        from segzoo.imaging.segmentation import Segmentation
+        from segzoo.prediction.network import predict_probabilities, refuse_nan
 
         check_batch(batch, ("image",))
         probabilities = predict_probabilities(self, batch["image"]).float()
@@ -436,7 +440,7 @@ class SegmentationModule(LightningModule):
         Raises:
             SegzooError: the image cannot be read or does not fit the model.
         """
-        from segzoo.inference import predict
+        from segzoo.prediction.network import predict
 
         return predict(self, image, tta=tta, overlap=overlap)
 
@@ -459,14 +463,14 @@ class SegmentationModule(LightningModule):
         return True
 
     def save_pretrained(self, folder: str | Path, **details: Any) -> Path:
-        """Write this model as a checkpoint folder; see :func:`segzoo.checkpoint.save_pretrained`."""
-        from segzoo.checkpoint import save_pretrained
+        """Write this model as a checkpoint folder; see :func:`segzoo.checkpoints.save.save_pretrained`."""
+        from segzoo.checkpoints.save import save_pretrained
 
         return save_pretrained(self, folder, **details)
 
     def export(self, path: str | Path, **options: Any) -> "Exported":
-        """Write this model as an ONNX or torch.export file, checked; see :func:`segzoo.export.export`."""
-        from segzoo.export import export
+        """Write this model as an ONNX or torch.export file, checked; see :func:`segzoo.export.write.export`."""
+        from segzoo.export.write import export
 
         return export(self, path, **options)
 
@@ -479,7 +483,7 @@ class SegmentationModule(LightningModule):
             repository: ``user/repo``; created where it is not there.
             private: whether a new repository is.
             token: that may write there; None is that of `hf auth login`.
-            **details: as of :func:`segzoo.checkpoint.save_pretrained`.
+            **details: as of :func:`segzoo.checkpoints.save.save_pretrained`.
 
         Returns:
             The commit's address.
@@ -488,7 +492,7 @@ class SegmentationModule(LightningModule):
             SegzooError: the Hub does not allow it, or has this version with other content.
             MissingError: the Hub cannot be reached.
         """
-        from segzoo.publishing import plan_upload, push
+        from segzoo.hub.publish import plan_upload, push
 
         with tempfile.TemporaryDirectory() as draft:
             folder = self.save_pretrained(Path(draft) / repository.rpartition("/")[2], **details)
@@ -501,7 +505,7 @@ class SegmentationModule(LightningModule):
         Raises:
             SegzooError: the checkpoint holds another architecture.
         """
-        from segzoo.hub import from_pretrained
+        from segzoo.hub.load import from_pretrained
 
         model = from_pretrained(name_or_path, **arguments)
         if not isinstance(model, cls):

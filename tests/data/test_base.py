@@ -16,7 +16,7 @@ from segzoo.data import BUSI, Folder, SegmentationDataModule
 from segzoo.data import base as base_module
 from segzoo.data.base import resize_label
 from segzoo.errors import MissingError, SegzooError
-from segzoo.preprocessing import Preprocessing
+from segzoo.preprocessing.image import Preprocessing
 
 
 def trainer(world_size: int = 1, rank: int = 0, preprocessing: Preprocessing | None = None) -> SimpleNamespace:

@@ -17,8 +17,8 @@ from torch.testing import assert_close
 from segzoo.data import Decathlon, VolumeAugmentation
 from segzoo.data import volume_dataset as dataset_module
 from segzoo.errors import MissingError, SegzooError
-from segzoo.preprocessing import Preprocessing
-from segzoo.volume_preprocessing import VolumePreprocessing
+from segzoo.preprocessing.image import Preprocessing
+from segzoo.preprocessing.volume import VolumePreprocessing
 
 CASES = [f"hippocampus_{number}" for number in (148, 149, 165, 221, 319, 320)]
 PATCH = (16, 24, 16)

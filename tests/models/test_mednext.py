@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 import segzoo
-from segzoo.cli import main
-from segzoo.losses import DiceCELoss
+from segzoo.cli.main import main
 from segzoo.models.mednext import MedNeXt
+from segzoo.training.losses import DiceCELoss
 
 GOLDEN = ("mednext_tiny_mixed_k3", "mednext_tiny_2d")
 RATIOS = (2, 3, 1, 2, 2, 3, 1, 2, 3)

@@ -19,8 +19,8 @@ from segzoo.data.augmentation import RandomFlipRotate90
 from segzoo.data.samples import Sample, check_sample, read_label
 from segzoo.data.splits import FOLDS, LISTED, Split, check_split, is_listed, make_split, split_sha256
 from segzoo.errors import MissingError, SegzooError, attempt
-from segzoo.io import read_image
-from segzoo.preprocessing import Preprocessing
+from segzoo.imaging.images import read_image
+from segzoo.preprocessing.image import Preprocessing
 
 CACHE_BYTES = 2**30  # resized images and labels kept in memory, for each of train, val and test
 LARGE_BYTES = 2**20  # a label of this size at the image's own size is read again rather than kept

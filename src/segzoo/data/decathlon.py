@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from torch.utils.data import DataLoader
 
+from segzoo.catalogue import dataset_page
 from segzoo.data.base import SegmentationDataModule
 from segzoo.data.samples import Sample, check_groups, folder_identity, read_groups
 from segzoo.data.volume_augmentation import VolumeAugmentation
@@ -23,10 +24,9 @@ from segzoo.data.volume_dataset import (
     read_label_volume,
 )
 from segzoo.errors import MissingError, SegzooError
-from segzoo.geometry import same_grid
-from segzoo.provenance import dataset_page
-from segzoo.volume_preprocessing import VolumePreprocessing
-from segzoo.volumes import is_volume, read_geometry, volume_stem
+from segzoo.imaging.geometry import same_grid
+from segzoo.imaging.volumes import is_volume, read_geometry, volume_stem
+from segzoo.preprocessing.volume import VolumePreprocessing
 
 DESCRIPTION = "dataset.json"
 IGNORE = "ignore"  # nnU-Net's name for a value that marks voxels without a label

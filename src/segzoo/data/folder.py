@@ -8,8 +8,9 @@ from typing import Any
 from segzoo.data.base import SegmentationDataModule
 from segzoo.data.samples import Sample, check_groups, folder_identity, paired_samples, read_groups
 from segzoo.errors import SegzooError
-from segzoo.io import IMAGE_SUFFIXES, palette
-from segzoo.segmentation import mask_paths
+from segzoo.imaging.images import IMAGE_SUFFIXES
+from segzoo.imaging.masks import palette
+from segzoo.imaging.segmentation import mask_paths
 
 
 class Folder(SegmentationDataModule):

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from lightning.pytorch.utilities import rank_zero_warn
 
 from segzoo.errors import MissingError, SegzooError
-from segzoo.io import IMAGE_SUFFIXES, image_files, image_size, read_mask
+from segzoo.imaging.images import IMAGE_SUFFIXES, image_files, image_size
+from segzoo.imaging.masks import read_mask
 
 IGNORED = -1
 IGNORED_STORED = 255  # how a multi-class mask file writes "ignored"

@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 from segzoo.data.samples import IGNORED, Sample
 from segzoo.data.volume_augmentation import VolumeAugmentation, cut_patch
 from segzoo.errors import SegzooError
-from segzoo.geometry import Geometry, same_grid
-from segzoo.volume_preprocessing import VolumePreprocessing
-from segzoo.volumes import Volume, read_volume, read_volume_mask
+from segzoo.imaging.geometry import Geometry, same_grid
+from segzoo.imaging.volumes import Volume, read_volume, read_volume_mask
+from segzoo.preprocessing.volume import VolumePreprocessing
 
 PLACES = 10_000  # voxels of a class that a patch may be centred on, kept for each volume
 

@@ -13,11 +13,11 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from segzoo.losses import DiceCELoss
 from segzoo.module import SegmentationModule
 from segzoo.nn.fuse import ActivatedConv2d, fold_norm, fold_norm_forwards
 from segzoo.registry import register
-from segzoo.schedules import polynomial_decay
+from segzoo.training.losses import DiceCELoss
+from segzoo.training.schedules import polynomial_decay
 
 
 class ConvNormReLU(nn.Sequential):

@@ -22,15 +22,16 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from segzoo.checkpoints.weights import read_safetensors
 from segzoo.errors import MissingError, SegzooError
-from segzoo.losses import DiceCELoss
+from segzoo.hub.fetch import fetch_weights
 from segzoo.module import SegmentationModule
 from segzoo.nn.adapt import adapt_input_channels
 from segzoo.nn.fuse import ActivatedConv2d, can_join, fold_norm
-from segzoo.preprocessing import Preprocessing
+from segzoo.preprocessing.image import Preprocessing
 from segzoo.registry import register
-from segzoo.schedules import cosine_decay
-from segzoo.weights import fetch_weights, read_safetensors
+from segzoo.training.losses import DiceCELoss
+from segzoo.training.schedules import cosine_decay
 
 ENCODER_WIDTHS = (24, 40, 80)  # of the skips at 1/4, 1/8 and 1/16
 EXPANDING_PAIRS = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3"))  # timm's names in an inverted residual

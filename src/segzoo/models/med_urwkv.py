@@ -17,16 +17,16 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from segzoo.callbacks import FrozenEncoder
-from segzoo.checkpoint import read_config
-from segzoo.conversion import load_vrwkv_encoder
+from segzoo.checkpoints.config import read_config
 from segzoo.errors import MissingError, SegzooError
+from segzoo.hub.fetch import fetch_weights
+from segzoo.models._vrwkv_weights import load_vrwkv_encoder
 from segzoo.module import SegmentationModule
 from segzoo.nn.vrwkv import Grid, VisionRWKV, VRWKVBlock, init_linears, to_map
 from segzoo.nn.vrwkv_adapter import VRWKVAdapter
 from segzoo.registry import nearest, register
-from segzoo.schedules import polynomial_decay
-from segzoo.weights import fetch_weights
+from segzoo.training.callbacks import FrozenEncoder
+from segzoo.training.schedules import polynomial_decay
 
 LEARNING_RATE, WEIGHT_DECAY, POWER = 3e-4, 0.01, 0.9
 

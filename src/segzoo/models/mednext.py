@@ -19,15 +19,15 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.checkpoint import checkpoint
 
 from segzoo.errors import SegzooError
-from segzoo.kernel_resampling import load_upkern
-from segzoo.losses import DiceCELoss
+from segzoo.models._upkern import load_upkern
 from segzoo.module import SegmentationModule
 from segzoo.nn import tiles
 from segzoo.nn.depthwise import DepthwiseConv3d, DepthwiseConvTranspose3d
 from segzoo.nn.tiles import PointwiseConv2d, PointwiseConv3d
+from segzoo.preprocessing.volume import VolumePreprocessing
 from segzoo.registry import register
-from segzoo.schedules import polynomial_decay
-from segzoo.volume_preprocessing import VolumePreprocessing
+from segzoo.training.losses import DiceCELoss
+from segzoo.training.schedules import polynomial_decay
 
 LEARNING_RATE, WEIGHT_DECAY, EPSILON, POWER, CLIP_NORM = 1e-3, 3e-5, 1e-4, 0.9, 12.0
 PATCH_SIZE = 128

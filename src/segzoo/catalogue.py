@@ -1,0 +1,47 @@
+"""Facts of the public datasets: what their images are and where they are published."""
+
+import re
+from typing import Any, NamedTuple
+
+
+class Dataset(NamedTuple):
+    """What its images are, the tag of that on the Hub, and where it is published."""
+
+    images: str
+    modality: str
+    url: str
+
+
+DATASETS = {
+    "BUSI": Dataset("breast ultrasound", "ultrasound", "https://scholar.cu.edu.eg/?q=afahmy/pages/dataset"),
+    "KvasirSEG": Dataset("colonoscopy", "endoscopy", "https://datasets.simula.no/kvasir-seg/"),
+    "CVCClinicDB": Dataset("colonoscopy", "endoscopy", "https://polyp.grand-challenge.org/CVCClinicDB/"),
+    "ISIC2017": Dataset("dermoscopy", "dermoscopy", "https://challenge.isic-archive.com/data/#2017"),
+    "DSB2018": Dataset("microscopy of cells", "microscopy", "https://bbbc.broadinstitute.org/BBBC038"),
+}
+DECATHLON, DECATHLON_TASK = "http://medicaldecathlon.com", r"Task(0[1-9]|10)_[A-Za-z]+"
+MODALITIES = {"ct": "ct"} | dict.fromkeys(("mri", "flair", "t1", "t1w", "t1gd", "t2", "t2w", "adc"), "mri")
+
+
+def dataset_page(part: dict[str, Any]) -> str | None:
+    """Where a dataset is published, if it is."""
+    name = str(part.get("dataset"))
+    if name in DATASETS:
+        return DATASETS[name].url
+    return DECATHLON if re.fullmatch(DECATHLON_TASK, name) else None
+
+
+def modalities(part: dict[str, Any]) -> list[str]:
+    """How a dataset's images were made, where that is known."""
+    if part.get("dataset") in DATASETS:
+        return [DATASETS[part["dataset"]].modality]
+    names = [str(name).lower() for name in part.get("channels", [])]
+    return sorted({MODALITIES[name] for name in names if name in MODALITIES})
+
+
+def kind_of_images(part: dict[str, Any]) -> str:
+    """Such as "breast ultrasound", or nothing where that is not known."""
+    if part.get("dataset") in DATASETS:
+        return DATASETS[part["dataset"]].images
+    names = [str(name) for name in part.get("channels", [])]
+    return ", ".join(names) if modalities(part) else ""

@@ -1,0 +1,1 @@
+"""The checkpoint folder: its config, weights and card."""

@@ -1,0 +1,123 @@
+"""A checkpoint's tensors and contract go into a model, and a report says what became of each."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segzoo.checkpoints.weights import read_safetensors
+from segzoo.errors import SegzooError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from segzoo.module import SegmentationModule
+
+
+@dataclass
+class LoadReport:
+    """What loading a checkpoint did to each tensor of the model.
+
+    Attributes:
+        source: the folder it was read from.
+        loaded: taken as stored.
+        adapted: the first layer, changed to another number of input channels.
+        initialised: new, at random: the head, for another number of classes, and heads of deep supervision that
+            were not stored.
+        ignored: stored, and not used: heads of deep supervision that the model does without.
+        trust: what the files were compared with.
+    """
+
+    source: str
+    loaded: list[str] = field(default_factory=list)
+    adapted: list[str] = field(default_factory=list)
+    initialised: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    trust: str = ""
+
+    def __str__(self) -> str:
+        """One line; the tensors that are not as stored are named."""
+        parts = [self.taken()]
+        for what, names in (
+            ("adapted to the new in_channels", self.adapted),
+            ("newly initialised", self.initialised),
+            ("not used", self.ignored),
+        ):
+            if names:
+                parts.append(f"{', '.join(names)} {what}")
+        parts += [self.trust] if self.trust else []
+        return "; ".join(parts)
+
+    def taken(self) -> str:
+        """How many tensors came from where."""
+        return f"{len(self.loaded)} tensors loaded from {self.source}"
+
+
+def read_weights(path: Path) -> "dict[str, Tensor]":
+    """The tensors of a safetensors file, floating ones in at least float32."""
+    return {
+        name: value.float() if value.is_floating_point() and value.itemsize < 4 else value
+        for name, value in read_safetensors(path).items()
+    }
+
+
+def fill(
+    model: "SegmentationModule",
+    stored: "dict[str, Tensor]",
+    report: LoadReport,
+    num_classes: int | None,
+    in_channels: int | None,
+) -> None:
+    """Load ``stored`` into ``model``; only what another head or first layer asks for, or only training, may differ."""
+    from segzoo.nn.adapt import adapt_input_channels
+
+    state = model.state_dict()
+    for name, own in state.items():
+        given = stored.get(name)
+        if given is not None and given.is_floating_point() != own.is_floating_point():  # or rounded without a word
+            raise SegzooError(
+                f"the weights in {report.source} do not fit their config: {name} holds {kind(given)} instead of "
+                f"{kind(own)}; fetch the checkpoint again"
+            )
+        spared = given is None and model.is_training_only(name)
+        if given is not None and given.shape == own.shape:
+            state[name] = given
+            report.loaded.append(name)
+        elif given is not None and in_channels is not None and differs_only_in(1, given, own):
+            state[name] = adapt_input_channels(given, own.shape[1])
+            report.adapted.append(name)
+        elif spared or (given is not None and num_classes is not None and differs_only_in(0, given, own)):
+            report.initialised.append(name)
+        else:
+            found = "is missing" if given is None else f"has shape {tuple(given.shape)} instead of {tuple(own.shape)}"
+            raise SegzooError(
+                f"the weights in {report.source} do not fit their config: {name} {found}; fetch the checkpoint again"
+            )
+    report.ignored = [name for name in stored if name not in state]
+    unknown = [name for name in report.ignored if not model.is_training_only(name)]
+    if unknown:
+        raise SegzooError(f"the weights in {report.source} do not fit their config: {unknown[0]} is not in the model")
+    model.load_state_dict(state)
+
+
+def kind(tensor: "Tensor") -> str:
+    """The type of a tensor's values in a word."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def differs_only_in(axis: int, one: "Tensor", other: "Tensor") -> bool:
+    """Whether two tensors' shapes agree but for one axis."""
+    shapes = [list(tensor.shape) for tensor in (one, other)]
+    return one.ndim == other.ndim > axis and all(shape.pop(axis) for shape in shapes) and shapes[0] == shapes[1]
+
+
+def apply_contract(model: "SegmentationModule", config: dict[str, Any]) -> None:
+    """Give the model the checkpoint's preprocessing, classes and provenance."""
+    from segzoo.preprocessing.stored import preprocessing_from_dict
+
+    preprocessing = preprocessing_from_dict(config["preprocessing"])
+    if preprocessing.channels != model.in_channels:
+        preprocessing = preprocessing.with_channels(model.in_channels)
+    model.preprocessing = preprocessing
+    if model.num_classes == config["model"]["arguments"].get("num_classes", 1):
+        model.class_names = tuple(config["class_names"])
+    model.data, model.licence = config.get("data", {}), config.get("licences", {}).get("weights")

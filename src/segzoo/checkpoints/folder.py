@@ -1,0 +1,95 @@
+"""A checkpoint's folder: replaced in one step, or copied."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from segzoo.checkpoints.config import file_names, read_config
+from segzoo.errors import SegzooError
+
+
+def copy_files(source: Path, target: Path, config: dict[str, Any]) -> None:
+    """Copy a checkpoint's files, and no others, into a folder."""
+    for name in file_names(config):
+        if (source / name).is_file():  # a stranger's may lack the card
+            shutil.copyfile(source / name, target / name)
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A new folder to write a checkpoint into, which takes the place of ``folder`` when all is written.
+
+    What lies in ``folder`` beside the files of its checkpoint comes along. A process killed in between leaves the old
+    checkpoint or the new one, complete: see `restore`.
+
+    Raises:
+        SegzooError: the folder holds something that is no checkpoint, or the disk cannot be written to.
+    """
+    folder = folder.resolve()  # a link goes on leading to it, and "." has a name
+    restore(folder)
+    strangers = entries_beside_checkpoint(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise SegzooError(f"{folder} cannot be made ({error.strerror}); choose another place") from error
+    try:
+        yield draft
+        for entry in strangers:  # copied, so that the old folder stays whole until the new one is
+            if (draft / entry.name).exists():
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.copytree(entry, draft / entry.name, symlinks=True)
+            else:
+                shutil.copy2(entry, draft / entry.name, follow_symlinks=False)
+        draft.chmod(0o755)  # mkdtemp's folders are private
+        old = aside(folder)
+        here = folder.exists() and os.path.samefile(folder, ".")
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        draft.rename(folder)
+        if here:
+            os.chdir(folder)  # else this process would stay in the old one
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        if isinstance(error, SegzooError):
+            raise
+        restore(folder)
+        raise SegzooError(
+            f"the checkpoint {folder} could not be written ({error.strerror or error}), and what was there is as it "
+            "was; free some space or choose another place, and save again"
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def entries_beside_checkpoint(folder: Path) -> list[Path]:
+    """What a folder holds besides the files of the checkpoint in it.
+
+    Raises:
+        SegzooError: it holds something, and no checkpoint.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return []
+    try:
+        own = file_names(read_config(folder))
+    except SegzooError:  # other programs' settings are called config.json too
+        raise SegzooError(f"{folder} holds something that is no checkpoint; save to a new folder") from None
+    return [entry for entry in folder.iterdir() if entry.name not in own]
+
+
+def aside(folder: Path) -> Path:
+    """Where a checkpoint lies for the moment in which another takes its place."""
+    folder = folder.resolve()
+    return folder.with_name(f".{folder.name}.old")
+
+
+def restore(folder: Path) -> None:
+    """Put back a checkpoint whose replacement was killed between the two renamings that it takes."""
+    if not folder.exists() and aside(folder).is_dir():
+        os.rename(aside(folder), folder)

@@ -1,0 +1,47 @@
+"""A checkpoint on this machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segzoo import __version__
+from segzoo.checkpoints.config import CONFIG
+from segzoo.checkpoints.pins import published
+from segzoo.checkpoints.weights import sha256
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on this machine, its files checked.
+
+    Attributes:
+        folder: where they lie.
+        config: what config.json says.
+        trust: what the files were compared with.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    trust: str
+
+    @property
+    def mask_names(self) -> list[str] | None:
+        """The classes' names where each has a mask of its own (multi-label), else None."""
+        return self.config["class_names"] if self.config["model"]["arguments"].get("multilabel") else None
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells its masks from those of any other model: the sha256 of the config, which holds the weights'."""
+        return {"checkpoint": sha256(self.folder / CONFIG)}
+
+
+# ---- find
+
+
+def trust(folder: Path) -> str:
+    """What a checkpoint's files agree with: the zoo's pin, or only each other."""
+    found = sha256(folder / CONFIG)
+    for name, pin in published().items():
+        if found == pin["sha256"]:
+            return f"as published ({name} {pin['tag']}, pinned by segzoo {__version__})"
+    return f"its files agree with its own {CONFIG}, which nothing else vouches for"

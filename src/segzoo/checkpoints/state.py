@@ -1,0 +1,62 @@
+"""State dicts of other repositories: read safely, unwrapped and renamed."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from torch import Tensor
+
+from segzoo.checkpoints.weights import read_safetensors
+from segzoo.errors import MissingError, SegzooError
+
+State = Mapping[str, Tensor]
+# Lightning, DataParallel and training scripts wrap a state dict in one of these
+CONTAINERS = ("state_dict", "model_state_dict", "model", "module", "network")
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The tensors in a safetensors or PyTorch file; nothing in it is executed."""
+    import torch
+
+    if not path.is_file():
+        raise MissingError(f"there is no file {path}")
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    try:
+        # weights_only refuses everything but tensors and plain containers
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        raise SegzooError(
+            f"{path} is no PyTorch file, or holds more than tensors and is not read, since a pickle can run code; save "
+            "its state dict alone"
+        ) from None
+    except Exception as error:  # an empty or cut file ends in any of many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SegzooError(f"{path} is not a readable {path.suffix} file ({reason})") from None
+
+
+def unwrapped(state: Any) -> dict[str, Tensor]:
+    """The tensors inside a training script's container, without DataParallel's prefix."""
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+        kind = f"a {type(state).__name__}" + (" whose keys are no names" if isinstance(state, Mapping) else "")
+        raise SegzooError(f"these weights are {kind}, not a state dict; save the state dict")
+    for key in CONTAINERS:
+        if isinstance(state.get(key), Mapping):
+            return unwrapped(state[key])
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}  # and no epochs beside them
+    return {key.removeprefix("module."): value for key, value in tensors.items()}
+
+
+def renamed(state: State, rules: list[tuple[str, str]]) -> dict[str, Tensor]:
+    """``state`` with every key's first matching prefix replaced; a key that no rule knows keeps its name."""
+    out = {}
+    for key, value in state.items():
+        for pattern, replacement in rules:
+            new, matched = re.subn(rf"^{pattern}(?=\.)", replacement, key)
+            if matched:
+                key = new
+                break
+        out[key] = value
+    return out

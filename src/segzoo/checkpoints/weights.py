@@ -1,0 +1,49 @@
+"""Weight files, read and written as plain tensors."""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segzoo.errors import SegzooError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def read_safetensors(path: Path) -> "dict[str, Tensor]":
+    """The tensors of a safetensors file as they are stored; nothing else is read.
+
+    Raises:
+        SegzooError: the file is damaged or of another kind.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise SegzooError(
+            f"{path} is not a safetensors file ({error}); nothing else is loaded, pickles least of all"
+        ) from None
+
+
+def write_safetensors(tensors: "dict[str, Tensor]", path: Path) -> None:
+    """Write tensors to a file that everybody may read.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # its word for a full disk, too
+        raise OSError(str(error)) from error
+    path.chmod(0o644)  # safetensors' files are private
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,3 @@
+"""The ``segzoo`` command."""
+
+from segzoo.cli.main import main as main

@@ -1,0 +1,43 @@
+"""``segzoo export``."""
+
+import argparse
+import sys
+
+from segzoo.errors import SegzooError
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """``segzoo export CHECKPOINT FILE``."""
+    from segzoo.export.write import choose_format, export
+    from segzoo.hub.find import open_checkpoint
+    from segzoo.hub.load import load
+
+    format = choose_format(options.file, options.format)  # before anything is loaded
+    if options.data and format != "onnx":
+        raise SegzooError("--data measures files by ONNX Runtime: end the file in .onnx")
+    checkpoint = open_checkpoint(options.checkpoint)
+    details = {
+        key: checkpoint.config[key] for key in ("name", "version", "licences", "sha256") if key in checkpoint.config
+    }
+    model = load(checkpoint)
+    print(model.load_report, file=sys.stderr)
+    data, calibration = None, []
+    if options.data:
+        from segzoo.export.measure import calibration_images, training_data
+
+        data = training_data(model, options.data)
+        calibration = calibration_images(data) if options.precision == "int8" else []
+    written = export(
+        model,
+        options.file,
+        format=options.format,
+        precision=options.precision,
+        size=options.size,
+        calibration=calibration,
+        details={"checkpoint": details},
+    )
+    print(written)
+    if data:
+        from segzoo.export.measure import measure
+
+        print(measure(model, written.path, data, options.size))

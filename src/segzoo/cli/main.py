@@ -1,0 +1,129 @@
+"""The ``segzoo`` command: verbs to functions. Nothing heavy is imported before a verb needs it."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from segzoo import __version__
+from segzoo.cli.checkpoints import run_info, run_list, run_pull, run_push, run_verify
+from segzoo.cli.export import run_export
+from segzoo.cli.output import sentence, show_any_name
+from segzoo.cli.predict import run_predict
+from segzoo.errors import SegzooError
+
+TRAINING_VERBS = {
+    "fit": "train a model, or train a checkpoint further",
+    "validate": "score a model on the validation images",
+    "test": "score a model on the held-out images",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (2 for bad input, 130 for Ctrl+C, with one sentence on stderr)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    show_any_name()
+    try:
+        if arguments and arguments[0] in TRAINING_VERBS:  # their options are LightningCLI's to parse
+            from segzoo.cli import train
+
+            train.main(arguments)
+        else:
+            options = build_parser().parse_args(arguments)
+            options.run(options)
+        sys.stdout.flush()
+    except SegzooError as error:
+        print(f"segzoo: error: {sentence(error)}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # whoever reads the output, such as head, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        return 1
+    except OSError as error:  # of a file or a folder: not allowed, no space, no such device
+        if error.filename is None:
+            raise
+        print(f"segzoo: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("segzoo: stopped; every file that is written is complete", file=sys.stderr)
+        return 128 + signal.SIGINT
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every verb but the training ones, which are listed for ``--help`` alone."""
+    parser = argparse.ArgumentParser("segzoo", description="A model zoo for medical image segmentation.")
+    parser.add_argument("--version", action="version", version=f"segzoo {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    listing = verbs.add_parser("list", help="models and checkpoints")
+    listing.add_argument("pattern", nargs="?", default="*", help="a shell pattern such as '*unext*'")
+    listing.add_argument("--json", action="store_true", help="for programs")
+    listing.set_defaults(run=run_list)
+
+    info = verbs.add_parser("info", help="what a model takes, or what a checkpoint holds")
+    info.add_argument("name", help="a model, a checkpoint or a checkpoint's folder")
+    info.set_defaults(run=run_info)
+
+    for verb, text in TRAINING_VERBS.items():
+        verbs.add_parser(verb, help=f"{text} (see segzoo {verb} --help)")
+
+    predict = verbs.add_parser("predict", help="segment images and volumes with a checkpoint")
+    predict.add_argument("checkpoint", help="a checkpoint's name or folder, or an .onnx file that segzoo export wrote")
+    predict.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="images, volumes, or folders of them")
+    predict.add_argument("--output", type=Path, required=True, help="the folder to write masks into")
+    predict.add_argument("--overlay", action="store_true", help="also draw each mask over its image or slices")
+    predict.add_argument("--tta", action="store_true", help="average over mirrored copies of each image")
+    predict.add_argument("--overlap", type=float, default=0.5, help="of a volume's windows, 0 to below 1 (default 0.5)")
+    predict.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one"
+    )
+    predict.add_argument(
+        "--backend", choices=["onnxruntime", "openvino"], help="what runs an .onnx file (default: what is installed)"
+    )
+    predict.add_argument("--devices", type=positive, default=1, metavar="N", help="processes that share the work")
+    predict.add_argument("--nodes", type=positive, default=1, metavar="N", help="machines with as many processes each")
+    predict.set_defaults(run=run_predict)
+
+    export = verbs.add_parser("export", help="write a checkpoint as one file that runs without segzoo")
+    export.add_argument("checkpoint", help="a checkpoint's name or folder")
+    export.add_argument("file", type=Path, help="to write: .onnx, or .pt2 for torch.export")
+    export.add_argument("--format", choices=["onnx", "torch-export"], help="default: what the file's suffix says")
+    export.add_argument("--precision", choices=["float32", "float16", "int8"], default="float32")
+    export.add_argument(
+        "--data",
+        type=Path,
+        metavar="ROOT",
+        help="the folder of the dataset that the checkpoint was trained on: its training images calibrate int8, and "
+        "its test images show what the file loses",
+    )
+    export.add_argument("--size", type=int, nargs="+", help="fixed sides of the inputs (default: they may vary)")
+    export.set_defaults(run=run_export)
+
+    verify = verbs.add_parser("verify", help="check a checkpoint's files, and that it computes here what it should")
+    verify.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT", help="names or folders (default: all here)")
+    verify.set_defaults(run=run_verify)
+
+    pull = verbs.add_parser("pull", help="copy checkpoints into a folder that serves them without a network")
+    pull.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="names, or user/repo")
+    pull.add_argument("--to", type=Path, required=True, metavar="DIR", help="the mirror; use it with SEGZOO_HUB=DIR")
+    pull.add_argument("--revision", help="a tag, branch or commit; the default is what segzoo pins")
+    pull.set_defaults(run=run_pull)
+
+    push = verbs.add_parser("push", help="publish a checkpoint folder on the Hugging Face Hub")
+    push.add_argument("folder", type=Path, help="a checkpoint's folder")
+    push.add_argument("repository", nargs="?", help="user/repo; the default is the folder's name under the zoo's own")
+    push.add_argument("--version", help="of the checkpoint, written into its config; it becomes the tag v<version>")
+    push.add_argument("--private", action="store_true", help="make a new repository private")
+    push.add_argument("--dry-run", action="store_true", help="show what would go up, and stop")
+    push.set_defaults(run=run_push)
+    return parser
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number

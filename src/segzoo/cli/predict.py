@@ -1,0 +1,174 @@
+"""``segzoo predict``."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segzoo import __version__
+from segzoo.cli.output import sentence, show_any_name
+from segzoo.errors import SegzooError, attempt
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+    from segzoo.checkpoints.opened import Checkpoint
+    from segzoo.prediction.plan import Job
+    from segzoo.prediction.predictor import Predictor
+    from segzoo.prediction.runtimes import ExportedModel
+
+
+def run_predict(options: argparse.Namespace) -> None:
+    """``segzoo predict CHECKPOINT INPUT... --output DIR``.
+
+    Raises:
+        SegzooError: an input could not be segmented; all others have been by then.
+    """
+    from segzoo.prediction.plan import plan, remove_dead_drafts, require_distinct, require_writable
+    from segzoo.prediction.predictor import require_overlap
+
+    require_overlap(options.overlap)
+    jobs = plan(options.inputs, options.output, options.overlay)
+    require_writable(options.output)
+    remove_dead_drafts(options.output)
+    model = open_model(options)
+    require_distinct(jobs, model.mask_names)
+    work = options, model, jobs
+    if options.devices == options.nodes == 1 and not is_one_of_several():
+        outcomes = segment_share(None, *work)
+    else:
+        from segzoo.prediction.network import choose_device
+        from segzoo.prediction.processes import launch
+
+        outcomes = launch(segment_share, choose_device(options.device), options.devices, options.nodes, *work)
+    failures: list[str] = []
+    for outcome in outcomes:
+        if isinstance(outcome, SegzooError):
+            raise outcome
+        failures += outcome
+    if failures:
+        which = f"{len(failures)} of {len(jobs)} inputs were not segmented, the first because: "
+        raise SegzooError((which if len(jobs) > 1 else "") + failures[0])
+
+
+def is_one_of_several() -> bool:
+    """Whether torchrun, or srun with several tasks, has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
+
+
+def open_model(options: argparse.Namespace) -> "Checkpoint | ExportedModel":
+    """What `run_predict` is to segment with.
+
+    Raises:
+        SegzooError: there is none, it is damaged, or it cannot do what the options ask for.
+    """
+    name = options.checkpoint
+    suffix = Path(name).suffix.lower()
+    if suffix == ".pt2":
+        raise SegzooError(f"{name} is a program for torch.export.load; export an .onnx file to predict with segzoo")
+    if suffix == ".onnx":
+        from segzoo.prediction.runtimes import open_exported
+
+        if options.device == "cuda":
+            raise SegzooError(f"{name} runs on the CPU; leave --device cuda out, or predict with the checkpoint")
+        options.device = "cpu"  # also where "auto" would find a GPU
+        return open_exported(Path(name), options.backend)
+    if options.backend:
+        raise SegzooError(f"--backend runs .onnx files, and {name} is none; `segzoo export {name} FILE.onnx` writes it")
+    from segzoo.hub.find import open_checkpoint
+
+    return open_checkpoint(name)
+
+
+def segment_share(
+    fabric: "Fabric | None", options: argparse.Namespace, model: "Checkpoint | ExportedModel", jobs: "list[Job]"
+) -> list[list[str] | SegzooError]:
+    """Segment what is not done yet, or this process's share of it.
+
+    Args:
+        fabric: of the processes that share the work; None for a single one.
+        options: of the command line.
+        model: to segment with.
+        jobs: to do, by all processes together.
+
+    Returns:
+        In the first process, and for each: why inputs were not segmented, or what kept it from starting.
+    """
+    from segzoo.prediction.resume import unfinished
+
+    show_any_name()  # also where this process was started by another
+    rank, processes = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
+    todo = unfinished(jobs, recipe(options, model), model.mask_names) if rank == 0 else []
+    if rank == 0 and len(todo) < len(jobs):
+        print(f"{len(jobs) - len(todo)} of {len(jobs)} were done before", flush=True)
+    if fabric:
+        todo = fabric.broadcast(todo)  # one list for all: files are written while other processes still start
+    device = str(fabric.device) if fabric else options.device
+    outcome = attempt(segment_jobs, todo[rank::processes], options, model, device, rank, len(jobs) > 1)
+    if fabric is None:
+        return [outcome]
+    from segzoo.prediction.processes import gather
+
+    outcomes = gather(fabric, outcome)
+    return outcomes if rank == 0 else []
+
+
+def segment_jobs(
+    jobs: "list[Job]",
+    options: argparse.Namespace,
+    model: "Checkpoint | ExportedModel",
+    device: str,
+    rank: int,
+    several: bool,
+) -> list[str]:
+    """Segment files and print what was found; returns why some could not be.
+
+    Args:
+        jobs: to do.
+        options: of the command line.
+        model: to segment with.
+        device: to compute on.
+        rank: the first process says what is used.
+        several: of one input, `main` tells what went wrong.
+
+    Raises:
+        SegzooError: the model cannot be loaded, or nothing more can be written.
+    """
+    if not jobs:
+        return []
+    from segzoo.prediction.files import segment_files
+    from segzoo.prediction.predictor import OutputError
+
+    predictor = load_predictor(model, device, options)
+    if rank == 0:
+        print(predictor.description, file=sys.stderr, flush=True)
+    failures = []
+    for job, outcome in segment_files(predictor, jobs):
+        if not isinstance(outcome, SegzooError):
+            # in one piece, newline included, since several processes write here
+            print(f"{job.file} -> {job.mask} ({outcome})\n", end="", flush=True)
+            continue
+        if isinstance(outcome, OutputError):
+            raise outcome
+        failures.append(sentence(outcome))
+        if several:
+            print(f"segzoo: not segmented: {failures[-1]}", file=sys.stderr, flush=True)
+    return failures
+
+
+def load_predictor(model: "Checkpoint | ExportedModel", device: str, options: argparse.Namespace) -> "Predictor":
+    """What segments; for an exported file without importing torch."""
+    from segzoo.prediction.exported import ExportedPredictor
+    from segzoo.prediction.runtimes import ExportedModel
+
+    if isinstance(model, ExportedModel):
+        return ExportedPredictor(model, tta=options.tta, overlap=options.overlap)
+    from segzoo.hub import load
+
+    return load.load_predictor(model, device, tta=options.tta, overlap=options.overlap)
+
+
+def recipe(options: argparse.Namespace, model: "Checkpoint | ExportedModel") -> dict[str, Any]:
+    """What masks depend on besides the image; a run that is like this one continues it."""
+    return {"segzoo": __version__, **model.identity, "tta": options.tta, "overlap": options.overlap}

@@ -1,0 +1,474 @@
+"""``segzoo fit``, ``validate`` and ``test``: Lightning's command line with the zoo's names.
+
+LightningCLI does the work. Added here are short names for models, checkpoints and datasets, one folder for
+all that a run leaves behind, and a checkpoint folder at its end.
+"""
+
+import re
+import signal
+import sys
+import warnings
+from functools import partial
+from numbers import Number
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+import yaml
+from jsonargparse.typing import register_type
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback, LearningRateFinder
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple, instantiate_class
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.optim import Optimizer
+
+import segzoo.data as data_modules
+from segzoo.checkpoints.config import CONFIG, RECIPE, WEIGHTS, read_config
+from segzoo.checkpoints.provenance import listed, other_splits, parts_of, same_names, same_split, split_hashes
+from segzoo.checkpoints.save import record
+from segzoo.cli.run_folder import (
+    SPLIT,
+    BestCheckpoint,
+    LastCheckpoint,
+    ReplacingCheckpointIO,
+    RunCheckpoint,
+    claim,
+    is_within,
+    loggers,
+    refuse_other_run,
+    refuse_overwriting,
+    resume_file,
+)
+from segzoo.cli.train_errors import cause_in_input
+from segzoo.errors import MissingError, SegzooError
+from segzoo.hub.find import open_checkpoint
+from segzoo.metrics.names import scores_by_class
+from segzoo.module import SegmentationModule
+from segzoo.registry import models, nearest
+
+EPOCHS = 300  # of both papers
+SEED = 42
+LOGGED = ("val/dice", "val/iou", "val/loss", "val/dataset_dice", "val/dataset_iou", "train/loss")  # by every model
+MODEL_OPTION, DATA_OPTION = "--model", "--data"
+LOADER = "segzoo.hub.from_pretrained"
+IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+GO_ON = "go on from the last whole epoch with --ckpt_path last"  # said where a signal ended a training
+UNWRITABLE = "Unable to serialize instance "  # what jsonargparse writes in the place of a value it cannot write
+
+
+def plain_number(value: Any) -> Number:
+    """A number as it was read from a configuration, where it is one."""
+    if not isinstance(value, Number):
+        raise ValueError(f"{value} is no number")
+    return value
+
+
+# arguments of torchvision's transforms and of Lightning's callbacks, which train.yaml could not hold otherwise
+register_type(Number, plain_number, plain_number, type_check=isinstance)
+
+
+register_type(torch.device)
+
+
+def main(arguments: list[str]) -> None:
+    """Run ``fit``, ``validate`` or ``test`` with a command line that starts with the verb.
+
+    Raises:
+        SegzooError: the command line or what it names is wrong.
+    """
+    for message in (".*exists and is not empty", ".*LeafSpec"):  # a run's own folder; Lightning's own use of torch
+        warnings.filterwarnings("ignore", message)
+    try:
+        TrainingCLI(arguments)
+    except SIGTERMException:  # would end in status 0, as if the training were finished
+        print(f"segzoo: terminated; {GO_ON}", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        if arguments[0] == "fit":
+            print(f"segzoo: {GO_ON}", file=sys.stderr)
+        raise KeyboardInterrupt from None  # which Lightning had turned into status 1
+    except Exception as error:
+        bad_input = cause_in_input(error, arguments[0])
+        if bad_input is None or bad_input is error:
+            raise
+        raise bad_input from error
+    finally:
+        if torch.distributed.is_initialized():  # see `segzoo.prediction.processes.call`
+            torch.distributed.destroy_process_group()
+
+
+class TrainingCLI(LightningCLI):
+    """LightningCLI over the zoo's models and datasets.
+
+    Attributes:
+        claimed: what keeps the run's folder to this training, while it runs.
+    """
+
+    claimed: IO[str] | None = None
+
+    def __init__(self, args: list[str]) -> None:
+        raising = {"exit_on_error": False}  # so that a wrong option ends like any other bad input
+        super().__init__(
+            SegmentationModule,
+            data_modules.SegmentationDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=SEED,
+            trainer_defaults={
+                "callbacks": [BestCheckpoint(), LastCheckpoint()],
+                "log_every_n_steps": 10,
+            },
+            save_config_callback=None,  # before_fit writes it
+            auto_configure_optimizers=False,  # Lightning's would drop the model's own schedule
+            parser_kwargs={"prog": "segzoo", **raising} | dict.fromkeys(self.subcommands(), raising),
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's, without its predict: ``segzoo predict`` takes image files."""
+        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name != "predict"}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Take --optimizer and --lr_scheduler; what is not given stays the model's."""
+        parser.add_optimizer_args((Optimizer,))
+        parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **options: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **options)
+        parser.set_defaults({"weights_only": True})  # see before_instantiate_classes
+        if subcommand == "test":
+            parser.add_argument(
+                "--record",
+                type=bool,
+                default=False,
+                help="Write the results into the tested checkpoint's config and card.",
+            )
+            parser.add_argument(
+                "--metrics",
+                type=list[str] | None,
+                default=None,
+                help="What to measure: dice, iou, precision, recall (the default four) and hd95.",
+            )
+            parser.add_argument(
+                "--tta", type=bool, default=False, help="Average over mirrored copies, as segzoo predict --tta does."
+            )
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse a command line in which models, checkpoints and datasets go by their names."""
+        self.config = parser.parse_args(spell_out(args))
+
+    def _parse_ckpt_path(self) -> None:
+        """Resuming restores the state of a run, never its arguments: those are the ones on the command line."""
+
+    @property
+    def options(self) -> Any:
+        """The options of the verb that runs."""
+        return self.config[self.subcommand]
+
+    def before_instantiate_classes(self) -> None:
+        """Give the run its folder, and refuse what could only fail later."""
+        if not self.options.weights_only:
+            raise SegzooError("weights_only: false would run what a pickle holds as code; leave it out")
+        trainer = self.options.trainer
+        if trainer.max_epochs is None and trainer.max_steps == -1:
+            trainer.max_epochs = EPOCHS
+        if trainer.default_root_dir is None:
+            trainer.default_root_dir = str(Path("runs") / run_name(self.options))
+        root = Path(trainer.default_root_dir).expanduser()
+        trainer.default_root_dir = str(root)
+        self.options.ckpt_path = resume_file(str(self.subcommand), root, self.options.ckpt_path)
+        if self.subcommand == "fit":
+            refuse_overwriting(root, self.options.ckpt_path)
+        if self.subcommand == "test" and self.options.record:
+            refuse_recording(self.options)
+        if self.subcommand != "fit":
+            refuse_random_weights(self.options)
+
+    def after_instantiate_classes(self) -> None:
+        """Let the model use the optimizer and the schedule that were asked for, and the run know whether it goes on."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, LearningRateFinder):
+                raise SegzooError("LearningRateFinder cannot set the rate of a model here; give --optimizer.lr")
+            if isinstance(callback, RunCheckpoint):
+                callback.goes_on = is_within(self.options.ckpt_path, Path(self.trainer.default_root_dir))
+        chosen = self.config_init[self.subcommand]
+        if self.subcommand == "fit":
+            refuse_wrong_monitors(self.model, self.trainer.callbacks, chosen.lr_scheduler)  # type: ignore[attr-defined]
+        if chosen.optimizer:
+            self.model._optimizer = partial(instantiate_class, init=chosen.optimizer)
+        if chosen.lr_scheduler:
+            self.model._lr_scheduler = partial(instantiate_class, init=chosen.lr_scheduler)
+
+    def instantiate_trainer(self, **options: Any) -> Trainer:
+        """Log training to CSV, and to TensorBoard where that is installed, unless other loggers were asked for."""
+        trainer = self.config_init[self.subcommand].trainer
+        if trainer.logger is None:
+            options["logger"] = loggers(trainer.default_root_dir) if self.subcommand == "fit" else False
+        if trainer.plugins is None:
+            options["plugins"] = [ReplacingCheckpointIO()]
+        return super().instantiate_trainer(**options)
+
+    @rank_zero_only
+    def before_fit(self) -> None:
+        """Say what there is to train on, and write the run's configuration as train.yaml, its split as split.json."""
+        self.say_what_is_read()
+        self.datamodule.check_pixels("test", self.model.in_channels)
+        if self.options.trainer.fast_dev_run:
+            return
+        root = Path(self.options.trainer.default_root_dir)
+        recipe = self.options.clone()  # how to train, anywhere: not where this run was, nor how often it was resumed
+        recipe.trainer.default_root_dir = recipe.ckpt_path = None
+        text = self._parser("fit").dump(recipe, skip_none=False)
+        refuse_unwritable(text)
+        if self.options.ckpt_path is not None:
+            now = yaml.safe_load(text)
+            refuse_other_run(Path(self.options.ckpt_path).parent, now, self.datamodule.split_sha256)
+        root.mkdir(parents=True, exist_ok=True)
+        self.claimed = claim(root)
+        (root / RECIPE).write_text(text, "utf-8")
+        self.datamodule.write_split(root / SPLIT)
+
+    @rank_zero_only
+    def say_what_is_read(self) -> None:
+        """How many images there are and how they are divided."""
+        for sentence in self.datamodule.summary():
+            print(f"segzoo: {sentence}")
+
+    def fit(self, **arguments: Any) -> None:
+        """Train; where a signal ends that, write the best epoch so far, as the end of the training would."""
+        try:
+            self.trainer.fit(**arguments)
+        except SystemExit:  # Lightning's, for Ctrl+C and SIGTERM
+            # without optimizers it has not come as far as to know its data
+            if self.trainer.optimizers and (Path(self.trainer.default_root_dir) / "best.ckpt").is_file():
+                self.after_fit()
+            raise
+        finally:
+            if self.claimed is not None:
+                self.claimed.close()
+
+    def before_test(self) -> None:
+        """Say what there is to test on, and measure what was asked for, as it was asked for."""
+        self.say_what_is_read()
+        self.model.test_tta = self.options.tta
+        if self.options.metrics:
+            self.model.metric_names = tuple(self.options.metrics)
+
+    def after_fit(self) -> None:
+        """Write the best weights as a checkpoint folder and say where everything is."""
+        if not self.trainer.is_global_zero or self.options.trainer.fast_dev_run:
+            return
+        root = Path(self.trainer.default_root_dir)
+        kept = next((file for file in (root / "best.ckpt", root / "last.ckpt") if file.is_file()), None)
+        if kept is None:
+            return
+        state = torch.load(kept, map_location="cpu", weights_only=True)
+        contract = state.get("segzoo", {})
+        if split_hashes(contract.get("data", self.model.data)) != split_hashes(self.model.data):
+            raise SegzooError(
+                f"{kept} is of another run, on another split, that trained in {root} meanwhile; give each run a "
+                "--trainer.default_root_dir of its own"
+            )
+        self.model.load_state_dict(state["state_dict"])
+        if contract:  # before a resume, images may have been prepared otherwise
+            self.model.take_back(contract)
+        folder = root
+        if self.model.model_name is not None:  # else somebody's own class, which the zoo cannot load by name
+            folder = self.write_checkpoint(root)
+        print(
+            f"\nsegzoo: {folder} is the checkpoint ({kept.stem} weights); {root} also holds the logs, {RECIPE}, "
+            f"{SPLIT} and last.ckpt (to train on: --ckpt_path last)"
+        )
+        if not self.model.competes_for_best:
+            print(
+                f"segzoo: training ended before λ = 1, so {folder} holds the last epoch rather than the best and "
+                "cannot be deployed or exported: start from a published checkpoint, or let it run to max_epochs (by "
+                "--ckpt_path last, without what ended it)"
+            )
+
+    def write_checkpoint(self, root: Path) -> Path:
+        """Save the model as the run's checkpoint folder; one of the same weights keeps its version and its results."""
+        folder = root / "checkpoint"
+        before = read_config(folder) if (folder / CONFIG).is_file() else None
+        self.model.save_pretrained(folder, name=root.name, train_config=root / RECIPE)
+        if before is not None and before["sha256"][WEIGHTS] == read_config(folder)["sha256"][WEIGHTS]:
+            record(folder, version=before["version"], metrics=before["metrics"])
+        return folder
+
+    def after_test(self) -> None:
+        """Name the protocol and the per-image file; record the results where asked."""
+        if not self.trainer.is_global_zero:
+            return
+        results = test_results(self.model, self.trainer)
+        per_image = Path(self.trainer.default_root_dir) / "test_per_image.csv"
+        counted = results["protocols"][self.model.metric_names[0]]
+        averaged = "averaged over mirrored copies; " if self.model.test_tta else ""
+        print(f"segzoo: {results['images']} images; {averaged}{counted}; image by image in {per_image}")
+        for number, scores in scores_by_class(results["original"]).items():
+            listed = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
+            print(f"segzoo: {self.model.class_names[number]}: {listed}")
+        if warning := split_warning(self.datamodule.describe(), self.model.data):
+            print(f"segzoo: {warning}, so it may have seen these images")
+        if self.options.record:
+            if warning:
+                raise SegzooError(f"--record is for results on held-out images, and {warning}")
+            refuse_other_preprocessing(self.datamodule, self.model)
+            folder = Path(self.model.load_report.source)
+            record(folder, metrics=results)
+            print(f"segzoo: recorded in {folder}")
+
+
+def spell_out(arguments: list[str]) -> list[str]:
+    """A command line with import paths in the place of the zoo's names after --model and --data."""
+    spelled: list[str] = []
+    options = iter([part for argument in arguments for part in split_option(argument)])
+    for argument in options:
+        spelled.append(argument)
+        value = next(options, None) if argument in (MODEL_OPTION, DATA_OPTION) else None
+        if value is not None:
+            spelled += model_options(value) if argument == MODEL_OPTION else [data_path(value)]
+    return spelled
+
+
+def split_option(argument: str) -> list[str]:
+    """``--model=x`` as two arguments."""
+    option, equals, value = argument.partition("=")
+    return [option, value] if equals and option in (MODEL_OPTION, DATA_OPTION) else [argument]
+
+
+def model_options(name: str) -> list[str]:
+    """What follows --model: a builder for a model's name, a loader for a checkpoint's name or folder."""
+    if name in models():
+        return [models()[name].builder]
+    if IMPORT_PATH.fullmatch(name) and not Path(name).exists():
+        return [name]
+    open_checkpoint(name)  # fails here, in one sentence, rather than in the middle of the parser
+    return [LOADER, "--model.name_or_path", name]
+
+
+def data_path(name: str) -> str:
+    """The import path of a dataset."""
+    if IMPORT_PATH.fullmatch(name):
+        return name
+    base = data_modules.SegmentationDataModule
+    kinds = {known: getattr(data_modules, known) for known in data_modules.__all__}
+    datasets = [known for known, kind in kinds.items() if issubclass(kind, base) and kind is not base]
+    if name not in datasets:
+        raise MissingError(f"there is no dataset {name!r}{nearest(name, datasets)}; there are {', '.join(datasets)}")
+    return f"segzoo.data.{name}"
+
+
+def run_name(options: Any) -> str:
+    """``lv_unet-busi``: what is trained on what."""
+    if options.model.class_path == LOADER:
+        checkpoint = open_checkpoint(options.model.init_args.name_or_path)
+        model = Path(
+            str(checkpoint.config.get("name", checkpoint.folder.name))
+        ).name  # a stranger's name stays below runs/
+    else:
+        model = options.model.class_path.rpartition(".")[2]
+    fold = options.data.init_args.get("fold", 0)  # those of a cross-validation may be trained at the same time
+    return f"{model}-{options.data.class_path.rpartition('.')[2].lower()}" + (f"-fold{fold}" if fold else "")
+
+
+def refuse_unwritable(recipe: str) -> None:
+    """Refuse to train by a configuration that could not be read again.
+
+    Raises:
+        SegzooError: naming the option.
+    """
+    line = next((line for line in recipe.splitlines() if UNWRITABLE in line), None)
+    if line is not None:
+        raise SegzooError(
+            f"{RECIPE} cannot hold {line.strip().replace(UNWRITABLE, '')}, so nobody could train so again; give that "
+            "option as a number, a text, or a class_path with its init_args"
+        )
+
+
+def refuse_wrong_monitors(model: SegmentationModule, callbacks: list[Callback], scheduler: Any) -> None:
+    """Refuse to watch a score that nobody logs, which would end the training after its first epoch, or for its worst.
+
+    A model or a callback of somebody's own may log others.
+    """
+    packages = {type(part).__module__.partition(".")[0] for part in (model, *callbacks)}
+    watched = [("--trainer.callbacks", getattr(one, "monitor", None), getattr(one, "mode", None)) for one in callbacks]
+    if scheduler:
+        watched.append(("--lr_scheduler", scheduler.init_args.get("monitor"), scheduler.init_args.get("mode")))
+    for option, name, mode in watched:
+        unknown = name is not None and name.startswith(("train/", "val/")) and name not in LOGGED
+        if unknown and packages <= {"segzoo", "lightning"}:
+            raise SegzooError(f"there is no {name!r} to monitor; there are {', '.join(LOGGED)}")
+        best, worst = ("min", "max") if str(name).endswith("loss") else ("max", "min")
+        if name in LOGGED and mode == worst:
+            raise SegzooError(
+                f"what monitors {name} would take its worst for the best (mode {mode}); add {option}.mode {best}"
+            )
+
+
+def refuse_random_weights(options: Any) -> None:
+    """Refuse to score a model of the zoo that nothing has trained; classes of somebody's own may load weights."""
+    builders = {known.builder for known in models().values()}
+    if options.ckpt_path is None and options.model.class_path in builders:
+        raise SegzooError(
+            "this model has random weights: name a trained one by --model FOLDER/checkpoint, or add --ckpt_path best "
+            "to the command of its run"
+        )
+
+
+def refuse_other_preprocessing(data: data_modules.SegmentationDataModule, model: SegmentationModule) -> None:
+    """Refuse to record what a checkpoint scores on images that are prepared otherwise than `predict` does it."""
+    used, stored = data.preprocessing.to_dict(), model.preprocessing.to_dict()
+    of_training = ("patch_size", "mirror_axes")  # these may differ, since they say how it was trained
+    differing = [key for key in stored if key not in of_training and used.get(key) != stored[key]]
+    if differing:
+        raise SegzooError(
+            f"--record is for what a checkpoint scores as it predicts, and {differing[0]} is {used.get(differing[0])} "
+            f"here and {stored[differing[0]]} there: leave that option out"
+        )
+
+
+def refuse_recording(options: Any) -> None:
+    """Refuse --record where there is nothing to write into, or nothing that should be written.
+
+    Raises:
+        SegzooError: saying so.
+    """
+    if options.model.class_path != LOADER or not Path(options.model.init_args.name_or_path).is_dir():
+        raise SegzooError("--record writes into a checkpoint folder, so test one by its path: --model FOLDER")
+    if options.ckpt_path is not None:
+        raise SegzooError("--record is for a checkpoint's own weights: leave --ckpt_path out")
+    if options.metrics and not {"dice", "iou"} <= set(options.metrics):
+        raise SegzooError("--record replaces all results, and cards show Dice and IoU: add both to --metrics")
+    if options.tta:
+        raise SegzooError("--record is for what a checkpoint scores without --tta: leave one of the two out")
+
+
+def split_warning(tested: dict[str, Any], trained: dict[str, Any]) -> str | None:
+    """What is said where the images of a test may be among those that a checkpoint was trained on."""
+    known = [part for part in parts_of(trained) if "split_sha256" in part]
+    other = [part for part in parts_of(tested) if not any(same_split(part, one) for one in known)]
+    if known and other:
+        if all(any(same_names(part, one) for one in known) for part in other):
+            return "files have changed since the checkpoint was trained (same names, other sizes)"
+        return "this is not the split the checkpoint was trained on"
+    names = other_splits(tested, trained.get("pretrained_on", []))
+    return f"the checkpoint was pretrained on another split of {listed(names)}" if names else None
+
+
+def test_results(model: SegmentationModule, trainer: Trainer) -> dict[str, Any]:
+    """What a test measured, as config.json keeps it."""
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    parts = {
+        part: {name.removeprefix(prefix): round(value, 6) for name, value in values.items() if name.startswith(prefix)}
+        for part, prefix in (("original", "test/"), ("resized", "test_resized/"))
+    }
+    return {
+        "protocols": {name: metric.protocol for name, metric in model.test_metrics.items(keep_base=True)},
+        "images": model.tested_images,
+        **parts,
+    }

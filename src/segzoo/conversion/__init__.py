@@ -1,0 +1,1 @@
+"""Weights of the original repositories under the names of ours."""

@@ -1,0 +1,1 @@
+"""A trained network as one file that runs without segzoo: one file here a format."""

@@ -1,0 +1,143 @@
+"""What an exported file gains and loses against float32: bytes, time, and Dice on the checkpoint's own test images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+import segzoo.data as data_modules
+from segzoo.data import Decathlon, SegmentationDataModule
+from segzoo.data.samples import Sample, read_label
+from segzoo.data.volume_dataset import read_label_volume
+from segzoo.errors import SegzooError
+from segzoo.export.check import check_inputs
+from segzoo.export.int8 import speed_ratio
+from segzoo.export.write import export
+from segzoo.metrics.metric import Dice
+from segzoo.prediction.exported import ExportedPredictor
+from segzoo.prediction.runtimes import ExportedModel
+
+if TYPE_CHECKING:
+    from segzoo.module import SegmentationModule
+
+
+CALIBRATION_IMAGES = 32
+CHOICES = ("split", "fold", "seed", "normal", "class_names", "multilabel")  # of a dataset, as checkpoints record them
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was measured.
+
+    Attributes:
+        size: of the file, in MB.
+        float32_size: of the same model's in float32, in MB.
+        speed: how many times as fast as that one it is, by one runtime on one thread.
+        dice: per-image mean over the test images, each at its own size.
+        python_dice: the same of the model in Python.
+        images: how many test images there are.
+        dataset: whose.
+    """
+
+    size: float
+    float32_size: float
+    speed: float
+    dice: float
+    python_dice: float
+    images: int
+    dataset: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.size:.2f} MB (float32: {self.float32_size:.2f} MB); {self.speed:.2f} times as fast as float32 "
+            f"(ONNX Runtime, 1 thread); Dice {self.dice:.4f} on the {self.images} test images of {self.dataset} "
+            f"(Python: {self.python_dice:.4f}, lost: {self.python_dice - self.dice:z.4f})"
+        )
+
+
+def training_data(model: "SegmentationModule", root: Path) -> SegmentationDataModule:
+    """The images or volumes that a checkpoint was trained and tested on, split as they were then.
+
+    Args:
+        model: as loaded from the checkpoint.
+        root: the dataset's folder or its parent.
+
+    Raises:
+        MissingError: the dataset is not there.
+        SegzooError: it is not one that the zoo reads, or splits otherwise than it did.
+    """
+    kinds = [getattr(data_modules, name) for name in data_modules.__all__]
+    datasets = {kind.name: kind for kind in kinds if isinstance(getattr(kind, "name", None), str)}
+    name = model.data.get("dataset")
+    kind = Decathlon if "patch_size" in model.data else datasets.get(name)  # whose checkpoints name the task
+    if kind is None:
+        raise SegzooError(
+            f"--data measures models that were trained on one of {', '.join(datasets)}, not on {name or 'unknown data'}"
+        )
+    data = kind(root, **{key: model.data[key] for key in CHOICES if key in model.data})
+    if data.split_sha256 != model.data.get("split_sha256"):
+        raise SegzooError(
+            f"{root} is not the {name} that the checkpoint was trained on: it splits otherwise, so that test images "
+            "may have been trained on; give that dataset, whole (one that groups of your own split cannot be split so "
+            "here)"
+        )
+    return data
+
+
+def calibration_images(data: SegmentationDataModule) -> list[Path]:
+    """Some training images from all over their list."""
+    images = [sample.image for sample in part(data, "train")]
+    count = min(CALIBRATION_IMAGES, len(images))
+    return [images[round(place)] for place in np.linspace(0, len(images) - 1, count)]
+
+
+def part(data: SegmentationDataModule, name: str) -> list[Sample]:
+    """The samples of train, val or test."""
+    samples = {sample.id: sample for sample in data.samples()}
+    return [samples[identifier] for identifier in data.split_ids[name]]
+
+
+def read_target(sample: Sample, data: SegmentationDataModule) -> npt.NDArray[np.int16]:
+    """A sample's label on its own grid."""
+    if isinstance(data, Decathlon):
+        return read_label_volume(sample, data.label_values)
+    return read_label(sample, len(data.class_names), data.multilabel)
+
+
+def measure(
+    model: "SegmentationModule", path: Path, data: SegmentationDataModule, size: Sequence[int] | None
+) -> Comparison:
+    """Compare an exported ONNX file with one in float32, written for that alone, and with Python.
+
+    Args:
+        model: that the file was exported from.
+        path: the file.
+        data: of which the test images are taken.
+        size: sides of the inputs that the file takes; None where they vary.
+    """
+    network, predictor = model.deploy(), ExportedPredictor(ExportedModel(path, "onnxruntime"))
+    of_file, of_python = (Dice(model.num_classes, multilabel=model.multilabel) for _ in range(2))
+    samples = part(data, "test")
+    for sample in samples:
+        target = torch.from_numpy(read_target(sample, data))[None]
+        found, expected = predictor.segment([predictor.read(sample.image)])[0], network.predict(sample.image)
+        for metric, segmentation in ((of_file, found), (of_python, expected)):
+            metric.update(torch.from_numpy(segmentation.mask)[None].long(), target)
+    x, _ = check_inputs(network, samples[0].image, size)
+    with TemporaryDirectory() as folder:
+        whole = export(model, Path(folder) / "float32.onnx", size=size).path
+        float32_size, speed = whole.stat().st_size, speed_ratio(path, whole, x.numpy())
+    return Comparison(
+        size=path.stat().st_size / 1e6,
+        float32_size=float32_size / 1e6,
+        speed=speed,
+        dice=of_file.compute().item(),
+        python_dice=of_python.compute().item(),
+        images=len(samples),
+        dataset=model.data["dataset"],
+    )

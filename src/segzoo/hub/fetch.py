@@ -1,0 +1,148 @@
+"""Fetch checkpoints and weight files from the Hub, with their content checked."""
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from segzoo import __version__
+from segzoo.checkpoints.config import CARD, CONFIG, WEIGHTS, damaged_files, is_complete, read_config
+from segzoo.checkpoints.opened import Checkpoint, trust
+from segzoo.checkpoints.weights import sha256
+from segzoo.errors import MissingError, SegzooError
+
+
+def fetch_weights(repository: str, name: str) -> Path:
+    """A weight file of a Hub repository, from the Hub or its local cache.
+
+    The Hub's client compares sizes alone. The sha256 that the Hub states for a large file is what the cache calls it,
+    so every use compares the content with that name. What is cached is used without asking the Hub again.
+
+    Raises:
+        MissingError: it is not in the cache and cannot be fetched.
+        SegzooError: its content is not what the Hub holds.
+    """
+    from segzoo.hub.client import ask, cached, discard, download
+
+    try:
+        path = cached(repository, name, "main")
+        if path is None:
+            ask(repository, name, "main", None)
+            path = download(repository, name, "main")
+    except MissingError as error:
+        raise MissingError(
+            f"the weights {name} could not be fetched from {repository}: {error}; connect to the Hub, or give "
+            "encoder_weights a local copy of that file"
+        ) from error
+    stated = path.resolve().name
+    if re.fullmatch("[0-9a-f]{64}", stated) and stated != sha256(path):
+        discard(path)
+        raise SegzooError(
+            f"{name} is not the file that {repository} holds (its sha256 differs): it was changed or damaged and has "
+            "been removed from the cache; call again to fetch it anew"
+        )
+    return path
+
+
+# ---- fetch
+
+
+def fetch(
+    name: str,
+    repository: str,
+    revision: str,
+    pin: dict[str, Any] | None,
+    cache_dir: str | Path | None,
+    token: str | bool | None,
+    local_files_only: bool,
+) -> Checkpoint:
+    """A checkpoint of the Hub, all its files from one commit, in the client's cache.
+
+    What is cached is taken without asking where it cannot have changed (it is pinned) or the Hub is out of reach.
+    """
+    from segzoo.hub.client import UnreachableError, ask
+
+    folder = cached_folder(repository, revision, cache_dir)
+    if folder is None or (pin is None and not local_files_only):
+        try:
+            if local_files_only:
+                raise UnreachableError("local_files_only is set")
+            ask(repository, CONFIG, revision, token)
+            folder = fetch_files(repository, revision, pin, cache_dir, token)
+        except UnreachableError as error:
+            folder = folder or cached_folder(repository, revision, cache_dir)
+            if folder is None:
+                raise MissingError(offline_advice(name, repository, revision, str(error))) from error
+    return check_cached(folder, repository, revision, pin)
+
+
+def cached_folder(repository: str, revision: str, cache_dir: str | Path | None) -> Path | None:
+    """The folder in the client's cache that holds all files of a checkpoint, or None."""
+    from segzoo.hub.client import cached
+
+    config = cached(repository, CONFIG, revision, cache_dir)
+    if config is None:
+        return None
+    try:
+        complete = is_complete(config.parent, read_config(config.parent))
+    except SegzooError:  # fetching it again tells what is wrong with it
+        return None
+    return config.parent if complete else None
+
+
+def fetch_files(
+    repository: str,
+    revision: str,
+    pin: dict[str, Any] | None,
+    cache_dir: str | Path | None,
+    token: str | bool | None,
+) -> Path:
+    """Fetch a checkpoint's config, and then the files that it lists, from the commit that it came from."""
+    from segzoo.hub.client import download
+
+    folder = download(repository, CONFIG, revision, token=token, cache_dir=cache_dir).parent
+    check_config(folder, repository, revision, pin)
+    for name in read_config(folder)["sha256"]:
+        download(repository, name, folder.name, token=token, cache_dir=cache_dir)
+    with suppress(MissingError):  # a card is for people
+        download(repository, CARD, folder.name, token=token, cache_dir=cache_dir)
+    return folder
+
+
+def check_config(folder: Path, repository: str, revision: str, pin: dict[str, Any] | None) -> None:
+    """Compare a fetched config with the pin."""
+    from segzoo.hub.client import discard
+
+    if pin is not None and sha256(folder / CONFIG) != pin["sha256"]:
+        discard(folder / CONFIG)
+        raise SegzooError(
+            f"{CONFIG} of {repository} at {revision} is not the one that segzoo {__version__} pins: it was changed on "
+            "the Hub or on its way, and is not used; update segzoo, or tell the zoo's maintainers"
+        )
+
+
+def check_cached(folder: Path, repository: str, revision: str, pin: dict[str, Any] | None) -> Checkpoint:
+    """Check all files in the client's cache; what is damaged is removed, so that the next call fetches it anew."""
+    from segzoo.hub.client import discard
+
+    check_config(folder, repository, revision, pin)
+    config = read_config(folder)
+    damaged = damaged_files(folder, config)
+    for file in damaged:
+        discard(file)
+    if damaged:
+        raise SegzooError(
+            f"{damaged[0].name} of {repository} at {revision} is not the file that its {CONFIG} lists (its sha256 "
+            "differs): it was changed or damaged and has been removed from the cache; call again to fetch it anew"
+        )
+    return Checkpoint(folder, config, trust(folder))
+
+
+def offline_advice(name: str, repository: str, revision: str, reason: str) -> str:
+    """What to do about a checkpoint that is neither here nor to be had now."""
+    no_folder = f"{name} is no folder here, " if "/" in name else ""
+    return (
+        f"{no_folder}{WEIGHTS} and {CONFIG} of {repository} at {revision} are not on this machine, and {reason}; "
+        f"connect to the Hub, or run `segzoo pull {name} --revision {revision} --to DIR` on a connected machine, "
+        f"bring DIR here and give the path DIR/{name}, or set SEGZOO_HUB=DIR and give no revision"
+    )

@@ -1,0 +1,123 @@
+"""Find a checkpoint: in a folder, a mirror, the package, or on the Hugging Face Hub."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from segzoo import __version__
+from segzoo.checkpoints.config import CONFIG, WEIGHTS, read_config, verify_files
+from segzoo.checkpoints.folder import copy_files, replacing, restore
+from segzoo.checkpoints.opened import Checkpoint, trust
+from segzoo.checkpoints.pins import ORGANISATION, organisation, published
+from segzoo.checkpoints.weights import sha256
+from segzoo.errors import MissingError, SegzooError
+from segzoo.hub.fetch import fetch
+from segzoo.hub.listing import checkpoint_folders, list_checkpoints
+from segzoo.registry import list_models, nearest
+
+# ---- find
+
+
+def open_checkpoint(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Checkpoint:
+    """Find a checkpoint, fetch it where it is not here, and check its files.
+
+    Looked for in this order: a folder of this path; a name in ``SEGZOO_HUB``; one shipped with segzoo; the Hub
+    (``user/repo``, or a bare name under `organisation`).
+
+    Args:
+        name_or_path: a folder, a checkpoint's name, or ``user/repo``, which for the zoo's own is the same as its name.
+        revision: a tag, branch or commit on the Hub; None is what segzoo pins, or a stranger's main branch.
+        cache_dir: where the Hub's client keeps files; None is its default.
+        token: for private repositories; None is that of `hf auth login`.
+        local_files_only: never ask the Hub.
+
+    Raises:
+        MissingError: there is none; the message names the nearest, or how to get it.
+        SegzooError: a file of it is damaged or was changed.
+    """
+    from segzoo.hub.client import may_be_called
+
+    if not isinstance(name_or_path, str | os.PathLike) or not str(name_or_path):
+        raise SegzooError(f"{name_or_path!r} is no checkpoint's name or folder; `segzoo list` shows what there is")
+    name, path = str(name_or_path), Path(name_or_path)
+    restore(path)
+    if path.is_dir():
+        if revision is not None:
+            raise SegzooError(f"{path} is a folder here and has no revision {revision!r}; leave the revision out")
+        return check_folder(path)
+    if path.suffix == ".ckpt" and path.is_file():
+        raise SegzooError(
+            f"{path} is Lightning's state of a training; give the run's checkpoint folder, "
+            f"{path.parent / 'checkpoint'}, which its command writes when it is given again with --ckpt_path last"
+        )
+    if path.is_file():
+        raise SegzooError(
+            f"{path} is a file and a checkpoint is a folder ({CONFIG} beside {WEIGHTS}); for weights of an original "
+            "repository use segzoo.convert"
+        )
+    name = short_name(name)
+    pin = published().get(name)
+    folders = checkpoint_folders()
+    found = folders.get(str(name_or_path), folders.get(name))
+    if found is not None and (revision is None or (pin is not None and revision == pin["tag"])):
+        return check_folder(found, name, pin)
+    repository = name if "/" in name else f"{organisation()}/{name}"
+    owned_elsewhere = "/" in name or organisation() != ORGANISATION  # may hold names that nobody has pinned
+    if pin is None and not (owned_elsewhere and may_be_called(repository)):
+        raise MissingError(
+            f"there is no checkpoint {name!r}{nearest(name, [*list_checkpoints(), *list_models()])}, as a folder here, "
+            "in SEGZOO_HUB, shipped with segzoo or on the Hub; `segzoo list` shows what there is"
+        )
+    if pin is not None and revision in (None, pin["tag"]):
+        return fetch(name, repository, pin["tag"], pin, cache_dir, token, local_files_only)
+    return fetch(name, repository, revision or "main", None, cache_dir, token, local_files_only)
+
+
+def short_name(name: str) -> str:
+    """What the zoo calls a checkpoint of its own that is asked for as ``organisation/name``, as the Hub shows it."""
+    short = name.removeprefix(f"{organisation()}/")
+    return short if short in published() else name
+
+
+def check_folder(folder: Path, name: str | None = None, pin: dict[str, Any] | None = None) -> Checkpoint:
+    """A checkpoint in a folder, against its own config, and against the pin where it was asked for by name."""
+    if not (folder / CONFIG).is_file():
+        raise MissingError(f"folder {folder} holds no {CONFIG}, so it is no checkpoint; save one with save_pretrained")
+    config = read_config(folder)
+    if pin is not None and sha256(folder / CONFIG) != pin["sha256"]:
+        raise SegzooError(
+            f"{folder / CONFIG} is not that of {name} {pin['tag']}, which segzoo {__version__} pins: another version "
+            f"or a changed one; fetch it anew with `segzoo pull`, or load it by its path {folder} if you trust it"
+        )
+    verify_files(folder, config)
+    return Checkpoint(folder, config, trust(folder))
+
+
+# ---- fetch
+
+
+def pull(name: str, target: Path, **where: Any) -> Path:
+    """Copy a checkpoint to ``target/name``, so that ``SEGZOO_HUB=target`` serves it without a network.
+
+    Args:
+        name: a checkpoint's name or ``user/repo``.
+        target: the mirror's folder.
+        **where: as of `open_checkpoint`.
+
+    Raises:
+        MissingError: there is no such checkpoint.
+        SegzooError: it is damaged, or cannot be written.
+    """
+    checkpoint = open_checkpoint(name, **where)
+    # "." has no name of its own
+    folder = target / (os.path.basename(os.path.abspath(name)) if Path(name).is_dir() else short_name(name))
+    with replacing(folder) as draft:
+        copy_files(checkpoint.folder, draft, checkpoint.config)
+    return folder

@@ -1,0 +1,122 @@
+"""From a checkpoint to a model."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segzoo.checkpoints.config import CONFIG, WEIGHTS
+from segzoo.checkpoints.opened import Checkpoint
+from segzoo.errors import SegzooError
+from segzoo.hub.find import open_checkpoint
+from segzoo.prediction.network import NetworkPredictor, choose_device
+from segzoo.registry import create_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import nn
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    from segzoo.module import SegmentationModule
+
+
+# ---- load
+
+
+def from_pretrained(
+    name_or_path: str | Path,
+    *,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    loss: "nn.Module | None" = None,
+    optimizer: "Callable[[Iterable], Optimizer] | None" = None,
+    lr_scheduler: "Callable[[Optimizer], LRScheduler] | None" = None,
+) -> "SegmentationModule":
+    """Load a checkpoint, in eval mode and float32; what became of each tensor is printed in one line.
+
+    Args:
+        name_or_path: a checkpoint's folder; the name of one in ``SEGZOO_HUB``, shipped with segzoo or published by the
+            zoo; or ``user/repo`` on the Hub.
+        num_classes: another number of classes than the checkpoint's starts with a new head.
+        in_channels: another number of channels adapts the first layer.
+        revision: a tag, branch or commit on the Hub; None is what segzoo pins, or a stranger's main branch.
+        cache_dir: where the Hub's client keeps files; None is its default.
+        token: for private repositories; None is that of `hf auth login`.
+        local_files_only: never ask the Hub.
+        loss: for training it further; None is the architecture's.
+        optimizer: likewise.
+        lr_scheduler: likewise.
+
+    Returns:
+        The model; its ``load_report`` says which tensors were loaded, adapted, newly initialised or ignored, and what
+        vouches for them.
+
+    Raises:
+        MissingError: there is no such checkpoint, it lacks a file, or it cannot be fetched.
+        SegzooError: a file of it is damaged, was changed, or is not safetensors.
+    """
+    checkpoint = open_checkpoint(
+        name_or_path, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
+    )
+    recipe: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
+    model = load(checkpoint, num_classes=num_classes, in_channels=in_channels, **recipe)
+    print(model.load_report, file=sys.stderr)  # nothing is changed or left out without a word
+    return model
+
+
+def load(
+    checkpoint: Checkpoint, *, num_classes: int | None = None, in_channels: int | None = None, **recipe: Any
+) -> "SegmentationModule":
+    """`from_pretrained`, of a checkpoint that was found, without a word.
+
+    Raises:
+        SegzooError: its config makes no model, or its weights do not fit that, or are not safetensors.
+    """
+    from segzoo.checkpoints.fill import LoadReport, apply_contract, fill, read_weights
+
+    folder, config = checkpoint.folder, checkpoint.config
+    arguments = dict(config["model"]["arguments"])
+    changed = {"num_classes": num_classes, "in_channels": in_channels}
+    arguments |= {key: value for key, value in changed.items() if value is not None}
+    try:
+        model = create_model(config["model"]["name"], **arguments, **recipe)
+        model.load_report = LoadReport(str(folder), trust=checkpoint.trust)
+        fill(model, read_weights(folder / WEIGHTS), model.load_report, num_classes, in_channels)
+        apply_contract(model, config)
+    except SegzooError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:  # a word where a number should be, and the like
+        raise SegzooError(
+            f"what {folder / CONFIG} says makes no model ({error}); fetch the checkpoint again"
+        ) from error
+    return model.eval()
+
+
+# ---- predict
+
+
+def load_predictor(
+    checkpoint: "Checkpoint", device: str = "auto", *, tta: bool = False, overlap: float = 0.5
+) -> NetworkPredictor:
+    """A checkpoint's network, deployed.
+
+    Args:
+        checkpoint: its files checked.
+        device: "cpu", "cuda" (or one of several: "cuda:1"), or "auto" for a GPU where there is one.
+        tta: average over mirrored copies.
+        overlap: of a volume's windows.
+
+    Raises:
+        SegzooError: the weights cannot be loaded, or there is no such device.
+    """
+    from segzoo.hub.load import load
+
+    model = load(checkpoint)
+    network = model.deploy() if model.is_deployable else model
+    return NetworkPredictor(network.to(choose_device(device)), str(model.load_report), tta=tta, overlap=overlap)

@@ -1,0 +1,122 @@
+"""Publish checkpoints: push a folder to the Hub, and pin what is published."""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from segzoo.checkpoints.config import CARD, CONFIG, FIRST_VERSION, file_names, read_config, tag_of, verify_files
+from segzoo.checkpoints.weights import sha256
+from segzoo.errors import SegzooError
+from segzoo.hub.listing import describe
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What a push would put on the Hub, in one commit.
+
+    Attributes:
+        folder: the checkpoint.
+        repository: where to, as ``user/repo``.
+        tag: of the commit.
+        sizes: bytes of every file.
+    """
+
+    folder: Path
+    repository: str
+    tag: str
+    sizes: dict[str, int]
+
+    def __str__(self) -> str:
+        """A line for every file."""
+        lines = [f"{self.folder} -> {self.repository}, tagged {self.tag}:"]
+        lines += [f"  {size:>12,} bytes  {name}" for name, size in self.sizes.items()]
+        return "\n".join([*lines, f"  {sum(self.sizes.values()):>12,} bytes in all"])
+
+
+def plan_upload(folder: str | Path, repository: str, version: str | None = None) -> Upload:
+    """What pushing a checkpoint folder would upload: its card and config, and what the config lists; nothing else.
+
+    Args:
+        folder: the checkpoint's.
+        repository: where to, as ``user/repo``.
+        version: what the tag is made of; None is the config's.
+
+    Raises:
+        MissingError: a file is missing.
+        SegzooError: it is no checkpoint, a file is not the one that its config lists, or the version makes no tag.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    verify_files(folder, config)
+    if not (folder / CARD).is_file():
+        raise SegzooError(f"{folder} has no {CARD}, the card that the Hub shows; save it with save_pretrained")
+    if version is not None:
+        config["version"] = version
+    if not re.fullmatch(r"\d[\w.+-]*", str(config.get("version", FIRST_VERSION))):  # the Hub would take all but the tag
+        raise SegzooError(f"the version must be like 1.1, not {config['version']!r}; its tag is then v1.1")
+    sizes = {name: (folder / name).stat().st_size for name in file_names(config)}
+    return Upload(folder, repository, tag_of(config), sizes)
+
+
+def push(upload: Upload, *, private: bool = False, token: str | bool | None = None) -> str:
+    """Create the repository where it is not there, upload in one commit, and tag it; returns the commit's address.
+
+    Pushing the same again changes nothing; one that was broken off is finished by pushing again.
+
+    Raises:
+        SegzooError: the version is already published with other content, the repository is public where a private one
+            is asked for, or the Hub does not allow it.
+        MissingError: the Hub cannot be reached.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    from segzoo.hub.client import one_sentence, reach
+
+    reach()
+    hub = HfApi(token=token, library_name="segzoo")
+    with one_sentence(upload.repository):
+        repository = hub.create_repo(upload.repository, private=private, exist_ok=True)
+        if private and not hub.repo_info(upload.repository).private:
+            raise SegzooError(
+                f"{upload.repository} is public, and --private is for new repositories; push to another, or without it"
+            )
+        tags = {tag.name: tag.target_commit for tag in hub.list_repo_refs(upload.repository).tags}
+        if upload.tag in tags:
+            refuse_other_content(hub, upload)
+            if is_there(hub, upload, CARD, "main") or not is_there(hub, upload, CONFIG, "main"):  # a newer version's
+                return f"{repository}/commit/{tags[upload.tag]}"
+            upload = replace(upload, sizes={CARD: upload.sizes[CARD]})  # its words may get better; the tag stays
+        operations = [CommitOperationAdd(name, upload.folder / name) for name in upload.sizes]
+        message = f"{upload.repository.rpartition('/')[2]} {upload.tag}"
+        commit = hub.create_commit(upload.repository, operations, commit_message=message)
+        if upload.tag not in tags:
+            hub.create_tag(upload.repository, tag=upload.tag, revision=commit.oid)
+        return commit.commit_url
+
+
+def refuse_other_content(hub: Any, upload: Upload) -> None:
+    """A published version stays what it is."""
+    if not is_there(hub, upload, CONFIG, upload.tag):
+        raise SegzooError(
+            f"{upload.repository} already has {upload.tag}, with another {CONFIG}; save the checkpoint with a higher "
+            "version, as in save_pretrained(version='1.1') or `segzoo push --version 1.1`"
+        )
+
+
+def is_there(hub: Any, upload: Upload, name: str, revision: str) -> bool:
+    """Whether the repository holds this very file."""
+    from segzoo.hub.client import download
+
+    there = download(upload.repository, name, revision, token=hub.token)
+    return sha256(there) == sha256(upload.folder / name)
+
+
+def pin(model_cards: Path) -> dict[str, dict[str, Any]]:
+    """The content of published.json: tag, sha256 of config.json and description of every checkpoint folder."""
+    pins = {}
+    for folder in sorted(path.parent for path in model_cards.glob(f"*/{CONFIG}")):
+        config = read_config(folder)
+        verify_files(folder, config)
+        pins[folder.name] = {"tag": tag_of(config), "sha256": sha256(folder / CONFIG), **describe(config, folder)}
+    return pins

@@ -1,0 +1,1 @@
+"""Images, masks and volumes: files <-> arrays, without torch."""

@@ -1,0 +1,111 @@
+"""What a model sees in an image or a volume: masks, their files and their picture. Needs neither torch nor a model."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from segzoo.errors import SegzooError
+from segzoo.imaging.geometry import Geometry
+from segzoo.imaging.masks import write_mask
+from segzoo.imaging.overlay import contact_sheet, draw_overlay
+from segzoo.imaging.volumes import is_volume, volume_stem, volume_suffix, write_volume_mask
+
+SEPARATORS = r"[ /\\]"  # in classes' names, which become file names
+
+
+@dataclass  # not frozen: Trainer.predict takes no frozen ones
+class Segmentation:
+    """What a model sees in one image or volume, on its own grid.
+
+    Attributes:
+        mask: integers [H, W] or [D, H, W], indices into ``class_names``; multi-label: 0 or 1 [K, H, W] or
+            [K, D, H, W].
+        probabilities: float32 [K, H, W] or [K, D, H, W], K the model's num_classes (1 for binary).
+        class_names: name of every mask value, or of every channel for multi-label.
+        image: the image itself, uint8 [H, W, C], or the volume's intensities, float32 [C, D, H, W], for the overlay;
+            None where it is not at hand.
+        geometry: where a volume's voxels lie; None for an image.
+    """
+
+    mask: np.ndarray
+    probabilities: np.ndarray
+    class_names: tuple[str, ...]
+    image: np.ndarray | None = None
+    geometry: Geometry | None = None
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether every class has a mask of its own."""
+        return self.mask.ndim == self.probabilities.ndim
+
+    def save(self, path: str | Path, *, note: str = "") -> None:
+        """Write the mask as class indices (multi-label: one file a class, named after it).
+
+        Args:
+            path: of an image's mask, written as PNG; of a volume's, in the format that its suffix says: .nii.gz, .nii,
+                .nrrd or .mha, with the volume's own affine.
+            note: up to 79 characters to keep in the file's header.
+
+        Raises:
+            SegzooError: the suffix of a volume's mask is another one, or two classes would be one file.
+        """
+        require_own_files(self.class_names if self.multilabel else ())
+        masks = self.mask if self.multilabel else [self.mask]
+        paths = mask_paths(Path(path), self.class_names if self.multilabel else None)
+        for file, mask in zip(paths, masks, strict=True):
+            if self.geometry is None:
+                write_mask(file, mask, note)
+            else:
+                write_volume_mask(file, mask, self.geometry, note)
+
+    def overlay(self) -> Image.Image:
+        """The image, or a sheet of the volume's slices, with every class tinted and outlined in its colour."""
+        if self.image is None:
+            raise SegzooError("this segmentation does not hold its image, so there is nothing to draw on")
+        if self.geometry is None:
+            return draw_overlay(self.image, self.class_masks())
+        return contact_sheet(self.image[0], self.class_masks(), self.geometry)
+
+    def class_masks(self) -> list[np.ndarray]:
+        """A boolean [H, W] or [D, H, W] for every class but the background."""
+        if self.multilabel:
+            return [mask.astype(bool) for mask in self.mask]
+        return [self.mask == index for index in range(1, len(self.class_names))]
+
+    def foreground_names(self) -> tuple[str, ...]:
+        """The names that belong to :meth:`class_masks`."""
+        return self.class_names if self.multilabel else self.class_names[1:]
+
+
+def mask_paths(path: Path, channels: Sequence[str] | None) -> list[Path]:
+    """The files that a segmentation is saved in.
+
+    Args:
+        path: as given to :meth:`Segmentation.save`.
+        channels: the classes' names for multi-label, else None.
+    """
+    if channels is None:
+        return [path]
+    stem, suffix = (volume_stem(path), volume_suffix(path)) if is_volume(path) else (path.stem, path.suffix)
+    return [path.with_name(f"{stem}_{re.sub(SEPARATORS, '-', name)}{suffix}") for name in channels]
+
+
+def require_own_files(channels: Sequence[str]) -> None:
+    """Refuse classes of which two would be saved in one file.
+
+    Args:
+        channels: their names, for multi-label.
+
+    Raises:
+        SegzooError: saying so.
+    """
+    files = mask_paths(Path("mask.png"), channels)
+    if len(set(files)) < len(files):
+        raise SegzooError(
+            f"the classes {', '.join(channels)} cannot have a file each, as blanks and slashes become '-' in its name; "
+            "give them other class_names"
+        )

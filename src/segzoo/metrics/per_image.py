@@ -1,0 +1,69 @@
+"""Scores image by image, and the file that keeps them."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from segzoo.metrics.functional import (
+    SCORES,
+    Empty,
+    confusion,
+    hausdorff_distance95,
+)
+from segzoo.metrics.metric import metric_class
+
+
+def image_scores(
+    prediction: Tensor,
+    target: Tensor,
+    num_classes: int = 1,
+    multilabel: bool = False,
+    names: Sequence[str] = ("dice", "iou"),
+    empty: Empty = "one",
+    spacing: Sequence[float] | None = None,
+) -> list[dict[str, float]]:
+    """The scores of each image on its own, for a table with one row per image.
+
+    Args:
+        prediction: As in :func:`confusion`.
+        target: As in :func:`confusion`.
+        num_classes: As in :func:`confusion`.
+        multilabel: As in :func:`confusion`.
+        names: Among the keys of :data:`METRICS`.
+        empty: As in :func:`dice_score`.
+        spacing: As in :func:`hausdorff_distance95`.
+
+    Returns:
+        One dict per image: ``{name: mean over the classes}`` and, with more than one class, ``{name}_{i}`` for each,
+        i the mask value (multi-label: the channel). NaN where ``empty="skip"`` leaves nothing to score.
+
+    Raises:
+        SegzooError: As in :func:`confusion`, or an unknown name.
+    """
+    for name in names:
+        metric_class(name)
+    counts = confusion(prediction, target, num_classes, multilabel)
+    rows: list[dict[str, float]] = [{} for _ in range(len(target))]
+    first = 0 if multilabel else 1
+    for name in names:
+        if name == "hd95":
+            scores = hausdorff_distance95(prediction, target, num_classes, multilabel, empty, spacing)
+        else:
+            scores = SCORES[name](*counts, empty)
+        for row, per_class in zip(rows, scores, strict=True):
+            row[name] = per_class.nanmean().item()
+            if len(per_class) > 1:
+                row.update({f"{name}_{i}": score for i, score in enumerate(per_class.tolist(), start=first)})
+    return rows
+
+
+def write_image_scores(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the scores of images, dictionaries with the same keys, as a CSV file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)

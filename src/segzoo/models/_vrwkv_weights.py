@@ -1,0 +1,154 @@
+"""Vision-RWKV's published weights in the encoder of a Med-URWKV."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from segzoo.checkpoints.fill import LoadReport
+from segzoo.checkpoints.state import State, read_state, unwrapped
+from segzoo.errors import SegzooError
+
+if TYPE_CHECKING:
+    from segzoo.models.med_urwkv import MedURWKV
+
+
+FIRST_LAYERS = ("patch_embed.projection.weight", "spm.stem.0.weight")  # those that see the image
+LAYER_SCALE = r"(encoder\.)?layers\.\d+\.gamma[12]"
+ADAPTER = r"(spm|interactions|up|norm[1-4])\..*|level_embed"
+BACKBONE = rf"(patch_embed|layers|ln1)\..*|pos_embed|{ADAPTER}"
+
+
+@dataclass
+class EncoderReport(LoadReport):
+    """What filling a model's encoder did; the names are the model's, but those of ``ignored`` the file's.
+
+    ``adapted`` are first layers for other channels and positions for another grid, ``initialised`` the encoder's
+    tensors that the file lacks, ``ignored`` the file's heads.
+    """
+
+    def __str__(self) -> str:
+        """One line; the tensors that are not as stored are counted by the part they belong to."""
+        lists = (("adapted", self.adapted), ("not in it", self.initialised), ("not used", self.ignored))
+        parts = [f"{what}: {count_by_part(names)}" for what, names in lists if names]
+        return "; ".join([f"{len(self.loaded)} tensors of the encoder loaded from {self.source}", *parts])
+
+
+def count_by_part(names: Iterable[str]) -> str:
+    """``3 decode_head, 1 level_embed``: how many tensors there are of each part."""
+    counts = Counter(name.removeprefix("encoder.").split(".")[0] for name in names)
+    return ", ".join(f"{count} {part}" for part, count in counts.items())
+
+
+def vrwkv_backbone(state: State) -> tuple[dict[str, Tensor], list[str]]:
+    """A file's Vision-RWKV by the original's bare names, and the names of what else there is (heads)."""
+    for prefix in ("backbone.", "encoder."):  # OpenMMLab's, and that of our own checkpoints
+        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if own:
+            return own, [key for key in state if not key.startswith(prefix)]
+    heads = [key for key in state if not re.fullmatch(BACKBONE, key)]
+    return {key: value for key, value in state.items() if key not in heads}, heads
+
+
+def vrwkv_names(state: State, expected: State, prefix: str = "") -> dict[str, Tensor]:
+    """A file's Vision-RWKV under the names of ``expected``; the layer scales of a file without any are 1."""
+    ours = {prefix + name: value for name, value in vrwkv_backbone(state)[0].items()}
+    if has_layer_scales(ours):
+        return ours
+    return ours | {name: one.new_ones(one.shape) for name, one in expected.items() if re.fullmatch(LAYER_SCALE, name)}
+
+
+def has_layer_scales(state: State) -> bool:
+    """Whether a Vision-RWKV scales its layers: the original's blocks all do, or none."""
+    return any(re.fullmatch(LAYER_SCALE, name) for name in state)
+
+
+def load_vrwkv_encoder(model: "MedURWKV", path: Path) -> EncoderReport:
+    """Fill the encoder of ``model`` from a file of Vision-RWKV weights, and say what was used.
+
+    Where the file has only the trunk (ImageNet weights), the adapter keeps its own values.
+
+    Args:
+        model: its ``encoder`` is filled, in place.
+        path: safetensors, or a PyTorch file (read as plain tensors only), in any of the original's containers.
+
+    Raises:
+        SegzooError: the file cannot be read safely, holds something else, or another size or form.
+    """
+    stored, heads = vrwkv_backbone(unwrapped(read_state(path)))
+    own = model.encoder.state_dict()
+    refuse_other_encoders(stored, own, path)
+    report = EncoderReport(str(path), ignored=heads + [name for name in stored if name not in own])
+    for name, value in own.items():
+        given = stored.get(name)
+        if given is None:
+            report.initialised.append(f"encoder.{name}")
+            own[name] = value.new_ones(value.shape) if re.fullmatch(LAYER_SCALE, name) else value
+            continue
+        fitted = fitted_to_images(name, given, value)
+        (report.loaded if fitted is given else report.adapted).append(f"encoder.{name}")
+        if fitted.shape != value.shape:
+            raise SegzooError(
+                f"encoder_weights: {path} does not fit this encoder, since {name} is {list(given.shape)} there and "
+                f"{list(value.shape)} here; give a file of the model's own form and size"
+            )
+        own[name] = fitted
+    model.encoder.load_state_dict(own)
+    if report.adapted or report.initialised or report.ignored:
+        print(report)  # nothing is changed without a word
+    return report
+
+
+def refuse_other_encoders(stored: State, own: State, path: Path) -> None:
+    """Refuse a file that is not of the encoder's size, or has parts that the encoder lacks."""
+    if not all(isinstance(value, Tensor) for value in stored.values()) or vrwkv_size(stored) is None:
+        raise SegzooError(f"encoder_weights: {path} holds no Vision-RWKV weights; give one of its checkpoints")
+    if vrwkv_size(stored) != vrwkv_size(own):
+        there, here = ("{} channels and {} blocks".format(*vrwkv_size(state) or ()) for state in (stored, own))
+        raise SegzooError(
+            f"encoder_weights: {path} holds a Vision-RWKV of {there}, and this model's has {here}; give the file or "
+            "build the model (med_urwkv_t, _s or _b) of the other size"
+        )
+    adapter = any(re.fullmatch(ADAPTER, name) for name in stored)
+    if adapter and "level_embed" not in own:
+        raise SegzooError(
+            f"encoder_weights: {path} holds the adapter form of Vision-RWKV, and this model's encoder is plain; build "
+            "it with encoder='adapter', or give an ImageNet classification checkpoint"
+        )
+    may_lack = r".*\.num_batches_tracked" + ("" if adapter else f"|{ADAPTER}")
+    may_lack += "" if has_layer_scales(stored) else f"|{LAYER_SCALE}"
+    wrong = [name for name in own if name not in stored and not re.fullmatch(may_lack, name)]
+    wrong += [
+        name for name in stored if name not in own and not name.startswith("ln1.")
+    ]  # the adapter has no last norm
+    if wrong:
+        raise SegzooError(
+            f"encoder_weights: {path} does not fit this encoder: {len(wrong)} tensors are missing or unknown, the "
+            f"first {wrong[0]}; give a file of the model's own form and size"
+        )
+
+
+def vrwkv_size(state: State) -> tuple[int, int] | None:
+    """Channels and blocks of a Vision-RWKV; None where it is none."""
+    if "pos_embed" not in state or "patch_embed.projection.weight" not in state:
+        return None
+    return state["pos_embed"].shape[-1], sum(bool(re.fullmatch(r"layers\.\d+\.ln1\.weight", key)) for key in state)
+
+
+def fitted_to_images(name: str, given: Tensor, own: Tensor) -> Tensor:
+    """A tensor that belongs to images of other channels or another size, changed to ours; else the same one."""
+    from segzoo.nn.adapt import adapt_input_channels
+    from segzoo.nn.vrwkv import resize_positions
+
+    if name in FIRST_LAYERS:
+        return adapt_input_channels(given, own.shape[1])
+    if name == "pos_embed" and given.shape != own.shape:
+        old, new = (math.isqrt(positions.shape[1]) for positions in (given, own))
+        if given.shape[1] == old * old:  # else the grid is anybody's guess, and the file is refused
+            return resize_positions(given.float(), (old, old), (new, new))
+    return given

@@ -1,0 +1,1 @@
+"""From files to masks: one pipeline, whatever computes."""

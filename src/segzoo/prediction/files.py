@@ -1,0 +1,170 @@
+"""Files in, mask files out: reading, segmenting and writing at the same time."""
+
+import errno
+import os
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from itertools import groupby, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from segzoo.errors import SegzooError, attempt
+from segzoo.imaging.notes import is_colour, read_note, write_png
+from segzoo.imaging.segmentation import Segmentation
+from segzoo.imaging.volumes import is_volume
+from segzoo.prediction.plan import DRAFT, DRAFT_END, Job, overlay_file, written_files
+from segzoo.prediction.predictor import OutputError, Predictor, enough_memory
+
+THREADS = 4  # that read, and as many that write: decoding and compressing release Python's lock
+NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what keeps any further file from being written
+
+
+# ---- run
+
+
+def segment_files(predictor: Predictor, jobs: Sequence[Job]) -> Iterator[tuple[Job, str | SegzooError]]:
+    """Do all jobs; yields, in their order, what each mask covers, or why there is none.
+
+    While one batch is segmented, the next inputs are read and the last masks written. What is read ahead or waits to be
+    written is bounded, so that memory does not grow with the number of files: a few batches of images, but of volumes
+    only the next one and the last one beside the one that is segmented.
+    """
+    for volumes, group in groupby(jobs, key=lambda job: is_volume(job.file)):
+        ahead = 1 if volumes else 2 * predictor.batch_size + THREADS
+        with ThreadPoolExecutor(THREADS) as readers, ThreadPoolExecutor(THREADS) as writers:
+            written: deque[tuple[Job, Future[str | SegzooError]]] = deque()
+            for batch in batches(predictor, read_ahead(readers, predictor.read, group, ahead)):
+                for job, found in segmented(predictor, batch):
+                    written.append((job, writers.submit(attempt, finish, job, to_write(job, found))))
+                    del found  # what it holds beside that would wait with it
+                batch.clear()
+                while written and (len(written) > ahead or written[0][1].done()):
+                    first, outcome = written.popleft()
+                    yield first, outcome.result()
+            yield from ((job, outcome.result()) for job, outcome in written)
+
+
+def read_ahead(
+    readers: ThreadPoolExecutor, read: Callable[[Path], Any], jobs: Iterable[Job], ahead: int
+) -> Iterator[tuple[Job, Any]]:
+    """Each job with its input, or with the error that reading it met; up to ``ahead`` more are being read."""
+    reading: deque[tuple[Job, Future[Any]]] = deque()
+    for job in jobs:
+        reading.append((job, readers.submit(attempt, read_input, read, job)))
+        if len(reading) > ahead:
+            first, given = reading.popleft()
+            yield first, given.result()
+    while reading:
+        first, given = reading.popleft()
+        yield first, given.result()
+
+
+def read_input(read: Callable[[Path], Any], job: Job) -> Any:
+    """A job's input.
+
+    Raises:
+        SegzooError: it cannot be read, whatever the reason (files can be wrong in more ways than decoders know of), or
+            the job would write over what was not made from it.
+    """
+    if job.taken is not None:
+        raise SegzooError(
+            f"{job.taken} is in the way: it was made from another file than {job.file}, or not by segzoo predict; name "
+            "another --output, or remove it"
+        )
+    try:
+        return read(job.file)
+    except SegzooError:
+        raise
+    except Exception as error:
+        reason = (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
+        raise SegzooError(f"Cannot read {job.file} ({reason}).") from error
+
+
+def batches(predictor: Predictor, inputs: Iterator[tuple[Job, Any]]) -> Iterator[list[tuple[Job, Any]]]:
+    """Neighbours of one key together, as many as the predictor takes; what could not be read is alone."""
+
+    def key(read: tuple[Job, Any]) -> Hashable | None:
+        return None if isinstance(read[1], SegzooError) else predictor.key(read[1])
+
+    for shared, neighbours in groupby(inputs, key):
+        while batch := list(islice(neighbours, 1 if shared is None else predictor.batch_size)):
+            yield batch
+
+
+def segmented(
+    predictor: Predictor, batch: Sequence[tuple[Job, Any]]
+) -> Iterator[tuple[Job, Segmentation | SegzooError]]:
+    """Each job of a batch with its segmentation, or with the error that it met."""
+    jobs, inputs = zip(*batch, strict=True)
+    found = inputs[0] if isinstance(inputs[0], SegzooError) else attempt(predictor.segment, inputs)
+    del inputs
+    if isinstance(found, SegzooError):
+        yield from ((job, naming(job.file, found)) for job in jobs)
+    else:
+        yield from zip(jobs, found, strict=True)
+
+
+def naming(file: Path, error: SegzooError) -> SegzooError:
+    """An error that says which file it is about."""
+    return error if file.name in str(error) else SegzooError(f"{file}: {error}")
+
+
+def to_write(job: Job, found: Segmentation | SegzooError) -> Segmentation | SegzooError:
+    """A segmentation without its probabilities, and without its image where no overlay is drawn."""
+    if isinstance(found, SegzooError):
+        return found
+    none = found.probabilities[:0].copy()  # of no class, and no view that would keep the others
+    return replace(found, probabilities=none, image=found.image if job.overlay else None)
+
+
+def finish(job: Job, found: Segmentation | SegzooError) -> str:
+    """Write a segmentation; says what it covers.
+
+    Raises:
+        OutputError: no other can be written either.
+        SegzooError: there is none, or it cannot be written.
+    """
+    if isinstance(found, SegzooError):
+        raise found
+    try:
+        with enough_memory(job.mask):
+            write(job, found)
+    except OSError as error:
+        kind = OutputError if error.errno in NO_MORE else SegzooError
+        raise kind(f"{job.mask} cannot be written ({error.strerror or error})") from error
+    covered = zip(found.foreground_names(), found.class_masks(), strict=True)
+    return ", ".join(f"{name} {part.mean():.1%}" for name, part in covered)
+
+
+def write(job: Job, found: Segmentation) -> None:
+    """Write a job's files, each of them complete or not at all, whenever the process is killed.
+
+    The draft is this process's alone: of two that write the same job, the second one wins.
+    """
+    job.mask.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=DRAFT, suffix=DRAFT_END, dir=job.mask.parent, ignore_cleanup_errors=True) as folder:
+        draft = Path(folder)
+        found.save(draft / job.mask.name, note=job.note)
+        if job.overlay is None:
+            remove_overlay_of_another_mask(job)
+        else:
+            write_png(draft / job.overlay.name, found.overlay(), note=job.note)
+        for file in written_files(job, found.class_names if found.multilabel else None):
+            settle(draft / file.name)
+            os.replace(draft / file.name, file)
+
+
+def settle(file: Path) -> None:
+    """Wait until a file's contents are on the disk: a crash of the machine would else leave its name and half of it."""
+    with file.open("rb+") as written:
+        os.fsync(written.fileno())
+
+
+def remove_overlay_of_another_mask(job: Job) -> None:
+    """The overlay that an earlier run, with other options, left beside a mask that is about to go."""
+    overlay = overlay_file(job.file, job.mask.parent)
+    if read_note(overlay) not in (None, "", job.note) and is_colour(overlay):  # a grey one is the mask of another image
+        overlay.unlink(missing_ok=True)

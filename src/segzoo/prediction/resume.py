@@ -1,0 +1,72 @@
+"""What an earlier run has done already, told by notes in the masks."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from segzoo.imaging.notes import read_note
+from segzoo.imaging.volumes import is_volume, read_volume_note
+from segzoo.prediction.plan import Job, leads_to, written_files
+
+SOURCE = 14  # characters of a note that tell where the input lies
+
+
+# ---- resume
+
+
+def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[str] | None) -> list[Job]:
+    """The jobs whose files are not all there as this recipe makes them from the input as it is now.
+
+    Every file that is written holds a note that tells: so no mask of another model, of other options or of another
+    input is ever taken for this one's, whoever wrote it, and no record has to be kept beside the masks. What was made
+    from an input that lies elsewhere, or has no such note and may have been drawn by hand, is not written over: doing
+    that job is refused (see `read_input`).
+
+    Args:
+        jobs: of `plan`.
+        recipe: plain values that say what the masks depend on besides the input.
+        channels: the classes' names where each has a mask of its own (multi-label), else None.
+
+    Returns:
+        Them, in their order, with their notes, and with what is not to be written over.
+    """
+    todo = []
+    for job in (replace(job, note=note_of(job.file, recipe)) for job in jobs):
+        notes = {file: stored_note(file) for file in written_files(job, channels)}
+        if not job.note:
+            todo.append(job)
+        elif set(notes.values()) != {job.note}:
+            others = [file for file, note in notes.items() if note is not None and not same_source(note, job.note)]
+            todo.append(replace(job, taken=others[0] if others else None))
+    return todo
+
+
+def note_of(file: Path, recipe: dict[str, Any]) -> str:
+    """What a mask depends on, in 79 characters, since NIfTI has room for no more: see `same_source`.
+
+    Empty for a file that is not there any more, of which reading it will tell.
+    """
+    try:
+        state = file.stat()
+    except OSError:
+        return ""
+    source = str(leads_to(file))
+    return f"{digest(source)[:SOURCE]}-{digest([source, state.st_size, state.st_mtime_ns, recipe])}"
+
+
+def digest(facts: Any) -> str:
+    """Plain values as 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def same_source(note: str, other: str) -> bool:
+    """Whether two notes begin alike, where they tell where the input lies, before its state and the recipe."""
+    return note[:SOURCE] == other[:SOURCE]
+
+
+def stored_note(file: Path) -> str | None:
+    """The note in a mask or overlay, an empty one where it has none; None of a file that is not there or damaged."""
+    return (read_volume_note if is_volume(file) else read_note)(file) if file.is_file() else None

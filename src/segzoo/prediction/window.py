@@ -1,0 +1,79 @@
+"""The sliding window."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from segzoo.errors import MissingError
+from segzoo.prediction.predictor import require_overlap
+
+BATCH_VOXELS = 128**3  # on a GPU, small windows run together until they hold as many; a CPU gains nothing by it
+CPU = torch.device("cpu")
+
+
+# ---- predict
+
+
+def slide(
+    run: Callable[[Tensor], Tensor],
+    batch: Tensor,
+    patch: Sequence[int],
+    *,
+    overlap: float = 0.5,
+    device: torch.device = CPU,
+    progress: bool = False,
+) -> Tensor:
+    """Probabilities of a preprocessed batch, in one piece or by a sliding window.
+
+    Windows have the patch's size, or the batch's own along axes where that is smaller. They weigh most at their centre
+    (a Gaussian, its standard deviation an eighth of the window) and are averaged after the activation, as in nnU-Net.
+    Each is put in place on the CPU, so that the memory needed beyond the result does not depend on how many there are.
+
+    Args:
+        run: from windows ``[B, C, *S]`` to their probabilities ``[B, K, *S]``.
+        batch: ``[B, C, *S]`` on any device.
+        patch: the window's sides.
+        overlap: part of its length that a window shares with the next one along each axis, at least 0 and below 1.
+        device: where windows run.
+        progress: show a bar on stderr that counts the batches of windows.
+
+    Returns:
+        ``[B, K, *S]`` on the CPU.
+
+    Raises:
+        MissingError: monai is not installed and windows have to be put together, as under torch.hub may be.
+        SegzooError: ``overlap`` is out of range.
+    """
+    require_overlap(overlap)
+    size = tuple(batch.shape[2:])
+    window = tuple(min(sides) for sides in zip(patch, size, strict=True))
+    if window == size:
+        return run(batch).cpu()
+    try:
+        from monai.inferers.utils import sliding_window_inference
+    except ImportError:
+        raise MissingError("volumes larger than the model's window need another package: pip install monai") from None
+    stitched = sliding_window_inference(
+        batch.float(),  # in which windows are added up
+        window,
+        1 if device.type == "cpu" else max(1, BATCH_VOXELS // math.prod(window)),
+        run,
+        overlap=overlap,
+        roi_weight_map=window_weights(window),  # MONAI's own is flat far from the centre along more than one axis
+        sw_device=device,
+        device="cpu",
+        progress=progress,
+    )
+    assert isinstance(stitched, Tensor)  # as is what run gives
+    return stitched
+
+
+def window_weights(size: Sequence[int]) -> Tensor:
+    """A Gaussian over a window, 1 at its centre, its standard deviation an eighth of each side."""
+    weights = torch.ones(())
+    for side in size:
+        offset = torch.arange(side) - (side - 1) / 2
+        weights = weights[..., None] * torch.exp(-((offset / (side / 8)) ** 2) / 2)
+    return weights

@@ -1,0 +1,193 @@
+"""The input contract of a model for volumes: orientation, spacing, intensities and patch size."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from segzoo.errors import SegzooError
+from segzoo.imaging.geometry import OPPOSITES, Geometry, axes_between
+from segzoo.imaging.volumes import Volume
+from segzoo.preprocessing.base import InputContract
+
+MOST_VOXELS = 2**31  # 8 GiB of float32
+
+
+@dataclass(frozen=True)
+class VolumePreprocessing(InputContract):
+    """From a volume of raw intensities to a network's input.
+
+    Every tuple is in the order of the axes, ``(d, h, w)``.
+
+    Args:
+        channels: Of the volume.
+        orientation: Where the network's axes lead to; "SAR" is superior, anterior and right, RAS in the order of files.
+        spacing: Millimetres between the network's voxels; None keeps each volume's own.
+        patch_size: Voxels of one window of the sliding window, and of a training patch.
+        intensity: "zscore" subtracts each channel's mean and divides by its standard deviation, volume by volume;
+            "window" clips to ``window`` (CT, in Hounsfield units), subtracts ``mean`` and divides by ``std``.
+        window: Lowest and highest intensity, for "window" alone, as are:
+        mean: Mean of the clipped intensities, in nnU-Net those of the training set's foreground.
+        std: Their standard deviation.
+        mirror_axes: Axes along which the network has seen mirrored volumes: test-time augmentation mirrors these.
+
+    Raises:
+        SegzooError: If a length or a value does not fit.
+    """
+
+    spatial_dims: ClassVar[int] = 3
+
+    channels: int = 1
+    orientation: str = "SAR"
+    spacing: tuple[float, ...] | None = None
+    patch_size: tuple[int, ...] = (128, 128, 128)
+    intensity: str = "zscore"
+    window: tuple[float, ...] | None = None
+    mean: float | None = None
+    std: float | None = None
+    mirror_axes: tuple[int, ...] = (0, 1, 2)
+
+    def __post_init__(self) -> None:
+        # JSON and YAML give lists; tuples keep the contract hashable and comparable.
+        object.__setattr__(self, "patch_size", tuple(int(side) for side in self.patch_size))
+        object.__setattr__(self, "mirror_axes", tuple(int(axis) for axis in self.mirror_axes))
+        if not set(self.mirror_axes) <= {0, 1, 2}:
+            raise SegzooError(f"mirror_axes must be among 0, 1 and 2, not {list(self.mirror_axes)}.")
+        for name in ("spacing", "window"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+        if self.channels < 1:
+            raise SegzooError(f"channels must be 1 or more, not {self.channels}.")
+        if len(self.orientation) != 3 or not all(set(pair) & set(self.orientation) for pair in OPPOSITES):
+            raise SegzooError(
+                f'orientation must name one of L/R, P/A and I/S each, as "SAR", not {self.orientation!r}.'
+            )
+        if len(self.patch_size) != 3 or min(self.patch_size) < 1:
+            raise SegzooError(f"patch_size must be three numbers above 0, not {list(self.patch_size)}.")
+        if self.spacing is not None and (len(self.spacing) != 3 or min(self.spacing) <= 0):
+            raise SegzooError(f"spacing must be three lengths above 0, not {list(self.spacing)}.")
+        if self.intensity == "window":
+            if self.window is None or self.mean is None or self.std is None or len(self.window) != 2:
+                raise SegzooError('intensity "window" needs window=(lowest, highest), a mean and a std.')
+            if self.window[0] >= self.window[1] or self.std <= 0:
+                raise SegzooError(f"window must rise and std be above 0, not {list(self.window)} and {self.std}.")
+        elif self.intensity != "zscore":
+            raise SegzooError(f'intensity must be "zscore" or "window", not {self.intensity!r}.')
+        elif (self.window, self.mean, self.std) != (None, None, None):
+            raise SegzooError(
+                'window, mean and std belong to intensity "window"; "zscore" takes them from each volume.'
+            )
+
+    def __call__(self, volume: Volume) -> Tensor:
+        """Reorient, resample (trilinear) and normalise a volume.
+
+        Returns:
+            float32 tensor ``[C, *S]`` with S = ``grid(volume.geometry)``.
+
+        Raises:
+            SegzooError: If it has another number of channels.
+        """
+        if volume.array.shape[0] != self.channels:
+            raise SegzooError(
+                f"The volume has {volume.array.shape[0]} channels where the model expects {self.channels}."
+            )
+        image = reorient(torch.from_numpy(volume.array), volume.geometry.orientation, self.orientation)
+        size = self.grid(volume.geometry)
+        if image.shape[1:] != size:
+            image = F.interpolate(image[None], size=size, mode="trilinear")[0]
+        return self.normalize(image)
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """Bring intensities ``[C, *S]`` to the network's range; a constant channel becomes 0."""
+        if self.window is not None and self.mean is not None and self.std is not None:
+            return image.clamp(*self.window).sub_(self.mean).div_(self.std)
+        std, mean = torch.std_mean(image, dim=tuple(range(1, image.ndim)), correction=0, keepdim=True)
+        return (image - mean).div_(torch.where(std > 0, std, 1))
+
+    def label(self, mask: npt.NDArray[np.integer], geometry: Geometry) -> Tensor:
+        """Bring class indices to the grid that the image is brought to, by nearest neighbour.
+
+        Args:
+            mask: Integers ``[D, H, W]``.
+            geometry: Of the mask.
+
+        Returns:
+            int32 tensor ``[*S]``.
+        """
+        label = reorient(torch.from_numpy(mask.astype(np.int32)), geometry.orientation, self.orientation)
+        size = self.grid(geometry)
+        if label.shape != size:  # float32 holds all indices that files can
+            label = F.interpolate(label[None, None].float(), size=size, mode="nearest-exact")[0, 0].int()
+        return label
+
+    def restore(self, probabilities: Tensor, geometry: Geometry) -> Tensor:
+        """Bring a network's output back to a volume's own grid.
+
+        Exact where only the orientation differs, else trilinear, one class at a time.
+
+        Args:
+            probabilities: ``[B, K, *S]``.
+            geometry: Of the volume.
+
+        Returns:
+            ``[B, K, *geometry.shape]``.
+        """
+        own = geometry.orientation
+        own_size = tuple(geometry.shape[axis] for axis in self._own_axes(geometry))
+        if probabilities.shape[2:] == own_size:
+            return reorient(probabilities, self.orientation, own)
+        restored = probabilities.new_empty(*probabilities.shape[:2], *geometry.shape)
+        for index in range(probabilities.shape[1]):
+            resampled = F.interpolate(probabilities[:, index : index + 1], size=own_size, mode="trilinear")
+            restored[:, index] = reorient(resampled[:, 0], self.orientation, own)
+        return restored
+
+    def grid(self, geometry: Geometry) -> tuple[int, ...]:
+        """The size of a volume on the network's grid: as many voxels as fit its extent, to the nearest.
+
+        Raises:
+            SegzooError: that would be more than any scan has, as where a header's spacing is wrong.
+        """
+        own = geometry.spacing
+        size = tuple(
+            max(1, round(geometry.shape[axis] * own[axis] / target))
+            for axis, target in zip(self._own_axes(geometry), self.network_spacing(geometry), strict=True)
+        )
+        if math.prod(size) > MOST_VOXELS:
+            found = " x ".join(f"{side:g}" for side in own)
+            raise SegzooError(
+                f"The volume's spacing of {found} mm would make {math.prod(size):.1e} voxels of it at the network's; "
+                "is its header right?"
+            )
+        return size
+
+    def network_spacing(self, geometry: Geometry) -> tuple[float, ...]:
+        """Millimetres between voxels on the network's grid of a volume."""
+        return self.spacing or tuple(geometry.spacing[axis] for axis in self._own_axes(geometry))
+
+    def _own_axes(self, geometry: Geometry) -> list[int]:
+        """Which axis of a volume each of the network's axes is."""
+        return axes_between(geometry.orientation, self.orientation)[0]
+
+    def with_channels(self, channels: int) -> "VolumePreprocessing":
+        """The same contract for volumes of another number of channels."""
+        return replace(self, channels=channels)
+
+
+def reorient(values: Tensor, source: str, target: str) -> Tensor:
+    """Permute and flip the last three axes from one orientation to another; no value changes.
+
+    Args:
+        values: ``[..., D, H, W]``, its axes leading to ``source``.
+        source: As "SAR".
+        target: Where the result's axes lead to.
+    """
+    axes, flips = axes_between(source, target)
+    lead = values.ndim - 3
+    moved = values.permute(*range(lead), *(lead + axis for axis in axes))
+    return moved.flip([lead + axis for axis in flips]) if flips else moved.contiguous()
