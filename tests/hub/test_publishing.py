@@ -18,7 +18,7 @@ from hub_server import HubServer, client_environment
 from segzoo.checkpoints.weights import sha256
 from segzoo.hub.publish import pin, plan_upload
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAME = "owner/cmunext-s-tiny"
 
 # in one process: load through the three Python doors, and keep what came

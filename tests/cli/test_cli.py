@@ -1,4 +1,4 @@
-"""The ``segzoo`` command: what it lists, predicts and refuses. Training is in test_training_cli.py."""
+"""The ``segzoo`` command: what it lists, predicts and refuses. Training is in test_train.py."""
 
 import gzip
 import json
@@ -28,7 +28,7 @@ from segzoo.imaging.geometry import same_grid
 from segzoo.imaging.images import read_image
 from segzoo.imaging.volumes import read_geometry, read_volume_mask, volume_stem
 
-SURFACE = json.loads((Path(__file__).parent / "surface.json").read_text(encoding="utf-8"))
+SURFACE = json.loads((Path(__file__).parents[1] / "surface.json").read_text(encoding="utf-8"))
 HEAVY = ("torch", "lightning", "monai", "timm", "numpy", "SimpleITK", "huggingface_hub")
 
 

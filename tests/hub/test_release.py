@@ -16,7 +16,7 @@ from hub_server import HubServer, client_environment
 from segzoo.checkpoints import pins
 from segzoo.hub.publish import pin
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / ".github" / "release.py"
 WORKFLOW = ROOT / ".github" / "workflows" / "release.yml"
 FOLDERS = sorted(path.parent for path in ROOT.glob("model_cards/*/config.json"))

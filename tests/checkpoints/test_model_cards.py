@@ -20,7 +20,7 @@ from segzoo.checkpoints.pins import ORGANISATION
 from segzoo.data.samples import read_label
 from segzoo.metrics.per_image import image_scores
 
-CARDS = sorted(Path(__file__).parents[1].joinpath("model_cards").glob("*/config.json"))
+CARDS = sorted(Path(__file__).parents[2].joinpath("model_cards").glob("*/config.json"))
 
 
 @pytest.fixture(params=CARDS, ids=lambda path: path.parent.name)

@@ -352,7 +352,7 @@ def test_only_axes_that_training_mirrored_are_mirrored(scan):
 
 MEMORY = """
 import resource, sys, torch
-from tests.test_inference import Tiny
+from tests.prediction.test_network import Tiny
 from segzoo.prediction.network import predict_probabilities
 
 torch.set_num_threads(1)
@@ -370,7 +370,7 @@ print(*(len(model.sizes), *peaks))
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_windows():
     """Over one volume, 343 windows and then 2197, whose outputs together would fill 137 MiB."""
-    repository = Path(__file__).parents[1]
+    repository = Path(__file__).parents[2]
     path = {"PYTHONPATH": f"{Path(segzoo.__file__).parents[1]}:{repository}", "OMP_NUM_THREADS": "1", "PATH": ""}
     done = subprocess.run([sys.executable, "-c", MEMORY], env=path, cwd=repository, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ import pytest
 import segzoo
 from hub_server import HubServer, client_environment
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAME, PINNED = "stranger/cmunext-s-tiny", "lv-unet-busi"
 
 # opens a checkpoint without importing torch, and says where it is and how long the call took

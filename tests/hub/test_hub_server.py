@@ -364,7 +364,7 @@ def test_repositories_from_a_folder(tmp_path):
 
 def test_run_as_a_module():
     command = [sys.executable, "-m", "tests.hub_server", "--port", "0"]
-    with subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) as process:
         try:
             name, url = process.stdout.readline().removeprefix("export ").strip().split("=")
             assert name == "HF_ENDPOINT"
