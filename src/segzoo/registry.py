@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from segzoo.errors import MissingError, SegzooError
 
 if TYPE_CHECKING:
-    from segzoo.module import SegmentationModule
+    from segzoo.network import SegmentationNetwork
 
-M = TypeVar("M", bound="SegmentationModule")
+M = TypeVar("M", bound="SegmentationNetwork")
 
 # Arguments that say how a model is trained or started, not what it is: a checkpoint does not store them.
 NOT_ARCHITECTURE = frozenset(
@@ -120,16 +120,16 @@ def model_facts(name: str) -> ModelFacts:
     return models()[name]
 
 
-def builder(name: str) -> Callable[..., "SegmentationModule"]:
+def builder(name: str) -> Callable[..., "SegmentationNetwork"]:
     """The function that builds the model called ``name``."""
     module, _, function = model_facts(name).builder.rpartition(".")
-    built: Callable[..., SegmentationModule] = getattr(importlib.import_module(module), function)
+    built: Callable[..., SegmentationNetwork] = getattr(importlib.import_module(module), function)
     return built
 
 
 def create_model(
     name: str, *, in_channels: int | None = None, num_classes: int = 1, multilabel: bool = False, **architecture: Any
-) -> "SegmentationModule":
+) -> "SegmentationNetwork":
     """Build an architecture with random weights (or with a pretrained encoder, where it takes one).
 
     Args:

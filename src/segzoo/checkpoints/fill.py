@@ -10,7 +10,7 @@ from segzoo.errors import SegzooError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from segzoo.module import SegmentationModule
+    from segzoo.network import SegmentationNetwork
 
 
 @dataclass
@@ -61,7 +61,7 @@ def read_weights(path: Path) -> "dict[str, Tensor]":
 
 
 def fill(
-    model: "SegmentationModule",
+    model: "SegmentationNetwork",
     stored: "dict[str, Tensor]",
     report: LoadReport,
     num_classes: int | None,
@@ -110,7 +110,7 @@ def differs_only_in(axis: int, one: "Tensor", other: "Tensor") -> bool:
     return one.ndim == other.ndim > axis and all(shape.pop(axis) for shape in shapes) and shapes[0] == shapes[1]
 
 
-def apply_contract(model: "SegmentationModule", config: dict[str, Any]) -> None:
+def apply_contract(model: "SegmentationNetwork", config: dict[str, Any]) -> None:
     """Give the model the checkpoint's preprocessing, classes and provenance."""
     from segzoo.preprocessing.stored import preprocessing_from_dict
 

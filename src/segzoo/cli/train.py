@@ -45,6 +45,7 @@ from segzoo.errors import MissingError, SegzooError
 from segzoo.hub.find import open_checkpoint
 from segzoo.metrics.names import scores_by_class
 from segzoo.module import SegmentationModule
+from segzoo.network import SegmentationNetwork
 from segzoo.registry import models, nearest
 
 EPOCHS = 300  # of both papers
@@ -112,7 +113,7 @@ class TrainingCLI(LightningCLI):
     def __init__(self, args: list[str]) -> None:
         raising = {"exit_on_error": False}  # so that a wrong option ends like any other bad input
         super().__init__(
-            SegmentationModule,
+            SegmentationNetwork,  # which from_pretrained is said to return
             data_modules.SegmentationDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,

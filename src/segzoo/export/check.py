@@ -23,10 +23,10 @@ from segzoo.prediction.runtimes import open_session
 from segzoo.preprocessing.volume import VolumePreprocessing
 
 if TYPE_CHECKING:
-    from segzoo.module import SegmentationModule
+    from segzoo.network import SegmentationNetwork
 
 
-def compare(network: "SegmentationModule", path: Path, format: str, raw: Any, size: Sequence[int] | None) -> float:
+def compare(network: "SegmentationNetwork", path: Path, format: str, raw: Any, size: Sequence[int] | None) -> float:
     """The largest difference of the file's logits from Python's on an image, of the largest logit."""
     x, batch = check_inputs(network, raw, size)
     with torch.inference_mode():
@@ -35,7 +35,7 @@ def compare(network: "SegmentationModule", path: Path, format: str, raw: Any, si
 
 
 def compare_masks(
-    network: "SegmentationModule", path: Path, images: Sequence[Any], size: Sequence[int] | None
+    network: "SegmentationNetwork", path: Path, images: Sequence[Any], size: Sequence[int] | None
 ) -> float:
     """What the mean Dice of a file's masks with Python's lacks of 1, on the network's own grid."""
     session, dice = open_session(path), Dice(network.num_classes, multilabel=network.multilabel)
@@ -48,7 +48,7 @@ def compare_masks(
     return 1 - dice.compute().item()
 
 
-def check_inputs(network: "SegmentationModule", raw: Any, size: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+def check_inputs(network: "SegmentationNetwork", raw: Any, size: Sequence[int] | None) -> tuple[Tensor, Tensor]:
     """What the file takes of an image, and what Python's network does."""
     given = read_input(network.preprocessing, raw)
     if isinstance(network.preprocessing, VolumePreprocessing):
@@ -75,7 +75,7 @@ def run(path: Path, format: str, x: Tensor) -> Tensor:
     return torch.from_numpy(open_session(path).run(["logits"], {"image": x.numpy()})[0])
 
 
-def sample_for(network: "SegmentationModule") -> tuple[str, Any]:
+def sample_for(network: "SegmentationNetwork") -> tuple[str, Any]:
     """An image or volume that a shipped checkpoint of the same kind has as its example; else noise."""
     for folder in checkpoint_folders().values():
         file = folder / PROBE

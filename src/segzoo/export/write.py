@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from segzoo import __version__
-from segzoo.errors import MissingError, SegzooError
+from segzoo.errors import MissingPackageError, SegzooError
 from segzoo.export.check import check_inputs, compare, compare_masks, sample_for
 from segzoo.export.graph import AXES, Graph, dynamic_shapes, example_input, interpolate, resize
 from segzoo.export.int8 import quantize, refuse_what_gains_nothing
@@ -31,7 +31,7 @@ from segzoo.export.onnx import write_onnx
 from segzoo.export.torch_export import write_program
 
 if TYPE_CHECKING:
-    from segzoo.module import SegmentationModule
+    from segzoo.network import SegmentationNetwork
 
 
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
@@ -70,7 +70,7 @@ class Exported:
 
 
 def export(
-    model: "SegmentationModule",
+    model: "SegmentationNetwork",
     path: str | Path,
     *,
     format: str | None = None,
@@ -96,7 +96,7 @@ def export(
         details: plain values to add to the metadata, such as the licence.
 
     Raises:
-        MissingError: a package that writes or runs the format is not installed.
+        MissingPackageError: a package that writes or runs the format is not installed.
         SegzooError: the model cannot be deployed as it is, the file cannot be written, what was written computes
             something else, or int8 gains nothing.
     """
@@ -135,7 +135,7 @@ def export(
         if not difference <= TOLERANCES[precision]:  # NaN included
             raise SegzooError(f"{path} was not written: {refusal(difference, precision, source)}")
         os.replace(draft, path)
-    except MissingError:  # which is an OSError, too
+    except MissingPackageError:  # which is an OSError, too
         raise
     except OSError as error:
         raise SegzooError(f"{path} cannot be written ({error.strerror})") from error
@@ -158,7 +158,7 @@ def refusal(difference: float, precision: str, source: str) -> str:
     )
 
 
-def refuse_int8(model: "SegmentationModule", format: str, calibration: Sequence[Any]) -> None:
+def refuse_int8(model: "SegmentationNetwork", format: str, calibration: Sequence[Any]) -> None:
     """Refuse what int8 cannot be written for.
 
     Raises:
@@ -201,10 +201,10 @@ def require(*packages: str) -> None:
 
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
-        raise MissingError(f"ONNX needs {' and '.join(missing)}: pip install 'medsegzoo[onnx]'")
+        raise MissingPackageError(f"ONNX needs {' and '.join(missing)}: pip install 'medsegzoo[onnx]'")
 
 
-def describe(model: "SegmentationModule") -> dict[str, Any]:
+def describe(model: "SegmentationNetwork") -> dict[str, Any]:
     """What a file says of itself, enough to use it without the checkpoint."""
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
     return {
@@ -219,7 +219,7 @@ def describe(model: "SegmentationModule") -> dict[str, Any]:
 
 
 def write_int8(
-    network: "SegmentationModule",
+    network: "SegmentationNetwork",
     calibration: Sequence[Any],
     size: Sequence[int] | None,
     x: Tensor,

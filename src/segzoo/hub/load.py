@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-    from segzoo.module import SegmentationModule
+    from segzoo.network import SegmentationNetwork
 
 
 # ---- load
@@ -37,7 +37,7 @@ def from_pretrained(
     loss: "nn.Module | None" = None,
     optimizer: "Callable[[Iterable], Optimizer] | None" = None,
     lr_scheduler: "Callable[[Optimizer], LRScheduler] | None" = None,
-) -> "SegmentationModule":
+) -> "SegmentationNetwork":
     """Load a checkpoint, in eval mode and float32; what became of each tensor is printed in one line.
 
     Args:
@@ -72,7 +72,7 @@ def from_pretrained(
 
 def load(
     checkpoint: Checkpoint, *, num_classes: int | None = None, in_channels: int | None = None, **recipe: Any
-) -> "SegmentationModule":
+) -> "SegmentationNetwork":
     """`from_pretrained`, of a checkpoint that was found, without a word.
 
     Raises:

@@ -15,7 +15,7 @@ from segzoo.checkpoints.state import State, read_state, unwrapped
 from segzoo.errors import SegzooError
 
 if TYPE_CHECKING:
-    from segzoo.models.med_urwkv import MedURWKV
+    from segzoo.network import SegmentationNetwork
 
 
 FIRST_LAYERS = ("patch_embed.projection.weight", "spm.stem.0.weight")  # those that see the image
@@ -68,7 +68,7 @@ def has_layer_scales(state: State) -> bool:
     return any(re.fullmatch(LAYER_SCALE, name) for name in state)
 
 
-def load_vrwkv_encoder(model: "MedURWKV", path: Path) -> EncoderReport:
+def load_vrwkv_encoder(model: "SegmentationNetwork", path: Path) -> EncoderReport:
     """Fill the encoder of ``model`` from a file of Vision-RWKV weights, and say what was used.
 
     Where the file has only the trunk (ImageNet weights), the adapter keeps its own values.
