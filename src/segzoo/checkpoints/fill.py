@@ -1,5 +1,6 @@
 """A checkpoint's tensors and contract go into a model, and a report says what became of each."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,11 @@ class LoadReport:
                 parts.append(f"{', '.join(names)} {what}")
         parts += [self.trust] if self.trust else []
         return "; ".join(parts)
+
+    def log(self) -> None:
+        """Tell the logger "segzoo": as a warning where the model is not all as stored, for nothing changes unsaid."""
+        level = logging.WARNING if self.adapted or self.initialised else logging.INFO
+        logging.getLogger("segzoo").log(level, "%s", self)
 
     def taken(self) -> str:
         """How many tensors came from where."""

@@ -1,6 +1,5 @@
 """From a checkpoint to a model."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +65,7 @@ def from_pretrained(
     )
     recipe: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
     model = load(checkpoint, num_classes=num_classes, in_channels=in_channels, **recipe)
-    print(model.load_report, file=sys.stderr)  # nothing is changed or left out without a word
+    model.load_report.log()
     return model
 
 

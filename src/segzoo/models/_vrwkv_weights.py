@@ -81,7 +81,8 @@ def load_vrwkv_encoder(model: "SegmentationNetwork", path: Path) -> EncoderRepor
         SegzooError: the file cannot be read safely, holds something else, or another size or form.
     """
     stored, heads = vrwkv_backbone(unwrapped(read_state(path)))
-    own = model.encoder.state_dict()
+    encoder: Any = model.encoder
+    own = encoder.state_dict()
     refuse_other_encoders(stored, own, path)
     report = EncoderReport(str(path), ignored=heads + [name for name in stored if name not in own])
     for name, value in own.items():
@@ -98,9 +99,9 @@ def load_vrwkv_encoder(model: "SegmentationNetwork", path: Path) -> EncoderRepor
                 f"{list(value.shape)} here; give a file of the model's own form and size"
             )
         own[name] = fitted
-    model.encoder.load_state_dict(own)
+    encoder.load_state_dict(own)
     if report.adapted or report.initialised or report.ignored:
-        print(report)  # nothing is changed without a word
+        report.log()
     return report
 
 
