@@ -1,7 +1,6 @@
 """``segzoo export``."""
 
 import argparse
-import sys
 
 from segzoo.errors import SegzooError
 from segzoo.export.measure import calibration_images, measure, training_data
@@ -20,7 +19,7 @@ def run_export(options: argparse.Namespace) -> None:
         key: checkpoint.config[key] for key in ("name", "version", "licences", "sha256") if key in checkpoint.config
     }
     model = load(checkpoint)
-    print(model.load_report, file=sys.stderr)
+    model.load_report.log()
     data, calibration = None, []
     if options.data:
         data = training_data(model, options.data)
