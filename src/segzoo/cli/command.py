@@ -93,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     export = verbs.add_parser("export", help="write a checkpoint as one file that runs without segzoo")
     export.add_argument("checkpoint", help="a checkpoint's name or folder")
     export.add_argument("file", type=Path, help="to write: .onnx, or .pt2 for torch.export")
-    export.add_argument("--format", choices=["onnx", "torch-export"], help="default: what the file's suffix says")
+    export.add_argument("--format", help="onnx, torch-export, or one that a package announces (default: by suffix)")
     export.add_argument("--precision", choices=["float32", "float16", "int8"], default="float32")
     export.add_argument(
         "--data",
