@@ -9,7 +9,7 @@ from segzoo.checkpoints.opened import Checkpoint
 from segzoo.errors import SegzooError
 from segzoo.hub.find import open_checkpoint
 from segzoo.prediction.network import NetworkPredictor, choose_device
-from segzoo.registry import create_model
+from segzoo.registry import create_model, require_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,6 +84,7 @@ def load(
     changed = {"num_classes": num_classes, "in_channels": in_channels}
     arguments |= {key: value for key, value in changed.items() if value is not None}
     try:
+        require_model(config["model"]["name"], config["model"].get("package"))
         model = create_model(config["model"]["name"], **arguments, **recipe)
         model.load_report = LoadReport(str(folder), trust=checkpoint.trust)
         fill(model, read_weights(folder / WEIGHTS), model.load_report, num_classes, in_channels)
