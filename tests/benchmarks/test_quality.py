@@ -22,7 +22,7 @@ import segzoo
 from segzoo import cli
 from segzoo.errors import MissingError, SegzooError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STORED = ROOT / "benchmarks" / "results"
 
 

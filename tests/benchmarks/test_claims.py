@@ -5,10 +5,10 @@ import csv
 import numpy as np
 import pytest
 import yaml
-
-from segzoo.errors import SegzooError
 from test_quality import imported
 from test_recipes import BENCHMARKS, TINY
+
+from segzoo.errors import SegzooError
 
 claims = imported("claims")
 

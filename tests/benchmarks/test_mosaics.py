@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+from test_quality import imported
 
 from segzoo.data import DSB2018
 from segzoo.data.samples import Sample, shipped_groups
-from test_quality import imported
 
 mosaics = imported("mosaics")
 SIDE = 48

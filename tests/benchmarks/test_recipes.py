@@ -16,7 +16,7 @@ from segzoo.data import SegmentationDataModule
 from segzoo.module import SegmentationModule
 from segzoo.registry import models
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RECIPES = sorted((BENCHMARKS / "recipes").glob("*.yaml"))
 BASELINES = {  # class -> how its recipes' names begin
     "benchmarks.baselines.BasicUNet": r"unet(-\d+m)?",
