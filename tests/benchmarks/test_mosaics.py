@@ -2,16 +2,15 @@
 
 from dataclasses import replace
 
+import mosaics
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from test_quality import imported
 
 from segzoo.data import DSB2018
 from segzoo.data.samples import Sample, shipped_groups
 
-mosaics = imported("mosaics")
 SIDE = 48
 
 

@@ -1,7 +1,6 @@
 """The table of quality against cost: its statistics, its words, and that what is stored is what it says."""
 
 import csv
-import importlib
 import json
 import math
 import re
@@ -10,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import measuring
 import numpy as np
 import pytest
+import quality
 import timm
 import torch
 from PIL import Image
@@ -19,24 +20,12 @@ from safetensors.torch import save_file
 from scipy import stats
 
 import segzoo
+from benchmarks import baselines
 from segzoo import cli
 from segzoo.errors import MissingError, SegzooError
 
 ROOT = Path(__file__).parents[2]
 STORED = ROOT / "benchmarks" / "results"
-
-
-def imported(name):
-    """A script of benchmarks/, which finds those beside it as it does when it is run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT)
-        patch.syspath_prepend(ROOT / "benchmarks")
-        return importlib.import_module(name)
-
-
-quality = imported("quality")
-measuring = imported("measuring")
-baselines = imported("benchmarks.baselines")
 
 
 # ---- statistics
@@ -435,8 +424,7 @@ def test_multiply_accumulates_by_hand():
 
 
 @pytest.mark.slow
-def test_a_run_without_a_checkpoint_folder_is_scored_and_measured(tmp_path, samples, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT)
+def test_a_run_without_a_checkpoint_folder_is_scored_and_measured(tmp_path, samples):
     run = tmp_path / "run"
     options = "--trainer.max_epochs 1 --trainer.accelerator cpu --trainer.enable_progress_bar false --data BUSI "
     options += "--data.split all --data.image_size 32 --data.batch_size 4 --model benchmarks.baselines.BasicUNet "

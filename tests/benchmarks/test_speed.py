@@ -6,9 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_quality import ROOT, imported
+import speed
+from test_quality import ROOT
 
-speed = imported("speed")
 PEER = speed.PEER
 
 
