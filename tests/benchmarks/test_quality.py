@@ -269,6 +269,13 @@ def test_the_report_is_the_same_again(made_up):
 
 
 def test_the_picture_shows_what_the_table_says(made_up):
+    shown = quality.panels(quality.read_results(made_up / "benchmarks" / "results"))
+    assert [(title, len(points)) for title, points in shown.items()] == [("BUSI", 3), ("KvasirSEG", 1)]
+    bad, elsewhere = shown["BUSI"][1:]
+    dice = stored_scores(made_up, "bad-busi")["dice"]
+    expected = (321.04, dice.mean(), *quality.interval(dice))
+    assert (bad.x, bad.y, bad.low, bad.high) == pytest.approx(expected, abs=1e-6)
+    assert (bad.label, bad.hollow, elsewhere.hollow) == ("BasicUNet 2.0 M", False, True)
     run_report(made_up)
     path = made_up / "benchmarks" / "quality.png"
     before = Image.open(path)
