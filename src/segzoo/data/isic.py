@@ -1,13 +1,13 @@
 """ISIC 2017: skin lesions."""
 
-from segzoo.data.base import SegmentationDataModule
+from segzoo.data.images import ImageDataModule
 from segzoo.data.samples import Sample, paired_samples, shipped_groups, with_shipped_lookalikes
 
 _IMAGES = "ISIC-2017_Training_Data"
 _MASKS = "ISIC-2017_Training_Part1_GroundTruth"
 
 
-class ISIC2017(SegmentationDataModule):
+class ISIC2017(ImageDataModule):
     """ISIC 2017 challenge, part 1: dermoscopy images of the published training set (2000) with their lesion's mask.
 
     What is there is read, be it the whole set or not. Known pairs of near-identical images stay together in the
@@ -28,7 +28,7 @@ class ISIC2017(SegmentationDataModule):
     layout = (_IMAGES, _MASKS)
 
     def samples(self) -> list[Sample]:
-        """Every image with its mask; no superpixels."""
+        """List every image with its mask; no superpixels."""
         root, groups = self.find_root(), shipped_groups("isic2017")
         samples = paired_samples(
             root / _IMAGES, [root / _MASKS], groups, mask_suffix="_segmentation", skip="_superpixels"

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from segzoo.data.samples import Sample
@@ -133,6 +133,24 @@ def group_folds(samples: Sequence[Sample], seed: int) -> list[list[str]]:
         folds[best] += [sample.id for sample in groups[name]]
         strata[best] += own
     return folds
+
+
+def crowded_part(samples: Mapping[str, Sample], split: Split) -> list[str]:
+    """Sentence about the largest group, where it makes its part more than half as large again as it should be.
+
+    Args:
+        samples: All samples, by their ids.
+        split: How they are divided, as ``grouped``.
+    """
+    group, images = Counter(sample.group for sample in samples.values()).most_common(1)[0]
+    for part, name, folds in (("train", "train", FOLDS - 2), ("val", "validate", 1), ("test", "test", 1)):
+        ids, share = split[part], len(samples) * folds / FOLDS
+        if any(samples[i].group == group for i in ids) and len(ids) > 1.5 * share and images > share:
+            return [
+                f"the group {group!r} alone has {images} images, so the part to {name} has {len(ids)}, where "
+                f"{share:.0f} would be its share"
+            ]
+    return []
 
 
 def _without_lookalikes(test: Sequence[str], others: Sequence[str], samples: Sequence[Sample]) -> list[str]:
