@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from segzoo.catalogue import DATASETS
 from segzoo.data.images import ImageDataModule
 from segzoo.data.samples import Sample, files_by_stem, shipped_groups, with_shipped_lookalikes
 from segzoo.errors import MissingError
@@ -30,8 +31,7 @@ class BUSI(ImageDataModule):
 
     name = "BUSI"
     class_names = ("background", "lesion")
-    licence = "CC0-1.0"
-    url = "https://scholar.cu.edu.eg/?q=afahmy/pages/dataset"
+    licence, url = DATASETS[name].licence, DATASETS[name].url
     folders = ("Dataset_BUSI_with_GT", "BUSI/Dataset_BUSI_with_GT", "BUSI")
     layout = ("benign", "malignant")
 

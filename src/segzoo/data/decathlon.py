@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from segzoo.catalogue import dataset_page
+from segzoo.catalogue import DECATHLON, dataset_page
 from segzoo.data.samples import Sample, check_groups, folder_identity, read_groups
 from segzoo.data.volume_dataset import LabelValues
 from segzoo.data.volumes import VolumeDataModule
@@ -46,7 +46,7 @@ class Decathlon(VolumeDataModule):
     """
 
     name = "Decathlon"
-    url = "http://medicaldecathlon.com"
+    url = DECATHLON
     layout = ("imagesTr", "labelsTr")
 
     def __init__(self, root: str | Path, *, groups: str | Path | None = None, **kwargs: Any) -> None:

@@ -1,5 +1,6 @@
 """DSB 2018: cell nuclei."""
 
+from segzoo.catalogue import DATASETS
 from segzoo.data.images import ImageDataModule
 from segzoo.data.samples import Sample, paired_samples, with_shipped_lookalikes
 
@@ -19,8 +20,7 @@ class DSB2018(ImageDataModule):
 
     name = "DSB2018"
     class_names = ("background", "nucleus")
-    licence = "CC0-1.0"
-    url = "https://bbbc.broadinstitute.org/BBBC038"
+    licence, url = DATASETS[name].licence, DATASETS[name].url
     folders = ("dsb2018_96", "DSB2018", "dsb2018", "dsb2018_256")
     layout = ("images", "masks/0")
 

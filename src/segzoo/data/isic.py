@@ -1,5 +1,6 @@
 """ISIC 2017: skin lesions."""
 
+from segzoo.catalogue import DATASETS
 from segzoo.data.images import ImageDataModule
 from segzoo.data.samples import Sample, paired_samples, shipped_groups, with_shipped_lookalikes
 
@@ -22,8 +23,7 @@ class ISIC2017(ImageDataModule):
 
     name = "ISIC2017"
     class_names = ("background", "lesion")
-    licence = "CC0-1.0"
-    url = "https://challenge.isic-archive.com/data/#2017"
+    licence, url = DATASETS[name].licence, DATASETS[name].url
     folders = ("ISIC2017", "ISIC-2017", "ISIC_2017", "isic2017")
     layout = (_IMAGES, _MASKS)
 

@@ -1,5 +1,6 @@
 """Colonoscopy polyps: Kvasir-SEG and CVC-ClinicDB."""
 
+from segzoo.catalogue import DATASETS
 from segzoo.data.images import ImageDataModule
 from segzoo.data.samples import Sample, paired_samples, shipped_groups, with_shipped_lookalikes
 
@@ -18,8 +19,7 @@ class KvasirSEG(ImageDataModule):
 
     name = "KvasirSEG"
     class_names = ("background", "polyp")
-    licence = "LicenseRef-research-and-education-only"
-    url = "https://datasets.simula.no/kvasir-seg/"
+    licence, url = DATASETS[name].licence, DATASETS[name].url
     folders = ("Kvasir-SEG", "kvasir-seg", "Kvasir-SEG/Kvasir-SEG")
     layout = ("images", "masks")
 
@@ -45,8 +45,7 @@ class CVCClinicDB(ImageDataModule):
 
     name = "CVCClinicDB"
     class_names = ("background", "polyp")
-    licence = "LicenseRef-research-and-education-only"
-    url = "https://polyp.grand-challenge.org/CVCClinicDB/"
+    licence, url = DATASETS[name].licence, DATASETS[name].url
     folders = ("CVC-ClinicDB", "PNG", "TIF", "CVC-ClinicDB/PNG", "CVC-ClinicDB/TIF")
     layout = ("Original", "Ground Truth")
 
