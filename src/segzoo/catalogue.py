@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 
 class Dataset(NamedTuple):
-    """One public dataset.
+    """Public dataset.
 
     Attributes:
         images: of what, in words.

@@ -244,7 +244,7 @@ def evaluation_sampler(data: SegmentationDataModule, dataset: Dataset[Item]) -> 
     Lightning's own choice would repeat samples to give every process as many, and so change the metrics.
 
     Args:
-        data: What is evaluated.
+        data: Dataset that is evaluated.
         dataset: One part of it.
 
     Raises:

@@ -47,7 +47,7 @@ class BUSI(ImageDataModule):
         return with_shipped_lookalikes(samples, "busi")
 
     def describe(self) -> dict[str, Any]:
-        """Add to what the base says: are normal images in?"""
+        """Add to what the base says whether normal images are in."""
         return super().describe() | {"normal": self.normal}
 
 

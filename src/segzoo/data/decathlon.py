@@ -21,7 +21,7 @@ _HIPPOCAMPUS = re.compile(r"hippocampus_(\d+)")
 
 
 class Decathlon(VolumeDataModule):
-    """A task of the Medical Segmentation Decathlon, or any dataset in nnU-Net's raw layout.
+    """Task of the Medical Segmentation Decathlon, or any dataset in nnU-Net's raw layout.
 
     Layout: ``dataset.json``, ``imagesTr/<case>.nii.gz`` (or one file a channel: ``<case>_0000.nii.gz`` ...) and
     ``labelsTr/<case>.nii.gz``; NIfTI, NRRD or MHA. ``dataset.json`` names the labels (``{"0": "background", ...}`` or

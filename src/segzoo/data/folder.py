@@ -1,4 +1,4 @@
-"""A user's own images and masks."""
+"""Images and masks of a user's own."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -104,7 +104,7 @@ def unread(root: Path, samples: Iterable[Sample], classes: Sequence[str]) -> lis
 
     Args:
         root: The folder that holds ``images`` and ``masks``.
-        samples: What is read of it.
+        samples: Samples that are read of it.
         classes: The folders of masks; none where ``masks`` holds them itself.
     """
     of_masks = [root / "masks" / name for name in classes] or [root / "masks"]

@@ -137,13 +137,13 @@ class SegmentationDataset(Dataset[Item]):
     """Images and labels of one part of a split.
 
     Args:
-        samples: What to read.
+        samples: Samples to read.
         preprocessing: Channels, size and normalisation of the images.
         num_classes: Number of class names.
-        multilabel: Whether each class has a mask of its own.
+        multilabel: Each class has a mask of its own.
         augmentation: Applied in order to image and label, before normalisation.
         originals: Give the label at the image's own size too, as ``original_label``.
-        cache_bytes: What was read and resized is kept in memory, up to so much.
+        cache_bytes: Memory for what was read and resized.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class SegmentationDataset(Dataset[Item]):
         return item
 
     def _read(self, index: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Image [C, *S], int16 label [*S] or [K, *S] and, unless too large to keep, the label at its own size.
+        """Read image [C, *S], int16 label [*S] or [K, *S] and, unless too large to keep, the label at its own size.
 
         Augmentations take images of 8 bits, so the image is rounded to uint8 for these, and else float32.
         """

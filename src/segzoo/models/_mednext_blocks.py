@@ -134,7 +134,7 @@ class MedNeXtBlock(nn.Module):
 
 
 class DownBlock(MedNeXtBlock):
-    """A block whose depthwise convolution, and a pointwise one beside it, step over voxels; channels double."""
+    """Block whose depthwise convolution, and a pointwise one beside it, step over voxels; channels double."""
 
     def __init__(self, channels: int, *numbers: int, spatial_dims: int, stride: Sequence[int], **options: Any) -> None:
         options |= {"spatial_dims": spatial_dims, "out_channels": 2 * channels}
@@ -147,7 +147,7 @@ class DownBlock(MedNeXtBlock):
 
 
 class UpBlock(MedNeXtBlock):
-    """A block whose depthwise convolution is transposed; channels halve.
+    """Block whose depthwise convolution is transposed; channels halve.
 
     Transposed without output padding, it makes stride · D - (stride - 1) voxels of D, on which all of the block works;
     the missing planes are zeros at the front of every axis. The residual, a pointwise layer of the input, lands on the

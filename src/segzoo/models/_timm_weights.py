@@ -22,7 +22,7 @@ def load_encoder_weights(encoder: nn.Module, name: str, source: str, in_channels
     if not file.is_file():
         raise MissingError(f"encoder_weights: there is no file {source}; give a safetensors file, or 'imagenet'")
     stored = read_safetensors(file)
-    # a published file may leave out how many batches the norms have seen; that is no weight
+    # a published file may leave out how many batches the norms have seen; that is not a weight
     needed = {key: value for key, value in encoder.state_dict().items() if not key.endswith("num_batches_tracked")}
     if "conv_stem.weight" in stored:
         stored["conv_stem.weight"] = adapt_input_channels(stored["conv_stem.weight"], in_channels)

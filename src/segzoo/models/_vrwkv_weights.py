@@ -108,7 +108,7 @@ def vrwkv_names(state: State, expected: State, prefix: str = "") -> dict[str, Te
 
 
 def has_layer_scales(state: State) -> bool:
-    """Tell if a Vision-RWKV scales its layers: the original's blocks all do, or none."""
+    """Tell whether a Vision-RWKV scales its layers: the original's blocks all do, or none."""
     return any(re.fullmatch(LAYER_SCALE, name) for name in state)
 
 

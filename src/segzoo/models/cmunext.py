@@ -44,7 +44,7 @@ class ConvGELUNorm(nn.Sequential):
 
 
 class CMUNeXtBlock(nn.Module):
-    """A residual large-kernel depthwise convolution, then an inverted bottleneck of ratio 4 (section 2.1)."""
+    """Residual large-kernel depthwise convolution, then an inverted bottleneck of ratio 4 (section 2.1)."""
 
     def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__()

@@ -4,6 +4,9 @@ Paper: "LV-UNet: A Lightweight and Vanilla Model for Medical Image Segmentation"
 https://arxiv.org/abs/2408.16886. The original code (juntaoJianggavin/LV-UNet) has no licence; this is an
 independent implementation that computes the same function.
 
+The idea: train with more layers than are used afterwards. Between each two 1x1 convolutions stands a leaky ReLU whose
+slope λ goes from 0, an ordinary ReLU, to 1, the identity: there the two convolutions are one, and are made one.
+
 Where this differs from the original, on purpose: λ ends at exactly 1 and is stored with the weights (the
 original ends at 0.995 and forgets it, so that its fused network is not the one it trained), any input size,
 number of channels and of classes is taken, and the deployed form can be built and loaded directly.
@@ -51,14 +54,14 @@ class MobileNetV3Encoder(nn.Module):
         if not timm.is_model(name):
             raise MissingError(f"timm has no model {name!r} to take as encoder; mobilenetv3_large_100 is the paper's")
         if "mobilenetv3" not in name:
-            raise SegzooError(f"encoder {name!r} is no MobileNetV3-Large; mobilenetv3_large_100 is the paper's")
+            raise SegzooError(f"encoder {name!r} is not a MobileNetV3-Large; mobilenetv3_large_100 is the paper's")
         # the paper's batch norm (torchvision's); timm's default is eps 1e-5 and momentum 0.1
         whole: Any = timm.create_model(name, in_chans=in_channels, bn_eps=ENCODER_NORM_EPS, bn_momentum=0.01)
         blocks: Any = getattr(whole, "blocks", ())
         widths = [blocks[stage][-1].conv_pwl.out_channels for stage in (1, 2, 3)] if len(blocks) == 7 else []
         if widths != [*ENCODER_WIDTHS] or len(blocks[3]) < 3 or not hasattr(whole, "bn1"):
             raise SegzooError(
-                f"encoder {name!r} is no MobileNetV3-Large of widths 24, 40 and 80; take mobilenetv3_large_100 or "
+                f"encoder {name!r} is not a MobileNetV3-Large of widths 24, 40 and 80; take mobilenetv3_large_100 or "
                 "tf_mobilenetv3_large_minimal_100"
             )
         self.conv_stem, self.bn1 = whole.conv_stem, whole.bn1

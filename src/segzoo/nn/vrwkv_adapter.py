@@ -233,7 +233,7 @@ class VRWKVAdapter(VisionRWKV):
             init_adapter(part)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Return maps [B, C, H/4, W/4] to [B, C, H/32, W/32] of images [B, C", H, W], whose sides are multiples of 32."""
+        """Return maps [B, C, H/4, W/4] to [B, C, H/32, W/32] of images whose sides are multiples of 32."""
         if any(side % 32 for side in image.shape[2:]):
             raise SegzooError(
                 f"VRWKV-Adapter takes images with sides that are multiples of 32, not {[*image.shape[2:]]}"
