@@ -25,16 +25,16 @@ from segzoo.metrics.functional import (
 
 
 class SegmentationMetric(Metric):
-    """What all metrics here share: sums over images per foreground class.
+    """Base of all metrics here: sums over images per foreground class.
 
     Every state is an int64 sum, scores in units of 2^-32. So the result is the same to the last bit in whatever order
     images, processes (DDP) or merged metrics come, and the states live on devices without float64. The ``empty`` policy
     is applied at the end, so metrics that differ only in it may share states (torchmetrics' compute groups).
 
     Attributes:
-        images: How many images so far.
-        empty_images: ``[K']`` how many of them had the class in neither mask, i.e. are scored by ``empty``. Under DDP
-            each process counts its own; read these inside ``with metric.sync_context():`` for all.
+        images: Number of images so far.
+        empty_images: ``[K']``, number of them that had the class in neither mask, so are scored by ``empty``. Under
+            DDP each process counts its own; read these inside ``with metric.sync_context():`` for all.
     """
 
     is_differentiable = False
@@ -75,7 +75,7 @@ class SegmentationMetric(Metric):
 
     @property
     def protocol(self) -> str:
-        """How the number comes about, in the words that model cards use."""
+        """Account of how the number comes about, in the words that model cards use."""
         counts = {"one": "counts 1", "zero": "counts 0", "skip": "is left out"}[self.empty]
         if self.aggregation == "dataset":
             return (
@@ -89,11 +89,11 @@ class SegmentationMetric(Metric):
         self._take_in(counts, SCORES[self.name](*counts, "zero"))
 
     def compute(self) -> Tensor:
-        """The mean over the classes that have a score, a float32 scalar; NaN before any image."""
+        """Average over the classes that have a score, a float32 scalar; NaN before any image."""
         return self._per_class().nanmean().float()
 
     def per_class(self) -> Tensor:
-        """The metric of each foreground class, ``[K']`` float32; under DDP call it in every process."""
+        """Return the metric of each foreground class, ``[K']`` float32; under DDP call it in every process."""
         with self.sync_context(dist_sync_fn=self.dist_sync_fn):
             return self._per_class().float()
 
@@ -131,10 +131,10 @@ class Dice(SegmentationMetric):
 
     Args:
         num_classes: The model's output channels: 1 binary, else with the background counted.
-        multilabel: Whether every channel is a mask of its own.
+        multilabel: Every channel is a mask of its own.
         aggregation: "image": score each image and class, mean over images, then over classes. "dataset": count the
             pixels of all images first, one score per class, then the mean over classes.
-        empty: What an image scores for a class that neither its target nor the prediction holds: 1 ("one"), 0
+        empty: Score of an image for a class that neither its target nor the prediction holds: 1 ("one"), 0
             ("zero"), or it is left out of the mean ("skip"). With "dataset": the same for the pooled pixels.
         **kwargs: For torchmetrics.Metric.
 
@@ -204,7 +204,7 @@ class HausdorffDistance95(SegmentationMetric):
 
     @property
     def protocol(self) -> str:
-        """How the number comes about, in the words that model cards use."""
+        """Account of how the number comes about, in the words that model cards use."""
         counts = "counts 0" if self.empty == "one" else "is left out"
         unit = "mm" if self._in_mm else "pixels"
         if self.spacing is not None:
@@ -239,7 +239,7 @@ METRICS: dict[str, type[Metric]] = {
 
 
 def metric_class(name: str) -> type[Metric]:
-    """The class of a metric's short name; an unknown name is a SegzooError with the nearest ones."""
+    """Return the class of a metric's short name; an unknown name is a SegzooError with the nearest ones."""
     if name not in METRICS:
         near = difflib.get_close_matches(name, METRICS, cutoff=0.5) or list(METRICS)
         raise SegzooError(f"unknown metric {name!r}: did you mean {' or '.join(near)}?")

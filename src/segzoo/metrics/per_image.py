@@ -25,7 +25,7 @@ def image_scores(
     empty: Empty = "one",
     spacing: Sequence[float] | None = None,
 ) -> list[dict[str, float]]:
-    """The scores of each image on its own, for a table with one row per image.
+    """Score each image on its own, for a table with one row per image.
 
     Args:
         prediction: As in :func:`confusion`.
