@@ -70,9 +70,10 @@ def test_links_lead_somewhere(page):
 
 
 def commands(text: str) -> list[list[str]]:
-    """The segzoo commands in the blocks of code for the shell, as lists of words."""
+    """The segzoo commands in the blocks of code for the shell, and then those between words, as lists of words."""
     blocks = "\n".join(re.findall(r"^```shell\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
     lines = blocks.replace("\\\n", " ").splitlines()
+    lines += [command.replace("\n", " ") for command in re.findall(r"`(segzoo [^`]+)`", outside_code(text))]
     words = [shlex.split(line, comments=True) for line in lines]
     return [line[1:] for line in words if line[:1] == ["segzoo"]]
 
@@ -119,11 +120,12 @@ def test_commands_have_the_options_that_they_are_shown_with(page):
 
 
 def test_wrong_options_are_found():
-    page = "```shell\nsegzoo fit --model cmunext_s --model.depht 3 \\\n  --data Folder --data.folds 2 --trainer.epochs 4\n"
-    page += "segzoo predict a b --out c  # --output\n```\n"
+    page = "```shell\nsegzoo fit --model cmunext_s --model.depht 3 \\\n  --data Folder --data.folds 2\n"
+    page += "segzoo predict a b --out c  # --output\n```\nThen `segzoo fit ... --trainer.epochs\n4` and `--none`.\n"
     assert [wrong_options(command) for command in commands(page)] == [
-        ["--model.depht", "--data.folds", "--trainer.epochs"],
+        ["--model.depht", "--data.folds"],
         ["--out"],
+        ["--trainer.epochs"],
     ]
 
 
