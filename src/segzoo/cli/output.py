@@ -1,7 +1,10 @@
 """What the command line prints, and how."""
 
 import io
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from segzoo.errors import SegzooError
 
@@ -11,6 +14,21 @@ def show_any_name() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def log_on_stderr() -> Iterator[None]:
+    """Show on stderr what the library logs, while a command runs."""
+    logger, handler = logging.getLogger("segzoo"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def sentence(error: SegzooError) -> str:

@@ -13,8 +13,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from segzoo.checkpoints.config import CONFIG, RECIPE
-from segzoo.errors import MissingError, SegzooError
-from segzoo.module import OTHER_IMAGES
+from segzoo.errors import MissingFileError, SegzooError
+from segzoo.steps import OTHER_IMAGES
 
 SPLIT = "split.json"
 
@@ -33,7 +33,7 @@ def resume_file(verb: str, root: Path, given: str | None) -> str | None:
         # one that was killed before that, or not yet started
         rank_zero_info(f"segzoo: {root} holds no last.ckpt, so training starts from the beginning")
         return None
-    raise MissingError(f"there is no file {file} for --ckpt_path {given}; give a .ckpt file, or the run's folder")
+    raise MissingFileError(f"there is no file {file} for --ckpt_path {given}; give a .ckpt file, or the run's folder")
 
 
 def refuse_overwriting(root: Path, resumed: str | None) -> None:

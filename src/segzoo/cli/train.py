@@ -42,10 +42,12 @@ from segzoo.cli.run_folder import (
 )
 from segzoo.cli.train_errors import cause_in_input
 from segzoo.errors import MissingError, SegzooError
+from segzoo.extensions import announced, imported
 from segzoo.hub.find import open_checkpoint
 from segzoo.metrics.names import scores_by_class
 from segzoo.module import SegmentationModule
-from segzoo.registry import models, nearest
+from segzoo.network import SegmentationNetwork
+from segzoo.registry import list_models, model_facts, models, nearest
 
 EPOCHS = 300  # of both papers
 SEED = 42
@@ -112,7 +114,7 @@ class TrainingCLI(LightningCLI):
     def __init__(self, args: list[str]) -> None:
         raising = {"exit_on_error": False}  # so that a wrong option ends like any other bad input
         super().__init__(
-            SegmentationModule,
+            SegmentationNetwork,  # which from_pretrained is said to return
             data_modules.SegmentationDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -343,8 +345,8 @@ def split_option(argument: str) -> list[str]:
 
 def model_options(name: str) -> list[str]:
     """What follows --model: a builder for a model's name, a loader for a checkpoint's name or folder."""
-    if name in models():
-        return [models()[name].builder]
+    if name in list_models():
+        return [model_facts(name).builder]
     if IMPORT_PATH.fullmatch(name) and not Path(name).exists():
         return [name]
     open_checkpoint(name)  # fails here, in one sentence, rather than in the middle of the parser
@@ -358,9 +360,14 @@ def data_path(name: str) -> str:
     base = data_modules.SegmentationDataModule
     kinds = {known: getattr(data_modules, known) for known in data_modules.__all__}
     datasets = [known for known, kind in kinds.items() if issubclass(kind, base) and kind is not base]
-    if name not in datasets:
-        raise MissingError(f"there is no dataset {name!r}{nearest(name, datasets)}; there are {', '.join(datasets)}")
-    return f"segzoo.data.{name}"
+    if name in datasets:
+        return f"segzoo.data.{name}"
+    others = announced("datasets")
+    if name not in others:
+        known = [*datasets, *others]
+        raise MissingError(f"there is no dataset {name!r}{nearest(name, known)}; there are {', '.join(known)}")
+    imported("datasets", others[name])  # fails here, in one sentence, rather than in the middle of the parser
+    return others[name].value.replace(":", ".")
 
 
 def run_name(options: Any) -> str:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from segzoo.preprocessing.image import Preprocessing
 
 if TYPE_CHECKING:
-    from segzoo.module import SegmentationModule
+    from segzoo.network import SegmentationNetwork
 
 
 AXES = ("depth", "height", "width")
@@ -32,7 +32,7 @@ class Graph(nn.Module):
     std: Tensor
 
     def __init__(
-        self, network: "SegmentationModule", precision: str, resize: Callable[[Tensor, Sequence[int]], Tensor]
+        self, network: "SegmentationNetwork", precision: str, resize: Callable[[Tensor, Sequence[int]], Tensor]
     ) -> None:
         super().__init__()
         self.resize = resize
@@ -115,7 +115,7 @@ def resize_rows(x: Tensor, count: int) -> Tensor:
 # ---- export
 
 
-def example_input(network: "SegmentationModule", size: Sequence[int] | None) -> Tensor:
+def example_input(network: "SegmentationNetwork", size: Sequence[int] | None) -> Tensor:
     """What the graph is traced with: two images of no special size, or of the size that is to be fixed."""
     sides = size or ((300, 411) if network.spatial_dims == 2 else (40, 56, 72))
     return torch.rand(2, network.in_channels, *sides, generator=torch.Generator().manual_seed(0)) * 255

@@ -20,10 +20,11 @@ from segzoo.export.int8 import speed_ratio
 from segzoo.export.write import export
 from segzoo.metrics.metric import Dice
 from segzoo.prediction.exported import ExportedPredictor
+from segzoo.prediction.network import predict
 from segzoo.prediction.runtimes import ExportedModel
 
 if TYPE_CHECKING:
-    from segzoo.module import SegmentationModule
+    from segzoo.network import SegmentationNetwork
 
 
 CALIBRATION_IMAGES = 32
@@ -60,7 +61,7 @@ class Comparison:
         )
 
 
-def training_data(model: "SegmentationModule", root: Path) -> SegmentationDataModule:
+def training_data(model: "SegmentationNetwork", root: Path) -> SegmentationDataModule:
     """The images or volumes that a checkpoint was trained and tested on, split as they were then.
 
     Args:
@@ -110,7 +111,7 @@ def read_target(sample: Sample, data: SegmentationDataModule) -> npt.NDArray[np.
 
 
 def measure(
-    model: "SegmentationModule", path: Path, data: SegmentationDataModule, size: Sequence[int] | None
+    model: "SegmentationNetwork", path: Path, data: SegmentationDataModule, size: Sequence[int] | None
 ) -> Comparison:
     """Compare an exported ONNX file with one in float32, written for that alone, and with Python.
 
@@ -125,7 +126,7 @@ def measure(
     samples = part(data, "test")
     for sample in samples:
         target = torch.from_numpy(read_target(sample, data))[None]
-        found, expected = predictor.segment([predictor.read(sample.image)])[0], network.predict(sample.image)
+        found, expected = predictor.segment([predictor.read(sample.image)])[0], predict(network, sample.image)
         for metric, segmentation in ((of_file, found), (of_python, expected)):
             metric.update(torch.from_numpy(segmentation.mask)[None].long(), target)
     x, _ = check_inputs(network, samples[0].image, size)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segzoo.errors import MissingError, SegzooError
+from segzoo.errors import MissingFileError, SegzooError
 
 # What Pillow raises for truncated, garbled or absurdly large files, by format, of which it knows dozens.
 DECODING_ERRORS = (
@@ -36,7 +36,7 @@ _FEW = 4  # indices that may be classes or marks, which the reader of labels kno
 def require_file(path: Path) -> None:
     """Refuse a path where there is no file."""
     if not path.is_file():
-        raise MissingError(f"There is no file {path}.")
+        raise MissingFileError(f"There is no file {path}.")
 
 
 def decode(path: Path, *, for_mask: bool, binary: bool = False) -> npt.NDArray[Any]:

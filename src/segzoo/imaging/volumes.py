@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segzoo.errors import MissingError, SegzooError
+from segzoo.errors import MissingFileError, SegzooError
 from segzoo.imaging.geometry import Geometry, check_directions, check_spacing, not_finite, skewed, unreadable
 from segzoo.imaging.nifti import check_nifti
 from segzoo.imaging.packed import check_packed
@@ -82,7 +82,7 @@ def read_volume(path: str | Path, channels: int = 1) -> Volume:
         float32 array ``[channels, D, H, W]`` with its geometry.
 
     Raises:
-        MissingError: If there is no such file.
+        MissingFileError: If there is no such file.
         SegzooError: If it cannot be decoded, is cut short, is not 3D, has another number of channels, holds NaN or
             infinite voxels, or its spacing or directions make no grid.
         MemoryError: If it does not fit.
@@ -108,7 +108,7 @@ def read_volume_mask(path: str | Path) -> tuple[npt.NDArray[np.integer[Any]], Ge
         Integer array ``[D, H, W]`` and its geometry.
 
     Raises:
-        MissingError: If there is no such file.
+        MissingFileError: If there is no such file.
         SegzooError: As `read_volume`, and if it holds fractions or negative values.
     """
     path = Path(path)
@@ -131,7 +131,7 @@ def read_geometry(path: str | Path) -> Geometry:
     """A volume's grid as its header states it, without reading the voxels (nor noticing where those are cut short).
 
     Raises:
-        MissingError: If there is no such file.
+        MissingFileError: If there is no such file.
         SegzooError: If the header cannot be read, or its spacing or directions make no grid.
     """
     path = Path(path)
@@ -258,7 +258,7 @@ def _checked(path: Path, *, whole: bool) -> npt.NDArray[np.float64] | None:
     """The affine, where a header says it plainly, of a file that is no damaged one (``whole``: nor are its voxels)."""
     suffix = volume_suffix(path).lower()
     if not path.is_file():
-        raise MissingError(f"There is no file {path}.")
+        raise MissingFileError(f"There is no file {path}.")
     if suffix in (".nii", ".nii.gz"):
         return check_nifti(path, whole=whole)
     if whole:

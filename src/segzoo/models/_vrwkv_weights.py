@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from segzoo.checkpoints.state import State, read_state, unwrapped
 from segzoo.errors import SegzooError
 
 if TYPE_CHECKING:
-    from segzoo.models.med_urwkv import MedURWKV
+    from segzoo.network import SegmentationNetwork
 
 
 FIRST_LAYERS = ("patch_embed.projection.weight", "spm.stem.0.weight")  # those that see the image
@@ -68,7 +68,7 @@ def has_layer_scales(state: State) -> bool:
     return any(re.fullmatch(LAYER_SCALE, name) for name in state)
 
 
-def load_vrwkv_encoder(model: "MedURWKV", path: Path) -> EncoderReport:
+def load_vrwkv_encoder(model: "SegmentationNetwork", path: Path) -> EncoderReport:
     """Fill the encoder of ``model`` from a file of Vision-RWKV weights, and say what was used.
 
     Where the file has only the trunk (ImageNet weights), the adapter keeps its own values.
@@ -81,7 +81,8 @@ def load_vrwkv_encoder(model: "MedURWKV", path: Path) -> EncoderReport:
         SegzooError: the file cannot be read safely, holds something else, or another size or form.
     """
     stored, heads = vrwkv_backbone(unwrapped(read_state(path)))
-    own = model.encoder.state_dict()
+    encoder: Any = model.encoder
+    own = encoder.state_dict()
     refuse_other_encoders(stored, own, path)
     report = EncoderReport(str(path), ignored=heads + [name for name in stored if name not in own])
     for name, value in own.items():
@@ -98,9 +99,9 @@ def load_vrwkv_encoder(model: "MedURWKV", path: Path) -> EncoderReport:
                 f"{list(value.shape)} here; give a file of the model's own form and size"
             )
         own[name] = fitted
-    model.encoder.load_state_dict(own)
+    encoder.load_state_dict(own)
     if report.adapted or report.initialised or report.ignored:
-        print(report)  # nothing is changed without a word
+        report.log()
     return report
 
 

@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from segzoo.checkpoints.weights import read_safetensors
 from segzoo.errors import MissingError, SegzooError
-from segzoo.hub.fetch import fetch_weights
+from segzoo.models._fetched import fetch_weights
 from segzoo.module import SegmentationModule
 from segzoo.nn.adapt import adapt_input_channels
 from segzoo.nn.fuse import ActivatedConv2d, can_join, fold_norm

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from segzoo.checkpoints.config import read_config
 from segzoo.errors import MissingError, SegzooError
-from segzoo.hub.fetch import fetch_weights
+from segzoo.models._fetched import fetch_weights
 from segzoo.models._vrwkv_weights import load_vrwkv_encoder
 from segzoo.module import SegmentationModule
 from segzoo.nn.vrwkv import Grid, VisionRWKV, VRWKVBlock, init_linears, to_map
