@@ -7,11 +7,11 @@
     python benchmarks/quality.py mirrored FOLDER NAME                 with --tta -> results/NAME+tta.csv
     python benchmarks/quality.py groups                               which test images belong together -> groups.json
 
-The report needs no data, weights or torch: it reads ``NAME.csv`` (the test scores image by image, which publish.py and
-``score`` write), ``NAME@DATASET.csv`` (those of the same model on another dataset), ``NAME+tta.csv`` (averaged over
-mirrored copies), ``NAME.json`` and ``groups.json``, and writes ``quality.md``, ``quality.png`` and, of the published
-checkpoints, the table of the README between its two comments. Run the others from the repository's root, where
-``data`` is; ``measure`` on a machine that does nothing else.
+The report needs no data, weights or torch, but matplotlib, of ``medsegzoo[dev]``. It reads ``NAME.csv`` (the test
+scores image by image, which publish.py and ``score`` write), ``NAME@DATASET.csv`` (those of the same model on another
+dataset), ``NAME+tta.csv`` (averaged over mirrored copies), ``NAME.json`` and ``groups.json``, and writes
+``quality.md``, ``quality.png`` and, of the published checkpoints, the table of the README between its two comments. Run
+the others from the repository's root, where ``data`` is; ``measure`` on a machine that does nothing else.
 """
 
 import argparse
@@ -29,8 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL.PngImagePlugin import PngInfo
-from scatter import Point, draw
+from scatter import Point, draw, write
 
 from segzoo.catalogue import DATASETS, kind_of_images
 from segzoo.checkpoints.pins import published
@@ -451,12 +450,15 @@ def markdown(head: list[str], rows: list[list[str]], left: int = 1) -> str:
 
 
 def write_picture(datasets: dict[str, list[Result]], path: Path) -> None:
-    """Draw quality against latency; the file says by a hash what it shows, since fonts differ between machines."""
-    panels = {name: [point(one) for one in results] for name, results in datasets.items()}
-    content = PngInfo()
-    content.add_text("sha256", hashlib.sha256(json.dumps(panels).encode()).hexdigest())
-    picture = draw(panels, "CPU latency, ms", "Dice", "moved right: trained on other data")
-    picture.quantize(64).save(path, optimize=True, pnginfo=content)
+    """Draw quality against latency; the file says by a hash what it shows, since processors round in their own way."""
+    shown = panels(datasets)
+    figure = draw(shown, "CPU latency, ms", "Dice", "hollow: trained on other data")
+    write(figure, path, {"sha256": hashlib.sha256(json.dumps(shown).encode()).hexdigest()})
+
+
+def panels(datasets: dict[str, list[Result]]) -> dict[str, list[Point]]:
+    """The points of each dataset's panel."""
+    return {name: [point(one) for one in results] for name, results in datasets.items()}
 
 
 def point(result: Result) -> Point:

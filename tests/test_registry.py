@@ -41,8 +41,8 @@ def test_patterns():
         ("cmunext_s", {"classes": 3}, r"no argument 'classes' \(did you mean num_classes"),
         ("cmunext_s", {"widths": (1, 2, 3, 4, 5)}, "multiple values for keyword argument 'widths'"),
         ("cmunext_s", {"num_classes": 0}, "at least 1"),
-        ("lv_unet", {"encoder": "resnet18"}, "no MobileNetV3-Large"),
-        ("lv_unet", {"encoder": "mobilenetv3_small_100"}, "no MobileNetV3-Large"),
+        ("lv_unet", {"encoder": "resnet18"}, "not a MobileNetV3-Large"),
+        ("lv_unet", {"encoder": "mobilenetv3_small_100"}, "not a MobileNetV3-Large"),
         ("lv_unet", {"encoder": "mobilenet_v3_large"}, "timm has no model"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The errors a person can cause: each is one sentence that says what is wrong, where, and what to do."""
+"""Errors a person can cause: each is one sentence that says what is wrong, where, and what to do."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -35,11 +35,11 @@ class MissingError(SegzooError):
 
 
 class MissingFileError(MissingError, FileNotFoundError):
-    """A file or folder is not there."""
+    """File or folder is not there."""
 
 
 class MissingPackageError(MissingError, ImportError):
-    """A package is not installed."""
+    """Package is not installed."""
 
 
 def attempt(function: Callable[..., T], *arguments: Any) -> T | SegzooError:

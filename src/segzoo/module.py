@@ -98,7 +98,7 @@ class SegmentationModule(SegmentationSteps):
 
     @classmethod
     def load_from_checkpoint(cls, *arguments: Any, **options: Any) -> Self:
-        """As Lightning's, for classes whose files hold their arguments.
+        """Load Lightning's own file, for classes whose files hold their arguments.
 
         Raises:
             SegzooError: the file does not hold what the model was built with, as those of the zoo's models do not.

@@ -38,7 +38,7 @@ NOT_ARCHITECTURE = frozenset(
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a model before anything is built.
+    """Facts of a model that are known before anything is built.
 
     Attributes:
         name: what :func:`create_model` calls it.
@@ -314,6 +314,6 @@ def create_model(
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A half sentence that names what somebody who typed ``name`` may have meant, or nothing."""
+    """Return a half sentence that names what somebody who typed ``name`` may have meant, or nothing."""
     close = difflib.get_close_matches(name.lower(), list(names), n=3, cutoff=0.5)
     return f" (did you mean {' or '.join(close)}?)" if close else ""

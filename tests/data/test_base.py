@@ -13,8 +13,8 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from segzoo.data import BUSI, Folder, SegmentationDataModule
-from segzoo.data import base as base_module
-from segzoo.data.base import resize_label
+from segzoo.data import images as images_module
+from segzoo.data.images import resize_label
 from segzoo.errors import MissingError, SegzooError
 from segzoo.preprocessing.image import Preprocessing
 
@@ -146,13 +146,13 @@ def test_augmentation_must_leave_8_bits(folder_data):
 
 def test_images_are_read_once_without_workers(folder_data, monkeypatch):
     reads = []
-    read = base_module.read_image
-    monkeypatch.setattr(base_module, "read_image", lambda *a: reads.append(a) or read(*a))
+    read = images_module.read_image
+    monkeypatch.setattr(images_module, "read_image", lambda *a: reads.append(a) or read(*a))
     loader = Folder(folder_data, image_size=16).val_dataloader()
     for _ in range(3):
         list(loader)
     assert len(reads) == 2
-    monkeypatch.setattr(base_module, "CACHE_BYTES", 6000)  # one 16 x 16 item with its original label
+    monkeypatch.setattr(images_module, "CACHE_BYTES", 6000)  # one 16 x 16 item with its original label
     reads.clear()
     loader = Folder(folder_data, image_size=16).val_dataloader()
     for _ in range(3):
@@ -173,7 +173,7 @@ def test_large_original_labels_are_not_kept(folder_data, monkeypatch):
     loader = Folder(folder_data, image_size=16).val_dataloader()
     expected = next(iter(loader))["original_label"]
     assert all(original is not None for _, _, original in loader.dataset._cache.values())
-    monkeypatch.setattr(base_module, "LARGE_BYTES", 20 * 30 * 2)
+    monkeypatch.setattr(images_module, "LARGE_BYTES", 20 * 30 * 2)
     loader = Folder(folder_data, image_size=16).val_dataloader()
     for _ in range(2):
         assert_close(next(iter(loader))["original_label"], expected)

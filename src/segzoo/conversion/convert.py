@@ -1,4 +1,4 @@
-"""The original repositories' state dicts, under the names of ours.
+"""State dicts of the original repositories, under the names of ours.
 
 Every table below pairs the original's names with ours; nothing is guessed. A conversion ends in a strict
 comparison of names and shapes with the model it is for.
@@ -29,7 +29,7 @@ LAMBDA = "deep_training_lambda"
 
 
 def convert(source: str | Path | State, model: "str | nn.Module") -> dict[str, Tensor]:
-    """An original repository's weights as a state dict that ``model`` loads strictly.
+    """Turn an original repository's weights into a state dict that ``model`` loads strictly.
 
     Args:
         source: a state dict, or a file: safetensors, or a PyTorch file (read as plain tensors only). One of a model of
@@ -82,7 +82,7 @@ def convert(source: str | Path | State, model: "str | nn.Module") -> dict[str, T
 
 @dataclass(frozen=True)
 class Original:
-    """How an original repository's state dict becomes ours.
+    """Way from an original repository's state dict to ours.
 
     Attributes:
         rename: called with the original's and our model's state dict.

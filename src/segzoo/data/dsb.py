@@ -1,10 +1,11 @@
 """DSB 2018: cell nuclei."""
 
-from segzoo.data.base import SegmentationDataModule
+from segzoo.catalogue import DATASETS
+from segzoo.data.images import ImageDataModule
 from segzoo.data.samples import Sample, paired_samples, with_shipped_lookalikes
 
 
-class DSB2018(SegmentationDataModule):
+class DSB2018(ImageDataModule):
     """2018 Data Science Bowl, stage 1 train: 670 microscopy images with one merged mask of all nuclei.
 
     Read in the layout of UNet++ and UNeXt, at 96 x 96 in their copy (``dsb2018_96``); each image is a group of its own.
@@ -19,13 +20,12 @@ class DSB2018(SegmentationDataModule):
 
     name = "DSB2018"
     class_names = ("background", "nucleus")
-    licence = "CC0-1.0"
-    url = "https://bbbc.broadinstitute.org/BBBC038"
+    licence, url = DATASETS[name].licence, DATASETS[name].url
     folders = ("dsb2018_96", "DSB2018", "dsb2018", "dsb2018_256")
     layout = ("images", "masks/0")
 
     def samples(self) -> list[Sample]:
-        """Every image with its merged mask."""
+        """List every image with its merged mask."""
         root = self.find_root()
         samples = paired_samples(root / "images", [root / "masks" / "0"], groups={})
         return with_shipped_lookalikes(samples, "dsb2018")

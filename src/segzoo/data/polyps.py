@@ -1,10 +1,11 @@
 """Colonoscopy polyps: Kvasir-SEG and CVC-ClinicDB."""
 
-from segzoo.data.base import SegmentationDataModule
+from segzoo.catalogue import DATASETS
+from segzoo.data.images import ImageDataModule
 from segzoo.data.samples import Sample, paired_samples, shipped_groups, with_shipped_lookalikes
 
 
-class KvasirSEG(SegmentationDataModule):
+class KvasirSEG(ImageDataModule):
     """Kvasir-SEG: 1000 colonoscopy images with the mask of their polyps.
 
     The masks are JPEG and cut at 127. Three pairs of near-identical images stay together in the ``grouped`` split; of
@@ -18,19 +19,18 @@ class KvasirSEG(SegmentationDataModule):
 
     name = "KvasirSEG"
     class_names = ("background", "polyp")
-    licence = "LicenseRef-research-and-education-only"
-    url = "https://datasets.simula.no/kvasir-seg/"
+    licence, url = DATASETS[name].licence, DATASETS[name].url
     folders = ("Kvasir-SEG", "kvasir-seg", "Kvasir-SEG/Kvasir-SEG")
     layout = ("images", "masks")
 
     def samples(self) -> list[Sample]:
-        """Every image with the mask of the same name."""
+        """List every image with the mask of the same name."""
         root = self.find_root()
         samples = paired_samples(root / "images", [root / "masks"], shipped_groups("kvasir_seg"))
         return with_shipped_lookalikes(samples, "kvasir_seg")
 
 
-class CVCClinicDB(SegmentationDataModule):
+class CVCClinicDB(ImageDataModule):
     """CVC-ClinicDB: 612 frames of 29 colonoscopy sequences with the mask of their polyps.
 
     Frames of one sequence look alike and stay together in the ``grouped`` split. The original TIFFs have a header that
@@ -45,12 +45,11 @@ class CVCClinicDB(SegmentationDataModule):
 
     name = "CVCClinicDB"
     class_names = ("background", "polyp")
-    licence = "LicenseRef-research-and-education-only"
-    url = "https://polyp.grand-challenge.org/CVCClinicDB/"
+    licence, url = DATASETS[name].licence, DATASETS[name].url
     folders = ("CVC-ClinicDB", "PNG", "TIF", "CVC-ClinicDB/PNG", "CVC-ClinicDB/TIF")
     layout = ("Original", "Ground Truth")
 
     def samples(self) -> list[Sample]:
-        """Every frame with its mask, grouped by sequence."""
+        """List every frame with its mask, grouped by sequence."""
         root = self.find_root()
         return paired_samples(root / "Original", [root / "Ground Truth"], shipped_groups("cvc_clinicdb"))

@@ -61,7 +61,7 @@ def compare_masks(
 
 
 def check_inputs(network: "SegmentationNetwork", raw: Any, size: Sequence[int] | None) -> tuple[Tensor, Tensor]:
-    """What the file takes of an image, and what Python's network does."""
+    """Return what the file takes of an image, and what Python's network does."""
     given = read_input(network.preprocessing, raw)
     if isinstance(network.preprocessing, VolumePreprocessing):
         assert isinstance(given, Volume)
@@ -80,7 +80,7 @@ def check_inputs(network: "SegmentationNetwork", raw: Any, size: Sequence[int] |
 
 
 def sample_for(network: "SegmentationNetwork") -> tuple[str, Any]:
-    """An image or volume that a shipped checkpoint of the same kind has as its example; else noise."""
+    """Return an image or volume that a shipped checkpoint of the same kind has as its example; else noise."""
     for folder in checkpoint_folders().values():
         file = folder / PROBE
         with suppress(SegzooError):  # a checkpoint that is damaged has no part in this

@@ -1,4 +1,4 @@
-"""A trained network as one file that runs without segzoo: intensities in, probabilities out.
+"""Trained network as one file that runs without segzoo: intensities in, probabilities out.
 
 The graph of a model for images takes raw intensities (0..255) at any size. Inside, it resizes and normalises them as
 the checkpoint's contract says, runs the deployed network, and brings the probabilities back to the image's own size.
@@ -36,7 +36,7 @@ TOLERANCES = {"float32": 5e-5, "float16": 2e-2, "int8": 0.1}  # of the largest l
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and how well it agrees.
+    """Written file, and how well it agrees.
 
     Attributes:
         path: the file.
@@ -56,7 +56,7 @@ class Exported:
 
     @property
     def agreement(self) -> str:
-        """How well it agrees, in words."""
+        """Agreement with Python, in words."""
         if self.precision == "int8":
             return f"its masks agree with Python's to a Dice of {1 - self.difference:.3f}"
         return f"agrees with Python to {self.difference:.1e} of the largest logit"
@@ -175,13 +175,13 @@ def refuse_precision(
 
 
 def is_size(size: Any, sides: int) -> bool:
-    """Whether it is so many lengths, in whole numbers."""
+    """Return whether it is so many lengths, in whole numbers."""
     whole = isinstance(size, Sequence) and all(isinstance(side, int | np.integer) for side in size)
     return whole and len(size) == sides and min(size) > 0
 
 
 def describe(model: "SegmentationNetwork") -> dict[str, Any]:
-    """What a file says of itself, enough to use it without the checkpoint."""
+    """Return what a file says of itself, enough to use it without the checkpoint."""
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
     return {
         "segzoo_version": __version__,

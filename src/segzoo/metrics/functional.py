@@ -20,19 +20,19 @@ Aggregation = Literal["image", "dataset"]
 def confusion(
     prediction: Tensor, target: Tensor, num_classes: int = 1, multilabel: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """True positives, false positives and false negatives per image and foreground class.
+    """Count true positives, false positives and false negatives per image and foreground class.
 
     Args:
         prediction: Integer or bool masks, ``[B, *S]`` or, for multi-label, ``[B, K, *S]``.
         target: Masks of the same shape; negative values are ignored.
         num_classes: The model's output channels: 1 binary, else with the background counted.
-        multilabel: Whether every channel is a mask of its own.
+        multilabel: Every channel is a mask of its own.
 
     Returns:
         Three int64 tensors ``[B, K']``.
 
     Raises:
-        SegzooError: Shapes differ, predictions are not masks yet, or a target value is no class.
+        SegzooError: Shapes differ, predictions are not masks yet, or a target value is not a class.
     """
     counts = [
         torch.stack([(p & t).flatten(1).sum(1), (p & ~t).flatten(1).sum(1), (~p & t).flatten(1).sum(1)])
@@ -73,9 +73,6 @@ def recall_score(tp: Tensor, fp: Tensor, fn: Tensor, empty: Empty = "one") -> Te
     Something predicted although the target is empty (0 / 0 too) scores 0.
     """
     return ratio(tp, tp + fn, tp + fp + fn == 0, empty)
-
-
-SCORES = {"dice": dice_score, "iou": iou_score, "precision": precision_score, "recall": recall_score}
 
 
 def hausdorff_distance95(
@@ -126,7 +123,7 @@ def hausdorff_distance95(
 
 
 def ratio(above: Tensor, below: Tensor, is_empty: Tensor, empty: Empty) -> Tensor:
-    """``above / below`` of counts; 0 / 0 is the ``empty`` policy's score where the class is nowhere, else 0."""
+    """Divide counts, ``above / below``; 0 / 0 is the ``empty`` policy's score where the class is nowhere, else 0."""
     check_choice("empty", empty, ("one", "zero", "skip"))
     real = real_dtype(above.device)
     score = above.to(real) / below.clamp(min=1).to(real)
@@ -134,19 +131,19 @@ def ratio(above: Tensor, below: Tensor, is_empty: Tensor, empty: Empty) -> Tenso
 
 
 def real_dtype(device: torch.device) -> torch.dtype:
-    """The widest float type of a device: Apple's has no float64."""
+    """Return the widest float type of a device: Apple's has no float64."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def foreground(num_classes: int, multilabel: bool) -> int:
-    """K', the number of classes that are scored."""
+    """Count the classes that are scored, K'."""
     return num_classes if multilabel else max(num_classes - 1, 1)
 
 
 def class_masks(
     prediction: Tensor, target: Tensor, num_classes: int, multilabel: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each foreground class the prediction's and the target's mask, bool ``[B, *S]``, without ignored pixels.
+    """Yield the prediction's and the target's mask of each foreground class, bool ``[B, *S]``, without ignored pixels.
 
     One class at a time: volumes with many classes would not fit as one-hot.
     """
@@ -179,7 +176,7 @@ def check_choice(what: str, value: str, choices: Sequence[str]) -> None:
 
 
 def distance95(prediction: Tensor, target: Tensor, spacing: list[float]) -> float:
-    """The distance between two non-empty bool masks ``[*S]`` on the CPU."""
+    """Measure the distance between two non-empty bool masks ``[*S]`` on the CPU."""
     from monai.metrics import compute_hausdorff_distance  # takes seconds to import
 
     with warnings.catch_warnings():  # MONAI's own call of an argument it has deprecated

@@ -8,10 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from segzoo.metrics.functional import (
-    SCORES,
     Empty,
-    confusion,
-    hausdorff_distance95,
 )
 from segzoo.metrics.metric import metric_class
 
@@ -25,7 +22,7 @@ def image_scores(
     empty: Empty = "one",
     spacing: Sequence[float] | None = None,
 ) -> list[dict[str, float]]:
-    """The scores of each image on its own, for a table with one row per image.
+    """Score each image on its own, for a table with one row per image.
 
     Args:
         prediction: As in :func:`confusion`.
@@ -43,16 +40,11 @@ def image_scores(
     Raises:
         SegzooError: As in :func:`confusion`, or an unknown name.
     """
-    for name in names:
-        metric_class(name)
-    counts = confusion(prediction, target, num_classes, multilabel)
+    kinds = {name: metric_class(name) for name in names}  # an unknown one is told before anything is counted
     rows: list[dict[str, float]] = [{} for _ in range(len(target))]
     first = 0 if multilabel else 1
-    for name in names:
-        if name == "hd95":
-            scores = hausdorff_distance95(prediction, target, num_classes, multilabel, empty, spacing)
-        else:
-            scores = SCORES[name](*counts, empty)
+    for name, kind in kinds.items():
+        scores = kind.of_images(prediction, target, num_classes, multilabel, empty, spacing)
         for row, per_class in zip(rows, scores, strict=True):
             row[name] = per_class.nanmean().item()
             if len(per_class) > 1:

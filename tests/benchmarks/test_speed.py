@@ -6,10 +6,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import speed
+from test_quality import ROOT
 
-from test_quality import ROOT, imported
-
-speed = imported("speed")
 PEER = speed.PEER
 
 

@@ -1,7 +1,6 @@
 """The table of quality against cost: its statistics, its words, and that what is stored is what it says."""
 
 import csv
-import importlib
 import json
 import math
 import re
@@ -10,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import measuring
 import numpy as np
 import pytest
+import quality
 import timm
 import torch
 from PIL import Image
@@ -19,24 +20,12 @@ from safetensors.torch import save_file
 from scipy import stats
 
 import segzoo
+from benchmarks import baselines
 from segzoo import cli
 from segzoo.errors import MissingError, SegzooError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STORED = ROOT / "benchmarks" / "results"
-
-
-def imported(name):
-    """A script of benchmarks/, which finds those beside it as it does when it is run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT)
-        patch.syspath_prepend(ROOT / "benchmarks")
-        return importlib.import_module(name)
-
-
-quality = imported("quality")
-measuring = imported("measuring")
-baselines = imported("benchmarks.baselines")
 
 
 # ---- statistics
@@ -294,6 +283,13 @@ def test_the_report_is_the_same_again(made_up):
 
 
 def test_the_picture_shows_what_the_table_says(made_up):
+    shown = quality.panels(quality.read_results(made_up / "benchmarks" / "results"))
+    assert [(title, len(points)) for title, points in shown.items()] == [("BUSI", 3), ("KvasirSEG", 1)]
+    bad, elsewhere = shown["BUSI"][1:]
+    dice = stored_scores(made_up, "bad-busi")["dice"]
+    expected = (321.04, dice.mean(), *quality.interval(dice))
+    assert (bad.x, bad.y, bad.low, bad.high) == pytest.approx(expected, abs=1e-6)
+    assert (bad.label, bad.hollow, elsewhere.hollow) == ("BasicUNet 2.0 M", False, True)
     run_report(made_up)
     path = made_up / "benchmarks" / "quality.png"
     before = Image.open(path)
@@ -450,8 +446,7 @@ def test_multiply_accumulates_by_hand():
 
 
 @pytest.mark.slow
-def test_a_run_without_a_checkpoint_folder_is_scored_and_measured(tmp_path, samples, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT)
+def test_a_run_without_a_checkpoint_folder_is_scored_and_measured(tmp_path, samples):
     run = tmp_path / "run"
     options = "--trainer.max_epochs 1 --trainer.accelerator cpu --trainer.enable_progress_bar false --data BUSI "
     options += "--data.split all --data.image_size 32 --data.batch_size 4 --model benchmarks.baselines.BasicUNet "
