@@ -172,6 +172,12 @@ def test_contributing_shows_the_files_as_they_are():
     assert wrongly_shown(text_of(CONTRIBUTING), ROOT) == []
 
 
+def test_contributing_shows_every_file_of_the_package_that_extends():
+    package = (ROOT / "tests" / "extending" / "package" / "segzoo_tiny").glob("*.py")
+    files = {file.relative_to(ROOT).as_posix() for file in package if file.name != "__init__.py"}
+    assert files - set(re.findall(r"^<!-- file: (\S+) -->$", text_of(CONTRIBUTING), re.MULTILINE)) == set()
+
+
 def test_files_that_are_shown_otherwise_are_found(tmp_path):
     for name in ("good", "old", "bare"):
         (tmp_path / f"{name}.py").write_text("one = 1\n\ntwo = 2\n")
