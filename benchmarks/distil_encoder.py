@@ -23,6 +23,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -36,7 +37,6 @@ import torch.nn.functional as F
 import yaml
 from lightning import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -82,7 +82,7 @@ def read_images(paths: Sequence[Path]) -> Tensor:
     """The middles of images as uint8 [N, 3, SIDE, SIDE], the shorter side of each resized to SIDE."""
     pixels = torch.empty(len(paths), 3, SIDE, SIDE, dtype=torch.uint8)
     for place, path in zip(pixels, paths, strict=True):
-        image = torch.from_numpy(read_image(path)).permute(2, 0, 1)
+        image = torch.tensor(read_image(path)).permute(2, 0, 1)
         height, width = image.shape[1:]
         if min(height, width) != SIDE:
             size = [round(side * SIDE / min(height, width)) for side in (height, width)]
@@ -283,7 +283,7 @@ class Distillation(LightningModule):
         total = self.trainer.estimated_stepping_batches
         warm = total * recipe["warmup_epochs"] / self.trainer.max_epochs
         schedule = LambdaLR(
-            optimizer, lambda step: min((step + 1) / warm, 0.5 + 0.5 * np.cos(np.pi * min(step / total, 1)))
+            optimizer, lambda step: min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * min(step / total, 1)))
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -318,8 +318,7 @@ def train(recipe: Recipe, run: Path, crops: Crops, labels: Callable[[int, Tensor
         max_epochs=sum(epochs for _, epochs in recipe["stages"]),
         gradient_clip_val=1.0,
         callbacks=[EMAWeightAveraging(decay=recipe["average"]), checkpoint, Report()],
-        logger=CSVLogger(run, name="", version=""),
-        log_every_n_steps=1,
+        logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
