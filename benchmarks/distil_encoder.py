@@ -8,7 +8,7 @@ The recipe (``--recipe``, else ``distil_encoder.yaml`` beside this file) names t
 student sees a crop of each of them in every epoch, and learns what the teacher says of the same crop. A round is one
 crop of every image. The teacher looks at each round once, when the training first needs it: its logits are kept in
 ``--labels`` (a folder, 2 kB a crop), and later epochs read them. A training may be stopped at any time: every epoch
-writes RUN/last.ckpt, whose weights are averaged over the last thousand steps.
+writes RUN/last.ckpt, whose weights are an average over the last hundreds of steps.
 
 ``--export`` writes the encoder's weights in float16, for ``create_model("med_urwkv", encoder_weights=FILE)``.
 ``--measure`` prints for each network how often the class of an unseen image is that of the nearest training image, by
