@@ -352,7 +352,6 @@ def export(student: Student, file: Path) -> None:
     write_safetensors({name: value.half() for name, value in student.encoder.state_dict().items()}, file)
 
 
-@torch.inference_mode()
 def over(images: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """A function of images on 0..1, batch by batch."""
     return torch.cat([function(batch.float() / 255) for batch in images.split(64)])
@@ -364,6 +363,7 @@ def nearest_neighbour(queries: Tensor, references: Tensor, classes: Tensor, of: 
     return (of[similar.argmax(1)] == classes).float().mean().item()
 
 
+@torch.no_grad()
 def measure(recipe: Recipe, run: Path, names: Sequence[str]) -> None:
     """Print each network's nearest neighbour accuracy, and the student's agreement with the teacher."""
     parts = [images_below(Path(recipe["measured"][part])) for part in ("queries", "references")]
