@@ -133,6 +133,6 @@ def test_a_training_goes_on_and_its_encoder_loads(script, crops, teacher, recipe
 
 
 def test_the_nearest_neighbour_is_of_the_greatest_cosine(script):
-    queries, references = torch.tensor([[1.0, 0.1], [0.1, 2.0]]), torch.tensor([[9.0, 0.0], [0.0, 0.1], [1.0, 1.0]])
+    queries, references = torch.tensor([[1.0, 0.1], [0.5, 2.0]]), torch.tensor([[9.0, 0.0], [0.0, 0.1], [1.0, 1.0]])
     assert script.nearest_neighbour(queries, references, torch.tensor([0, 1]), torch.tensor([0, 1, 1])) == 1.0
     assert script.nearest_neighbour(queries, references, torch.tensor([1, 1]), torch.tensor([0, 1, 1])) == 0.5
