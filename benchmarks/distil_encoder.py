@@ -44,11 +44,11 @@ from train_queue import KEPT_MEMORY
 
 import segzoo.data
 import segzoo.nn.vrwkv
+from segzoo.checkpoints.weights import write_safetensors
 from segzoo.errors import MissingError, SegzooError
-from segzoo.io import image_files, read_image
+from segzoo.imaging.images import image_files, read_image
 from segzoo.models.med_urwkv import ENCODERS, decays
-from segzoo.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from segzoo.weights import write_safetensors
+from segzoo.preprocessing.image import IMAGENET_MEAN, IMAGENET_STD
 
 CLASSES = 1000
 SIDE = 128  # of the images in memory

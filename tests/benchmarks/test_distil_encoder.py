@@ -1,8 +1,6 @@
 """benchmarks/distil_encoder.py: its crops, the teacher's stored words, and a training that is interrupted."""
 
-import sys
-from pathlib import Path
-
+import distil_encoder as script
 import numpy as np
 import pytest
 import torch
@@ -11,21 +9,11 @@ from PIL import Image
 import segzoo
 from segzoo.nn.wkv import bi_wkv
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 INDICES = torch.arange(4)
 
 
-@pytest.fixture(scope="module")
-def script():
-    sys.path.insert(0, str(BENCHMARKS))
-    import distil_encoder
-
-    yield distil_encoder
-    sys.path.remove(str(BENCHMARKS))
-
-
 @pytest.fixture
-def crops(script, tmp_path):
+def crops(tmp_path):
     random = np.random.default_rng(0)
     for name in ("a/one.png", "a/two.png", "b/three.jpg", "four.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -49,12 +37,12 @@ def teacher():
 
 
 @pytest.fixture
-def recipe(script):
-    recipe = script.yaml.safe_load((BENCHMARKS / "distil_encoder.yaml").read_text(encoding="utf-8"))
+def recipe():
+    recipe = script.yaml.safe_load(Path(script.__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
     return recipe | {"stages": [[32, 2], [48, 1]], "batch_size": 2, "rounds": 2, "warmup_epochs": 1, "compile": False}
 
 
-def test_a_crop_follows_from_seed_and_round(script, crops):
+def test_a_crop_follows_from_seed_and_round(crops):
     seen = crops(3, INDICES, 64)
     assert seen.shape == (4, 3, 64, 64)
     again = script.Crops(crops.images, 1, (0.3, 1.0), 0.3)
@@ -64,7 +52,7 @@ def test_a_crop_follows_from_seed_and_round(script, crops):
         assert (other - seen).abs().mean() > 0.05
 
 
-def test_a_whole_crop_without_jitter_is_the_image(script, crops):
+def test_a_whole_crop_without_jitter_is_the_image(crops):
     whole = script.Crops(crops.images, 1, (1.0, 1.0), 0.0)
     maps, _ = whole.drawn(0)
     # the full area, as far as its proportions let it
@@ -73,7 +61,7 @@ def test_a_whole_crop_without_jitter_is_the_image(script, crops):
     torch.testing.assert_close(whole(0, INDICES, script.SIDE), crops.images / 255, atol=1e-5, rtol=0)
 
 
-def test_stored_words_give_the_teachers_loss(script, crops, teacher, tmp_path):
+def test_stored_words_give_the_teachers_loss(crops, teacher, tmp_path):
     labels = script.SoftLabels(crops, teacher, 48, tmp_path / "labels")
     labels(0, INDICES[:2])
     labels(0, INDICES)
@@ -90,7 +78,7 @@ def test_stored_words_give_the_teachers_loss(script, crops, teacher, tmp_path):
     assert teacher.asked == 12  # another round has crops of its own
 
 
-def test_the_matrix_product_is_bi_wkv(script):
+def test_the_matrix_product_is_bi_wkv():
     torch.manual_seed(0)
     inputs = [torch.randn(6) / 10, torch.randn(6), torch.randn(2, 9, 6), torch.randn(2, 9, 6)]
     ours, exact = ([x.clone().requires_grad_() for x in inputs] for _ in range(2))
@@ -103,7 +91,7 @@ def test_the_matrix_product_is_bi_wkv(script):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5)
 
 
-def test_a_training_goes_on_and_its_encoder_loads(script, crops, teacher, recipe, tmp_path, monkeypatch):
+def test_a_training_goes_on_and_its_encoder_loads(crops, teacher, recipe, tmp_path, monkeypatch):
     sides, run = [], tmp_path / "run"
     labels = script.SoftLabels(crops, teacher, 48, tmp_path / "labels")
     side = script.Distillation.side
@@ -132,7 +120,7 @@ def test_a_training_goes_on_and_its_encoder_loads(script, crops, teacher, recipe
     torch.testing.assert_close(dict(model.encoder.state_dict()), expected, rtol=0, atol=0)
 
 
-def test_the_nearest_neighbour_is_of_the_greatest_cosine(script):
+def test_the_nearest_neighbour_is_of_the_greatest_cosine():
     queries, references = torch.tensor([[1.0, 0.1], [0.5, 2.0]]), torch.tensor([[9.0, 0.0], [0.0, 0.1], [1.0, 1.0]])
     assert script.nearest_neighbour(queries, references, torch.tensor([0, 1]), torch.tensor([0, 1, 1])) == 1.0
     assert script.nearest_neighbour(queries, references, torch.tensor([1, 1]), torch.tensor([0, 1, 1])) == 0.5
