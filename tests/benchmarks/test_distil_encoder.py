@@ -1,5 +1,7 @@
 """benchmarks/distil_encoder.py: its crops, the teacher's stored words, and a training that is interrupted."""
 
+from pathlib import Path
+
 import distil_encoder as script
 import numpy as np
 import pytest
