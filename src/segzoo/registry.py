@@ -87,6 +87,7 @@ def register(
         SegzooError: a model of the zoo has this name.
 
     Example:
+        >>> import segzoo
         >>> @segzoo.register(parameters=417_505, paper="my thesis")
         ... def my_net(**arguments) -> segzoo.CMUNeXt:
         ...     "CMUNeXt-S by another name."
@@ -194,6 +195,7 @@ def list_models(pattern: str = "*") -> list[str]:
         pattern: a shell pattern.
 
     Example:
+        >>> import segzoo
         >>> segzoo.list_models("cmunext*")
         ['cmunext', 'cmunext_l', 'cmunext_s']
     """
@@ -290,6 +292,12 @@ def create_model(
     Raises:
         MissingError: no model has this name.
         SegzooError: the model does not take one of the arguments.
+
+    Example:
+        >>> import segzoo
+        >>> model = segzoo.create_model("cmunext_s", in_channels=1, num_classes=4)
+        >>> model.class_names
+        ('background', 'class 1', 'class 2', 'class 3')
     """
     build = builder(name)
     if in_channels is not None:

@@ -142,7 +142,7 @@ LOOSE = """
 import segzoo
 @segzoo.register(parameters=417_505, paper="a notebook")
 def loose_net(**arguments) -> segzoo.CMUNeXt:
-    return segzoo.CMUNeXt((8, 8, 8, 8, 8), (1, 1, 1, 1, 1), (3, 3, 3, 3, 3), **arguments)
+    return segzoo.CMUNeXt(widths=(8,) * 5, depths=(1,) * 5, kernel_sizes=(3,) * 5, **arguments)
 """
 
 

@@ -30,7 +30,13 @@ def checkpoint_folders() -> dict[str, Path]:
 
 
 def list_checkpoints(pattern: str = "*") -> list[str]:
-    """Names of the checkpoints, those at hand and those published, sorted; ``pattern`` is like ``"*-busi"``."""
+    """Names of the checkpoints, those at hand and those published, sorted; ``pattern`` is like ``"*-busi"``.
+
+    Example:
+        >>> import segzoo
+        >>> "lv-unet-busi" in segzoo.list_checkpoints("*-busi")
+        True
+    """
     return sorted(name for name in {*checkpoint_folders(), *published()} if fnmatchcase(name, pattern))
 
 

@@ -59,6 +59,12 @@ def from_pretrained(
     Raises:
         MissingError: there is no such checkpoint, it lacks a file, or it cannot be fetched.
         SegzooError: a file of it is damaged, was changed, or is not safetensors.
+
+    Example:
+        >>> import segzoo
+        >>> model = segzoo.from_pretrained("lv-unet-busi")
+        >>> model.class_names
+        ('background', 'lesion')
     """
     checkpoint = open_checkpoint(
         name_or_path, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only

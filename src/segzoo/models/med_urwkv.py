@@ -233,6 +233,12 @@ class MedURWKV(SegmentationModule):
             positions).
         lr_scheduler: called with the optimizer, stepped once an epoch; None is polynomial decay of power 0.9,
             stepped every batch.
+
+    Example:
+        >>> import torch, segzoo
+        >>> model = segzoo.create_model("med_urwkv").eval()
+        >>> isinstance(model, segzoo.MedURWKV), model(torch.zeros(1, 3, 50, 70)).shape
+        (True, torch.Size([1, 1, 50, 70]))
     """
 
     stride = 32
