@@ -32,7 +32,7 @@ class MissingError(SegzooError):
         ...     segzoo.create_model("mednet")
         ... except segzoo.MissingError as error:
         ...     print(str(error).partition(";")[0])
-        there is no model 'mednet' (did you mean mednext?)
+        there is no model 'mednet' (did you mean mednext...
     """
 
 
