@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from segzoo.checkpoints.config import read_config
+from segzoo.checkpoints.config import Config, read_config
 from segzoo.errors import MissingError, SegzooError
 from segzoo.models._fetched import fetch_weights
 from segzoo.models._vrwkv_weights import load_vrwkv_encoder
@@ -299,7 +299,8 @@ class MedURWKV(SegmentationModule):
             file = weights_file(encoder_weights, encoder_size)
             self.load_report = load_vrwkv_encoder(self, file)
             config = config_beside(file)  # whose data stay with it as what it was pretrained on
-            self.data, self.licence = config.get("data", {}), config.get("licences", {}).get("weights")
+            if config is not None:
+                self.data, self.licence = config.data, config.licence
 
     def recorded_arguments(self) -> dict[str, Any]:
         return {**super().recorded_arguments(), "encoder": self.encoder_form}
@@ -370,13 +371,13 @@ def weights_file(source: str, size: str) -> Path:
     return fetch_weights(HUB_REPOSITORY, HUB_FILES[source][size])
 
 
-def config_beside(file: Path) -> dict[str, Any]:
-    """That of the checkpoint that this file of weights is part of; empty where it is part of none."""
+def config_beside(file: Path) -> Config | None:
+    """Return that of the checkpoint that this file of weights is part of, if there is one."""
     with suppress(SegzooError):
         config = read_config(file.parent)
-        if file.name in config["sha256"]:
+        if file.name in config.sha256:
             return config
-    return {}
+    return None
 
 
 @register(
