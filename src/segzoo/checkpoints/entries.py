@@ -147,7 +147,7 @@ def refuse_strange_model(where: str | Path, model: Any) -> None:
         or not isinstance(model["arguments"], dict)
     ):
         raise SegzooError(f"{where} must give the model as its name and arguments, not as {model!r}")
-    if "package" in model and not re.fullmatch(PACKAGE_NAME, str(model["package"])):
+    if "package" in model and not (isinstance(model["package"], str) and re.fullmatch(PACKAGE_NAME, model["package"])):
         raise SegzooError(f"{where} names the package {model['package']!r}, which none is called; do not use it")
     for name, value in model["arguments"].items():
         if name in NOT_ARCHITECTURE or not is_plain(value):
