@@ -44,6 +44,11 @@ class MissingPackageError(MissingError, ImportError):
     """Package is not installed."""
 
 
+def first_line(error: Exception) -> str:
+    """Return what an error of somebody else's code says first, of what may be pages."""
+    return str(error).strip().partition("\n")[0][:200]
+
+
 def attempt(function: Callable[..., T], *arguments: Any) -> T | SegzooError:
     """Return what a function returns, or the error that bad input makes it raise."""
     try:

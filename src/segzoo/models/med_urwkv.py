@@ -290,7 +290,8 @@ class MedURWKV(SegmentationModule):
             file = weights_file(encoder_weights, encoder_size)
             self.load_report = load_vrwkv_encoder(self, file)
             config = config_beside(file)  # whose data stay with it as what it was pretrained on
-            self.data, self.licence = config.get("data", {}), config.get("licences", {}).get("weights")
+            if config is not None:
+                self.data, self.licence = config.data, config.licence
 
     def recorded_arguments(self) -> dict[str, Any]:
         return {**super().recorded_arguments(), "encoder": self.encoder_form}
