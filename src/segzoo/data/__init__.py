@@ -1,4 +1,7 @@
-"""Datasets as LightningDataModules; `Folder` for a user's own."""
+"""Datasets as LightningDataModules; `Folder` for a user's own.
+
+In the examples of their docstrings, ``samples`` is a folder that holds some images or volumes of each.
+"""
 
 from segzoo.data.base import SegmentationDataModule
 from segzoo.data.busi import BUSI

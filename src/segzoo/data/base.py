@@ -34,6 +34,14 @@ class SegmentationDataModule(LightningDataModule):
 
     Raises:
         SegzooError: If split, fold or a number is out of range.
+
+    Example:
+        >>> from segzoo.data import BUSI
+        >>> data = BUSI(samples, fold=1, batch_size=4)
+        >>> {part: len(ids) for part, ids in data.split_ids.items()}
+        {'train': 5, 'val': 1, 'test': 2}
+        >>> data.describe()["licence"]
+        'CC0-1.0'
     """
 
     name: str

@@ -27,6 +27,15 @@ class BUSI(ImageDataModule):
         root: ``Dataset_BUSI_with_GT`` or a folder above it.
         normal: Add the 133 images without a lesion (their masks are empty).
         **kwargs: As of `ImageDataModule`.
+
+    Example:
+        >>> from segzoo.data import BUSI
+        >>> data = BUSI(samples, image_size=256, batch_size=4)
+        >>> data.summary()
+        ['BUSI: 8 images in 8 groups: 4 to train, 2 to validate, 2 to test']
+        >>> batch = next(iter(data.val_dataloader()))
+        >>> batch["image"].shape, batch["id"]
+        (torch.Size([2, 3, 256, 256]), ['benign (84)', 'malignant (21)'])
     """
 
     name = "BUSI"

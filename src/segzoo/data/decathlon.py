@@ -43,6 +43,15 @@ class Decathlon(VolumeDataModule):
 
     Raises:
         SegzooError: If an argument is out of range.
+
+    Example:
+        >>> from segzoo.data import Decathlon
+        >>> data = Decathlon(samples / "Task04_Hippocampus", split="all", patch_size=(32, 48, 32))
+        >>> data.class_names, data.channel_names
+        (('background', 'Anterior', 'Posterior'), ('MRI',))
+        >>> volume = next(iter(data.test_dataloader()))
+        >>> volume["id"], volume["image"].shape, volume["spacing"]
+        (['hippocampus_148'], torch.Size([1, 1, 32, 48, 34]), [(1.0, 1.0, 1.0)])
     """
 
     name = "Decathlon"

@@ -16,6 +16,14 @@ class DSB2018(ImageDataModule):
 
     Licence: CC0 1.0 (BBBC038v1, Broad Institute). Citation: J. C. Caicedo et al. Nucleus segmentation across imaging
     experiments: the 2018 Data Science Bowl. Nature Methods 16 (2019) 1247-1253.
+
+    Example:
+        >>> from segzoo.data import DSB2018
+        >>> data = DSB2018(samples, split="random-64-16-20", image_size=96, batch_size=4)
+        >>> data.summary()
+        ['DSB2018: 8 images: 5 to train, 1 to validate, 2 to test']
+        >>> next(iter(data.train_dataloader()))["label"].shape
+        torch.Size([4, 96, 96])
     """
 
     name = "DSB2018"

@@ -31,6 +31,12 @@ class Folder(ImageDataModule):
 
     Raises:
         SegzooError: If the class names do not fit.
+
+    Example:
+        >>> from segzoo.data import Folder
+        >>> data = Folder(samples / "mine", class_names=("background", "lesion"), image_size=64)
+        >>> data.summary()
+        ['Folder: 8 images in 8 groups: 4 to train, 2 to validate, 2 to test']
     """
 
     name = "Folder"

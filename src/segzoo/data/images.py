@@ -39,6 +39,21 @@ class ImageDataModule(SegmentationDataModule):
 
     Raises:
         SegzooError: If split, fold or a number is out of range, or an augmentation moves images alone.
+
+    Example:
+        >>> from segzoo.data import ImageDataModule
+        >>> from segzoo.data.samples import paired_samples
+        >>> class Lesions(ImageDataModule):
+        ...     name, licence, url = "Lesions", "CC0-1.0", ""
+        ...     class_names = ("background", "lesion")
+        ...     layout = ("images", "masks")
+        ...
+        ...     def samples(self):
+        ...         return paired_samples(self.find_root() / "images", [self.find_root() / "masks"], groups={})
+        >>> data = Lesions(samples / "mine", image_size=(32, 64), batch_size=4)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["image"].shape, batch["label"].shape
+        (torch.Size([4, 3, 32, 64]), torch.Size([4, 32, 64]))
     """
 
     def __init__(

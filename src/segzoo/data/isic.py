@@ -19,6 +19,14 @@ class ISIC2017(ImageDataModule):
 
     Licence: CC0 1.0. Citation: N. C. F. Codella et al. Skin Lesion Analysis Toward Melanoma Detection: A Challenge at
     the 2017 ISBI, hosted by ISIC. arXiv:1710.05006.
+
+    Example:
+        >>> from segzoo.data import ISIC2017
+        >>> data = ISIC2017(samples, split="random-64-16-20", image_size=96, batch_size=4)
+        >>> data.summary()
+        ['ISIC2017: 8 images: 5 to train, 1 to validate, 2 to test']
+        >>> next(iter(data.train_dataloader()))["label"].shape
+        torch.Size([4, 96, 96])
     """
 
     name = "ISIC2017"

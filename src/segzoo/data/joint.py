@@ -22,6 +22,12 @@ class Joint(ImageDataModule):
 
     Raises:
         SegzooError: If there is no dataset, or one that is not binary.
+
+    Example:
+        >>> from segzoo.data import BUSI, ISIC2017, Joint
+        >>> data = Joint([BUSI(samples), ISIC2017(samples)], image_size=64)
+        >>> len(data.split_ids["train"]), data.split_ids["test"][0]
+        (8, '0-BUSI/benign (190)')
     """
 
     name = "Joint"

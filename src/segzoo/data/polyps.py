@@ -15,6 +15,14 @@ class KvasirSEG(ImageDataModule):
 
     Licence: research and educational use only. Citation: D. Jha, P. H. Smedsrud, M. A. Riegler, P. Halvorsen,
     T. de Lange, D. Johansen, H. D. Johansen. Kvasir-SEG: A Segmented Polyp Dataset. MMM 2020, 451-462.
+
+    Example:
+        >>> from segzoo.data import KvasirSEG
+        >>> data = KvasirSEG(samples, split="random-64-16-20", image_size=96, batch_size=4)
+        >>> data.summary()
+        ['KvasirSEG: 8 images: 5 to train, 1 to validate, 2 to test']
+        >>> next(iter(data.train_dataloader()))["label"].shape
+        torch.Size([4, 96, 96])
     """
 
     name = "KvasirSEG"
@@ -41,6 +49,14 @@ class CVCClinicDB(ImageDataModule):
     Licence: research and educational use only, commercial use forbidden. Citation: J. Bernal, F. J. Sanchez,
     G. Fernandez-Esparrach, D. Gil, C. Rodriguez, F. Vilarino. WM-DOVA maps for accurate polyp highlighting in
     colonoscopy. Computerized Medical Imaging and Graphics 43 (2015) 99-111.
+
+    Example:
+        >>> from segzoo.data import CVCClinicDB
+        >>> data = CVCClinicDB(samples, split="random-64-16-20", image_size=96, batch_size=4)
+        >>> data.summary()
+        ['CVCClinicDB: 8 images: 5 to train, 1 to validate, 2 to test']
+        >>> next(iter(data.train_dataloader()))["label"].shape
+        torch.Size([4, 96, 96])
     """
 
     name = "CVCClinicDB"

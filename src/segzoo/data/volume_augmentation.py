@@ -88,6 +88,17 @@ class VolumeAugmentation:
 
     Raises:
         SegzooError: If a number is out of range.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.data import VolumeAugmentation
+        >>> augmentation = VolumeAugmentation(mirror_axes=(0,), intensity=False)
+        >>> image, label = augmentation(torch.rand(1, 8, 8, 8), torch.zeros(8, 8, 8, dtype=torch.long))
+        >>> image.shape, label.shape
+        (torch.Size([1, 8, 8, 8]), torch.Size([8, 8, 8]))
+        >>> matrix = VolumeAugmentation(probability=1.0).draw_matrix(spacing=(1.0, 1.0, 1.0))  # rotation and scaling
+        >>> matrix.shape
+        torch.Size([3, 3])
     """
 
     def __init__(

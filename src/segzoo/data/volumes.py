@@ -55,6 +55,22 @@ class VolumeDataModule(SegmentationDataModule):
 
     Raises:
         SegzooError: If an argument is out of range.
+
+    Example:
+        >>> from segzoo.data import VolumeDataModule
+        >>> from segzoo.data.samples import Sample
+        >>> class Hippocampi(VolumeDataModule):
+        ...     name, licence, url = "Hippocampi", "CC-BY-SA-4.0", ""
+        ...     class_names, channel_names = ("background", "anterior", "posterior"), ("MRI",)
+        ...     layout = ("imagesTr", "labelsTr")
+        ...
+        ...     def samples(self):
+        ...         labels = sorted(self.find_root().glob("labelsTr/*.nii.gz"))
+        ...         return [Sample(f.name, f.parents[1] / "imagesTr" / f.name, (f,), f.name) for f in labels]
+        >>> data = Hippocampi(samples / "Task04_Hippocampus", patch_size=(16, 24, 16), augmentation=[])
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["image"].shape, batch["label"].shape
+        (torch.Size([2, 1, 16, 24, 16]), torch.Size([2, 16, 24, 16]))
     """
 
     formats = "nii.gz, nii, nrrd, mha"

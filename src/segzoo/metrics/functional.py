@@ -33,6 +33,13 @@ def confusion(
 
     Raises:
         SegzooError: Shapes differ, predictions are not masks yet, or a target value is not a class.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import confusion
+        >>> prediction, target = torch.tensor([[1, 1, 0, 0]]), torch.tensor([[0, 1, 1, 0]])
+        >>> confusion(prediction, target)
+        (tensor([[1]]), tensor([[1]]), tensor([[1]]))
     """
     counts = [
         torch.stack([(p & t).flatten(1).sum(1), (p & ~t).flatten(1).sum(1), (~p & t).flatten(1).sum(1)])
@@ -50,12 +57,25 @@ def dice_score(tp: Tensor, fp: Tensor, fn: Tensor, empty: Empty = "one") -> Tens
         fp: False positives, same shape.
         fn: False negatives, same shape.
         empty: The score where neither mask holds the class (tp = fp = fn = 0): 1, 0, or NaN ("skip").
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import dice_score
+        >>> dice_score(tp=torch.tensor([3, 0]), fp=torch.tensor([1, 0]), fn=torch.tensor([2, 0]))
+        tensor([0.6667, 1.0000], dtype=torch.float64)
     """
     return ratio(2 * tp, 2 * tp + fp + fn, tp + fp + fn == 0, empty)
 
 
 def iou_score(tp: Tensor, fp: Tensor, fn: Tensor, empty: Empty = "one") -> Tensor:
-    """Intersection over union (Jaccard index) ``tp / (tp + fp + fn)``; arguments as in :func:`dice_score`."""
+    """Intersection over union (Jaccard index) ``tp / (tp + fp + fn)``; arguments as in :func:`dice_score`.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import iou_score
+        >>> iou_score(tp=torch.tensor([3, 0]), fp=torch.tensor([1, 0]), fn=torch.tensor([2, 0]))
+        tensor([0.5000, 1.0000], dtype=torch.float64)
+    """
     return ratio(tp, tp + fp + fn, tp + fp + fn == 0, empty)
 
 
@@ -63,6 +83,12 @@ def precision_score(tp: Tensor, fp: Tensor, fn: Tensor, empty: Empty = "one") ->
     """Precision ``tp / (tp + fp)``; arguments as in :func:`dice_score`.
 
     Nothing predicted although the target holds the class (0 / 0 too) scores 0.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import precision_score
+        >>> precision_score(tp=torch.tensor([3, 0]), fp=torch.tensor([1, 0]), fn=torch.tensor([2, 0]))
+        tensor([0.7500, 1.0000], dtype=torch.float64)
     """
     return ratio(tp, tp + fp, tp + fp + fn == 0, empty)
 
@@ -71,6 +97,12 @@ def recall_score(tp: Tensor, fp: Tensor, fn: Tensor, empty: Empty = "one") -> Te
     """Recall (sensitivity) ``tp / (tp + fn)``; arguments as in :func:`dice_score`.
 
     Something predicted although the target is empty (0 / 0 too) scores 0.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import recall_score
+        >>> recall_score(tp=torch.tensor([3, 0]), fp=torch.tensor([1, 0]), fn=torch.tensor([2, 0]))
+        tensor([0.6000, 1.0000], dtype=torch.float64)
     """
     return ratio(tp, tp + fn, tp + fp + fn == 0, empty)
 
@@ -99,6 +131,14 @@ def hausdorff_distance95(
 
     Raises:
         SegzooError: As in :func:`confusion`, or the spacing has not one positive number per axis.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import hausdorff_distance95
+        >>> prediction, target = torch.zeros(2, 1, 8, 8, dtype=torch.long)
+        >>> prediction[:, 2, 2], target[:, 2, 5] = 1, 1
+        >>> hausdorff_distance95(prediction, target, spacing=(0.5, 0.5))
+        tensor([[1.5000]], dtype=torch.float64)
     """
     check_choice("empty policy of hd95", empty, ("one", "skip"))
     shape = tuple(target.shape[2:] if multilabel else target.shape[1:])

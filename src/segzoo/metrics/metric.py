@@ -39,6 +39,14 @@ class SegmentationMetric(Metric):
         images: Number of images so far.
         empty_images: ``[K']``, number of them that had the class in neither mask, so are scored by ``empty``. Under
             DDP each process counts its own; read these inside ``with metric.sync_context():`` for all.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import Dice
+        >>> dice = Dice(num_classes=3, empty="skip")
+        >>> dice.update(torch.tensor([[1, 1, 2, 0]]), torch.tensor([[0, 1, 2, 0]]))
+        >>> dice.per_class(), dice.images
+        (tensor([0.6667, 1.0000]), tensor(1))
     """
 
     is_differentiable = False
@@ -168,6 +176,8 @@ class Dice(SegmentationMetric):
         **kwargs: For torchmetrics.Metric.
 
     Example:
+        >>> import torch
+        >>> from segzoo.metrics import Dice
         >>> dice = Dice()
         >>> dice.update(torch.tensor([[1, 1, 0, 0]]), torch.tensor([[0, 1, 1, 0]]))
         >>> dice.compute()
@@ -181,21 +191,48 @@ class Dice(SegmentationMetric):
 
 
 class IoU(SegmentationMetric):
-    """Intersection over union (Jaccard index) of masks; arguments as for :class:`Dice`."""
+    """Intersection over union (Jaccard index) of masks; arguments as for :class:`Dice`.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import IoU
+        >>> metric = IoU(aggregation="dataset")
+        >>> metric.update(torch.tensor([[1, 1, 0, 0]]), torch.tensor([[0, 1, 1, 1]]))
+        >>> metric.compute()
+        tensor(0.2500)
+    """
 
     name = "iou"
     score = staticmethod(iou_score)
 
 
 class Precision(SegmentationMetric):
-    """Precision of masks; 0 where nothing is predicted of a class that is there. Arguments as for :class:`Dice`."""
+    """Precision of masks; 0 where nothing is predicted of a class that is there. Arguments as for :class:`Dice`.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import Precision
+        >>> metric = Precision(aggregation="dataset")
+        >>> metric.update(torch.tensor([[1, 1, 0, 0]]), torch.tensor([[0, 1, 1, 1]]))
+        >>> metric.compute()
+        tensor(0.5000)
+    """
 
     name = "precision"
     score = staticmethod(precision_score)
 
 
 class Recall(SegmentationMetric):
-    """Recall of masks; 0 where something is predicted of a class that is not. Arguments as for :class:`Dice`."""
+    """Recall of masks; 0 where something is predicted of a class that is not. Arguments as for :class:`Dice`.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import Recall
+        >>> metric = Recall(aggregation="dataset")
+        >>> metric.update(torch.tensor([[1, 1, 0, 0]]), torch.tensor([[0, 1, 1, 1]]))
+        >>> metric.compute()
+        tensor(0.3333)
+    """
 
     name = "recall"
     score = staticmethod(recall_score)
@@ -211,6 +248,15 @@ class HausdorffDistance95(SegmentationMetric):
         empty: As in :func:`hausdorff_distance95`: 0 ("one") or left out ("skip").
         spacing: Size of a pixel along each axis, in mm, of images that come without their own; None counts pixels.
         **kwargs: For torchmetrics.Metric.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import HausdorffDistance95
+        >>> distance = HausdorffDistance95(spacing=(0.5, 0.5))
+        >>> prediction, target = torch.zeros(2, 1, 8, 8, dtype=torch.long)
+        >>> prediction[:, 2, 2], target[:, 2, 5] = 1, 1
+        >>> distance(prediction, target)
+        tensor(1.5000)
     """
 
     name = "hd95"
@@ -281,7 +327,13 @@ METRICS: Table[type[SegmentationMetric]] = Table(
 
 
 def metric_class(name: str) -> type[SegmentationMetric]:
-    """Return the class of a metric's short name; an unknown name is a SegzooError with the nearest ones."""
+    """Return the class of a metric's short name; an unknown name is a SegzooError with the nearest ones.
+
+    Example:
+        >>> from segzoo.metrics import metric_class
+        >>> metric_class("iou")(num_classes=3).protocol
+        'per-image mean, foreground classes, an empty mask predicted empty counts 1'
+    """
     if name not in METRICS:
         near = difflib.get_close_matches(name, METRICS, cutoff=0.5) or list(METRICS)
         raise SegzooError(f"unknown metric {name!r}: did you mean {' or '.join(near)}?")

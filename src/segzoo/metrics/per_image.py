@@ -39,6 +39,13 @@ def image_scores(
 
     Raises:
         SegzooError: As in :func:`confusion`, or an unknown name.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import image_scores
+        >>> prediction, target = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]]), torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0]])
+        >>> image_scores(prediction, target, names=["dice"])
+        [{'dice': 0.5}, {'dice': 1.0}]
     """
     kinds = {name: metric_class(name) for name in names}  # an unknown one is told before anything is counted
     rows: list[dict[str, float]] = [{} for _ in range(len(target))]
@@ -53,7 +60,17 @@ def image_scores(
 
 
 def write_image_scores(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the scores of images, dictionaries with the same keys, as a CSV file."""
+    """Write the scores of images, dictionaries with the same keys, as a CSV file.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from segzoo.metrics import write_image_scores
+        >>> file = Path(tempfile.mkdtemp()) / "images.csv"
+        >>> write_image_scores(file, [{"image": "a.png", "dice": 0.5}, {"image": "b.png", "dice": 1.0}])
+        >>> file.read_text().splitlines()
+        ['image,dice', 'a.png,0.5', 'b.png,1.0']
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0].keys())

@@ -70,6 +70,15 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     Raises:
         SegzooError: if the shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.nn import bi_wkv
+        >>> k, v = torch.zeros(1, 4, 1), torch.arange(4.0).view(1, 4, 1)
+        >>> bi_wkv(torch.zeros(1), torch.zeros(1), k, v).flatten()  # no decay and all alike: the mean
+        tensor([1.5000, 1.5000, 1.5000, 1.5000])
+        >>> bi_wkv(torch.zeros(1), torch.full((1,), 20.0), k, v).flatten().round()  # a large bonus: each sees itself
+        tensor([0., 1., 2., 3.])
     """
     if k.ndim != 3 or k.shape != v.shape or w.shape != k.shape[2:] or u.shape != k.shape[2:]:
         shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in (("w", w), ("u", u), ("k", k), ("v", v)))
