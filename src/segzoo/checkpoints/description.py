@@ -26,15 +26,15 @@ class Description:
 
     Args:
         entries: the JSON object.
-        where: it stands, for messages; nothing is the kind of description.
+        where: subject of messages, such as the file's path.
 
     Raises:
         SegzooError: it lacks an entry, or one is not what it must be.
     """
 
-    subject: ClassVar[str] = "the description"
+    subject: ClassVar[str]  # of sentences, where nothing else is given
     lacks: ClassVar[str] = "lacks"
-    needed: ClassVar[frozenset[str]] = frozenset({"preprocessing", "class_names", "data"})
+    needed: ClassVar[frozenset[str]]
 
     entries: dict[str, Any]
     where: InitVar[str | Path] = ""
@@ -122,6 +122,7 @@ class Learned(Description):
     """Entry in Lightning's own files: what a model has learned besides its weights."""
 
     subject = "the entry 'segzoo' of Lightning's file"
+    needed = frozenset({"preprocessing", "class_names", "data"})
 
     @classmethod
     def of(cls, model: "SegmentationNetwork") -> Self:

@@ -11,7 +11,7 @@ from segzoo.registry import builder, list_models, models
 
 
 def run_list(options: argparse.Namespace) -> None:
-    """``segzoo list``."""
+    """Run ``segzoo list``."""
     names, checkpoints = list_models(options.pattern), list_checkpoints(options.pattern)
     folders = checkpoint_folders()
     listed = {name: listing(name, folders.get(name)) for name in checkpoints}
@@ -27,7 +27,7 @@ def run_list(options: argparse.Namespace) -> None:
 
 
 def checkpoint_line(facts: dict[str, Any]) -> str:
-    """One line on a checkpoint."""
+    """Return one line on a checkpoint."""
     if "error" in facts:
         return f"not usable: {facts['error']}"
     dice = "not scored" if facts["dice"] is None else f"Dice {facts['dice']:.3f} ({facts['images']} held-out images)"
@@ -40,7 +40,7 @@ def checkpoint_line(facts: dict[str, Any]) -> str:
 
 
 def run_info(options: argparse.Namespace) -> None:
-    """``segzoo info NAME``."""
+    """Run ``segzoo info NAME``."""
     if options.name not in models():
         print(json.dumps(open_checkpoint(options.name).config.entries, indent=2))
         return
