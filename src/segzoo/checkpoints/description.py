@@ -53,7 +53,7 @@ class Description:
     @classmethod
     def of_values(cls, **entries: Any) -> Self:
         """Describe by values of Python, NumPy or PyTorch, as JSON has them."""
-        return cls(json.loads(json.dumps(entries, default=plain_number)))
+        return cls(json.loads(json.dumps(entries, default=python_number)))
 
     # ---- what all of them say
 
@@ -135,7 +135,7 @@ def contract_entries(model: "SegmentationNetwork") -> dict[str, Any]:
     return {"preprocessing": model.preprocessing.to_dict(), "class_names": model.class_names}
 
 
-def plain_number(value: Any) -> int | float:
+def python_number(value: Any) -> int | float:
     """Return a NumPy or PyTorch scalar as a number of Python's, which is what JSON takes."""
     number: int | float = value.item()
     return number

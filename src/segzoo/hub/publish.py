@@ -10,7 +10,7 @@ from segzoo.checkpoints.files import file_names, verify_files
 from segzoo.checkpoints.names import CARD, CONFIG
 from segzoo.checkpoints.weights import sha256
 from segzoo.errors import MissingFileError, SegzooError
-from segzoo.hub.client import download, one_sentence, reach
+from segzoo.hub.client import download, explained, reach
 from segzoo.hub.listing import facts_of
 
 
@@ -76,7 +76,7 @@ def push(upload: Upload, *, private: bool = False, token: str | bool | None = No
 
     reach()
     hub = HfApi(token=token, library_name="segzoo")
-    with one_sentence(upload.repository):
+    with explained(upload.repository):
         repository = hub.create_repo(upload.repository, private=private, exist_ok=True)
         if private and not hub.repo_info(upload.repository).private:
             raise SegzooError(
