@@ -204,9 +204,9 @@ def test_a_licence_unknown_to_the_hub_has_its_name_and_its_page():
 
 
 @pytest.mark.parametrize(("name", "dataset"), DATASETS.items())
-def test_datasets_have_the_pages_of_their_classes(name, dataset):
+def test_datasets_have_the_facts_of_their_classes(name, dataset):
     known = getattr(segzoo.data, name)
-    assert (known.name, known.url) == (name, dataset.url)
+    assert (known.name, known.url, known.licence) == (name, dataset.url, dataset.licence)
 
 
 # ---- the body

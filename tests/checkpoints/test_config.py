@@ -11,8 +11,9 @@ import pytest
 import segzoo
 from segzoo import extensions
 from segzoo.checkpoints.config import Config, read_config
-from segzoo.checkpoints.entries import Architecture, Licences, package_of
+from segzoo.checkpoints.entries import Licences
 from segzoo.errors import MissingPackageError
+from segzoo.registry import package_of, require_model
 from segzoo.tasks import Task
 
 CARDS = sorted(Path(__file__).parents[2].joinpath("model_cards").glob("*/config.json"))
@@ -136,17 +137,17 @@ def package(tmp_path, monkeypatch):
 
 def test_a_model_of_a_package_is_one_that_it_announces(package):
     assert package_of("my_net") == "My.Nets"
-    Architecture("my_net", {}, package).require_package()
+    require_model("my_net", package)
     with pytest.raises(segzoo.SegzooError, match="the package my-nets announces no model 'their_net'; install the"):
-        Architecture("their_net", {}, package).require_package()
+        require_model("their_net", package)
     with pytest.raises(segzoo.SegzooError, match="the package torch announces no model 'my_net'"):
-        Architecture("my_net", {}, "torch").require_package()
+        require_model("my_net", "torch")
 
 
 def test_the_zoos_own_models_come_from_no_package(package):
     assert package_of("lv_unet") is None
     with pytest.raises(segzoo.SegzooError, match="announces no model 'lv_unet'"):
-        Architecture("lv_unet", {}, package).require_package()
+        require_model("lv_unet", package)
 
 
 def test_a_missing_package_is_one_sentence_that_says_what_to_install(folder):

@@ -1,6 +1,5 @@
 """Card of a checkpoint, its README.md on the Hub: ``card_template.md`` filled in from config.json and nothing else."""
 
-import inspect
 import json
 import re
 import shlex
@@ -16,7 +15,7 @@ from segzoo.checkpoints.licences import allows, hub_licence, licence_name
 from segzoo.checkpoints.pins import ORGANISATION, published
 from segzoo.checkpoints.provenance import listed, parts_of, seen_before, trainings
 from segzoo.metrics.names import METRIC_NAMES, class_metric, scores_by_class
-from segzoo.registry import builder, model_facts
+from segzoo.registry import class_of, model_facts
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -59,7 +58,7 @@ def render_card(config: Config) -> str:
 
 def class_name(config: Config) -> str:
     """Return the model's class, such as "LVUNet"."""
-    return str(inspect.signature(builder(config.model.name)).return_annotation.__name__)
+    return str(class_of(config.model.name).__name__)
 
 
 # ---- the header, which the Hub reads

@@ -3,14 +3,12 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from segzoo.checkpoints.names import CONFIG, WEIGHTS
-from segzoo.errors import MissingPackageError, SegzooError
-from segzoo.extensions import announced, package
-from segzoo.registry import NOT_ARCHITECTURE, models
+from segzoo.errors import SegzooError
+from segzoo.registry import NOT_ARCHITECTURE, package_of
 from segzoo.tasks import Task
 
 if TYPE_CHECKING:
@@ -43,27 +41,6 @@ class Architecture:
     def task(self) -> Task:
         """Number and kind of the classes."""
         return Task(self.arguments.get("num_classes", 1), self.arguments.get("multilabel", False))
-
-    def require_package(self) -> None:
-        """Refuse to go on without the package; nothing of it is imported.
-
-        Raises:
-            MissingPackageError: it is not installed.
-            SegzooError: it is, and does not announce this model.
-        """
-        if self.package is None:
-            return
-        try:
-            distribution(self.package)
-        except PackageNotFoundError:
-            raise MissingPackageError(
-                f"the model {self.name!r} comes from the package {self.package}, which is not installed: "
-                f"pip install {self.package}"
-            ) from None
-        if not same_package(self.package, package_of(self.name)):
-            raise SegzooError(
-                f"the package {self.package} announces no model {self.name!r}; install the version of it that does"
-            )
 
 
 @dataclass(frozen=True)
@@ -105,24 +82,9 @@ def typed(kind: "type[P]", entries: Mapping[str, Any]) -> "P":
     return kind(**{one.name: entries[one.name] for one in fields(kind) if one.name in entries})
 
 
-# ---- packages
-
-
-def package_of(name: str | None) -> str | None:
-    """Return the package that announces a model; None for the zoo's own and for those that this process alone knows."""
-    point = None if name is None or name in models() else announced("models").get(name)
-    return None if point is None else package(point)
-
-
-def same_package(one: str, other: str | None) -> bool:
-    """Return whether two spellings are of one package: "My.Nets" is "my-nets"."""
-    first, second = (re.sub(r"[-_.]+", "-", name or "").lower() for name in (one, other))
-    return first == second
-
-
 def model_entry(model: "SegmentationNetwork") -> dict[str, Any]:
     """Return what builds a model."""
-    origin = package_of(model.model_name)
+    origin = package_of(model.model_name or "")
     return {"name": model.model_name, "arguments": model.arguments, **({"package": origin} if origin else {})}
 
 

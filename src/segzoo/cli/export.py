@@ -3,16 +3,17 @@
 import argparse
 
 from segzoo.errors import SegzooError
+from segzoo.export.formats import choose_format
 from segzoo.export.measure import calibration_images, measure, training_data
-from segzoo.export.write import choose_format, export
+from segzoo.export.write import export
 from segzoo.hub.find import open_checkpoint
 from segzoo.hub.load import load
 
 
 def run_export(options: argparse.Namespace) -> None:
     """``segzoo export CHECKPOINT FILE``."""
-    format = choose_format(options.file, options.format)  # before anything is loaded
-    if options.data and format != "onnx":
+    writer = choose_format(options.file, options.format)  # before anything is loaded
+    if options.data and writer.suffix != ".onnx":
         raise SegzooError("--data measures files by ONNX Runtime: end the file in .onnx")
     checkpoint = open_checkpoint(options.checkpoint)
     entries = checkpoint.config.entries

@@ -20,7 +20,7 @@ SPLIT = "split.json"
 
 
 def resume_file(verb: str, root: Path, given: str | None) -> str | None:
-    """Find the file that --ckpt_path means; Lightning looks for "last" before it knows the run's folder."""
+    """Return the file that --ckpt_path means; Lightning looks for "last" before it knows the run's folder."""
     if given is None:
         return None
     file = root / f"{given}.ckpt" if given in ("last", "best") else Path(given)
@@ -103,7 +103,7 @@ def refuse_other_run(folder: Path, recipe: dict[str, Any], split_sha256: str) ->
 
 
 def written(file: Path) -> dict[str, Any]:
-    """Read what a run has written in YAML or JSON; nothing where it was killed before it had."""
+    """Return what a run has written in YAML or JSON; nothing where it was killed before it had."""
     try:
         found = yaml.safe_load(file.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
@@ -165,7 +165,7 @@ class RunCheckpoint(ModelCheckpoint):
         super().load_state_dict(state_dict)
 
     def moved(self, file: str) -> str:
-        """Return where a file of the run, as it was called, is now."""
+        """Return a file of the run as it was called, where it is now."""
         return str(Path(str(self.dirpath)) / Path(file).name) if file else file
 
 

@@ -10,7 +10,7 @@ from segzoo.checkpoints.opened import Checkpoint
 from segzoo.errors import SegzooError
 from segzoo.hub.find import open_checkpoint
 from segzoo.prediction.network import NetworkPredictor, choose_device
-from segzoo.registry import create_model
+from segzoo.registry import create_model, require_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,6 +60,12 @@ def from_pretrained(
     Raises:
         MissingError: there is no such checkpoint, it lacks a file, or it cannot be fetched.
         SegzooError: a file of it is damaged, was changed, or is not safetensors.
+
+    Example:
+        >>> import segzoo
+        >>> model = segzoo.from_pretrained("lv-unet-busi")
+        >>> model.class_names
+        ('background', 'lesion')
     """
     checkpoint = open_checkpoint(
         name_or_path, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
@@ -79,10 +85,10 @@ def load(
         SegzooError: its config makes no model, or its weights do not fit that, or are not safetensors.
     """
     folder, config = checkpoint.folder, checkpoint.config
-    config.model.require_package()
     changed = {"num_classes": num_classes, "in_channels": in_channels}
     arguments = {**config.model.arguments, **{key: value for key, value in changed.items() if value is not None}}
     try:
+        require_model(config.model.name, config.model.package)
         model = create_model(config.model.name, **arguments, **recipe)
         model.load_report = LoadReport(str(folder), trust=checkpoint.trust)
         fill(model, read_weights(folder / WEIGHTS), model.load_report, num_classes, in_channels)

@@ -32,7 +32,7 @@ _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's mode "
 
 
 def image_files(folder: str | Path) -> list[Path]:
-    """The image files directly inside a folder, sorted by name; hidden files (``._x.png`` of macOS) are left out.
+    """Return the image files directly inside a folder, by name; hidden files (``._x.png`` of macOS) are left out.
 
     Raises:
         MissingFileError: If the folder does not exist.
@@ -102,7 +102,7 @@ def as_image(image: Any, channels: int = 3) -> UInt8Array:
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether this is a torch tensor, asked without importing torch."""
+    """Return whether this is a torch tensor, asked without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
