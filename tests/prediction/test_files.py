@@ -25,8 +25,8 @@ from PIL import Image
 import segzoo
 from segzoo.cli.command import main
 from segzoo.errors import SegzooError
-from segzoo.imaging.images import read_image
-from segzoo.imaging.masks import read_mask, write_mask
+from segzoo.imaging.images import read_image, write_mask
+from segzoo.imaging.masks import read_mask
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.imaging.volumes import read_volume_mask, write_volume_mask
 from segzoo.prediction import files as file_pipeline

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ _NOTE = "ITK_FileNotes"  # which ITK keeps in all formats; in NIfTI it is called
 
 @dataclass
 class Volume:
-    """A volume and where it lies.
+    """Voxels and where they lie.
 
     Attributes:
         array: float32 intensities ``[C, D, H, W]``.
@@ -42,19 +42,53 @@ class Volume:
     geometry: Geometry
 
 
+class VolumeFile:
+    """Volume file as an input, and as a mask; see :class:`segzoo.imaging.readers.Reader`."""
+
+    folders: ClassVar[bool] = False
+    large: ClassVar[bool] = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stem = volume_stem(path)
+        self.mask_name = path.name
+
+    @staticmethod
+    def accepts(path: Path) -> bool:
+        """Return whether a file's name is that of a volume."""
+        return is_volume(path)
+
+    def for_images(self, channels: int) -> Volume:
+        """Read it for a model of images, to which its slices are grey, also where the model takes RGB."""
+        return read_volume(self.path, 1 if channels == 3 else channels)
+
+    def for_volumes(self, channels: int) -> Volume:
+        """Read it for a model of volumes."""
+        return read_volume(self.path, channels)
+
+    def note(self) -> str | None:
+        """Return the note that it was written with, as `read_volume_note` does."""
+        return read_volume_note(self.path)
+
+
+def no_volume(what: object) -> SegzooError:
+    """Return the error that this is an image where a model takes volumes."""
+    return SegzooError(f"This model segments volumes ({', '.join(VOLUME_SUFFIXES)}), and {what} is none.")
+
+
 def is_volume(path: str | Path) -> bool:
-    """Whether a file's name is that of a volume."""
+    """Return whether a file's name is that of a volume."""
     return str(path).lower().endswith(VOLUME_SUFFIXES)
 
 
 def volume_stem(path: str | Path) -> str:
-    """A volume file's name without its suffix: "a.nii.gz" -> "a"."""
+    """Return a volume file's name without its suffix: "a.nii.gz" -> "a"."""
     name = Path(path).name
     return name[: -len(volume_suffix(name))]
 
 
 def volume_suffix(path: str | Path) -> str:
-    """The suffix of a volume file as it is written: "a.NII.gz" -> ".NII.gz".
+    """Return the suffix of a volume file as it is written: "a.NII.gz" -> ".NII.gz".
 
     Raises:
         SegzooError: If the name is not that of a volume.
@@ -64,11 +98,6 @@ def volume_suffix(path: str | Path) -> str:
         if name.lower().endswith(suffix):
             return name[-len(suffix) :]
     raise SegzooError(f"{path} is not named as a volume is: the name must end in {', '.join(VOLUME_SUFFIXES)}.")
-
-
-def volume_files(folder: str | Path) -> list[Path]:
-    """The volumes directly inside a folder, sorted by name; hidden files (``._x.nii.gz`` of macOS) are left out."""
-    return sorted(path for path in Path(folder).iterdir() if is_volume(path) and not path.name.startswith("."))
 
 
 def read_volume(path: str | Path, channels: int = 1) -> Volume:
@@ -128,7 +157,7 @@ def read_volume_mask(path: str | Path) -> tuple[npt.NDArray[np.integer[Any]], Ge
 
 
 def read_geometry(path: str | Path) -> Geometry:
-    """A volume's grid as its header states it, without reading the voxels (nor noticing where those are cut short).
+    """Return a volume's grid as its header states it; the voxels are not read, nor is it noticed if they are cut short.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -192,7 +221,7 @@ def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry,
 
 
 def read_volume_note(path: str | Path) -> str | None:
-    """The note that a mask was written with, an empty one where it has none; None where it is no readable volume."""
+    """Return the note that a mask was written with, "" where it has none; None where it is not a readable volume."""
     with _simpleitk() as sitk:
         try:
             reader = _reader(sitk, Path(path))
@@ -205,7 +234,7 @@ def read_volume_note(path: str | Path) -> str | None:
 
 
 class _Quiet:
-    """SimpleITK's warnings off. The switch is one for all threads: the first one in turns it, the last one out back."""
+    """Switch for SimpleITK's warnings. It is one for all threads: the first one in turns it, the last one out back."""
 
     def __init__(self) -> None:
         self.lock, self.inside, self.shown = threading.Lock(), 0, True
@@ -231,7 +260,7 @@ _quiet = _Quiet()
 
 @contextmanager
 def _simpleitk() -> Iterator[Any]:
-    """SimpleITK, its warnings off: what matters of them is an error here."""
+    """Yield SimpleITK, its warnings off: what matters of them is an error here."""
     import SimpleITK as sitk
 
     with _quiet(sitk):
@@ -239,7 +268,7 @@ def _simpleitk() -> Iterator[Any]:
 
 
 def _read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
-    """Voxels [C, D, H, W] as stored (any real dtype) and their geometry."""
+    """Return voxels [C, D, H, W] as stored (any real dtype) and their geometry."""
     plain = _checked(path, whole=True)
     with _simpleitk() as sitk, _clear_errors(path):
         reader, affine = _opened(sitk, path)
@@ -255,7 +284,7 @@ def _read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
 
 
 def _checked(path: Path, *, whole: bool) -> npt.NDArray[np.float64] | None:
-    """The affine, where a header says it plainly, of a file that is no damaged one (``whole``: nor are its voxels)."""
+    """Return the affine, where a header says it plainly, of a file that is not damaged (``whole``: nor its voxels)."""
     suffix = volume_suffix(path).lower()
     if not path.is_file():
         raise MissingFileError(f"There is no file {path}.")
@@ -267,13 +296,13 @@ def _checked(path: Path, *, whole: bool) -> npt.NDArray[np.float64] | None:
 
 
 def _opened(sitk: Any, path: Path) -> tuple[Any, npt.NDArray[np.float64]]:
-    """A reader that has read a file's header, and the affine as SimpleITK found it."""
+    """Return a reader that has read a file's header, and the affine as SimpleITK found it."""
     reader = _reader(sitk, path)
     return reader, _affine(path, reader.GetSpacing(), reader.GetDirection(), reader.GetOrigin())
 
 
 def _reader(sitk: Any, path: Path) -> Any:
-    """A reader that has read a file's header."""
+    """Return a reader that has read a file's header."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(_file_name(path))
     if path.suffix.lower() == ".mha":  # of which it knows the small letters only
@@ -283,7 +312,7 @@ def _reader(sitk: Any, path: Path) -> Any:
 
 
 def _file_name(path: Path) -> str:
-    """As SimpleITK takes it, which ends the whole process at a name that is not UTF-8, and knows no ``.Nii.gz``."""
+    """Refuse what SimpleITK does not take: it ends the whole process at a name that is not UTF-8."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -296,7 +325,7 @@ def _file_name(path: Path) -> str:
 
 @contextmanager
 def _clear_errors(path: Path) -> Iterator[None]:
-    """What SimpleITK raises, in one sentence."""
+    """Say in one sentence what SimpleITK raises."""
     try:
         yield
     except SegzooError:
@@ -317,7 +346,7 @@ def _refuse_want_of_memory(path: Path, error: Exception) -> None:
 def _affine(
     path: Path, spacing: Sequence[float], direction: Sequence[float], origin: Sequence[float]
 ) -> npt.NDArray[np.float64]:
-    """From SimpleITK's terms (file's axes, LPS) to ours (axes in reverse, RAS)."""
+    """Go from SimpleITK's terms (file's axes, LPS) to ours (axes in reverse, RAS)."""
     dimensions = len(spacing)
     if dimensions < 3:
         raise SegzooError(f"{path} is {dimensions}D where a 3D volume is expected.")

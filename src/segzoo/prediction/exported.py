@@ -17,7 +17,7 @@ from PIL import Image
 from segzoo.errors import SegzooError
 from segzoo.imaging.images import as_image
 from segzoo.imaging.overlay import to_uint8
-from segzoo.imaging.readers import read_file
+from segzoo.imaging.readers import reader_of
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.imaging.volumes import Volume
 from segzoo.prediction.predictor import enough_memory
@@ -69,7 +69,8 @@ class ExportedPredictor:
     def read(self, file: Path) -> npt.NDArray[np.uint8] | Volume:
         """An image or a volume of a size that the exported file takes."""
         with enough_memory(file):
-            given = read_file(file, self.channels, self.spatial_dims)
+            reader = reader_of(file)
+            given = (reader.for_volumes if self.spatial_dims == 3 else reader.for_images)(self.channels)
         self.check_size(file, given)
         return given
 

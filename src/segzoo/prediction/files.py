@@ -12,10 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from segzoo.errors import SegzooError, attempt
-from segzoo.imaging.notes import is_colour, read_note, write_png
+from segzoo.imaging.images import is_colour, read_note, write_png
 from segzoo.imaging.segmentation import Segmentation
-from segzoo.imaging.volumes import is_volume
-from segzoo.prediction.plan import DRAFT, DRAFT_END, Job, overlay_file, written_files
+from segzoo.prediction.plan import DRAFT, DRAFT_END, Job
 from segzoo.prediction.predictor import OutputError, Predictor, enough_memory
 
 THREADS = 4  # that read, and as many that write: decoding and compressing release Python's lock
@@ -32,8 +31,8 @@ def segment_files(predictor: Predictor, jobs: Sequence[Job]) -> Iterator[tuple[J
     written is bounded, so that memory does not grow with the number of files: a few batches of images, but of volumes
     only the next one and the last one beside the one that is segmented.
     """
-    for volumes, group in groupby(jobs, key=lambda job: is_volume(job.file)):
-        ahead = 1 if volumes else 2 * predictor.batch_size + THREADS
+    for large, group in groupby(jobs, key=lambda job: job.input.large):
+        ahead = 1 if large else 2 * predictor.batch_size + THREADS
         with ThreadPoolExecutor(THREADS) as readers, ThreadPoolExecutor(THREADS) as writers:
             written: deque[tuple[Job, Future[str | SegzooError]]] = deque()
             for batch in batches(predictor, read_ahead(readers, predictor.read, group, ahead)):
@@ -148,13 +147,13 @@ def write(job: Job, found: Segmentation) -> None:
     with TemporaryDirectory(prefix=DRAFT, suffix=DRAFT_END, dir=job.mask.parent, ignore_cleanup_errors=True) as folder:
         draft = Path(folder)
         found.save(draft / job.mask.name, note=job.note)
-        if job.overlay is None:
-            remove_overlay_of_another_mask(job)
-        else:
+        if job.overlay is not None:
             write_png(draft / job.overlay.name, found.overlay(), note=job.note)
-        for file in written_files(job, found.class_names if found.multilabel else None):
-            settle(draft / file.name)
-            os.replace(draft / file.name, file)
+        elif job.left is not None:
+            remove_overlay_of_another_mask(job.left, job.note)
+        for file in sorted(draft.iterdir()):
+            settle(file)
+            os.replace(file, job.mask.with_name(file.name))
 
 
 def settle(file: Path) -> None:
@@ -163,8 +162,7 @@ def settle(file: Path) -> None:
         os.fsync(written.fileno())
 
 
-def remove_overlay_of_another_mask(job: Job) -> None:
-    """The overlay that an earlier run, with other options, left beside a mask that is about to go."""
-    overlay = overlay_file(job.file, job.mask.parent)
-    if read_note(overlay) not in (None, "", job.note) and is_colour(overlay):  # a grey one is the mask of another image
+def remove_overlay_of_another_mask(overlay: Path, note: str) -> None:
+    """Remove the overlay that an earlier run, with other options, left beside a mask that is about to go."""
+    if read_note(overlay) not in (None, "", note) and is_colour(overlay):  # a grey one is the mask of another image
         overlay.unlink(missing_ok=True)

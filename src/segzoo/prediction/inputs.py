@@ -12,8 +12,8 @@ from torch import Tensor
 from segzoo.errors import SegzooError
 from segzoo.imaging.geometry import Geometry
 from segzoo.imaging.images import as_image
-from segzoo.imaging.readers import no_volume, read_file
-from segzoo.imaging.volumes import Volume
+from segzoo.imaging.readers import reader_of
+from segzoo.imaging.volumes import Volume, no_volume
 from segzoo.preprocessing.image import Preprocessing
 from segzoo.preprocessing.volume import VolumePreprocessing
 
@@ -65,7 +65,8 @@ def read_input(
     if isinstance(image, Volume):
         return Volume(volume_array(image.array, image.geometry.shape), image.geometry)
     if isinstance(image, str | Path):
-        return read_file(image, channels, preprocessing.spatial_dims)
+        reader = reader_of(image)
+        return (reader.for_volumes if preprocessing.spatial_dims == 3 else reader.for_images)(channels)
     if isinstance(image, Image.Image):
         if preprocessing.spatial_dims == 3:
             raise no_volume("a picture")
