@@ -6,7 +6,7 @@ A new format is one class in a file of its own and one row here; a package adds 
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from segzoo.imaging.volumes import Volume
 
 
+@runtime_checkable
 class Reader(Protocol):
     """One input, or one mask, of one kind.
 

@@ -54,7 +54,8 @@ class Segmentation:
         Raises:
             SegzooError: the suffix of a volume's mask is another one, or two classes would be one file.
         """
-        require_own_files(self.class_names if self.multilabel else ())
+        if self.multilabel:
+            require_own_files(self.class_names)
         masks = self.mask if self.multilabel else [self.mask]
         paths = mask_paths(Path(path), self.class_names if self.multilabel else None)
         for file, mask in zip(paths, masks, strict=True):

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -13,19 +15,43 @@ from typing import Any
 
 from segzoo.errors import SegzooError, attempt
 from segzoo.imaging.images import is_colour, read_note, write_png
+from segzoo.imaging.readers import Reader
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.prediction.plan import DRAFT, DRAFT_END, Job
-from segzoo.prediction.predictor import OutputError, Predictor, enough_memory
+from segzoo.prediction.predictor import Predictor
 
 THREADS = 4  # that read, and as many that write: decoding and compressing release Python's lock
+NO_MEMORY = "(out of|allocate|not enough) memory|bad_alloc"  # in errors of torch and of SimpleITK
 NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what keeps any further file from being written
+
+
+class OutputError(SegzooError):
+    """Nothing more can be written; to go on would be lost work."""
+
+
+@contextmanager
+def enough_memory(what: object) -> Iterator[None]:
+    """Say in one sentence that there is not.
+
+    Args:
+        what: does not fit.
+
+    Raises:
+        SegzooError: saying so.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # they have no kind of their own for a CPU's memory
+        if isinstance(error, MemoryError) or re.search(NO_MEMORY, str(error)):
+            raise SegzooError(f"there is not enough memory for {what}") from error
+        raise
 
 
 # ---- run
 
 
 def segment_files(predictor: Predictor, jobs: Sequence[Job]) -> Iterator[tuple[Job, str | SegzooError]]:
-    """Do all jobs; yields, in their order, what each mask covers, or why there is none.
+    """Do all jobs; yield, in their order, what each mask covers, or why there is none.
 
     While one batch is segmented, the next inputs are read and the last masks written. What is read ahead or waits to be
     written is bounded, so that memory does not grow with the number of files: a few batches of images, but of volumes
@@ -47,9 +73,9 @@ def segment_files(predictor: Predictor, jobs: Sequence[Job]) -> Iterator[tuple[J
 
 
 def read_ahead(
-    readers: ThreadPoolExecutor, read: Callable[[Path], Any], jobs: Iterable[Job], ahead: int
+    readers: ThreadPoolExecutor, read: Callable[[Reader], Any], jobs: Iterable[Job], ahead: int
 ) -> Iterator[tuple[Job, Any]]:
-    """Each job with its input, or with the error that reading it met; up to ``ahead`` more are being read."""
+    """Yield each job with its input, or with the error that reading it met; up to ``ahead`` more are being read."""
     reading: deque[tuple[Job, Future[Any]]] = deque()
     for job in jobs:
         reading.append((job, readers.submit(attempt, read_input, read, job)))
@@ -61,8 +87,8 @@ def read_ahead(
         yield first, given.result()
 
 
-def read_input(read: Callable[[Path], Any], job: Job) -> Any:
-    """A job's input.
+def read_input(read: Callable[[Reader], Any], job: Job) -> Any:
+    """Read a job's input.
 
     Raises:
         SegzooError: it cannot be read, whatever the reason (files can be wrong in more ways than decoders know of), or
@@ -74,7 +100,8 @@ def read_input(read: Callable[[Path], Any], job: Job) -> Any:
             "another --output, or remove it"
         )
     try:
-        return read(job.file)
+        with enough_memory(job.file):
+            return read(job.input)
     except SegzooError:
         raise
     except Exception as error:
@@ -83,7 +110,7 @@ def read_input(read: Callable[[Path], Any], job: Job) -> Any:
 
 
 def batches(predictor: Predictor, inputs: Iterator[tuple[Job, Any]]) -> Iterator[list[tuple[Job, Any]]]:
-    """Neighbours of one key together, as many as the predictor takes; what could not be read is alone."""
+    """Yield neighbours of one key together, as many as the predictor takes; what could not be read is alone."""
 
     def key(read: tuple[Job, Any]) -> Hashable | None:
         return None if isinstance(read[1], SegzooError) else predictor.key(read[1])
@@ -96,9 +123,9 @@ def batches(predictor: Predictor, inputs: Iterator[tuple[Job, Any]]) -> Iterator
 def segmented(
     predictor: Predictor, batch: Sequence[tuple[Job, Any]]
 ) -> Iterator[tuple[Job, Segmentation | SegzooError]]:
-    """Each job of a batch with its segmentation, or with the error that it met."""
+    """Yield each job of a batch with its segmentation, or with the error that it met."""
     jobs, inputs = zip(*batch, strict=True)
-    found = inputs[0] if isinstance(inputs[0], SegzooError) else attempt(predictor.segment, inputs)
+    found = inputs[0] if isinstance(inputs[0], SegzooError) else attempt(segment_batch, predictor, inputs)
     del inputs
     if isinstance(found, SegzooError):
         yield from ((job, naming(job.file, found)) for job in jobs)
@@ -106,13 +133,19 @@ def segmented(
         yield from zip(jobs, found, strict=True)
 
 
+def segment_batch(predictor: Predictor, inputs: Sequence[Any]) -> list[Segmentation]:
+    """Segment inputs of one key."""
+    with enough_memory("it"):
+        return predictor.segment(inputs)
+
+
 def naming(file: Path, error: SegzooError) -> SegzooError:
-    """An error that says which file it is about."""
+    """Return an error that says which file it is about."""
     return error if file.name in str(error) else SegzooError(f"{file}: {error}")
 
 
 def to_write(job: Job, found: Segmentation | SegzooError) -> Segmentation | SegzooError:
-    """A segmentation without its probabilities, and without its image where no overlay is drawn."""
+    """Return a segmentation without its probabilities, and without its image where no overlay is drawn."""
     if isinstance(found, SegzooError):
         return found
     none = found.probabilities[:0].copy()  # of no class, and no view that would keep the others
@@ -120,7 +153,7 @@ def to_write(job: Job, found: Segmentation | SegzooError) -> Segmentation | Segz
 
 
 def finish(job: Job, found: Segmentation | SegzooError) -> str:
-    """Write a segmentation; says what it covers.
+    """Write a segmentation and say what it covers.
 
     Raises:
         OutputError: no other can be written either.

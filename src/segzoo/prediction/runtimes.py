@@ -1,4 +1,4 @@
-"""Exported files, opened by ONNX Runtime or OpenVINO."""
+"""ONNX Runtime and OpenVINO as backends: exported files. Images need no torch, which takes longer to import."""
 
 import json
 import os
@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from segzoo.checkpoints.config import refuse_strange_classes
 from segzoo.checkpoints.weights import sha256
 from segzoo.errors import MissingFileError, MissingPackageError, SegzooError
+from segzoo.preprocessing.base import InputContract
+from segzoo.preprocessing.exported import FloatArray, exported_contract
+from segzoo.preprocessing.volume import VolumePreprocessing
+from segzoo.tasks import Task
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 
 FACTS = "segzoo"  # the metadata's key, in ONNX and in the extra files of torch.export
-FloatArray = npt.NDArray[np.float32]
 
 
 # ---- backends
@@ -29,7 +31,7 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Session:
-    """A file, opened by what runs it.
+    """Exported file, opened by what runs it.
 
     Attributes:
         runtime: the name and version of that.
@@ -45,7 +47,7 @@ class Session:
 
 
 def open_onnxruntime(path: Path, threads: int) -> Session:
-    """By ONNX Runtime, on the CPU."""
+    """Open a file by ONNX Runtime, on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -61,7 +63,7 @@ def open_onnxruntime(path: Path, threads: int) -> Session:
 
 
 def open_openvino(path: Path, threads: int) -> Session:
-    """By OpenVINO, on the CPU."""
+    """Open a file by OpenVINO, on the CPU."""
     import openvino
 
     core = openvino.Core()
@@ -89,7 +91,7 @@ BACKENDS: dict[str, Callable[[Path, int], Session]] = {"onnxruntime": open_onnxr
 
 
 def choose_backend(wanted: str | None) -> str:
-    """The backend asked for, or the first that is installed.
+    """Return the backend asked for, or the first that is installed.
 
     Raises:
         MissingPackageError: it, or any, is not installed.
@@ -102,7 +104,7 @@ def choose_backend(wanted: str | None) -> str:
 
 
 def thread_count() -> int:
-    """As torch has it: ``OMP_NUM_THREADS``, or as many as there are cores for this process."""
+    """Return what torch would: ``OMP_NUM_THREADS``, or as many as there are cores for this process."""
     said = os.environ.get("OMP_NUM_THREADS", "")
     if said.isdigit() and int(said) > 0:
         return int(said)
@@ -113,7 +115,9 @@ def thread_count() -> int:
 
 
 class ExportedModel:
-    """An exported file and the backend that is to run it.
+    """Exported file with what runs it, a :class:`segzoo.prediction.backend.Backend`.
+
+    Masks are those of the checkpoint that was exported, but for pixels where rounding decides.
 
     Args:
         path: of the file.
@@ -123,11 +127,15 @@ class ExportedModel:
         SegzooError: by every attribute, that the file cannot be opened or is not one that segzoo wrote.
     """
 
+    batch_size = 1  # as a checkpoint has it on a CPU
+    device = "cpu"
+
     def __init__(self, path: Path, backend: str) -> None:
         self.path, self.backend = path, backend
+        self.subject = str(path)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Sessions cannot go to another process, which opens its own, with as many threads as it may have."""
+        """Leave the session behind: another process opens its own, with as many threads as it may have."""
         return ExportedModel, (self.path, self.backend)
 
     @cached_property
@@ -141,31 +149,9 @@ class ExportedModel:
                 f"({first_line(error)})"
             ) from error
 
-    def run(self, x: FloatArray) -> FloatArray:
-        """Probabilities [B, K, *S] of inputs [B, C, *S].
-
-        Raises:
-            SegzooError: the backend cannot compute them, mostly for want of memory, or they are of other classes than
-                the metadata announce.
-        """
-        try:
-            found = self.session.run(x)
-        except MemoryError:
-            raise
-        except Exception as error:  # as above
-            raise SegzooError(
-                f"{self.backend} cannot compute an input of {' x '.join(map(str, x.shape[2:]))} ({first_line(error)})"
-            ) from error
-        if found.shape[1] != self.facts["num_classes"]:
-            raise SegzooError(
-                f"{self.path} gives {found.shape[1]} classes where its metadata announce {self.facts['num_classes']}; "
-                "export it again"
-            )
-        return found
-
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What the file says of itself, checked."""
+        """Plain values that the file says of itself, checked."""
         if self.session.facts is None:
             raise SegzooError(f"{self.path} was not written by segzoo export, so nothing says what it takes and gives")
         try:
@@ -178,19 +164,88 @@ class ExportedModel:
             ) from error
         return facts
 
+    # ---- to be told from others
+
     @property
     def mask_names(self) -> list[str] | None:
-        """The classes' names where each has a mask of its own (multi-label), else None."""
-        return self.facts["class_names"] if self.facts["multilabel"] else None
+        """Names of the classes where each has a mask of its own (multi-label), else None."""
+        return self.task.mask_names(self.class_names)
 
     @property
     def identity(self) -> dict[str, str]:
-        """What tells its masks from those of any other model."""
+        """Hash and backend, which tell its masks from those of any other model."""
         return {"exported": sha256(self.path), "backend": self.backend}
+
+    # ---- as a backend
+
+    @property
+    def description(self) -> str:
+        """What computes, and how, in one line for people."""
+        threads, facts = thread_count(), self.facts
+        name = facts.get("checkpoint", {}).get("name") or facts["model"].get("name")
+        return (
+            f"{self.path}, exported from {name}; {self.session.runtime} on the CPU, {threads} "
+            f"thread{'s' * (threads > 1)}, {facts['precision']}"
+        )
+
+    @cached_property
+    def contract(self) -> InputContract:
+        """Contract of what the graph leaves to its user."""
+        return exported_contract(self.facts["preprocessing"], self.session.size)
+
+    @cached_property
+    def task(self) -> Task:
+        """Number and kind of the classes."""
+        return Task(self.facts["num_classes"], self.facts["multilabel"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the mask's values, or of the channels."""
+        return tuple(self.facts["class_names"])
+
+    def require_size(self, given: Any, file: object) -> None:
+        """Refuse an input that a file of one size does not take."""
+        if self.session.size is not None:
+            self.contract.require_size(given, self.session.size, file, self.path)
+
+    def place(self, batch: Any) -> FloatArray:
+        """Return inputs as an array."""
+        return np.asarray(batch, np.float32)
+
+    def compute(self, batch: FloatArray) -> FloatArray:
+        """Return the probabilities that the file gives.
+
+        Raises:
+            SegzooError: the backend cannot compute them, mostly for want of memory, or they are of other classes than
+                the metadata announce.
+        """
+        try:
+            found = self.session.run(np.ascontiguousarray(batch))
+        except MemoryError:
+            raise
+        except Exception as error:  # as above
+            raise SegzooError(
+                f"{self.backend} cannot compute an input of {' x '.join(map(str, batch.shape[2:]))} "
+                f"({first_line(error)})"
+            ) from error
+        if found.shape[1] != self.task.num_classes:
+            raise SegzooError(
+                f"{self.path} gives {found.shape[1]} classes where its metadata announce {self.task.num_classes}; "
+                "export it again"
+            )
+        return found
+
+    def flip(self, batch: FloatArray, axes: tuple[int, ...]) -> FloatArray:
+        """Return a mirrored view."""
+        return np.flip(batch, axes)
+
+    def fetch(self, probabilities: FloatArray) -> FloatArray:
+        """Return probabilities, which are in the CPU's memory already."""
+        return probabilities
 
 
 def refuse_strange_facts(path: Path, facts: Any) -> None:
-    """The metadata say what the file takes and gives, as a checkpoint's config does.
+    """Refuse metadata that do not say what the file takes and gives, as a checkpoint's config does.
 
     Raises:
         SegzooError: they do not.
@@ -209,22 +264,20 @@ def refuse_strange_facts(path: Path, facts: Any) -> None:
     if not isinstance(preprocessing, dict) or type(preprocessing.get("channels")) is not int:
         raise SegzooError(f"its metadata give its preprocessing as {preprocessing!r}")
     if "patch_size" in preprocessing:
-        from segzoo.preprocessing.volume import VolumePreprocessing
-
         VolumePreprocessing.from_dict(preprocessing)
         return
-    size = preprocessing.get("image_size", ())  # Preprocessing itself would import torch
+    size = preprocessing.get("image_size", ())
     if size is not None and not (isinstance(size, list) and [type(side) for side in size] == [int, int]):
         raise SegzooError(f"its metadata give its preprocessing as {preprocessing!r}")
 
 
 def first_line(error: Exception) -> str:
-    """What a backend says first, of what may be pages."""
+    """Return what a backend says first, of what may be pages."""
     return str(error).strip().partition("\n")[0][:200]
 
 
 def open_exported(path: Path, backend: str | None = None) -> ExportedModel:
-    """An exported file, found good.
+    """Open an exported file and find it good.
 
     Args:
         path: an .onnx file.
@@ -245,7 +298,7 @@ def open_exported(path: Path, backend: str | None = None) -> ExportedModel:
 
 
 def open_session(path: Path, threads: int | None = None) -> "InferenceSession":
-    """A file, ready to run on the CPU; None is as many threads as PyTorch takes."""
+    """Open a file to run on the CPU; None is as many threads as PyTorch takes."""
     import onnxruntime
     import torch
 
