@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "list_models": "segzoo.registry",
     "create_model": "segzoo.registry",
+    "register": "segzoo.registry",
     "list_checkpoints": "segzoo.hub.listing",
     "from_pretrained": "segzoo.hub.load",
     "convert": "segzoo.conversion.convert",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from segzoo.preprocessing.volume import VolumePreprocessing as VolumePreprocessing
     from segzoo.registry import create_model as _create_model
     from segzoo.registry import list_models as list_models
+    from segzoo.registry import register as register
 
     _P = ParamSpec("_P")
 

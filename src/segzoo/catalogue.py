@@ -1,30 +1,39 @@
-"""Facts of the public datasets: what their images are and where they are published."""
+"""Facts of the public datasets, in one place: the DataModules and the model cards read them here."""
 
 import re
 from typing import Any, NamedTuple
 
 
 class Dataset(NamedTuple):
-    """What its images are, the tag of that on the Hub, and where it is published."""
+    """Public dataset.
+
+    Attributes:
+        images: of what, in words.
+        modality: the tag of that on the Hub.
+        licence: in SPDX's spelling.
+        url: where it is published.
+    """
 
     images: str
     modality: str
+    licence: str
     url: str
 
 
+CC0, RESEARCH = "CC0-1.0", "LicenseRef-research-and-education-only"
 DATASETS = {
-    "BUSI": Dataset("breast ultrasound", "ultrasound", "https://scholar.cu.edu.eg/?q=afahmy/pages/dataset"),
-    "KvasirSEG": Dataset("colonoscopy", "endoscopy", "https://datasets.simula.no/kvasir-seg/"),
-    "CVCClinicDB": Dataset("colonoscopy", "endoscopy", "https://polyp.grand-challenge.org/CVCClinicDB/"),
-    "ISIC2017": Dataset("dermoscopy", "dermoscopy", "https://challenge.isic-archive.com/data/#2017"),
-    "DSB2018": Dataset("microscopy of cells", "microscopy", "https://bbbc.broadinstitute.org/BBBC038"),
+    "BUSI": Dataset("breast ultrasound", "ultrasound", CC0, "https://scholar.cu.edu.eg/?q=afahmy/pages/dataset"),
+    "KvasirSEG": Dataset("colonoscopy", "endoscopy", RESEARCH, "https://datasets.simula.no/kvasir-seg/"),
+    "CVCClinicDB": Dataset("colonoscopy", "endoscopy", RESEARCH, "https://polyp.grand-challenge.org/CVCClinicDB/"),
+    "ISIC2017": Dataset("dermoscopy", "dermoscopy", CC0, "https://challenge.isic-archive.com/data/#2017"),
+    "DSB2018": Dataset("microscopy of cells", "microscopy", CC0, "https://bbbc.broadinstitute.org/BBBC038"),
 }
 DECATHLON, DECATHLON_TASK = "http://medicaldecathlon.com", r"Task(0[1-9]|10)_[A-Za-z]+"
 MODALITIES = {"ct": "ct"} | dict.fromkeys(("mri", "flair", "t1", "t1w", "t1gd", "t2", "t2w", "adc"), "mri")
 
 
 def dataset_page(part: dict[str, Any]) -> str | None:
-    """Where a dataset is published, if it is."""
+    """Return where a dataset is published, if it is."""
     name = str(part.get("dataset"))
     if name in DATASETS:
         return DATASETS[name].url
@@ -32,7 +41,7 @@ def dataset_page(part: dict[str, Any]) -> str | None:
 
 
 def modalities(part: dict[str, Any]) -> list[str]:
-    """How a dataset's images were made, where that is known."""
+    """Say how a dataset's images were made, where that is known."""
     if part.get("dataset") in DATASETS:
         return [DATASETS[part["dataset"]].modality]
     names = [str(name).lower() for name in part.get("channels", [])]
@@ -40,7 +49,7 @@ def modalities(part: dict[str, Any]) -> list[str]:
 
 
 def kind_of_images(part: dict[str, Any]) -> str:
-    """Such as "breast ultrasound", or nothing where that is not known."""
+    """Name what the images show, such as "breast ultrasound"; "" where that is not known."""
     if part.get("dataset") in DATASETS:
         return DATASETS[part["dataset"]].images
     names = [str(name) for name in part.get("channels", [])]

@@ -1,4 +1,4 @@
-"""The errors a person can cause: each is one sentence that says what is wrong, where, and what to do."""
+"""Errors a person can cause: each is one sentence that says what is wrong, where, and what to do."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ class SegzooError(ValueError):
     """Bad input to segzoo. The command line prints its message alone, without a traceback.
 
     Example:
+        >>> import segzoo
         >>> try:
         ...     segzoo.create_model("lv_unet", num_classes=0)
         ... except segzoo.SegzooError as error:
@@ -26,20 +27,26 @@ class MissingError(SegzooError):
     """Something is not there: a name that nobody knows, a file, or a package.
 
     Example:
+        >>> import segzoo
         >>> try:
-        ...     segzoo.create_model("lvunet")
+        ...     segzoo.create_model("mednet")
         ... except segzoo.MissingError as error:
         ...     print(str(error).partition(";")[0])
-        there is no model 'lvunet' (did you mean lv_unet?)
+        there is no model 'mednet' (did you mean mednext...
     """
 
 
 class MissingFileError(MissingError, FileNotFoundError):
-    """A file or folder is not there."""
+    """File or folder is not there."""
 
 
 class MissingPackageError(MissingError, ImportError):
-    """A package is not installed."""
+    """Package is not installed."""
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error of somebody else's code says first, of what may be pages."""
+    return str(error).strip().partition("\n")[0][:200]
 
 
 def attempt(function: Callable[..., T], *arguments: Any) -> T | SegzooError:

@@ -62,6 +62,7 @@ class Table(Mapping[str, T], Generic[T]):
         own: the zoo's, in the order in which they are tried.
 
     Example:
+        >>> from segzoo.extensions import Table
         >>> shapes = Table("shapes", {"round": 1})
         >>> shapes.add("square", 2)
         >>> list(shapes), shapes["square"]
@@ -71,7 +72,7 @@ class Table(Mapping[str, T], Generic[T]):
     def __init__(self, kind: str, own: Mapping[str, T]) -> None:
         self.kind = kind
         self._own = dict(own)
-        self._added: dict[str, T] = {}
+        self.added: dict[str, T] = {}  # in this process
 
     def add(self, name: str, thing: T) -> None:
         """Add a thing in this process.
@@ -81,16 +82,16 @@ class Table(Mapping[str, T], Generic[T]):
         """
         if name in self._own:
             raise SegzooError(f"{name!r} is among segzoo's own {self.kind} already; choose another name")
-        self._added[name] = thing
+        self.added[name] = thing
 
     def __iter__(self) -> Iterator[str]:
-        return iter({**self._own, **self._added, **dict.fromkeys(announced(self.kind))})
+        return iter({**self._own, **self.added, **dict.fromkeys(announced(self.kind))})
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
     def __getitem__(self, name: str) -> T:
-        for known in (self._own, self._added):
+        for known in (self._own, self.added):
             if name in known:
                 return known[name]
         thing: T = imported(self.kind, announced(self.kind)[name])  # type: ignore[assignment]  # as announced

@@ -28,6 +28,18 @@ class SegmentationModule(SegmentationSteps):
     A model is found, loaded, used, trained and given away by its own methods and the package's functions; what it
     takes and holds is documented in :class:`segzoo.network.SegmentationNetwork`, how it is trained and scored in
     :class:`segzoo.steps.SegmentationSteps`.
+
+    Example:
+        >>> import torch, segzoo
+        >>> class Smallest(segzoo.SegmentationModule):
+        ...     def __init__(self):
+        ...         super().__init__(in_channels=1)
+        ...         self.layer = torch.nn.Conv2d(1, 1, 3, padding=1)
+        ...     def compute_logits(self, x):
+        ...         return self.layer(x)
+        >>> import numpy as np
+        >>> Smallest().predict(np.zeros((40, 60), np.uint8)).mask.shape
+        (40, 60)
     """
 
     def predict(
@@ -98,7 +110,7 @@ class SegmentationModule(SegmentationSteps):
 
     @classmethod
     def load_from_checkpoint(cls, *arguments: Any, **options: Any) -> Self:
-        """As Lightning's, for classes whose files hold their arguments.
+        """Load Lightning's own file, for classes whose files hold their arguments.
 
         Raises:
             SegzooError: the file does not hold what the model was built with, as those of the zoo's models do not.

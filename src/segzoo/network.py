@@ -132,11 +132,11 @@ class SegmentationNetwork(LightningModule):
         return F.pad(x, padding, mode="replicate") if any(padding) else x
 
     def is_too_small(self, cells: Sequence[int], batch_size: int) -> bool:
-        """Whether the norms need more voxels at the bottleneck than ``cells`` of them an axis."""
+        """Return whether the norms need more voxels at the bottleneck than ``cells`` of them an axis."""
         return self.training and batch_size == 1 and min(cells) < 2  # batch norm cannot train on one value a channel
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As PyTorch's; tensors that only training needs may be surplus (dropped) or absent (left as they are)."""
+        """Load a state dict; tensors that only training needs may be surplus (dropped) or absent (left as they are)."""
         if self.training_only:
             own = self.state_dict()
             state_dict = {
@@ -145,7 +145,7 @@ class SegmentationNetwork(LightningModule):
         return super().load_state_dict(state_dict, strict, assign)
 
     def is_training_only(self, name: str) -> bool:
-        """Whether the tensor of this name, such as a head of deep supervision, has no part in a prediction."""
+        """Return whether the tensor of this name, such as a head of deep supervision, has no part in a prediction."""
         return name.startswith(self.training_only)
 
     def activate(self, logits: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ class SegmentationNetwork(LightningModule):
     # ---- the deployed form
 
     def deploy(self) -> Self:
-        """A new, fused, eval-only copy of this model that computes the same function."""
+        """Return a new, fused, eval-only copy of this model that computes the same function."""
         # a copy of the network must not copy the Trainer that it may still hang on
         copied = copy.deepcopy(self, {id(self._trainer): None, id(self._fabric): None})
         copied.eval().fuse()
@@ -180,22 +180,22 @@ class SegmentationNetwork(LightningModule):
 
     @property
     def is_deployable(self) -> bool:
-        """Whether :meth:`deploy` keeps what the model computes as it is now."""
+        """True where :meth:`deploy` keeps what the model computes as it is now."""
         return True
 
     # ---- the recipe
 
     def default_loss(self) -> nn.Module:
-        """The architecture's published loss."""
+        """Return the architecture's published loss."""
         return DiceCELoss()
 
     @abstractmethod
     def default_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
-        """The architecture's published optimizer."""
+        """Return the architecture's published optimizer."""
 
     @abstractmethod
     def default_lr_scheduler(self, optimizer: torch.optim.Optimizer) -> tuple[LRScheduler, str]:
-        """The architecture's published schedule, and whether it steps every "epoch" or "step"."""
+        """Return the architecture's published schedule, and whether it steps every "epoch" or "step"."""
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Lightning's hook: the given optimizer and schedule, or the published ones."""
@@ -229,11 +229,11 @@ class SegmentationNetwork(LightningModule):
 
     @property
     def competes_for_best(self) -> bool:
-        """Whether the weights as they are now may become the best checkpoint."""
+        """True where the weights as they are now may become the best checkpoint."""
         return True
 
 
 def crop(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """The part of padded logits [B, K, *padded] that lies on the image [B, K, *size]."""
+    """Return the part of padded logits [B, K, *padded] that lies on the image [B, K, *size]."""
     window = (slice(None), slice(None), *(slice(side) for side in size))
     return logits[window]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from segzoo.checkpoints.description import Learned
 from segzoo.checkpoints.licences import joined
 from segzoo.checkpoints.provenance import split_hashes, with_history
 from segzoo.errors import SegzooError
@@ -19,7 +20,6 @@ from segzoo.network import SegmentationNetwork
 from segzoo.prediction.predictor import refuse_nan
 from segzoo.prediction.torch_backend import predict_probabilities
 from segzoo.preprocessing.base import InputContract
-from segzoo.preprocessing.stored import preprocessing_from_dict
 from segzoo.tasks import Task
 from segzoo.training.batches import Batch, check_batch, own_grids, own_labels
 from segzoo.training.losses import deep_supervision_loss
@@ -33,7 +33,7 @@ OTHER_IMAGES = (
 
 
 class SegmentationSteps(SegmentationNetwork):
-    """What a Trainer calls: it learns from data, and scores by the zoo's protocol.
+    """Steps that a Trainer calls: a network that learns from data, and is scored by the zoo's protocol.
 
     Attributes:
         metric_names: what validation and test measure, of :data:`segzoo.metrics.METRICS`.
@@ -68,7 +68,7 @@ class SegmentationSteps(SegmentationNetwork):
 
     @property
     def knows_its_data(self) -> bool:
-        """Whether the Trainer has a DataModule that says how images become input."""
+        """True where the Trainer has a DataModule that says how images become input."""
         datamodule = getattr(self._trainer, "datamodule", None)
         return isinstance(getattr(datamodule, "preprocessing", None), InputContract)
 
@@ -118,14 +118,14 @@ class SegmentationSteps(SegmentationNetwork):
         self._loss[0].to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """Return the loss of one batch."""
         check_batch(batch, LABELLED)
         loss = self.compute_loss(self(batch["image"]), batch["label"])
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["image"]))
         return loss
 
     def compute_loss(self, outputs: Tensor | list[Tensor], label: Tensor) -> Tensor:
-        """The loss of one output, or of all outputs of deep supervision."""
+        """Return the loss of one output, or of all outputs of deep supervision."""
         if isinstance(outputs, Tensor):
             return self._loss[0](outputs, label)
         return deep_supervision_loss(self._loss[0], outputs, label)
@@ -172,7 +172,7 @@ class SegmentationSteps(SegmentationNetwork):
             self._image_rows.append({"id": identifier, **scores[0]})
 
     def identifiers(self, batch: Batch) -> Sequence[Any]:
-        """The images' names, or their places in a dataset that has none (processes take turns, as Lightning deals)."""
+        """Return the images' names, or their places in a dataset that has none (processes take turns)."""
         first, rank, processes = len(self._image_rows), self.trainer.global_rank, self.trainer.world_size
         return batch.get("id", [(first + i) * processes + rank for i in range(len(batch["image"]))])
 
@@ -203,7 +203,7 @@ class SegmentationSteps(SegmentationNetwork):
         }
 
     def predict_step(self, batch: Batch, batch_idx: int) -> "list[Segmentation]":
-        """The segmentation of every image, on its own grid where the batch says how large that is."""
+        """Return the segmentation of every image, on its own grid where the batch says how large that is."""
         check_batch(batch, ("image",))
         probabilities = predict_probabilities(self, batch["image"]).float()
         refuse_nan(probabilities)
@@ -219,12 +219,7 @@ class SegmentationSteps(SegmentationNetwork):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the input contract beside the weights in Lightning's own checkpoints."""
-        checkpoint["segzoo"] = {
-            "preprocessing": self.preprocessing.to_dict(),
-            "class_names": list(self.class_names),
-            "data": self.data,
-            "licence": self.licence,
-        }
+        checkpoint["segzoo"] = Learned.of(self).entries
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back what :meth:`on_save_checkpoint` kept; a training that goes on has its contract from its data.
@@ -243,9 +238,7 @@ class SegmentationSteps(SegmentationNetwork):
 
     def take_back(self, contract: dict[str, Any]) -> None:
         """Take the input contract, classes and provenance that :meth:`on_save_checkpoint` kept."""
-        self.preprocessing = preprocessing_from_dict(contract["preprocessing"])
-        self.class_names, self.data = tuple(contract["class_names"]), contract["data"]
-        self.licence = contract.get("licence", self.licence)  # files of old do not say
+        Learned({"licence": self.licence, **contract}).give_to(self)  # files of old say no licence
 
 
 def check_classes(model: SegmentationNetwork, datamodule: Any, stage: str) -> None:

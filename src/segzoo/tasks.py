@@ -1,4 +1,4 @@
-"""The task of a model: what its classes are, and what its logits and masks mean.
+"""Task of a model: what its classes are, and what its logits and masks mean.
 
 Everything that depends on "binary, multi-class or multi-label?" is asked here. Arrays are used by their own methods
 alone, so that a mask can be taken of NumPy's without torch.
@@ -25,6 +25,7 @@ class Task:
         SegzooError: a number or a word that is not one.
 
     Example:
+        >>> from segzoo.tasks import Task
         >>> Task(num_classes=3).default_class_names()
         ('background', 'class 1', 'class 2')
     """

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 import segzoo
-from segzoo.nn import vrwkv_adapter
+from segzoo.nn import deformable
+from segzoo.nn.deformable import DeformableAttention, pixel_centres, sample, sample_by_gathering
 from segzoo.nn.vrwkv import VisionRWKV
-from segzoo.nn.vrwkv_adapter import DeformableAttention, VRWKVAdapter, pixel_centres, sample, sample_by_gathering
+from segzoo.nn.vrwkv_adapter import VRWKVAdapter
 
 ADAPTERS = {
     "vrwkv_adapter_tiny": 8_404_592,
@@ -30,7 +31,7 @@ def golden(read_golden):
 @pytest.mark.parametrize("name", ["tiny_like", "small_like"])
 def test_computes_what_the_original_does(golden, name, gathering, monkeypatch):
     if gathering:  # what deterministic training on GPUs uses
-        monkeypatch.setattr(vrwkv_adapter, "sample", sample_by_gathering)
+        monkeypatch.setattr(deformable, "sample", sample_by_gathering)
     tensors, configurations = golden
     config = json.loads(configurations[name])
     assert config.pop("patch_size") == 16  # the only one that fits the pyramid
@@ -105,19 +106,19 @@ def test_places_are_pixel_centres():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    "arguments",
     [
-        ({"deform_num_heads": 5}, "cannot be split into 5 heads"),
-        ({"interaction_indexes": [(0, 1), (2, 3)]}, "four stages that end at block 3"),
+        {"deform_num_heads": 5},
+        {"interaction_indexes": [(0, 1), (2, 3)]},
     ],
 )
-def test_numbers_that_do_not_fit_are_one_sentence(arguments, message):
-    with pytest.raises(segzoo.SegzooError, match=message):
+def test_numbers_that_do_not_fit_are_one_sentence(arguments, refused):
+    with refused(segzoo.SegzooError):
         VRWKVAdapter(**{**SMALL, **arguments})
 
 
-def test_sides_that_do_not_fit_are_one_sentence():
-    with pytest.raises(segzoo.SegzooError, match=r"multiples of 32, not \[48, 32\]"):
+def test_sides_that_do_not_fit_are_one_sentence(refused):
+    with refused(segzoo.SegzooError):
         VRWKVAdapter(**SMALL)(torch.randn(1, 3, 48, 32))
 
 

@@ -1,4 +1,4 @@
-"""The ``segzoo`` command: verbs to functions. Nothing heavy is imported before a verb needs it."""
+"""``segzoo`` command: verbs to functions. Nothing heavy is imported before a verb needs it."""
 
 import argparse
 import os
@@ -56,7 +56,7 @@ def imported(path: str) -> Callable[..., None]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of every verb but the training ones, which are listed for ``--help`` alone."""
+    """Return the parser of every verb but the training ones, which are listed for ``--help`` alone."""
     parser = argparse.ArgumentParser("segzoo", description="A model zoo for medical image segmentation.")
     parser.add_argument("--version", action="version", version=f"segzoo {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
@@ -126,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1, for argparse."""
+    """Return a whole number from 1, for argparse."""
     number = int(text)
     if number < 1:
         raise ValueError

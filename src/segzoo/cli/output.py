@@ -1,4 +1,4 @@
-"""What the command line prints, and how."""
+"""Output of the command line."""
 
 import io
 import logging
@@ -32,6 +32,6 @@ def log_on_stderr() -> Iterator[None]:
 
 
 def sentence(error: SegzooError) -> str:
-    """What an error says; one from a data loader's process has it at the end of that process's traceback."""
+    """Return what an error says; one from a data loader's process has it at the end of that process's traceback."""
     last_line = str(error).rstrip().rpartition("\n")[2]
     return last_line.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")

@@ -2,7 +2,7 @@
 
 
 def cmunext_rules() -> list[tuple[str, str]]:
-    """Prefixes of the original CMUNeXt and ours."""
+    """List prefixes of the original CMUNeXt and ours."""
     rules = [(rf"stem\.conv\.{part}", f"stem.{part}") for part in (0, 1)]
     for level in range(5):
         original, stage = rf"encoder{level + 1}", f"encoder.{level}"

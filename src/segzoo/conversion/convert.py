@@ -1,4 +1,4 @@
-"""The original repositories' state dicts, under the names of ours.
+"""State dicts of the original repositories, under the names of ours.
 
 Every table below pairs the original's names with ours; nothing is guessed. A conversion ends in a strict
 comparison of names and shapes with the model it is for.
@@ -29,7 +29,7 @@ LAMBDA = "deep_training_lambda"
 
 
 def convert(source: str | Path | State, model: "str | nn.Module") -> dict[str, Tensor]:
-    """An original repository's weights as a state dict that ``model`` loads strictly.
+    """Turn an original repository's weights into a state dict that ``model`` loads strictly.
 
     Args:
         source: a state dict, or a file: safetensors, or a PyTorch file (read as plain tensors only). One of a model of
@@ -47,6 +47,13 @@ def convert(source: str | Path | State, model: "str | nn.Module") -> dict[str, T
     Raises:
         MissingError: there is no such file or model.
         SegzooError: the file cannot be read safely, or holds other tensors than the model's.
+
+    Example:
+        >>> import segzoo
+        >>> model = segzoo.create_model("cmunext_s")
+        >>> original = model.state_dict()  # in practice a file: segzoo.convert("cmunext.pth", model)
+        >>> model.load_state_dict(segzoo.convert(original, model))
+        <All keys matched successfully>
     """
     target = create_model(model) if isinstance(model, str) else model
     state = unwrapped(source if isinstance(source, Mapping) else read_state(Path(source)))
@@ -82,7 +89,7 @@ def convert(source: str | Path | State, model: "str | nn.Module") -> dict[str, T
 
 @dataclass(frozen=True)
 class Original:
-    """How an original repository's state dict becomes ours.
+    """Way from an original repository's state dict to ours.
 
     Attributes:
         rename: called with the original's and our model's state dict.

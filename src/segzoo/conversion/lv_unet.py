@@ -19,7 +19,7 @@ LV_UNET_LAYERS = {
 
 
 def lv_unet_rules() -> list[tuple[str, str]]:
-    """Prefixes of the original LV-UNet and ours."""
+    """List prefixes of the original LV-UNet and ours."""
     from segzoo.models.lv_unet import EXPANDING_PAIRS, SEPARABLE_PAIRS
 
     rules = [(r"firstconv\.0", "encoder.conv_stem"), (r"firstconv\.1", "encoder.bn1")]
@@ -55,7 +55,7 @@ def lv_unet_rules() -> list[tuple[str, str]]:
 
 
 def lv_unet_names(state: State, own: State) -> dict[str, Tensor]:
-    """The original LV-UNet under our names; its fused form leaves the MobileNet's norms, which ours folds as well."""
+    """Put the original LV-UNet under our names; its fused form leaves the MobileNet's norms, which ours folds too."""
     from torch.nn.utils.fusion import fuse_conv_bn_weights
 
     from segzoo.models.lv_unet import ENCODER_NORM_EPS
@@ -77,7 +77,7 @@ def lv_unet_names(state: State, own: State) -> dict[str, Tensor]:
 
 
 def encoder_pairs() -> list[tuple[str, str]]:
-    """Every convolution of LV-UNet's encoder and the norm after it, by our names."""
+    """List every convolution of LV-UNet's encoder and the norm after it, by our names."""
     from segzoo.models.lv_unet import EXPANDING_PAIRS, SEPARABLE_PAIRS
 
     pairs = [("encoder.conv_stem", "encoder.bn1")]

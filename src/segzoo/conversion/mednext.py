@@ -20,7 +20,7 @@ MEDNEXT_LAYERS = {
 
 
 def mednext_parts() -> dict[str, str]:
-    """Stages, blocks and heads of both and of ours; the decoder's are counted from the coarsest in ours."""
+    """Map stages, blocks and heads of both to ours; the decoder's are counted from the coarsest in ours."""
     parts = {r"bottleneck": "bottleneck", "stem": "stem", r"out_0\.conv_out": "head"}
     for index in range(4):
         from_coarsest = 3 - index
@@ -40,7 +40,7 @@ def mednext_parts() -> dict[str, str]:
 
 
 def mednext_names(state: State, own: State) -> dict[str, Tensor]:
-    """The original's MedNeXt, or MONAI's, under our names and in our shapes.
+    """Put the original's MedNeXt, or MONAI's, under our names and in our shapes.
 
     Both have heads and residuals as transposed 1x1 convolutions, which are plain ones with in- and output channels
     swapped. MONAI's has no response normalisation in its down blocks, which is ours at zero.
@@ -65,7 +65,7 @@ def mednext_names(state: State, own: State) -> dict[str, Tensor]:
 
 
 def refuse_other_down_blocks(state: State, own: State) -> None:
-    """MONAI's MedNeXt-B, M and L are other networks than the original's: say how to build them."""
+    """Refuse MONAI's MedNeXt-B, M and L, which are other networks than the original's; say how to build them."""
     names = [f"down.{index}.expand.weight" for index in range(4)]
     if not all(name in state and name in own for name in names):
         return

@@ -5,7 +5,7 @@ from torchvision import tv_tensors
 
 
 class RandomFlipRotate90:
-    """The flips and 90-degree rotations that BUSI, polyp and skin papers train with: one of a square's 8 symmetries.
+    """Flips and 90-degree rotations that BUSI, polyp and skin papers train with: one of a square's 8 symmetries.
 
     All are equally likely, drawn from torch's generator. An image that is not square keeps its shape: it is flipped
     and turned by 180 degrees only.

@@ -4,14 +4,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from segzoo.data.base import SegmentationDataModule
+from segzoo.catalogue import DATASETS
+from segzoo.data.images import ImageDataModule
 from segzoo.data.samples import Sample, files_by_stem, shipped_groups, with_shipped_lookalikes
 from segzoo.errors import MissingError
 
 _MASK_NAME = re.compile(r"(?P<stem>.+)_mask(_\d+)?")
 
 
-class BUSI(SegmentationDataModule):
+class BUSI(ImageDataModule):
     """Breast ultrasound images: 437 benign, 210 malignant and 133 normal, each with the masks of its lesions.
 
     The default is the 647 images with a lesion. An image's several masks are merged. Near duplicates (the dataset is
@@ -25,13 +26,21 @@ class BUSI(SegmentationDataModule):
     Args:
         root: ``Dataset_BUSI_with_GT`` or a folder above it.
         normal: Add the 133 images without a lesion (their masks are empty).
-        **kwargs: As of `SegmentationDataModule`.
+        **kwargs: As of `ImageDataModule`.
+
+    Example:
+        >>> from segzoo.data import BUSI
+        >>> data = BUSI(samples, image_size=256, batch_size=4)
+        >>> data.summary()
+        ['BUSI: 8 images in 8 groups: 4 to train, 2 to validate, 2 to test']
+        >>> batch = next(iter(data.val_dataloader()))
+        >>> batch["image"].shape, batch["id"]
+        (torch.Size([2, 3, 256, 256]), ['benign (84)', 'malignant (21)'])
     """
 
     name = "BUSI"
     class_names = ("background", "lesion")
-    licence = "CC0-1.0"
-    url = "https://scholar.cu.edu.eg/?q=afahmy/pages/dataset"
+    licence, url = DATASETS[name].licence, DATASETS[name].url
     folders = ("Dataset_BUSI_with_GT", "BUSI/Dataset_BUSI_with_GT", "BUSI")
     layout = ("benign", "malignant")
 
@@ -40,14 +49,14 @@ class BUSI(SegmentationDataModule):
         self.normal = normal
 
     def samples(self) -> list[Sample]:
-        """The images of the chosen classes, each with all its masks."""
+        """List the images of the chosen classes, each with all its masks."""
         root, groups = self.find_root(), shipped_groups("busi")
         classes = ("benign", "malignant", "normal") if self.normal else ("benign", "malignant")
         samples = [sample for name in classes for sample in _class_samples(root / name, groups)]
         return with_shipped_lookalikes(samples, "busi")
 
     def describe(self) -> dict[str, Any]:
-        """As the base, with whether normal images are in."""
+        """Add to what the base says whether normal images are in."""
         return super().describe() | {"normal": self.normal}
 
 

@@ -1,11 +1,11 @@
-"""A user's own images and masks."""
+"""Images and masks of a user's own."""
 
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from segzoo.data.base import SegmentationDataModule
+from segzoo.data.images import ImageDataModule
 from segzoo.data.samples import Sample, check_groups, folder_identity, paired_samples, read_groups
 from segzoo.errors import SegzooError
 from segzoo.imaging.images import IMAGE_SUFFIXES
@@ -13,24 +13,30 @@ from segzoo.imaging.masks import palette
 from segzoo.imaging.segmentation import mask_paths
 
 
-class Folder(SegmentationDataModule):
+class Folder(ImageDataModule):
     """Your own data: images, and masks with the same stems.
 
     Layout: ``images/<stem>.png``, ``masks/<stem>.png`` (or jpg, tif, bmp). Binary masks hold 0/1 or 0/255, or a palette
     of one colour on black; with more than two classes masks hold class indices 0, 1, ..., and 255 where a pixel is to
-    be ignored (if 255 is no class); they are no JPEGs, and palettes, if they have any, agree.
+    be ignored (if 255 is not a class); they are not JPEGs, and palettes, if they have any, agree.
     With ``multilabel`` each class has its own binary masks: ``masks/<class>/<stem>.png``.
 
     Args:
         root: The folder that holds ``images`` and ``masks``.
         class_names: Index = value in the mask; with ``multilabel`` one name for each folder of masks.
-        multilabel: Whether classes may overlap.
+        multilabel: Classes may overlap.
         groups: CSV file with the columns ``image`` (name or stem) and ``group`` (say, the patient): a ``grouped`` split
             never parts a group. Without it each image is a group of its own.
-        **kwargs: As of `SegmentationDataModule`.
+        **kwargs: As of `ImageDataModule`.
 
     Raises:
         SegzooError: If the class names do not fit.
+
+    Example:
+        >>> from segzoo.data import Folder
+        >>> data = Folder(samples / "mine", class_names=("background", "lesion"), image_size=64)
+        >>> data.summary()
+        ['Folder: 8 images in 8 groups: 4 to train, 2 to validate, 2 to test']
     """
 
     name = "Folder"
@@ -64,7 +70,7 @@ class Folder(SegmentationDataModule):
         self._palette: tuple[list[bytes], Path | None] = [], None  # the longest seen, and whose it is
 
     def samples(self) -> list[Sample]:
-        """Every image with its mask, or with one mask for each class."""
+        """List every image with its mask, or with one mask for each class."""
         root = self.find_root()
         groups = {} if self.groups is None else read_groups(self.groups)
         folders = [root / "masks" / name for name in self.class_names] if self.multilabel else [root / "masks"]
@@ -74,7 +80,7 @@ class Folder(SegmentationDataModule):
         return samples
 
     def check(self, sample: Sample) -> None:
-        """As the base; palettes that differ mean that a class has another index in each mask."""
+        """Check as the base does, and palettes: ones that differ mean that a class has another index in each mask."""
         super().check(sample)
         if self.multilabel or len(self.class_names) == 2:
             return
@@ -89,24 +95,22 @@ class Folder(SegmentationDataModule):
             self._palette = found, mask
 
     def summary(self) -> list[str]:
-        """As the base, and what of the folder is not read."""
-        said = super().summary()
-        assert self._samples is not None  # since then
+        """Add to what the base says: what of the folder is not read."""
         classes = self.class_names if self.multilabel else ()
-        return [*said, *unread(self.find_root(), self._samples.values(), classes)]
+        return [*super().summary(), *unread(self.find_root(), self._by_id.values(), classes)]
 
     def describe(self) -> dict[str, Any]:
-        """As the base, with the class names, and with what this folder is known by."""
+        """Add to what the base says: the classes, and by what this folder is known again."""
         facts = super().describe() | {"class_names": list(self.class_names), "multilabel": self.multilabel}
         return facts | folder_identity(self.root, self.used_samples())
 
 
 def unread(root: Path, samples: Iterable[Sample], classes: Sequence[str]) -> list[str]:
-    """A sentence about what lies in a folder's images and masks and is no sample's, if there is anything.
+    """Say in a sentence what lies in a folder's images and masks and belongs to no sample, if there is anything.
 
     Args:
         root: The folder that holds ``images`` and ``masks``.
-        samples: What is read of it.
+        samples: Samples that are read of it.
         classes: The folders of masks; none where ``masks`` holds them itself.
     """
     of_masks = [root / "masks" / name for name in classes] or [root / "masks"]
@@ -129,5 +133,5 @@ def unread(root: Path, samples: Iterable[Sample], classes: Sequence[str]) -> lis
 
 
 def counted(number: int, thing: str) -> str:
-    """Such as "1 mask" or "2 masks"."""
+    """Count things in words, such as "1 mask" or "2 masks"."""
     return f"{number} {thing}{'' if number == 1 else 's'}"

@@ -3,11 +3,12 @@
 from typing import Any
 
 from segzoo.data.base import SegmentationDataModule
+from segzoo.data.images import ImageDataModule
 from segzoo.data.samples import Sample
 from segzoo.errors import SegzooError
 
 
-class Joint(SegmentationDataModule):
+class Joint(ImageDataModule):
     """Binary datasets side by side, under one class-agnostic head: "object" is whatever each of them outlines.
 
     One head rather than one a dataset, since a fine-tuned model keeps one: what the decoder learns of closed,
@@ -17,10 +18,16 @@ class Joint(SegmentationDataModule):
 
     Args:
         datasets: The datasets, each with its own root and split; their image sizes and batch sizes are not used.
-        **kwargs: As of `SegmentationDataModule`, but for root, split, fold and seed.
+        **kwargs: As of `ImageDataModule`, but for root, split, fold and seed.
 
     Raises:
         SegzooError: If there is no dataset, or one that is not binary.
+
+    Example:
+        >>> from segzoo.data import BUSI, ISIC2017, Joint
+        >>> data = Joint([BUSI(samples), ISIC2017(samples)], image_size=64)
+        >>> len(data.split_ids["train"]), data.split_ids["test"][0]
+        (8, '0-BUSI/benign (190)')
     """
 
     name = "Joint"
@@ -40,7 +47,7 @@ class Joint(SegmentationDataModule):
         self.datasets = datasets
 
     def samples(self) -> list[Sample]:
-        """Every dataset's samples, their ids and groups prefixed by the dataset's number and name."""
+        """List every dataset's samples, their ids and groups prefixed by the dataset's number and name."""
         return [
             Sample(self._prefix(number) + sample.id, sample.image, sample.masks, self._prefix(number) + sample.group)
             for number, dataset in enumerate(self.datasets)
@@ -64,28 +71,26 @@ class Joint(SegmentationDataModule):
         }
 
     def split_record(self) -> dict[str, Any]:
-        """How each dataset is split, which its own options say."""
+        """Say how each dataset is split, which its own options decide."""
         records = [dataset.split_record() for dataset in self.datasets]
         return {"name": self.name, "datasets": records, "sha256": self.split_sha256}
 
     def summary(self) -> list[str]:
-        """What each dataset says of itself."""
+        """Collect what each dataset says of itself."""
         return [sentence for dataset in self.datasets for sentence in dataset.summary()]
 
     def describe(self) -> dict[str, Any]:
-        """What each dataset says of itself, and the counts and hash of the joint split."""
+        """Collect what each dataset says of itself, and the counts and hash of the joint split."""
         own = super().describe()
         return {
             "dataset": " + ".join(dataset.name for dataset in self.datasets),
             **{key: own[key] for key in ("split_sha256", "counts", "image_size")},
             "licence": " + ".join(sorted({dataset.licence for dataset in self.datasets})),
-            "datasets": [without_size(dataset.describe()) for dataset in self.datasets],
+            "datasets": [  # but for image sizes of their own, which are not used
+                {key: value for key, value in dataset.describe().items() if key != "image_size"}
+                for dataset in self.datasets
+            ],
         }
 
     def _prefix(self, number: int) -> str:
         return f"{number}-{self.datasets[number].name}/"
-
-
-def without_size(description: dict[str, Any]) -> dict[str, Any]:
-    """A dataset's description but for an image size of its own, which is not used."""
-    return {key: value for key, value in description.items() if key != "image_size"}

@@ -24,7 +24,7 @@ LOSSY_SUFFIXES = (".jpg", ".jpeg")
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its masks.
+    """Image with its masks.
 
     Args:
         id: Unique name, the file's stem.
@@ -47,13 +47,13 @@ class Sample:
 
 
 def shipped_groups(name: str) -> dict[str, str]:
-    """Image stem -> group for the images of a dataset that resemble another, from the package's own lists."""
+    """Map image stems to groups for the images of a dataset that resemble another, from the package's own lists."""
     lines = resources.files("segzoo.data").joinpath("groups", f"{name}.csv").read_text("utf-8").splitlines()
     return _group_rows(lines, f"{name}.csv", _stem)
 
 
 def with_shipped_lookalikes(samples: Sequence[Sample], name: str) -> list[Sample]:
-    """Samples with the sets of near copies and tiles that became known after a dataset's groups were published.
+    """Add the sets of near copies and tiles that became known after a dataset's groups were published.
 
     They stay out of the groups, since other groups make another split: of that, no published checkpoint has ever seen
     the training part.
@@ -68,7 +68,7 @@ def _stem(name: str) -> str:
 
 
 def read_groups(path: Path, stem: Callable[[str], str] = _stem) -> dict[str, str]:
-    """Image stem -> group from a user's CSV file with the columns ``image`` and ``group``.
+    """Map image stems to groups, from a user's CSV file with the columns ``image`` and ``group``.
 
     Args:
         path: The CSV file.
@@ -110,7 +110,7 @@ def check_groups(path: Path, groups: Mapping[str, str], names: Sequence[str]) ->
 
     Args:
         path: The CSV file.
-        groups: What `read_groups` found in it.
+        groups: As `read_groups` found them in it.
         names: Those of the images.
 
     Raises:
@@ -131,7 +131,7 @@ def check_groups(path: Path, groups: Mapping[str, str], names: Sequence[str]) ->
 
 
 def files_by_stem(folder: Path, skip: str | None = None) -> dict[str, Path]:
-    """Stem -> image file of a folder, in the order of their names.
+    """Map stems to the image files of a folder, in the order of their names.
 
     Args:
         folder: Where they are.
@@ -165,7 +165,7 @@ def paired_samples(
         images: Folder of the images.
         masks: Folders that each hold a mask for every image.
         groups: Image stem -> group; an image that is not in it is a group of its own.
-        mask_suffix: What a mask's stem has beyond its image's.
+        mask_suffix: End of a mask's stem, beyond its image's.
         skip: Leave out files in ``images`` whose stem ends so.
 
     Raises:
@@ -202,7 +202,7 @@ def check_sample(sample: Sample) -> None:
 
 
 def folder_identity(root: Path, samples: Iterable[Sample]) -> dict[str, str]:
-    """What tells a folder of somebody's own from another of the same files' names: its name and its files' sizes."""
+    """Tell a folder of somebody's own from another of the same files' names, by its name and its files' sizes."""
     sizes = {
         sample.id: [file.stat().st_size for file in (sample.image, *sample.channels, *sample.masks)]
         for sample in samples
@@ -215,7 +215,7 @@ def read_label(sample: Sample, num_classes: int, multilabel: bool) -> npt.NDArra
     """Read and merge a sample's masks.
 
     Args:
-        sample: What to read.
+        sample: Sample to read.
         num_classes: Number of class names: 2 for a binary dataset (background and the other).
         multilabel: One mask for each class.
 
@@ -223,7 +223,7 @@ def read_label(sample: Sample, num_classes: int, multilabel: bool) -> npt.NDArra
         ``[H, W]`` of class indices, -1 where ignored; or ``[num_classes, H, W]`` of 0/1 if ``multilabel``.
 
     Raises:
-        SegzooError: If a file cannot be read or holds a value that is no class.
+        SegzooError: If a file cannot be read or holds a value that is not a class.
     """
     if multilabel:
         return np.stack([_foreground(path) for path in sample.masks]).astype(np.int16)
@@ -240,7 +240,7 @@ def _foreground(path: Path) -> npt.NDArray[np.bool_]:
 
 
 def binarize(mask: npt.NDArray[Any], path: Path) -> npt.NDArray[np.bool_]:
-    """True where a mask of two values, stored as 0/1, 0/255 or 0/65535, is foreground.
+    """Find the foreground of a mask of two values, stored as 0/1, 0/255 or 0/65535.
 
     Soft edges are cut in the middle, as are the rings of a JPEG.
 
@@ -265,7 +265,7 @@ def binarize(mask: npt.NDArray[Any], path: Path) -> npt.NDArray[np.bool_]:
 
 
 def _is_of_few_levels(mask: npt.NDArray[Any], highest: int) -> bool:
-    """Whether a mask holds three or four values, not all near its lowest or highest; soft edges have more."""
+    """Tell whether a mask holds three or four values, not all near its lowest or highest; soft edges have more."""
     values = np.unique(mask)
     between = (values > 0) & (values < highest - highest // 8)
     return len(values) <= 4 and bool(between.any())

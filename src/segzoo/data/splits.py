@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from segzoo.data.samples import Sample
@@ -34,7 +34,7 @@ def check_split(split: str, fold: int) -> None:
 
 
 def is_listed(split: str) -> bool:
-    """Whether a split is the file that lists it."""
+    """Tell whether a split is the file that lists it."""
     return split.endswith(".json")
 
 
@@ -72,15 +72,16 @@ def make_split(samples: Sequence[Sample], split: str, fold: int, seed: int) -> S
 
 
 def read_split(path: Path, known: Sequence[str]) -> Split:
-    """The split that a file lists: a run's split.json, or ``{"ids": {"train": [...], "val": [...], "test": [...]}}``.
+    """Read the split that a file lists, such as a run's split.json.
 
     Args:
-        path: The file. Images that it does not name are not used.
+        path: The file, ``{"ids": {"train": [...], "val": [...], "test": [...]}}``. Images that it does not name are not
+            used.
         known: The ids of all images.
 
     Raises:
         MissingError: If there is no such file.
-        SegzooError: If it is no such list, names an image that is not there, or trains on one that it validates or
+        SegzooError: If it is not such a list, names an image that is not there, or trains on one that it validates or
             tests on.
     """
     if not path.is_file():
@@ -109,9 +110,10 @@ def split_sha256(split: Split) -> str:
 
 
 def group_folds(samples: Sequence[Sample], seed: int) -> list[list[str]]:
-    """Five lists of ids, no group in two of them, balanced in each stratum and in size.
+    """Make five lists of ids, no group in two of them, balanced in each stratum and in size.
 
-    Largest groups first (ties in the order of their hash), each goes to the fold that holds fewest of its strata.
+    The idea is to pack the large pieces while there is room to make up for them: largest groups first (ties in the
+    order of their hash), each goes to the fold that holds fewest of its strata.
 
     Raises:
         SegzooError: If there are fewer than five groups.
@@ -135,15 +137,33 @@ def group_folds(samples: Sequence[Sample], seed: int) -> list[list[str]]:
     return folds
 
 
+def crowded_part(samples: Mapping[str, Sample], split: Split) -> list[str]:
+    """Sentence about the largest group, where it makes its part more than half as large again as it should be.
+
+    Args:
+        samples: All samples, by their ids.
+        split: Parts of them, as of ``grouped``.
+    """
+    group, images = Counter(sample.group for sample in samples.values()).most_common(1)[0]
+    for part, name, folds in (("train", "train", FOLDS - 2), ("val", "validate", 1), ("test", "test", 1)):
+        ids, share = split[part], len(samples) * folds / FOLDS
+        if any(samples[i].group == group for i in ids) and len(ids) > 1.5 * share and images > share:
+            return [
+                f"the group {group!r} alone has {images} images, so the part to {name} has {len(ids)}, where "
+                f"{share:.0f} would be its share"
+            ]
+    return []
+
+
 def _without_lookalikes(test: Sequence[str], others: Sequence[str], samples: Sequence[Sample]) -> list[str]:
-    """What is left of a test part without the images that resemble or continue one of another part."""
+    """Leave out of a test part the images that resemble or continue one of another part."""
     lookalikes = {sample.id: sample.lookalikes for sample in samples}
     elsewhere = {lookalikes[i] for i in others} - {""}
     return [i for i in test if lookalikes[i] not in elsewhere]
 
 
 def _shuffled(names: Iterable[str], seed: int) -> list[str]:
-    """Names in the order of a hash of seed and name: no library's random generator, no file system's order."""
+    """Order names by a hash of seed and name: no library's random generator, no file system's order."""
     return sorted(names, key=lambda name: (hashlib.sha256(f"{seed}:{name}".encode()).hexdigest(), name))
 
 

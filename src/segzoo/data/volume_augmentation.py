@@ -14,7 +14,7 @@ from segzoo.errors import SegzooError
 def cut_patch(
     image: Tensor, label: Tensor, start: Sequence[int], size: Sequence[int], matrix: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The patch of a volume that starts at a voxel, which may lie before the volume.
+    """Cut the patch out of a volume that starts at a voxel, which may lie before the volume.
 
     Beyond the volume its border is repeated, as models do with what they pad, and the label is -1 (ignored). With a
     matrix the patch is turned and scaled about its centre, and read in one resampling straight from the volume, so that
@@ -57,7 +57,7 @@ def cut_patch(
 
 
 def _overlap(start: Sequence[int], size: Sequence[int], volume: Sequence[int]) -> tuple[tuple[slice, ...], list[int]]:
-    """Where a box overlaps a volume (in one voxel at least), and what F.pad would add to make it the whole box."""
+    """Find where a box overlaps a volume (in one voxel at least), and what F.pad would add to make it whole."""
     box: list[slice] = []
     missing: list[int] = []
     for first, length, side in zip(start, size, volume, strict=True):
@@ -82,12 +82,23 @@ class VolumeAugmentation:
     Args:
         rotation: Largest angle about each axis, in degrees either way.
         scaling: Smallest and largest extent of what is read, relative to the patch: below 1 enlarges.
-        probability: That a patch is rotated, and likewise that it is scaled.
+        probability: Probability that a patch is rotated, and likewise that it is scaled.
         mirror_axes: Axes (0 is D, 1 is H, 2 is W) that are each mirrored in half of all patches.
-        intensity: Whether to change intensities.
+        intensity: Change intensities, too.
 
     Raises:
         SegzooError: If a number is out of range.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.data import VolumeAugmentation
+        >>> augmentation = VolumeAugmentation(mirror_axes=(0,), intensity=False)
+        >>> image, label = augmentation(torch.rand(1, 8, 8, 8), torch.zeros(8, 8, 8, dtype=torch.long))
+        >>> image.shape, label.shape
+        (torch.Size([1, 8, 8, 8]), torch.Size([8, 8, 8]))
+        >>> matrix = VolumeAugmentation(probability=1.0).draw_matrix(spacing=(1.0, 1.0, 1.0))  # rotation and scaling
+        >>> matrix.shape
+        torch.Size([3, 3])
     """
 
     def __init__(
@@ -114,7 +125,7 @@ class VolumeAugmentation:
         self._intensity: Callable[[Tensor], Tensor] | None = None
 
     def draw_matrix(self, spacing: Sequence[float]) -> Tensor | None:
-        """A random rotation and scaling for `cut_patch`, or None where this patch gets neither.
+        """Draw a random rotation and scaling for `cut_patch`, or None where this patch gets neither.
 
         Args:
             spacing: mm of a voxel along each axis: angles are those of the body, not of the voxel grid.
@@ -162,7 +173,7 @@ class VolumeAugmentation:
 
 
 def rotation_about(axis: int, angle: float) -> Tensor:
-    """The rotation ``[3, 3]`` (float64) about one of three axes, by an angle in radians."""
+    """Return the rotation ``[3, 3]`` (float64) about one of three axes, by an angle in radians."""
     first, second = (other for other in range(3) if other != axis)
     matrix = torch.eye(3, dtype=torch.float64)
     matrix[first, first] = matrix[second, second] = math.cos(angle)
@@ -171,7 +182,7 @@ def rotation_about(axis: int, angle: float) -> Tensor:
 
 
 def published_intensities() -> Callable[[Tensor], Tensor]:
-    """MONAI's forms of nnU-Net's changes of intensity, with the published ranges and probabilities."""
+    """Build MONAI's forms of nnU-Net's changes of intensity, with the published ranges and probabilities."""
     from monai import transforms  # takes seconds to import
 
     # blur and low resolution are published with 0.2 and 0.25 for an image, and then 0.5 for a channel of it

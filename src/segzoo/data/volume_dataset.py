@@ -24,7 +24,7 @@ PatchTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class LabelValues:
-    """What the values of a dataset's label files mean.
+    """Meaning of the values of a dataset's label files.
 
     Args:
         classes: Number of classes, the background included; a label holds 0..classes-1.
@@ -39,7 +39,7 @@ class LabelValues:
 
 @dataclass(frozen=True)
 class Case:
-    """A volume as it is kept in memory.
+    """Volume as it is kept in memory.
 
     Args:
         image: float32 ``[C, *S]``, preprocessed.
@@ -55,12 +55,12 @@ class Case:
 
     @property
     def nbytes(self) -> int:
-        """What it takes in memory."""
+        """Bytes that it takes in memory."""
         return self.image.nbytes + self.label.nbytes + self.original_label.nbytes
 
 
 def read_image_volume(sample: Sample, channels: int) -> Volume:
-    """All channels of a sample, from one file or from one file each.
+    """Read all channels of a sample, from one file or from one file each.
 
     Raises:
         SegzooError: If a file cannot be read, or the files of one volume do not lie on one grid.
@@ -78,10 +78,10 @@ def read_image_volume(sample: Sample, channels: int) -> Volume:
 
 
 def read_label_volume(sample: Sample, values: LabelValues) -> np.ndarray:
-    """The class indices of a sample on its own grid, int16 ``[D, H, W]``, -1 where ignored.
+    """Read the class indices of a sample on its own grid, int16 ``[D, H, W]``, -1 where ignored.
 
     Raises:
-        SegzooError: If the file cannot be read, holds a value that is no class, or holds no foreground.
+        SegzooError: If the file cannot be read, holds a value that is not a class, or holds no foreground.
     """
     path = sample.masks[0]
     mask, _ = read_volume_mask(path)
@@ -121,10 +121,10 @@ class VolumeDataset(Dataset[Item]):
     volume's own grid), ``geometry`` (that grid) and ``spacing`` (mm between the voxels of ``image``).
 
     Args:
-        samples: What to read.
+        samples: Samples to read.
         preprocessing: Channels, orientation, spacing and intensities.
-        values: What the labels' values mean.
-        cache_bytes: How much of what was read and preprocessed to keep in memory.
+        values: Meaning of the labels' values.
+        cache_bytes: Memory for what was read and preprocessed.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class VolumeDataset(Dataset[Item]):
         }
 
     def case(self, index: int) -> Case:
-        """A volume, from memory where there was room for it."""
+        """Read a volume, or take it from memory where there was room for it."""
         if index in self._cache:
             return self._cache[index]
         case = read_case(self.samples[index], self.preprocessing, self.values)
@@ -173,7 +173,7 @@ class PatchDataset(VolumeDataset):
         preprocessing: As of `VolumeDataset`, and the size of the patches.
         values: As of `VolumeDataset`.
         cache_bytes: As of `VolumeDataset`.
-        patches_per_volume: How many patches of each volume make an epoch.
+        patches_per_volume: Patches of each volume in an epoch.
         foreground: Probability that a patch is centred on a voxel of a class that its volume holds, all of these as
             likely; else it lies anywhere.
         augmentation: Applied in order to image and label of a patch; of a `VolumeAugmentation` the rotation and scaling
@@ -214,7 +214,7 @@ class PatchDataset(VolumeDataset):
         return {"image": image, "label": label.long(), "id": self.samples[index].id}
 
     def _draw_start(self, index: int, label: Tensor) -> list[int]:
-        """First voxel of a patch that leaves as little of it outside the volume as possible."""
+        """Draw the first voxel of a patch that leaves as little of it outside the volume as possible."""
         patch = self.preprocessing.patch_size
         rooms = [side - length for side, length in zip(label.shape, patch, strict=True)]
         starts = [int(torch.randint(room + 1, ())) if room > 0 else -(-room // 2) for room in rooms]
@@ -229,7 +229,7 @@ class PatchDataset(VolumeDataset):
         return starts
 
     def _foreground_places(self, index: int, label: Tensor) -> list[Tensor]:
-        """Of each class that the volume holds, the voxels ``[n, 3]``, evenly thinned to `PLACES`."""
+        """List the voxels ``[n, 3]`` of each class that the volume holds, evenly thinned to `PLACES`."""
         if index not in self._places:
             foreground = (label > 0).nonzero()
             classes = label[tuple(foreground.T)]

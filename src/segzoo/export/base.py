@@ -1,4 +1,4 @@
-"""What an export format is: how a deployed network is written as one file, and how that file is run to check it."""
+"""Interface of an export format: how a deployed network is written as one file, and how that is run to check it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be written.
+    """Order for a file: what is to be written, and how.
 
     Attributes:
         network: deployed, on the CPU.
@@ -40,7 +40,7 @@ class Request:
 
 
 class ExportFormat(ABC):
-    """A format; one object of each subclass is in :data:`segzoo.export.formats.FORMATS`.
+    """Format; one object of each subclass is in :data:`segzoo.export.formats.FORMATS`.
 
     Attributes:
         suffix: of its files.

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from segzoo.checkpoints.compare import relative_difference
-from segzoo.checkpoints.config import PROBE, read_config
+from segzoo.checkpoints.config import read_config
+from segzoo.checkpoints.names import PROBE
 from segzoo.checkpoints.weights import read_safetensors
 from segzoo.errors import SegzooError
 from segzoo.hub.listing import checkpoint_folders
 from segzoo.metrics.metric import Dice
-from segzoo.preprocessing.stored import preprocessing_from_dict
 
 if TYPE_CHECKING:
     from segzoo.network import SegmentationNetwork
@@ -68,7 +68,8 @@ def sample_for(network: "SegmentationNetwork") -> tuple[str, Any]:
         file = folder / PROBE
         with suppress(SegzooError):  # a checkpoint that is damaged has no part in this
             config = read_config(folder)
-            other = preprocessing_from_dict(config["preprocessing"])
-            if file.is_file() and (type(other), other.channels) == (type(contract), network.in_channels):
-                return config["example"]["source"], read_safetensors(file)["image"].numpy()
+            kind = type(config.contract), config.contract.channels
+            if file.is_file() and kind == (type(contract), network.in_channels):
+                source = config.example.source if config.example else None
+                return source or folder.name, read_safetensors(file)["image"].numpy()
     return "noise, for lack of an image", contract.noise()

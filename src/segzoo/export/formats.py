@@ -1,4 +1,4 @@
-"""The export formats there are, by the names that ``segzoo export --format`` takes."""
+"""Export formats there are, by the names that ``segzoo export --format`` takes."""
 
 from pathlib import Path
 

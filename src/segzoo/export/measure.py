@@ -1,4 +1,4 @@
-"""What an exported file gains and loses against float32: bytes, time, and Dice on the checkpoint's own test images."""
+"""Gains and losses of an exported file against float32: bytes, time, and Dice on the checkpoint's test images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ CHOICES = ("split", "fold", "seed", "normal", "class_names", "multilabel")  # of
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was measured.
+    """Measurements of a file beside one in float32.
 
     Attributes:
         size: of the file, in MB.
@@ -62,7 +62,7 @@ class Comparison:
 
 
 def training_data(model: "SegmentationNetwork", root: Path) -> SegmentationDataModule:
-    """The images or volumes that a checkpoint was trained and tested on, split as they were then.
+    """Return the images or volumes that a checkpoint was trained and tested on, split as they were then.
 
     Args:
         model: as loaded from the checkpoint.
@@ -91,20 +91,20 @@ def training_data(model: "SegmentationNetwork", root: Path) -> SegmentationDataM
 
 
 def calibration_images(data: SegmentationDataModule) -> list[Path]:
-    """Some training images from all over their list."""
+    """Return some training images from all over their list."""
     images = [sample.image for sample in part(data, "train")]
     count = min(CALIBRATION_IMAGES, len(images))
     return [images[round(place)] for place in np.linspace(0, len(images) - 1, count)]
 
 
 def part(data: SegmentationDataModule, name: str) -> list[Sample]:
-    """The samples of train, val or test."""
+    """Return the samples of train, val or test."""
     samples = {sample.id: sample for sample in data.samples()}
     return [samples[identifier] for identifier in data.split_ids[name]]
 
 
 def read_target(sample: Sample, data: SegmentationDataModule) -> npt.NDArray[np.int16]:
-    """A sample's label on its own grid."""
+    """Return a sample's label on its own grid."""
     if isinstance(data, Decathlon):
         return read_label_volume(sample, data.label_values)
     return read_label(sample, len(data.class_names), data.multilabel)

@@ -14,7 +14,7 @@ from segzoo.prediction.runtimes import FACTS
 
 
 class TorchExport(ExportFormat):
-    """An exported program, metadata among its extra files."""
+    """Exported program, metadata among its extra files."""
 
     suffix = ".pt2"
 

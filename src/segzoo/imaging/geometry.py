@@ -1,4 +1,4 @@
-"""Places of a volume's voxels in the body.
+"""Place of a volume's voxels in the body.
 
 Arrays are ``[D, H, W]``, a file's axes in reverse, as PyTorch has them; affines lead from their indices to
 millimetres towards the patient's right, anterior and superior (RAS).
@@ -20,7 +20,7 @@ _OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 
 @dataclass(eq=False)  # not frozen: Lightning moves no frozen ones to a device
 class Geometry:
-    """Grid of a volume: where its voxels lie.
+    """Place of a volume's voxels.
 
     Attributes:
         shape: ``(D, H, W)``.
@@ -74,7 +74,7 @@ def same_grid(one: Geometry, other: Geometry) -> bool:
 
 
 def axes_between(source: str, target: str) -> tuple[list[int], list[int]]:
-    """Return for each target axis the source axis it is, and the target axes that lead the other way."""
+    """Return, for each target axis, the source axis it is, and the target axes that lead the other way."""
     kind = {letter: pair for pair in OPPOSITES for letter in pair}
     kinds = [kind[letter] for letter in source]
     axes = [kinds.index(kind[letter]) for letter in target]
@@ -96,15 +96,15 @@ def check_directions(path: Path, affine: npt.NDArray[np.float64]) -> None:
 
 
 def not_finite(path: Path) -> SegzooError:
-    """Return the error that voxels are NaN."""
+    """Say that an affine or a spacing is not finite."""
     return SegzooError(f"{path} holds NaN or infinite voxels; replace them first.")
 
 
 def unreadable(path: Path) -> SegzooError:
-    """Return the error that a file is not a volume."""
+    """Say that a file is not a volume."""
     return SegzooError(f"Cannot read {path} as a volume: it is damaged, cut short or not of the format its name says.")
 
 
 def skewed(path: Path) -> SegzooError:
-    """Return the error that a grid is sheared."""
+    """Say that a grid is sheared."""
     return SegzooError(f"The axes of {path} are not at right angles to each other; resample it to a grid whose are.")

@@ -139,7 +139,7 @@ def check_nifti_voxels(path: Path, file: BufferedIOBase, header: Any) -> None:
 
 
 def nifti_affine(path: Path, header: Any) -> npt.NDArray[np.float64] | None:
-    """Return the sform, else the qform (None: SimpleITK's to work out), else the voxel sizes, as readers do."""
+    """Return what readers agree on: the sform, else the qform (None: SimpleITK's to work out), else voxel sizes."""
     unit = NIFTI_MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
     check_spacing(path, unit * header["pixdim"][1:4])
     affine = np.eye(4)

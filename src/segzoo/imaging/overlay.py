@@ -17,7 +17,7 @@ SHEET_COLUMNS, SHEET_ROWS, PANEL_PIXELS, GAP_PIXELS = 4, 3, 224, 2
 
 
 def draw_overlay(image: np.ndarray, masks: Sequence[np.ndarray]) -> Image.Image:
-    """Draw an RGB picture of ``image`` (uint8 [H, W, C]) with each mask (bool [H, W]) tinted and outlined."""
+    """Return an RGB picture of ``image`` (uint8 [H, W, C]) with each mask (bool [H, W]) tinted and outlined."""
     grey = image.shape[2] != 3
     picture = np.repeat(image[:, :, :1], 3, axis=2) if grey else image.copy()
     for index, mask in enumerate(masks):
@@ -35,7 +35,7 @@ def outline(mask: np.ndarray) -> np.ndarray:
 
 
 def contact_sheet(volume: np.ndarray, masks: Sequence[np.ndarray], geometry: Geometry) -> Image.Image:
-    """Draw up to 12 slices of a volume [D, H, W] through what the masks (bool [D, H, W]) cover, or through all of it.
+    """Return up to 12 slices of a volume [D, H, W] through what the masks (bool [D, H, W]) cover, or through all of it.
 
     Slices are cut across the axis of the largest spacing, axial where all are alike, and shown as radiologists hang
     them: the patient's right on the left, anterior or superior up. Pixels are square.
@@ -64,7 +64,7 @@ def contact_sheet(volume: np.ndarray, masks: Sequence[np.ndarray], geometry: Geo
 
 
 def to_uint8(intensities: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Bring intensities to 0..255, from the 0.5th to the 99.5th percentile (where those are equal, from end to end)."""
+    """Intensities as 0..255, from the 0.5th to the 99.5th percentile (where those are equal, from end to end)."""
     low, high = np.percentile(intensities, (0.5, 99.5))
     if low == high:
         low, high = intensities.min(), intensities.max()

@@ -31,7 +31,7 @@ _NOTE = "ITK_FileNotes"  # which ITK keeps in all formats; in NIfTI it is called
 
 @dataclass
 class Volume:
-    """Voxels and where they lie.
+    """Volume and where it lies.
 
     Attributes:
         array: float32 intensities ``[C, D, H, W]``.
@@ -157,7 +157,7 @@ def read_volume_mask(path: str | Path) -> tuple[npt.NDArray[np.integer[Any]], Ge
 
 
 def read_geometry(path: str | Path) -> Geometry:
-    """Return a volume's grid as its header states it; the voxels are not read, nor is it noticed if they are cut short.
+    """Return a volume's grid as its header states it, without reading the voxels (which may be cut short).
 
     Raises:
         MissingFileError: If there is no such file.
@@ -221,7 +221,7 @@ def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry,
 
 
 def read_volume_note(path: str | Path) -> str | None:
-    """Return the note that a mask was written with, "" where it has none; None where it is not a readable volume."""
+    """Return a mask's note, an empty one where it has none; None where it is not a readable volume."""
     with _simpleitk() as sitk:
         try:
             reader = _reader(sitk, Path(path))
@@ -284,7 +284,7 @@ def _read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
 
 
 def _checked(path: Path, *, whole: bool) -> npt.NDArray[np.float64] | None:
-    """Return the affine, where a header says it plainly, of a file that is not damaged (``whole``: nor its voxels)."""
+    """Return the affine, where a header says it plainly, of an undamaged file (``whole``: its voxels, too)."""
     suffix = volume_suffix(path).lower()
     if not path.is_file():
         raise MissingFileError(f"There is no file {path}.")
@@ -312,7 +312,7 @@ def _reader(sitk: Any, path: Path) -> Any:
 
 
 def _file_name(path: Path) -> str:
-    """Refuse what SimpleITK does not take: it ends the whole process at a name that is not UTF-8."""
+    """Return a name for SimpleITK, which ends the process at one that is not UTF-8, and knows no ``.Nii.gz``."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -325,7 +325,7 @@ def _file_name(path: Path) -> str:
 
 @contextmanager
 def _clear_errors(path: Path) -> Iterator[None]:
-    """Say in one sentence what SimpleITK raises."""
+    """Turn what SimpleITK raises into one sentence."""
     try:
         yield
     except SegzooError:
@@ -346,7 +346,7 @@ def _refuse_want_of_memory(path: Path, error: Exception) -> None:
 def _affine(
     path: Path, spacing: Sequence[float], direction: Sequence[float], origin: Sequence[float]
 ) -> npt.NDArray[np.float64]:
-    """Go from SimpleITK's terms (file's axes, LPS) to ours (axes in reverse, RAS)."""
+    """Convert SimpleITK's terms (file's axes, LPS) to ours (axes in reverse, RAS)."""
     dimensions = len(spacing)
     if dimensions < 3:
         raise SegzooError(f"{path} is {dimensions}D where a 3D volume is expected.")

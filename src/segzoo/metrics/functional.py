@@ -20,19 +20,26 @@ Aggregation = Literal["image", "dataset"]
 def confusion(
     prediction: Tensor, target: Tensor, num_classes: int = 1, multilabel: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """True positives, false positives and false negatives per image and foreground class.
+    """Count true positives, false positives and false negatives per image and foreground class.
 
     Args:
         prediction: Integer or bool masks, ``[B, *S]`` or, for multi-label, ``[B, K, *S]``.
         target: Masks of the same shape; negative values are ignored.
         num_classes: The model's output channels: 1 binary, else with the background counted.
-        multilabel: Whether every channel is a mask of its own.
+        multilabel: Every channel is a mask of its own.
 
     Returns:
         Three int64 tensors ``[B, K']``.
 
     Raises:
-        SegzooError: Shapes differ, predictions are not masks yet, or a target value is no class.
+        SegzooError: Shapes differ, predictions are not masks yet, or a target value is not a class.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import confusion
+        >>> prediction, target = torch.tensor([[1, 1, 0, 0]]), torch.tensor([[0, 1, 1, 0]])
+        >>> confusion(prediction, target)
+        (tensor([[1]]), tensor([[1]]), tensor([[1]]))
     """
     counts = [
         torch.stack([(p & t).flatten(1).sum(1), (p & ~t).flatten(1).sum(1), (~p & t).flatten(1).sum(1)])
@@ -50,12 +57,25 @@ def dice_score(tp: Tensor, fp: Tensor, fn: Tensor, empty: Empty = "one") -> Tens
         fp: False positives, same shape.
         fn: False negatives, same shape.
         empty: The score where neither mask holds the class (tp = fp = fn = 0): 1, 0, or NaN ("skip").
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import dice_score
+        >>> dice_score(tp=torch.tensor([3, 0]), fp=torch.tensor([1, 0]), fn=torch.tensor([2, 0]))
+        tensor([0.6667, 1.0000], dtype=torch.float64)
     """
     return ratio(2 * tp, 2 * tp + fp + fn, tp + fp + fn == 0, empty)
 
 
 def iou_score(tp: Tensor, fp: Tensor, fn: Tensor, empty: Empty = "one") -> Tensor:
-    """Intersection over union (Jaccard index) ``tp / (tp + fp + fn)``; arguments as in :func:`dice_score`."""
+    """Intersection over union (Jaccard index) ``tp / (tp + fp + fn)``; arguments as in :func:`dice_score`.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import iou_score
+        >>> iou_score(tp=torch.tensor([3, 0]), fp=torch.tensor([1, 0]), fn=torch.tensor([2, 0]))
+        tensor([0.5000, 1.0000], dtype=torch.float64)
+    """
     return ratio(tp, tp + fp + fn, tp + fp + fn == 0, empty)
 
 
@@ -63,6 +83,12 @@ def precision_score(tp: Tensor, fp: Tensor, fn: Tensor, empty: Empty = "one") ->
     """Precision ``tp / (tp + fp)``; arguments as in :func:`dice_score`.
 
     Nothing predicted although the target holds the class (0 / 0 too) scores 0.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import precision_score
+        >>> precision_score(tp=torch.tensor([3, 0]), fp=torch.tensor([1, 0]), fn=torch.tensor([2, 0]))
+        tensor([0.7500, 1.0000], dtype=torch.float64)
     """
     return ratio(tp, tp + fp, tp + fp + fn == 0, empty)
 
@@ -71,11 +97,14 @@ def recall_score(tp: Tensor, fp: Tensor, fn: Tensor, empty: Empty = "one") -> Te
     """Recall (sensitivity) ``tp / (tp + fn)``; arguments as in :func:`dice_score`.
 
     Something predicted although the target is empty (0 / 0 too) scores 0.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import recall_score
+        >>> recall_score(tp=torch.tensor([3, 0]), fp=torch.tensor([1, 0]), fn=torch.tensor([2, 0]))
+        tensor([0.6000, 1.0000], dtype=torch.float64)
     """
     return ratio(tp, tp + fn, tp + fp + fn == 0, empty)
-
-
-SCORES = {"dice": dice_score, "iou": iou_score, "precision": precision_score, "recall": recall_score}
 
 
 def hausdorff_distance95(
@@ -102,6 +131,14 @@ def hausdorff_distance95(
 
     Raises:
         SegzooError: As in :func:`confusion`, or the spacing has not one positive number per axis.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import hausdorff_distance95
+        >>> prediction, target = torch.zeros(2, 1, 8, 8, dtype=torch.long)
+        >>> prediction[:, 2, 2], target[:, 2, 5] = 1, 1
+        >>> hausdorff_distance95(prediction, target, spacing=(0.5, 0.5))
+        tensor([[1.5000]], dtype=torch.float64)
     """
     check_choice("empty policy of hd95", empty, ("one", "skip"))
     shape = tuple(target.shape[2:] if multilabel else target.shape[1:])
@@ -126,7 +163,7 @@ def hausdorff_distance95(
 
 
 def ratio(above: Tensor, below: Tensor, is_empty: Tensor, empty: Empty) -> Tensor:
-    """``above / below`` of counts; 0 / 0 is the ``empty`` policy's score where the class is nowhere, else 0."""
+    """Divide counts, ``above / below``; 0 / 0 is the ``empty`` policy's score where the class is nowhere, else 0."""
     check_choice("empty", empty, ("one", "zero", "skip"))
     real = real_dtype(above.device)
     score = above.to(real) / below.clamp(min=1).to(real)
@@ -134,19 +171,19 @@ def ratio(above: Tensor, below: Tensor, is_empty: Tensor, empty: Empty) -> Tenso
 
 
 def real_dtype(device: torch.device) -> torch.dtype:
-    """The widest float type of a device: Apple's has no float64."""
+    """Return the widest float type of a device: Apple's has no float64."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def foreground(num_classes: int, multilabel: bool) -> int:
-    """K', the number of classes that are scored."""
+    """Count the classes that are scored, K'."""
     return num_classes if multilabel else max(num_classes - 1, 1)
 
 
 def class_masks(
     prediction: Tensor, target: Tensor, num_classes: int, multilabel: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each foreground class the prediction's and the target's mask, bool ``[B, *S]``, without ignored pixels.
+    """Yield the prediction's and the target's mask of each foreground class, bool ``[B, *S]``, without ignored pixels.
 
     One class at a time: volumes with many classes would not fit as one-hot.
     """
@@ -179,7 +216,7 @@ def check_choice(what: str, value: str, choices: Sequence[str]) -> None:
 
 
 def distance95(prediction: Tensor, target: Tensor, spacing: list[float]) -> float:
-    """The distance between two non-empty bool masks ``[*S]`` on the CPU."""
+    """Measure the distance between two non-empty bool masks ``[*S]`` on the CPU."""
     from monai.metrics import compute_hausdorff_distance  # takes seconds to import
 
     with warnings.catch_warnings():  # MONAI's own call of an argument it has deprecated

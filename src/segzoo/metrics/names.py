@@ -13,7 +13,7 @@ METRIC_NAMES = {
 
 
 def scores_by_class(scores: dict[str, float]) -> dict[int, dict[str, float]]:
-    """``{1: {"dice": 0.9}, ...}`` of ``{"dice_1": 0.9, ...}``: by mask value, or by channel for multi-label."""
+    """Turn ``{"dice_1": 0.9, ...}`` into ``{1: {"dice": 0.9}, ...}``: by mask value, or by channel for multi-label."""
     found: dict[int, dict[str, float]] = {}
     for name, value in scores.items():
         metric, number = class_metric(name)
@@ -23,6 +23,6 @@ def scores_by_class(scores: dict[str, float]) -> dict[int, dict[str, float]]:
 
 
 def class_metric(name: str) -> tuple[str, int | None]:
-    """A metric and the class it is of: ("dice", 1) of "dice_1", ("dice", None) of "dice"."""
+    """Split off the class that a metric is of: ("dice", 1) of "dice_1", ("dice", None) of "dice"."""
     metric, _, number = name.rpartition("_")
     return (metric, int(number)) if number.isdigit() else (name, None)

@@ -8,10 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from segzoo.metrics.functional import (
-    SCORES,
     Empty,
-    confusion,
-    hausdorff_distance95,
 )
 from segzoo.metrics.metric import metric_class
 
@@ -25,7 +22,7 @@ def image_scores(
     empty: Empty = "one",
     spacing: Sequence[float] | None = None,
 ) -> list[dict[str, float]]:
-    """The scores of each image on its own, for a table with one row per image.
+    """Score each image on its own, for a table with one row per image.
 
     Args:
         prediction: As in :func:`confusion`.
@@ -42,17 +39,19 @@ def image_scores(
 
     Raises:
         SegzooError: As in :func:`confusion`, or an unknown name.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.metrics import image_scores
+        >>> prediction, target = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]]), torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0]])
+        >>> image_scores(prediction, target, names=["dice"])
+        [{'dice': 0.5}, {'dice': 1.0}]
     """
-    for name in names:
-        metric_class(name)
-    counts = confusion(prediction, target, num_classes, multilabel)
+    kinds = {name: metric_class(name) for name in names}  # an unknown one is told before anything is counted
     rows: list[dict[str, float]] = [{} for _ in range(len(target))]
     first = 0 if multilabel else 1
-    for name in names:
-        if name == "hd95":
-            scores = hausdorff_distance95(prediction, target, num_classes, multilabel, empty, spacing)
-        else:
-            scores = SCORES[name](*counts, empty)
+    for name, kind in kinds.items():
+        scores = kind.of_images(prediction, target, num_classes, multilabel, empty, spacing)
         for row, per_class in zip(rows, scores, strict=True):
             row[name] = per_class.nanmean().item()
             if len(per_class) > 1:
@@ -61,7 +60,17 @@ def image_scores(
 
 
 def write_image_scores(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the scores of images, dictionaries with the same keys, as a CSV file."""
+    """Write the scores of images, dictionaries with the same keys, as a CSV file.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from segzoo.metrics import write_image_scores
+        >>> file = Path(tempfile.mkdtemp()) / "images.csv"
+        >>> write_image_scores(file, [{"image": "a.png", "dice": 0.5}, {"image": "b.png", "dice": 1.0}])
+        >>> file.read_text().splitlines()
+        ['image,dice', 'a.png,0.5', 'b.png,1.0']
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0].keys())

@@ -9,7 +9,7 @@ from segzoo.hub.client import ask, cached, discard, download
 
 
 def fetch_weights(repository: str, name: str) -> Path:
-    """A weight file of a Hub repository, from the Hub or its local cache.
+    """Return a weight file of a Hub repository, from the Hub or its local cache.
 
     The Hub's client compares sizes alone. The sha256 that the Hub states for a large file is what the cache calls it,
     so every use compares the content with that name. What is cached is used without asking the Hub again.

@@ -20,7 +20,7 @@ MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 @dataclass
 class UpKernReport(LoadReport):
-    """What UpKern did to each tensor of the large model.
+    """Report of what UpKern did to each tensor of the large model.
 
     ``loaded`` are copied, ``adapted`` and ``initialised`` the first layer and the heads for other channels and classes
     and what the small model lacks, ``ignored`` what only the small model has.
@@ -32,7 +32,7 @@ class UpKernReport(LoadReport):
     interpolated: list[str] = field(default_factory=list)
 
     def taken(self) -> str:
-        """How many tensors came from where, and how."""
+        """Count the tensors that came from elsewhere, copied and interpolated."""
         return f"{len(self.loaded)} tensors copied and {len(self.interpolated)} interpolated from {self.source}"
 
 
@@ -139,11 +139,11 @@ def refuse_other_layers(small: nn.Module, large: nn.Module, source: str) -> None
 
 
 def is_kernel_of_another_size(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are kernels [out, in, *K] that differ in K alone."""
+    """Tell whether two tensors are kernels [out, in, *K] that differ in K alone."""
     return one.ndim == other.ndim and one.ndim - 2 in MODES and one.shape[:2] == other.shape[:2]
 
 
 def resample_kernel(kernel: Tensor, size: torch.Size) -> Tensor:
-    """Kernels [out, in, *K] interpolated to another K, in at least float32."""
+    """Interpolate kernels [out, in, *K] to another K, in at least float32."""
     wide = kernel.to(torch.promote_types(kernel.dtype, torch.float32))
     return F.interpolate(wide, size=size, mode=MODES[len(size)], align_corners=False)

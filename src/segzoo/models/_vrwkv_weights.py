@@ -4,19 +4,37 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from segzoo.checkpoints.config import Config, read_config
 from segzoo.checkpoints.fill import LoadReport
 from segzoo.checkpoints.state import State, read_state, unwrapped
-from segzoo.errors import SegzooError
+from segzoo.errors import MissingError, SegzooError
+from segzoo.models._fetched import fetch_weights
+from segzoo.nn.adapt import adapt_input_channels
+from segzoo.nn.vrwkv import resize_positions
 
 if TYPE_CHECKING:
     from segzoo.network import SegmentationNetwork
 
+
+HUB_REPOSITORY = "OpenGVLab/Vision-RWKV"
+HUB_FILES = {  # what encoder_weights may name -> file of each size
+    "imagenet": {
+        "tiny": "vrwkv_t_in1k_224.pth",
+        "small": "vrwkv_s_in1k_224.pth",
+        "base": "vrwkv_b_in1k_224.pth",
+        "large": "vrwkv_l_in22k_192.pth",
+    },
+    "ade20k": {
+        size: f"upernet_vrwkv_adapter_{size}_512_160k_ade20k.pth" for size in ("tiny", "small", "base", "large")
+    },
+}
 
 FIRST_LAYERS = ("patch_embed.projection.weight", "spm.stem.0.weight")  # those that see the image
 LAYER_SCALE = r"(encoder\.)?layers\.\d+\.gamma[12]"
@@ -24,29 +42,55 @@ ADAPTER = r"(spm|interactions|up|norm[1-4])\..*|level_embed"
 BACKBONE = rf"(patch_embed|layers|ln1)\..*|pos_embed|{ADAPTER}"
 
 
+def weights_file(source: str, size: str) -> Path:
+    """Find a local file, or one of Vision-RWKV's ("imagenet" or "ade20k") on the Hub or in its local cache.
+
+    Raises:
+        MissingError: there is no such file, or it cannot be fetched.
+        SegzooError: the file is not what the Hub holds.
+    """
+    if source not in HUB_FILES:
+        if not Path(source).is_file():
+            raise MissingError(
+                f"encoder_weights: there is no file {source}; give a file of Vision-RWKV's weights, or one of "
+                f"{', '.join(HUB_FILES)}"
+            )
+        return Path(source)
+    return fetch_weights(HUB_REPOSITORY, HUB_FILES[source][size])
+
+
+def config_beside(file: Path) -> Config | None:
+    """Read the config of the checkpoint that this file of weights is part of; None where it is part of none."""
+    with suppress(SegzooError):
+        config = read_config(file.parent)
+        if file.name in config.sha256:
+            return config
+    return None
+
+
 @dataclass
 class EncoderReport(LoadReport):
-    """What filling a model's encoder did; the names are the model's, but those of ``ignored`` the file's.
+    """Report of filling a model's encoder; the names are the model's, but those of ``ignored`` the file's.
 
     ``adapted`` are first layers for other channels and positions for another grid, ``initialised`` the encoder's
     tensors that the file lacks, ``ignored`` the file's heads.
     """
 
     def __str__(self) -> str:
-        """One line; the tensors that are not as stored are counted by the part they belong to."""
+        """Say it in one line; the tensors that are not as stored are counted by the part they belong to."""
         lists = (("adapted", self.adapted), ("not in it", self.initialised), ("not used", self.ignored))
         parts = [f"{what}: {count_by_part(names)}" for what, names in lists if names]
         return "; ".join([f"{len(self.loaded)} tensors of the encoder loaded from {self.source}", *parts])
 
 
 def count_by_part(names: Iterable[str]) -> str:
-    """``3 decode_head, 1 level_embed``: how many tensors there are of each part."""
+    """Count the tensors of each part, as in ``3 decode_head, 1 level_embed``."""
     counts = Counter(name.removeprefix("encoder.").split(".")[0] for name in names)
     return ", ".join(f"{count} {part}" for part, count in counts.items())
 
 
 def vrwkv_backbone(state: State) -> tuple[dict[str, Tensor], list[str]]:
-    """A file's Vision-RWKV by the original's bare names, and the names of what else there is (heads)."""
+    """Take a file's Vision-RWKV by the original's bare names, and the names of what else there is (heads)."""
     for prefix in ("backbone.", "encoder."):  # OpenMMLab's, and that of our own checkpoints
         own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if own:
@@ -56,7 +100,7 @@ def vrwkv_backbone(state: State) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def vrwkv_names(state: State, expected: State, prefix: str = "") -> dict[str, Tensor]:
-    """A file's Vision-RWKV under the names of ``expected``; the layer scales of a file without any are 1."""
+    """Take a file's Vision-RWKV under the names of ``expected``; the layer scales of a file without any are 1."""
     ours = {prefix + name: value for name, value in vrwkv_backbone(state)[0].items()}
     if has_layer_scales(ours):
         return ours
@@ -64,7 +108,7 @@ def vrwkv_names(state: State, expected: State, prefix: str = "") -> dict[str, Te
 
 
 def has_layer_scales(state: State) -> bool:
-    """Whether a Vision-RWKV scales its layers: the original's blocks all do, or none."""
+    """Tell whether a Vision-RWKV scales its layers: the original's blocks all do, or none."""
     return any(re.fullmatch(LAYER_SCALE, name) for name in state)
 
 
@@ -135,17 +179,14 @@ def refuse_other_encoders(stored: State, own: State, path: Path) -> None:
 
 
 def vrwkv_size(state: State) -> tuple[int, int] | None:
-    """Channels and blocks of a Vision-RWKV; None where it is none."""
+    """Channels and blocks of a Vision-RWKV; None where it is not one."""
     if "pos_embed" not in state or "patch_embed.projection.weight" not in state:
         return None
     return state["pos_embed"].shape[-1], sum(bool(re.fullmatch(r"layers\.\d+\.ln1\.weight", key)) for key in state)
 
 
 def fitted_to_images(name: str, given: Tensor, own: Tensor) -> Tensor:
-    """A tensor that belongs to images of other channels or another size, changed to ours; else the same one."""
-    from segzoo.nn.adapt import adapt_input_channels
-    from segzoo.nn.vrwkv import resize_positions
-
+    """Change a tensor that belongs to images of other channels or another size to ours; else return it as it is."""
     if name in FIRST_LAYERS:
         return adapt_input_channels(given, own.shape[1])
     if name == "pos_embed" and given.shape != own.shape:

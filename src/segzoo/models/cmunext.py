@@ -14,29 +14,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from segzoo.module import SegmentationModule
-from segzoo.nn.fuse import ActivatedConv2d, fold_norm, fold_norm_forwards
+from segzoo.nn.conv import ConvNormReLU
+from segzoo.nn.fuse import ActivatedConv2d, fold_norm_forwards
 from segzoo.registry import register
 from segzoo.training.losses import DiceCELoss
 from segzoo.training.schedules import polynomial_decay
-
-
-class ConvNormReLU(nn.Sequential):
-    """3x3 convolution, batch norm, ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-        )
-
-    def fuse(self) -> None:
-        """Make one layer of the three, in place."""
-        conv, norm, activation = self
-        assert isinstance(conv, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        self[0] = ActivatedConv2d(fold_norm(conv, norm).to(conv.weight), activation)
-        del self[1:]
 
 
 class ConvGELUNorm(nn.Sequential):
@@ -62,7 +44,7 @@ class ConvGELUNorm(nn.Sequential):
 
 
 class CMUNeXtBlock(nn.Module):
-    """A residual large-kernel depthwise convolution, then an inverted bottleneck of ratio 4 (section 2.1)."""
+    """Residual large-kernel depthwise convolution, then an inverted bottleneck of ratio 4 (section 2.1)."""
 
     def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__()
@@ -131,6 +113,12 @@ class CMUNeXt(SegmentationModule):
         optimizer: called with the parameters; None is the paper's SGD (0.01, momentum 0.9, weight decay 1e-4).
         lr_scheduler: called with the optimizer, stepped once an epoch; None is the paper's polynomial decay
             of power 0.9, stepped every batch.
+
+    Example:
+        >>> import torch, segzoo
+        >>> model = segzoo.CMUNeXt(num_classes=2, widths=(8, 8, 8, 8, 8), depths=(1, 1, 1, 1, 1)).eval()
+        >>> model(torch.zeros(1, 3, 50, 70)).shape
+        torch.Size([1, 2, 50, 70])
     """
 
     stride = 16

@@ -4,6 +4,9 @@ Paper: "LV-UNet: A Lightweight and Vanilla Model for Medical Image Segmentation"
 https://arxiv.org/abs/2408.16886. The original code (juntaoJianggavin/LV-UNet) has no licence; this is an
 independent implementation that computes the same function.
 
+The idea: train with more layers than are used afterwards. Between each two 1x1 convolutions stands a leaky ReLU whose
+slope λ goes from 0, an ordinary ReLU, to 1, the identity: there the two convolutions are one, and are made one.
+
 Where this differs from the original, on purpose: λ ends at exactly 1 and is stored with the weights (the
 original ends at 0.995 and forgets it, so that its fused network is not the one it trained), any input size,
 number of channels and of classes is taken, and the deployed form can be built and loaded directly.
@@ -11,7 +14,6 @@ number of channels and of classes is taken, and the deployed form can be built a
 
 import math
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 import timm
@@ -22,11 +24,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from segzoo.checkpoints.weights import read_safetensors
 from segzoo.errors import MissingError, SegzooError
-from segzoo.models._fetched import fetch_weights
+from segzoo.models._timm_weights import load_encoder_weights
 from segzoo.module import SegmentationModule
-from segzoo.nn.adapt import adapt_input_channels
 from segzoo.nn.fuse import ActivatedConv2d, can_join, fold_norm
 from segzoo.preprocessing.image import Preprocessing
 from segzoo.registry import register
@@ -43,7 +43,7 @@ FUSED_EPOCHS = 0.1  # the last tenth of the epochs trains the network that will 
 
 
 class MobileNetV3Encoder(nn.Module):
-    """The stem and the first nine blocks of a timm MobileNetV3-Large, under timm's own names.
+    """Stem and first nine blocks of a timm MobileNetV3-Large, under timm's own names.
 
     The paper's taps do not end where timm's stages do, hence the blocks are cut here: layers 1-2 (24
     channels, 1/4), 3-5 (40, 1/8) and 6-9 (80, 1/16).
@@ -54,14 +54,14 @@ class MobileNetV3Encoder(nn.Module):
         if not timm.is_model(name):
             raise MissingError(f"timm has no model {name!r} to take as encoder; mobilenetv3_large_100 is the paper's")
         if "mobilenetv3" not in name:
-            raise SegzooError(f"encoder {name!r} is no MobileNetV3-Large; mobilenetv3_large_100 is the paper's")
+            raise SegzooError(f"encoder {name!r} is not a MobileNetV3-Large; mobilenetv3_large_100 is the paper's")
         # the paper's batch norm (torchvision's); timm's default is eps 1e-5 and momentum 0.1
         whole: Any = timm.create_model(name, in_chans=in_channels, bn_eps=ENCODER_NORM_EPS, bn_momentum=0.01)
         blocks: Any = getattr(whole, "blocks", ())
         widths = [blocks[stage][-1].conv_pwl.out_channels for stage in (1, 2, 3)] if len(blocks) == 7 else []
         if widths != [*ENCODER_WIDTHS] or len(blocks[3]) < 3 or not hasattr(whole, "bn1"):
             raise SegzooError(
-                f"encoder {name!r} is no MobileNetV3-Large of widths 24, 40 and 80; take mobilenetv3_large_100 or "
+                f"encoder {name!r} is not a MobileNetV3-Large of widths 24, 40 and 80; take mobilenetv3_large_100 or "
                 "tf_mobilenetv3_large_minimal_100"
             )
         self.conv_stem, self.bn1 = whole.conv_stem, whole.bn1
@@ -155,7 +155,7 @@ class AnnealedPair(nn.Module):
         return self.norm2(self.conv2(x))
 
     def fused(self) -> nn.Conv2d:
-        """The one convolution that the pair is at λ = 1."""
+        """Make the one convolution that the pair is at λ = 1."""
         first, second = fold_norm(self.conv1, self.norm1), fold_norm(self.conv2, self.norm2)
         assert first.bias is not None
         assert second.bias is not None
@@ -185,6 +185,12 @@ class LVUNet(SegmentationModule):
         loss: called with logits and labels; None is the paper's 0.5 cross-entropy + Dice.
         optimizer: called with the parameters; None is the paper's Adam (1e-3, weight decay 1e-4).
         lr_scheduler: called with the optimizer, stepped once an epoch; None is the paper's cosine to 1e-5.
+
+    Example:
+        >>> import torch, segzoo
+        >>> model = segzoo.LVUNet(in_channels=1, num_classes=4).eval()
+        >>> model(torch.zeros(1, 1, 50, 70)).shape
+        torch.Size([1, 4, 50, 70])
     """
 
     stride = 128
@@ -228,7 +234,7 @@ class LVUNet(SegmentationModule):
 
     @property
     def deployed(self) -> bool:
-        """Whether this is the fused form."""
+        """Tell whether this is the fused form."""
         return "deep_training_lambda" not in self._buffers
 
     def compute_logits(self, x: Tensor) -> Tensor:
@@ -244,7 +250,7 @@ class LVUNet(SegmentationModule):
         return self.head(x)
 
     def deep_training_schedule(self, epoch: int, epochs: int) -> float:
-        """λ in epoch ``epoch`` (from 0) of ``epochs``: 1 - cos(π/2 · progress), 1 for the last tenth."""
+        """Return λ in epoch ``epoch`` (from 0) of ``epochs``: 1 - cos(π/2 · progress), 1 for the last tenth."""
         end = math.floor((1 - FUSED_EPOCHS) * epochs)
         return 1.0 if epoch >= end else 1 - math.cos(math.pi / 2 * epoch / end)
 
@@ -270,7 +276,7 @@ class LVUNet(SegmentationModule):
 
     @property
     def is_deployable(self) -> bool:
-        """Whether fusing keeps the function: λ = 1, or fused already."""
+        """Tell whether fusing keeps the function: λ = 1, or fused already."""
         return self.deployed or self.deep_training_lambda.item() == 1
 
     @torch.no_grad()
@@ -299,44 +305,11 @@ class LVUNet(SegmentationModule):
 
 
 def encoder_preprocessing(name: str, in_channels: int) -> Preprocessing:
-    """The normalisation that the encoder's ImageNet weights were trained with, for ``in_channels``."""
+    """Return the normalisation that the encoder's ImageNet weights were trained with, for ``in_channels``."""
     pretrained = timm.get_pretrained_cfg(name)
     if pretrained is None:
         return Preprocessing.for_channels(in_channels)
     return Preprocessing.for_channels(in_channels, pretrained.mean, pretrained.std)
-
-
-def load_encoder_weights(encoder: MobileNetV3Encoder, name: str, source: str, in_channels: int) -> None:
-    """Fill the encoder from timm's ImageNet weights ("imagenet") or from a local safetensors file.
-
-    Raises:
-        MissingError: no such file, or it cannot be fetched.
-        SegzooError: the file is not safetensors, or not of this encoder.
-    """
-    file = fetch_imagenet_weights(name) if source == "imagenet" else Path(source)
-    if not file.is_file():
-        raise MissingError(f"encoder_weights: there is no file {source}; give a safetensors file, or 'imagenet'")
-    stored = read_safetensors(file)
-    # a published file may leave out how many batches the norms have seen; that is no weight
-    needed = {key: value for key, value in encoder.state_dict().items() if not key.endswith("num_batches_tracked")}
-    if "conv_stem.weight" in stored:
-        stored["conv_stem.weight"] = adapt_input_channels(stored["conv_stem.weight"], in_channels)
-    wrong = [key for key in needed if key not in stored or stored[key].shape != needed[key].shape]
-    if wrong:
-        raise SegzooError(
-            f"encoder_weights: {file} does not hold timm's {name}: {len(wrong)} of {len(needed)} tensors are missing "
-            f"or of another shape, the first {wrong[0]}; give the file that belongs to encoder={name!r}"
-        )
-    encoder.load_state_dict({**encoder.state_dict(), **{key: stored[key] for key in needed}})
-
-
-def fetch_imagenet_weights(name: str) -> Path:
-    """The default weights that timm names for ``name``, from the Hub or its local cache."""
-    pretrained = timm.get_pretrained_cfg(name)
-    repository = pretrained.hf_hub_id if pretrained else None
-    if repository is None:
-        raise MissingError(f"timm names no pretrained weights for {name!r}; give encoder_weights a local file")
-    return fetch_weights(repository, "model.safetensors")
 
 
 @register(parameters=934_545, paper="https://arxiv.org/abs/2408.16886", pretrained="lv-unet-busi")

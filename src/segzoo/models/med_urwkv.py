@@ -6,9 +6,7 @@ descriptions, and its docstring says which part of it rests on what.
 """
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -17,10 +15,8 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from segzoo.checkpoints.config import read_config
-from segzoo.errors import MissingError, SegzooError
-from segzoo.models._fetched import fetch_weights
-from segzoo.models._vrwkv_weights import load_vrwkv_encoder
+from segzoo.errors import SegzooError
+from segzoo.models._vrwkv_weights import config_beside, load_vrwkv_encoder, weights_file
 from segzoo.module import SegmentationModule
 from segzoo.nn.vrwkv import Grid, VisionRWKV, VRWKVBlock, init_linears, to_map
 from segzoo.nn.vrwkv_adapter import VRWKVAdapter
@@ -33,7 +29,7 @@ LEARNING_RATE, WEIGHT_DECAY, POWER = 3e-4, 0.01, 0.9
 
 @dataclass(frozen=True)
 class EncoderSize:
-    """The numbers of one published Vision-RWKV, mostly in the words of its configurations.
+    """Numbers of one published Vision-RWKV, mostly in the words of its configurations.
 
     Attributes:
         embed_dims: channels.
@@ -60,7 +56,7 @@ class EncoderSize:
     deform_ratio: float = 1.0
 
     def build(self, form: str, in_channels: int, drop_path_rate: float | None) -> VisionRWKV:
-        """The encoder of this size: "plain", tapped after each quarter of its blocks, or "adapter"."""
+        """Build the encoder of this size: "plain", tapped after each quarter of its blocks, or "adapter"."""
         quarter = self.depth // 4
         common: dict[str, Any] = {
             "in_channels": in_channels,
@@ -100,20 +96,9 @@ ENCODERS = {
     ),
 }
 
-HUB_REPOSITORY = "OpenGVLab/Vision-RWKV"
-HUB_FILES = {  # what encoder_weights may name -> file of each size
-    "imagenet": {
-        "tiny": "vrwkv_t_in1k_224.pth",
-        "small": "vrwkv_s_in1k_224.pth",
-        "base": "vrwkv_b_in1k_224.pth",
-        "large": "vrwkv_l_in22k_192.pth",
-    },
-    "ade20k": {size: f"upernet_vrwkv_adapter_{size}_512_160k_ade20k.pth" for size in ENCODERS},
-}
-
 
 class PatchExpand(nn.Module):
-    """A linear layer and depth-to-space: a map [B, a, h, w] grows to [B, b, scale·h, scale·w]."""
+    """Linear layer and depth-to-space: a map [B, a, h, w] grows to [B, b, scale·h, scale·w]."""
 
     def __init__(self, in_channels: int, out_channels: int, scale: int = 2) -> None:
         super().__init__()
@@ -248,6 +233,12 @@ class MedURWKV(SegmentationModule):
             positions).
         lr_scheduler: called with the optimizer, stepped once an epoch; None is polynomial decay of power 0.9,
             stepped every batch.
+
+    Example:
+        >>> import torch, segzoo
+        >>> model = segzoo.create_model("med_urwkv").eval()
+        >>> isinstance(model, segzoo.MedURWKV), model(torch.zeros(1, 3, 50, 70)).shape
+        (True, torch.Size([1, 1, 50, 70]))
     """
 
     stride = 32
@@ -299,7 +290,8 @@ class MedURWKV(SegmentationModule):
             file = weights_file(encoder_weights, encoder_size)
             self.load_report = load_vrwkv_encoder(self, file)
             config = config_beside(file)  # whose data stay with it as what it was pretrained on
-            self.data, self.licence = config.get("data", {}), config.get("licences", {}).get("weights")
+            if config is not None:
+                self.data, self.licence = config.data, config.licence
 
     def recorded_arguments(self) -> dict[str, Any]:
         return {**super().recorded_arguments(), "encoder": self.encoder_form}
@@ -349,34 +341,8 @@ class MedURWKV(SegmentationModule):
 
 
 def decays(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay applies: to matrices and kernels, not to norms, biases, mixes and positions."""
+    """Tell whether weight decay applies: to matrices and kernels, not to norms, biases, mixes and positions."""
     return parameter.ndim > 1 and "spatial_mix" not in name and not name.endswith("_embed")
-
-
-def weights_file(source: str, size: str) -> Path:
-    """A local file, or one of Vision-RWKV's ("imagenet" or "ade20k") from the Hub or its local cache.
-
-    Raises:
-        MissingError: there is no such file, or it cannot be fetched.
-        SegzooError: the file is not what the Hub holds.
-    """
-    if source not in HUB_FILES:
-        if not Path(source).is_file():
-            raise MissingError(
-                f"encoder_weights: there is no file {source}; give a file of Vision-RWKV's weights, or one of "
-                f"{', '.join(HUB_FILES)}"
-            )
-        return Path(source)
-    return fetch_weights(HUB_REPOSITORY, HUB_FILES[source][size])
-
-
-def config_beside(file: Path) -> dict[str, Any]:
-    """That of the checkpoint that this file of weights is part of; empty where it is part of none."""
-    with suppress(SegzooError):
-        config = read_config(file.parent)
-        if file.name in config["sha256"]:
-            return config
-    return {}
 
 
 @register(

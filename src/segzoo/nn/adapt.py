@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def adapt_input_channels(weight: Tensor, in_channels: int) -> Tensor:
-    """A first convolution's kernel for ``in_channels`` instead of the channels it was trained on.
+    """Make a first convolution's kernel one for ``in_channels`` instead of the channels it was trained on.
 
     To one channel the kernels are summed: a grey image then gives what it gave when repeated over the
     channels. To n channels they are repeated in turn and scaled by old / new, which keeps

@@ -28,10 +28,10 @@ COLUMNS = 3  # of a kernel, the most that 2D weight gradients are fast with
 
 
 class DepthwiseConv3d(nn.Conv3d):
-    """A convolution of as many groups as channels, with an odd cubic kernel padded by its half."""
+    """Convolution of as many groups as channels, with an odd cubic kernel padded by its half."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Channels [B, C, D, H, W], each by itself."""
+        """Convolve channels [B, C, D, H, W], each by itself."""
         if eager_on_cpu(input) and self.kernel_size[0] > 1 and needs_gradient(input, self.weight):
             x, weight, bias = prepared(input, self.weight, cast(Tensor, self.bias))
             return cast(Tensor, Depthwise.apply(x, weight, bias, self.stride))
@@ -39,10 +39,10 @@ class DepthwiseConv3d(nn.Conv3d):
 
 
 class DepthwiseConvTranspose3d(nn.ConvTranspose3d):
-    """Its transpose."""
+    """Transpose of `DepthwiseConv3d`."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """From sides of D to sides of stride · (D - 1) + 1 voxels."""
+        """Go from sides of D to sides of stride · (D - 1) + 1 voxels."""
         if not eager_on_cpu(input) or self.kernel_size[0] == 1 or output_size is not None:
             return super().forward(input, output_size)
         x, weight, bias = prepared(input, self.weight, cast(Tensor, self.bias))
@@ -52,12 +52,12 @@ class DepthwiseConvTranspose3d(nn.ConvTranspose3d):
 
 
 def needs_gradient(*tensors: Tensor) -> bool:
-    """Whether autograd is to record what is done to these."""
+    """Tell whether autograd is to record what is done to these."""
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def prepared(x: Tensor, *parameters: Tensor) -> list[Tensor]:
-    """In the layout and type that the functions below want; autocast does not see into them."""
+    """Bring tensors into the layout and type that the functions below want; autocast does not see into them."""
     x = x.contiguous(memory_format=CHANNELS_LAST)
     if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
         return [tensor.to(torch.get_autocast_dtype("cpu")) for tensor in (x, *parameters)]
@@ -69,14 +69,14 @@ class Depthwise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, ...]) -> Tensor:
-        """PyTorch's own."""
+        """Convolve as PyTorch does."""
         ctx.save_for_backward(x, weight)
         ctx.stride = stride
         return F.conv3d(x, weight, bias, stride, weight.shape[-1] // 2, 1, len(weight))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, weight and bias; they can be differentiated again."""
+        """Return gradients of x, weight and bias; they can be differentiated again."""
         x, weight = ctx.saved_tensors
         gradient = gradients[0].contiguous(memory_format=CHANNELS_LAST)
         wanted = ctx.needs_input_grad
@@ -95,14 +95,14 @@ class TransposedDepthwise(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, ...], size: Sequence[int]
     ) -> Tensor:
-        """The output, of that size."""
+        """Return the output, of that size."""
         ctx.save_for_backward(x, weight)
         ctx.stride = stride
         return scatter(x, weight, bias, stride, size)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, weight and bias; they can be differentiated again."""
+        """Return gradients of x, weight and bias; they can be differentiated again."""
         x, weight = ctx.saved_tensors
         gradient = gradients[0].contiguous(memory_format=CHANNELS_LAST)
         wanted, padding = ctx.needs_input_grad, weight.shape[-1] // 2
@@ -116,7 +116,7 @@ class TransposedDepthwise(torch.autograd.Function):
 
 
 def scatter(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], size: Sequence[int]) -> Tensor:
-    """The transposed convolution of x [B, C, *S], of any ``size`` that a convolution of this stride takes to S."""
+    """Do the transposed convolution of x [B, C, *S], of any ``size`` that a convolution of this stride takes to S."""
     out = torch.empty((*x.shape[:2], *size), dtype=x.dtype, memory_format=CHANNELS_LAST)
     for residues in itertools.product(*map(range, stride)):
         if any(first >= side for first, side in zip(residues, size, strict=True)):
@@ -142,7 +142,7 @@ def scatter(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int
 
 
 def weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, stride: Sequence[int]) -> Tensor:
-    """The gradient of a depthwise convolution's weight, from its input and the gradient of its output."""
+    """Work out the gradient of a depthwise convolution's weight, from its input and the gradient of its output."""
     size = weight.shape[-1]
     half, step, (depth, coarse) = size // 2, stride[0], (x.shape[2], gradient.shape[2])
     whole = size <= COLUMNS

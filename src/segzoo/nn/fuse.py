@@ -16,7 +16,7 @@ HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, 
 
 
 def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """A convolution with bias that computes ``norm(conv(x))`` as in eval mode; worked out in float64, on the CPU."""
+    """Make a convolution with bias that computes ``norm(conv(x))`` as in eval mode; in float64, on the CPU."""
     # not every GPU has float64
     folded = fuse_conv_bn_eval(copy.deepcopy(conv).cpu().double().eval(), copy.deepcopy(norm).cpu().double().eval())
     return folded.requires_grad_(conv.weight.requires_grad)  # a bias that is new asks for no gradient by itself
@@ -45,19 +45,19 @@ def fold_norm_forwards(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> None:
 
 
 def can_join(conv: nn.Module, activation: nn.Module) -> bool:
-    """Whether `ActivatedConv2d` takes these two."""
+    """Tell whether `ActivatedConv2d` takes these two."""
     if type(activation) not in ONEDNN_NAMES:
         return False
     return pads_at_the_end(conv) or (type(conv) is nn.Conv2d and conv.padding_mode == "zeros")
 
 
 def pads_at_the_end(conv: nn.Module) -> bool:
-    """Whether this is TensorFlow's way, by timm, to halve even sides with a 3x3 kernel: zeros after the last row."""
+    """Recognise TensorFlow's way, by timm, to halve even sides with a 3x3 kernel: zeros after the last row."""
     return type(conv) is Conv2dSame and conv.kernel_size == (3, 3) and conv.stride == (2, 2)
 
 
 class ActivatedConv2d(nn.Conv2d):
-    """A convolution and the activation after it, which on a CPU are one pass over the memory (by oneDNN).
+    """Convolution and the activation after it, which on a CPU are one pass over the memory (by oneDNN).
 
     PyTorch has that operation for its own compiler; nothing is compiled here. On other devices, in other types than
     float32 and where gradients are wanted they are two, and so they are in an exported graph, whose runtime joins them.
@@ -75,7 +75,7 @@ class ActivatedConv2d(nn.Conv2d):
         self.activation = activation
 
     def forward(self, input: Tensor) -> Tensor:
-        """The activated output [B, C', H', W'] of [B, C, H, W]."""
+        """Return the activated output [B, C', H', W'] of [B, C, H, W]."""
         if not self.is_one_operation(input):
             # the value said, or ONNX Runtime would not take the zeros into the convolution
             padded = F.pad(input, (0, 1, 0, 1), value=0.0) if self.at_the_end else input
@@ -87,6 +87,6 @@ class ActivatedConv2d(nn.Conv2d):
         return torch.ops.mkldnn._convolution_pointwise(input, weight, self.bias, *settings, name, [], "none")
 
     def is_one_operation(self, input: Tensor) -> bool:
-        """Whether PyTorch has both together here."""
+        """Tell whether PyTorch has both together here."""
         of_floats = input.dtype == self.weight.dtype == torch.float32
         return HAS_ONEDNN and of_floats and eager_on_cpu(input) and not needs_gradient(input, self.weight)

@@ -20,19 +20,20 @@ Layers = Callable[[Tensor], Tensor]  # voxels [V, C] to voxels [V, C']
 
 
 def eager_on_cpu(x: Tensor) -> bool:
-    """Whether x is on a CPU, and no compiler or exporter is looking on, which make their own of PyTorch's layers."""
+    """Tell whether x is on a CPU and no compiler or exporter is looking on: these have ways of their own."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def voxels(x: Tensor) -> Tensor:
-    """[V, C] of x [B, C, *S]; a view where x is in channels-last layout."""
+    """List the voxels [V, C] of x [B, C, *S]; a view where x is in channels-last layout."""
     return x.movedim(1, -1).flatten(0, -2)
 
 
 class Pointwise:
-    """Makes a 1x1 convolution one matrix product on CPUs, of images and volumes [B, C, *S] and of voxels [V, C] alike.
+    """Mixin that makes a 1x1 convolution one matrix product on CPUs.
 
-    It gives channels-last layout, whatever the layout of its input.
+    It takes images and volumes [B, C, *S] and voxels [V, C] alike. The layout that it gives is channels-last, whatever
+    that of its input.
     """
 
     weight: Tensor
@@ -40,7 +41,7 @@ class Pointwise:
     stride: tuple[int, ...]
 
     def forward(self, input: Tensor) -> Tensor:
-        """As the convolution that it is."""
+        """Compute what the convolution would."""
         if not eager_on_cpu(input):
             return super().forward(input)  # type: ignore[misc]
         if max(self.stride) > 1:
@@ -50,15 +51,15 @@ class Pointwise:
 
 
 class PointwiseConv2d(Pointwise, nn.Conv2d):
-    """A 1x1 convolution of images."""
+    """Convolution 1x1 of images."""
 
 
 class PointwiseConv3d(Pointwise, nn.Conv3d):
-    """A 1x1x1 convolution of volumes."""
+    """Convolution 1x1x1 of volumes."""
 
 
 def in_tiles(layers: Sequence[Layers], x: Tensor, width: int) -> Tensor:
-    """The layers of each sample over x [B, C, *S].
+    """Apply to each sample of x [B, C, *S] its layers.
 
     Args:
         layers: as many as samples; they have ``width`` channels within.
@@ -94,7 +95,7 @@ def add_in_tiles(layers: Sequence[Layers], x: Tensor, width: int, base: Tensor, 
 
 
 def instance_norms(x: Tensor, norm: nn.GroupNorm) -> list[Layers]:
-    """Group norm with a group for every channel, of the voxels of each sample of x [B, C, *S]."""
+    """Make group norm, with a group for every channel, one function of voxels for each sample of x [B, C, *S]."""
     variance, mean = Moments.apply(x)
     scale = norm.weight * (variance + norm.eps).rsqrt()
     shift = norm.bias - mean * scale
@@ -102,7 +103,7 @@ def instance_norms(x: Tensor, norm: nn.GroupNorm) -> list[Layers]:
 
 
 def rescaled(scale: Tensor, shift: Tensor, x: Tensor) -> Tensor:
-    """Scale and shift of the channels of voxels [V, C], in the scale's precision."""
+    """Scale and shift the channels of voxels [V, C], in the scale's precision."""
     return torch.addcmul(shift, x, scale).to(x.dtype)
 
 
@@ -115,7 +116,7 @@ class Moments(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Of slabs, put together by the law of total variance."""
+        """Take moments of slabs and put them together by the law of total variance."""
         dtype = torch.promote_types(x.dtype, torch.float32)
         unused = torch.zeros(x.shape[1], dtype=dtype)  # running statistics, which say what type is wanted
         slabs = x.split(max(1, SLAB // x[0, 0, 0].numel()), 2)
@@ -132,7 +133,7 @@ class Moments(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """In one pass over x."""
+        """Return the gradient of x, in one pass over it."""
         x, mean = ctx.saved_tensors
         of_variance, of_mean = (gradient / x[0, 0].numel() for gradient in gradients)
         slope = 2 * of_variance

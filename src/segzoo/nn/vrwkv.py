@@ -48,7 +48,7 @@ def q_shift(x: Tensor, grid: Grid, pixels: int = 1, gamma: float = 0.25) -> Tens
 
 
 class Mix(nn.Module):
-    """What both mixes begin with: token and shifted token, blended channel by channel, once for each use.
+    """Beginning of both mixes: token and shifted token, blended channel by channel, once for each use.
 
     Args:
         channels: C.
@@ -67,7 +67,7 @@ class Mix(nn.Module):
             self.register_parameter(f"spatial_mix_{use}", mix)
 
     def blend(self, x: Tensor, grid: Grid) -> list[Tensor]:
-        """The blended tokens [B, T, C] of every use."""
+        """Return the blended tokens [B, T, C] of every use."""
         if not self.shift_pixel:
             return [x] * len(self.uses)
         shifted = q_shift(x, grid, self.shift_pixel, self.channel_gamma)
@@ -105,7 +105,7 @@ class SpatialMix(Mix):
 
     @torch.no_grad()
     def reset(self, mode: InitMode, index: int, depth: int) -> None:
-        """Initial decay, bonus and mixes of block ``index`` of ``depth``."""
+        """Set the initial decay, bonus and mixes of block ``index`` of ``depth``."""
         channels = len(self.spatial_decay)
         late, early = index / max(depth - 1, 1), 1 - index / depth
         channel = torch.arange(channels)
@@ -120,7 +120,7 @@ class SpatialMix(Mix):
 
 
 class ChannelMix(Mix):
-    """The gated MLP, with a squared ReLU."""
+    """Gated MLP, with a squared ReLU."""
 
     def __init__(self, channels: int, hidden: int, shift_pixel: int, channel_gamma: float, key_norm: bool) -> None:
         super().__init__(channels, "kr", shift_pixel, channel_gamma)
@@ -138,7 +138,7 @@ class ChannelMix(Mix):
         return self.receptance(r).sigmoid() * self.value(hidden)
 
     def reset(self, mode: InitMode, index: int, depth: int) -> None:
-        """Initial mixes of block ``index`` of ``depth``."""
+        """Set the initial mixes of block ``index`` of ``depth``."""
         channels = self.receptance.in_features
         mix = (torch.arange(channels) / channels) ** (1 - index / depth)
         self.fill_mixes(mode, k=mix, r=mix)
@@ -196,20 +196,20 @@ class VRWKVBlock(nn.Module):
         init_linears(self)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """Tokens [B, T, C] after both mixes."""
+        """Put tokens [B, T, C] through both mixes."""
         if self.ln0 is not None:
             x = self.ln0(x)
         x = x + self.residual(x, grid, self.att, self.ln1, self.gamma1)
         return x + self.residual(x, grid, self.ffn, self.ln2, self.gamma2)
 
     def residual(self, x: Tensor, grid: Grid, mix: Mix, norm: nn.Module, scale: Tensor | None) -> Tensor:
-        """What one mix adds."""
+        """Compute what one mix adds."""
         change = norm(mix(x, grid)) if self.post_norm else mix(norm(x), grid)
         return self.drop_path(change if scale is None else scale * change)
 
 
 class PatchEmbed(nn.Module):
-    """One token from every patch."""
+    """Tokens, one from every patch."""
 
     def __init__(self, in_channels: int, channels: int, patch_size: int) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ class PatchEmbed(nn.Module):
         self.patch_size = patch_size
 
     def forward(self, image: Tensor) -> Tensor:
-        """Image [B, in_channels, H, W], filled with zeros to whole patches, as a map [B, C, h, w]."""
+        """Turn an image [B, in_channels, H, W], filled with zeros to whole patches, into a map [B, C, h, w]."""
         down, right = (-side % self.patch_size for side in image.shape[2:])
         return self.projection(F.pad(image, (0, right, 0, down)) if down or right else image)
 
@@ -284,13 +284,13 @@ class VisionRWKV(nn.Module):
         self.ln1 = nn.LayerNorm(embed_dims) if final_norm else None
 
     def embed(self, image: Tensor) -> tuple[Tensor, Grid]:
-        """Tokens [B, T, C] with their positions, and their grid."""
+        """Return tokens [B, T, C] with their positions, and their grid."""
         x = self.patch_embed(image)
         grid = (x.shape[2], x.shape[3])
         return x.flatten(2).transpose(1, 2) + resize_positions(self.pos_embed, self.pretrained_grid, grid), grid
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Outputs [B, C, h, w] of the tapped blocks, for an image [B, in_channels, H, W] of any size."""
+        """Return the outputs [B, C, h, w] of the tapped blocks, for an image [B, in_channels, H, W] of any size."""
         x, grid = self.embed(image)
         taps = []
         for index, layer in enumerate(self.layers):
@@ -303,12 +303,12 @@ class VisionRWKV(nn.Module):
 
 
 def to_map(x: Tensor, grid: Grid) -> Tensor:
-    """Tokens [B, T, C] as a map [B, C, h, w]."""
+    """Lay out tokens [B, T, C] as a map [B, C, h, w]."""
     return x.transpose(1, 2).unflatten(2, grid)
 
 
 def resize_positions(positions: Tensor, old: Grid, new: Grid) -> Tensor:
-    """Position embeddings [1, h·w, C] interpolated (bicubic) from one grid to another."""
+    """Interpolate position embeddings [1, h·w, C] (bicubic) from one grid to another."""
     if old == new:
         return positions
     # Two small matrices instead of interpolating the map itself: the same numbers, but with a gradient that
@@ -319,13 +319,13 @@ def resize_positions(positions: Tensor, old: Grid, new: Grid) -> Tensor:
 
 
 def bicubic_matrix(like: Tensor, old: int, new: int) -> Tensor:
-    """The matrix [new, old] that interpolates one axis."""
+    """Return the matrix [new, old] that interpolates one axis."""
     identity = torch.eye(old, dtype=like.dtype, device=like.device)
     return F.interpolate(identity[None, None], size=(new, old), mode="bicubic", align_corners=False)[0, 0]
 
 
 def init_linears(module: nn.Module) -> None:
-    """Truncated normal weights (0.02) and zero biases, as the original's classification training starts from."""
+    """Draw truncated normal weights (0.02) and zero the biases, as the original's training on ImageNet starts."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=0.02)

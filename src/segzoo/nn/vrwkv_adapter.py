@@ -18,152 +18,42 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from segzoo.errors import SegzooError
+from segzoo.nn.conv import ConvNormReLU
+from segzoo.nn.deformable import DeformableAttention, pixel_centres
 from segzoo.nn.vrwkv import Grid, VisionRWKV, init_linears, to_map
 
 NORM_EPS = 1e-6  # of the adapter's own layer norms; the trunk's have 1e-5
 
 
-class ConvNormReLU(nn.Sequential):
-    """3x3 convolution without bias, batch norm, ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-        )
-
-
 class SpatialPrior(nn.Module):
-    """A pyramid from a few convolutions."""
+    """Pyramid from a few convolutions."""
 
     def __init__(self, in_channels: int, width: int, channels: int) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            *ConvNormReLU(in_channels, width, stride=2),
-            *ConvNormReLU(width, width, stride=1),
-            *ConvNormReLU(width, width, stride=1),
+            *ConvNormReLU(in_channels, width, stride=2, bias=False),
+            *ConvNormReLU(width, width, bias=False),
+            *ConvNormReLU(width, width, bias=False),
             nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
         )
-        self.conv2 = ConvNormReLU(width, 2 * width, stride=2)
-        self.conv3 = ConvNormReLU(2 * width, 4 * width, stride=2)
-        self.conv4 = ConvNormReLU(4 * width, 4 * width, stride=2)
+        self.conv2 = ConvNormReLU(width, 2 * width, stride=2, bias=False)
+        self.conv3 = ConvNormReLU(2 * width, 4 * width, stride=2, bias=False)
+        self.conv4 = ConvNormReLU(4 * width, 4 * width, stride=2, bias=False)
         self.fc1 = nn.Conv2d(width, channels, kernel_size=1)
         self.fc2 = nn.Conv2d(2 * width, channels, kernel_size=1)
         self.fc3 = nn.Conv2d(4 * width, channels, kernel_size=1)
         self.fc4 = nn.Conv2d(4 * width, channels, kernel_size=1)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Maps of C channels at 1/4, 1/8, 1/16 and 1/32 of the image."""
+        """Return maps of C channels at 1/4, 1/8, 1/16 and 1/32 of the image."""
         c1 = self.stem(image)
         c2 = self.conv2(c1)
         c3 = self.conv3(c2)
         return [self.fc1(c1), self.fc2(c2), self.fc3(c3), self.fc4(self.conv4(c3))]
 
 
-class DeformableAttention(nn.Module):
-    """Multi-scale deformable attention: every query reads a few points that it chooses itself, in every map.
-
-    Args:
-        channels: C.
-        heads: each chooses its own points.
-        levels: maps to read from.
-        points: in each map, for each head.
-        ratio: width of the values over C.
-    """
-
-    def __init__(self, channels: int, heads: int, levels: int, points: int, ratio: float) -> None:
-        super().__init__()
-        width = int(channels * ratio)
-        if width % heads:
-            raise SegzooError(f"deformable attention of width {width} cannot be split into {heads} heads")
-        self.heads, self.levels, self.points = heads, levels, points
-        self.sampling_offsets = nn.Linear(channels, heads * levels * points * 2)
-        self.attention_weights = nn.Linear(channels, heads * levels * points)
-        self.value_proj = nn.Linear(channels, width)
-        self.output_proj = nn.Linear(width, channels)
-        self.reset()
-
-    def forward(self, query: Tensor, places: Tensor, features: Tensor, grids: Sequence[Grid]) -> Tensor:
-        """Read ``features`` [B, Σ h·w, C] of the maps ``grids`` for ``query`` [B, N, C].
-
-        Args:
-            query: who reads.
-            places: where each query is, [N, 2] as (x, y) in 0..1.
-            features: the maps, one after the other, row by row.
-            grids: (h, w) of each map.
-
-        Returns:
-            What was read, [B, N, C].
-        """
-        batch, number = query.shape[:2]
-        per_head = (self.heads, self.levels, self.points)
-        offsets = self.sampling_offsets(query).view(batch, number, *per_head, 2)
-        weights = self.attention_weights(query).view(batch, number, self.heads, -1).softmax(-1)
-        weights = weights.view(batch, number, *per_head).to(places.dtype)
-        # heads beside the batch, since each reads its own channels: (B·heads, d, Σ h·w)
-        values = (
-            self.value_proj(features)
-            .to(places.dtype)
-            .transpose(1, 2)
-            .reshape(batch * self.heads, -1, features.shape[1])
-        )
-        read = torch.zeros((), dtype=places.dtype, device=places.device)
-        for level, (grid, value) in enumerate(
-            zip(grids, values.split([height * width for height, width in grids], dim=2), strict=True)
-        ):
-            # an offset of one is one pixel of the map it is in
-            moved = places[:, None, None] + offsets[:, :, :, level] / places.new_tensor(grid[::-1])
-            weight = weights[:, :, :, level].transpose(1, 2).reshape(batch * self.heads, 1, number, self.points)
-            points = moved.transpose(1, 2).reshape(batch * self.heads, number, self.points, 2)
-            read = read + (sample(value.unflatten(2, grid), points) * weight).sum(-1)  # (B·heads, d, N)
-        return self.output_proj(read.view(batch, -1, number).transpose(1, 2))
-
-    @torch.no_grad()
-    def reset(self) -> None:
-        """Initial values: every head looks in a direction of its own, point by point farther away."""
-        angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
-        direction = torch.stack([angle.cos(), angle.sin()], dim=1)
-        direction = direction / direction.abs().amax(dim=1, keepdim=True)
-        steps = torch.arange(1, self.points + 1)
-        bias = direction[:, None, None] * steps[:, None]  # (heads, 1, points, 2)
-        self.sampling_offsets.bias.copy_(bias.expand(-1, self.levels, -1, -1).flatten())
-        for zero in (self.sampling_offsets.weight, self.attention_weights.weight, self.attention_weights.bias):
-            zero.zero_()
-        for projection in (self.value_proj, self.output_proj):
-            nn.init.xavier_uniform_(projection.weight)
-            projection.bias.zero_()
-
-
-def sample(maps: Tensor, points: Tensor) -> Tensor:
-    """Values of maps [B, d, h, w] at points [B, N, P, 2], (x, y) in 0..1, between pixels bilinear, zero outside.
-
-    Returns:
-        [B, d, N, P].
-    """
-    if maps.is_cuda and torch.are_deterministic_algorithms_enabled():  # where grid_sample's gradient refuses to run
-        return sample_by_gathering(maps, points)
-    return F.grid_sample(maps, 2 * points - 1, mode="bilinear", padding_mode="zeros", align_corners=False)
-
-
-def sample_by_gathering(maps: Tensor, points: Tensor) -> Tensor:
-    """The same as :func:`sample`, from four gathers."""
-    height, width = maps.shape[2:]
-    position = points.flatten(1, 2) * points.new_tensor([width, height]) - 0.5  # (B, N·P, 2) in pixels
-    corner = position.detach().floor()
-    read = maps.new_zeros(())
-    for step in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        pixel = corner + corner.new_tensor(step)
-        share = (1 - (position - pixel).abs()).prod(-1)
-        inside = (pixel >= 0).all(-1) & (pixel[..., 0] < width) & (pixel[..., 1] < height)
-        x, y = pixel[..., 0].clamp(0, width - 1), pixel[..., 1].clamp(0, height - 1)
-        index = (y * width + x).long()[:, None].expand(-1, maps.shape[1], -1)
-        read = read + maps.flatten(2).gather(2, index) * (share * inside)[:, None]
-    return read.unflatten(2, points.shape[1:3])
-
-
 class DepthwiseConv(nn.Module):
-    """A depthwise 3x3 convolution on tokens that are several maps, one after the other."""
+    """Depthwise 3x3 convolution on tokens that are several maps, one after the other."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -191,7 +81,7 @@ class ConvFFN(nn.Module):
 
 
 class Geometry(NamedTuple):
-    """Where the tokens are.
+    """Places of the tokens.
 
     Attributes:
         x_grid: (h, w) of x.
@@ -207,7 +97,7 @@ class Geometry(NamedTuple):
 
 
 class Injector(nn.Module):
-    """What the trunk reads from the pyramid; nothing at first, since ``gamma`` starts at 0."""
+    """Reader of the trunk in the pyramid; it adds nothing at first, since ``gamma`` starts at 0."""
 
     def __init__(self, channels: int, heads: int, points: int, ratio: float) -> None:
         super().__init__()
@@ -222,7 +112,7 @@ class Injector(nn.Module):
 
 
 class Extractor(nn.Module):
-    """What the pyramid reads from the trunk."""
+    """Reader of the pyramid in the trunk."""
 
     def __init__(
         self, channels: int, heads: int, points: int, ratio: float, cffn_ratio: float, drop_path: float
@@ -242,7 +132,7 @@ class Extractor(nn.Module):
 
 
 class Interaction(nn.Module):
-    """The exchange around one stage of the trunk: inject before it, extract after it."""
+    """Exchange around one stage of the trunk: inject before it, extract after it."""
 
     def __init__(
         self,
@@ -343,7 +233,7 @@ class VRWKVAdapter(VisionRWKV):
             init_adapter(part)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Maps [B, C, H/4, W/4] to [B, C, H/32, W/32] of an image [B, in_channels, H, W], sides multiples of 32."""
+        """Return maps [B, C, H/4, W/4] to [B, C, H/32, W/32] of images whose sides are multiples of 32."""
         if any(side % 32 for side in image.shape[2:]):
             raise SegzooError(
                 f"VRWKV-Adapter takes images with sides that are multiples of 32, not {[*image.shape[2:]]}"
@@ -375,18 +265,8 @@ class VRWKVAdapter(VisionRWKV):
         ]
 
 
-def pixel_centres(grids: Sequence[Grid], like: Tensor) -> Tensor:
-    """Where the pixels of several maps are, [Σ h·w, 2] as (x, y) in 0..1, in the dtype of ``like``."""
-    places = []
-    for sides in grids:
-        rows, columns = ((torch.arange(side, dtype=like.dtype, device=like.device) + 0.5) / side for side in sides)
-        y, x = torch.meshgrid(rows, columns, indexing="ij")
-        places.append(torch.stack([x, y], dim=-1).flatten(0, 1))
-    return torch.cat(places)
-
-
 def init_adapter(module: nn.Module) -> None:
-    """The original's initial values: convolutions by their fan-out, linears as the trunk's, attention its own."""
+    """Set the original's initial values: convolutions by their fan-out, linears as the trunk's, attention its own."""
     init_linears(module)
     for part in module.modules():
         if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):

@@ -43,7 +43,7 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     ``y_t = Σ_i p_ti v_i``, where p_ti is the softmax over i of ``k_i - w(|t-i| - 1)``, or of ``k_t + u`` for i = t.
     This is the formula of the Vision-RWKV paper, with its exact gradient. Time and memory are linear in T. The
-    arithmetic is float32 or better whatever the autocast. Extreme w and u are no trouble: a CPU then computes in
+    arithmetic is float32 or better whatever the autocast. Extreme w and u do no harm: a CPU then computes in
     float64, since float32 has too few digits for the exponents. On a GPU with Triton, which PyTorch brings along on
     Linux, float32 inputs go through kernels that take the exponents apart instead (wkv_triton.py), and never have to
     look at values.
@@ -70,6 +70,15 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     Raises:
         SegzooError: if the shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.nn import bi_wkv
+        >>> k, v = torch.zeros(1, 4, 1), torch.arange(4.0).view(1, 4, 1)
+        >>> bi_wkv(torch.zeros(1), torch.zeros(1), k, v).flatten()  # no decay and all alike: the mean
+        tensor([1.5000, 1.5000, 1.5000, 1.5000])
+        >>> bi_wkv(torch.zeros(1), torch.full((1,), 20.0), k, v).flatten().round()  # a large bonus: each sees itself
+        tensor([0., 1., 2., 3.])
     """
     if k.ndim != 3 or k.shape != v.shape or w.shape != k.shape[2:] or u.shape != k.shape[2:]:
         shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in (("w", w), ("u", u), ("k", k), ("v", v)))
@@ -84,7 +93,7 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _kernels_for(k: Tensor, dtype: torch.dtype) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
-    """Bi-WKV in Triton, if it is made for such tensors."""
+    """Find Bi-WKV in Triton, if it is made for such tensors."""
     if not k.is_cuda or dtype != torch.float32 or torch.compiler.is_compiling():
         return None
     return _kernels_on(k.device)
@@ -92,7 +101,7 @@ def _kernels_for(k: Tensor, dtype: torch.dtype) -> Callable[[Tensor, Tensor, Ten
 
 @functools.cache
 def _kernels_on(device: torch.device) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
-    """Bi-WKV in Triton, if it runs on the device: not all machines have triton, or the C compiler that it calls."""
+    """Find Bi-WKV in Triton, if it runs on the device: not all machines have triton, or the C compiler it calls."""
     try:
         from segzoo.nn.wkv_triton import bi_wkv as kernels
 
@@ -160,7 +169,7 @@ def _sums_of_others(w: Tensor, log: Tensor, xs: Sequence[Tensor], chunks: int) -
 
 
 def _sums_of_others_at_once(w: Tensor, log: Tensor, xs: Sequence[Tensor]) -> tuple[_Sums, _Sums]:
-    """The same with both directions and all chunks side by side, in a third of the operations and none in place.
+    """Do the same with both directions and all chunks at once, in a third of the operations and none in place.
 
     Tracers and exporters take their time by the operation. The chunks cannot wait for each other here: what each hands
     on is put together for all later ones in a small matrix [chunks, chunks] for every channel.
@@ -255,7 +264,7 @@ def _cumsum_by_blocks(x: Tensor) -> Tensor:
 
 
 def _is_cumsum_refused(x: Tensor) -> bool:
-    """Whether PyTorch's own would be: that of floats on CUDA under `Trainer(deterministic=True)`."""
+    """Tell whether PyTorch's own would be: that of floats on CUDA under `Trainer(deterministic=True)`."""
     return x.is_cuda and torch.are_deterministic_algorithms_enabled()
 
 

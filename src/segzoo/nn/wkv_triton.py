@@ -1,6 +1,8 @@
 """Bi-WKV for GPUs, as Triton kernels: float32, forward and backward, exact whatever the decays.
 
-A sum of e^(k_i - w(t-1-i)) x_i over tokens before t is written as
+The idea: no sum decays while it is carried along. Each is kept relative to the token that is seen the most in it, with
+that token's place, and how far away that is by now is worked out only where two sums meet. So a sum of
+e^(k_i - w(t-1-i)) x_i over tokens before t is written as
 
     e^(log - w(t + far)) · (n, x),    the first for x_i = 1, the second for the values,
 
@@ -78,7 +80,7 @@ class _BiWKV(torch.autograd.Function):
 
 
 def _sums(w: Tensor, log: Tensor, far: Tensor | None, n: Tensor | None, x: Tensor) -> Tensor:
-    """What each chunk sees of the tokens before and after it, [B, chunks, 2 directions x (log, far, n, x), C]."""
+    """Sum what each chunk sees of the tokens before and after it, [B, chunks, 2 directions x (log, far, n, x), C]."""
     batch, tokens, channels = log.shape
     sums = log.new_empty(batch, math.ceil(tokens / _length(tokens)), 8, channels)
     _launch(_sum_chunks, w, log, far, n, x, sums, like=log)
@@ -157,7 +159,7 @@ def _store_sum(sums, channels, mask, sum):
 
 @triton.jit
 def _tile(rows, channels, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
-    """The rows and channels of this program, and which of them exist. Offsets into tensors may need 64 bits."""
+    """Find the rows and channels of this program, and which of them exist. Offsets into tensors may need 64 bits."""
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]).to(tl.int64)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)[None, :]
     return row, channel, (row < rows) & (channel < channels)
@@ -165,14 +167,14 @@ def _tile(rows, channels, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
 
 @triton.jit
 def _token(row, channel, step, chunks, length, tokens, channels):
-    """Position of the token at a step of each row, its offset in a [B, T, C] tensor, and whether it exists."""
+    """Find the position of the token at a step of each row, its offset in a [B, T, C] tensor, and whether it exists."""
     t = row % chunks * length + step
     return t.to(tl.float32), (row // chunks * tokens + t) * channels + channel, t < tokens
 
 
 @triton.jit
 def _load_term(log, far, n, x, at, mask):
-    """A token as a term of sums; without far and n, with 0 and 1. One past the end of the tokens adds nothing."""
+    """Load a token as a term of sums; without far and n, with 0 and 1. One past the end of the tokens adds nothing."""
     log, x = tl.load(log + at, mask, _EMPTY), tl.load(x + at, mask, 0.0)
     if far is None:
         zero = tl.full(x.shape, 0.0, tl.float32)
@@ -183,13 +185,13 @@ def _load_term(log, far, n, x, at, mask):
 
 @triton.jit
 def _seen_later(term, t):
-    """A term of token t, for the sums over the tokens before."""
+    """Make a term of token t one for the sums over the tokens before."""
     return term[0], term[1] - t - 1, term[2], term[3]
 
 
 @triton.jit
 def _seen_before(term, t):
-    """A term of token t, for the sums over the tokens after."""
+    """Make a term of token t one for the sums over the tokens after."""
     return term[0], term[1] + t - 1, term[2], term[3]
 
 

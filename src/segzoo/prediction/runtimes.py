@@ -1,6 +1,5 @@
 """ONNX Runtime and OpenVINO as backends: exported files. Images need no torch, which takes longer to import."""
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segzoo.checkpoints.config import refuse_strange_classes
+from segzoo.checkpoints.metadata import Metadata
 from segzoo.checkpoints.weights import sha256
-from segzoo.errors import MissingFileError, MissingPackageError, SegzooError
+from segzoo.errors import MissingFileError, MissingPackageError, SegzooError, first_line
 from segzoo.preprocessing.base import InputContract
 from segzoo.preprocessing.exported import FloatArray, exported_contract
-from segzoo.preprocessing.volume import VolumePreprocessing
 from segzoo.tasks import Task
 
 if TYPE_CHECKING:
@@ -150,26 +148,16 @@ class ExportedModel:
             ) from error
 
     @cached_property
-    def facts(self) -> dict[str, Any]:
-        """Plain values that the file says of itself, checked."""
-        if self.session.facts is None:
-            raise SegzooError(f"{self.path} was not written by segzoo export, so nothing says what it takes and gives")
-        try:
-            facts: dict[str, Any] = json.loads(self.session.facts)
-            refuse_strange_facts(self.path, facts)
-        except ValueError as error:  # a SegzooError is one, too
-            raise SegzooError(
-                f"{self.path} was not written by segzoo export, or by another version of it; export it again "
-                f"({first_line(error)})"
-            ) from error
-        return facts
+    def metadata(self) -> Metadata:
+        """Description of the file by itself, checked."""
+        return Metadata.read(self.path, self.session.facts)
 
     # ---- to be told from others
 
     @property
     def mask_names(self) -> list[str] | None:
         """Names of the classes where each has a mask of its own (multi-label), else None."""
-        return self.task.mask_names(self.class_names)
+        return self.metadata.mask_names
 
     @property
     def identity(self) -> dict[str, str]:
@@ -181,27 +169,26 @@ class ExportedModel:
     @property
     def description(self) -> str:
         """What computes, and how, in one line for people."""
-        threads, facts = thread_count(), self.facts
-        name = facts.get("checkpoint", {}).get("name") or facts["model"].get("name")
+        threads = thread_count()
         return (
-            f"{self.path}, exported from {name}; {self.session.runtime} on the CPU, {threads} "
-            f"thread{'s' * (threads > 1)}, {facts['precision']}"
+            f"{self.path}, exported from {self.metadata.name}; {self.session.runtime} on the CPU, {threads} "
+            f"thread{'s' * (threads > 1)}, {self.metadata.precision}"
         )
 
     @cached_property
     def contract(self) -> InputContract:
         """Contract of what the graph leaves to its user."""
-        return exported_contract(self.facts["preprocessing"], self.session.size)
+        return exported_contract(self.metadata.contract, self.session.size)
 
-    @cached_property
+    @property
     def task(self) -> Task:
         """Number and kind of the classes."""
-        return Task(self.facts["num_classes"], self.facts["multilabel"])
+        return self.metadata.task
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the mask's values, or of the channels."""
-        return tuple(self.facts["class_names"])
+        return self.metadata.class_names
 
     def require_size(self, given: Any, file: object) -> None:
         """Refuse an input that a file of one size does not take."""
@@ -244,38 +231,6 @@ class ExportedModel:
         return probabilities
 
 
-def refuse_strange_facts(path: Path, facts: Any) -> None:
-    """Refuse metadata that do not say what the file takes and gives, as a checkpoint's config does.
-
-    Raises:
-        SegzooError: they do not.
-    """
-    needed = {"model", "preprocessing", "num_classes", "multilabel", "class_names", "precision"}
-    if not isinstance(facts, dict) or needed - set(facts):
-        lacking = ", ".join(sorted(needed - set(facts))) if isinstance(facts, dict) else "everything"
-        raise SegzooError(f"its metadata lack {lacking}")
-    for part in ("model", "checkpoint"):
-        if not isinstance(facts.get(part, {}), dict):
-            raise SegzooError(f"its metadata give its {part} as {facts[part]!r}")
-    if type(facts["num_classes"]) is not int or type(facts["multilabel"]) is not bool:
-        raise SegzooError(f"num_classes is {facts['num_classes']!r} and multilabel {facts['multilabel']!r}")
-    refuse_strange_classes(path, facts["class_names"], facts)
-    preprocessing = facts["preprocessing"]
-    if not isinstance(preprocessing, dict) or type(preprocessing.get("channels")) is not int:
-        raise SegzooError(f"its metadata give its preprocessing as {preprocessing!r}")
-    if "patch_size" in preprocessing:
-        VolumePreprocessing.from_dict(preprocessing)
-        return
-    size = preprocessing.get("image_size", ())
-    if size is not None and not (isinstance(size, list) and [type(side) for side in size] == [int, int]):
-        raise SegzooError(f"its metadata give its preprocessing as {preprocessing!r}")
-
-
-def first_line(error: Exception) -> str:
-    """Return what a backend says first, of what may be pages."""
-    return str(error).strip().partition("\n")[0][:200]
-
-
 def open_exported(path: Path, backend: str | None = None) -> ExportedModel:
     """Open an exported file and find it good.
 
@@ -290,7 +245,7 @@ def open_exported(path: Path, backend: str | None = None) -> ExportedModel:
     if not path.is_file():
         raise MissingFileError(f"there is no file {path}; `segzoo export` writes one from a checkpoint")
     model = ExportedModel(path, choose_backend(backend))
-    assert model.facts
+    assert model.metadata
     return model
 
 

@@ -1,15 +1,13 @@
 """Input contracts of exported files, without torch for images: what is left to do outside of the graph."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from segzoo.preprocessing.image import Preprocessing
-from segzoo.preprocessing.stored import preprocessing_from_dict
 from segzoo.preprocessing.volume import VolumePreprocessing
 
 FloatArray = npt.NDArray[np.float32]
@@ -35,17 +33,15 @@ class ExportedImages(Preprocessing):
         return np.stack([resized(planes, size) for planes in probabilities])
 
 
-def exported_contract(config: Mapping[str, Any], size: tuple[int, ...] | None) -> Preprocessing | VolumePreprocessing:
+def exported_contract(
+    contract: Preprocessing | VolumePreprocessing, size: tuple[int, ...] | None
+) -> ExportedImages | VolumePreprocessing:
     """Return the contract of an exported file: volumes are preprocessed outside of its graph, images inside.
 
     Args:
-        config: the contract of the checkpoint, as stored.
+        contract: of the checkpoint.
         size: sides that the file takes; None where they vary.
-
-    Raises:
-        SegzooError: as of `preprocessing_from_dict`.
     """
-    contract = preprocessing_from_dict(config)
     if isinstance(contract, VolumePreprocessing):
         return replace(contract, patch_size=size or contract.patch_size)
     return ExportedImages(**vars(contract), size=size)

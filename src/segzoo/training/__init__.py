@@ -1,1 +1,1 @@
-"""What a training needs besides the network: losses, schedules, callbacks and batches."""
+"""Needs of a training besides the network: losses, schedules, callbacks and batches."""

@@ -1,4 +1,4 @@
-"""What a batch holds: the zoo's DataModules give all of it, a loader of one's own what its images have."""
+"""Contents of a batch: the zoo's DataModules give all of it, a loader of one's own what its images have."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ Batch = dict[str, Any]  # image, label, id and more; see the DataModules
 
 
 def check_batch(batch: Any, needed: Sequence[str]) -> None:
-    """Refuse what is no dict of at least these tensors.
+    """Refuse what is not a dict of at least these tensors.
 
     Raises:
         SegzooError: a loader of one's own gives something else.
@@ -26,12 +26,12 @@ def check_batch(batch: Any, needed: Sequence[str]) -> None:
 
 
 def own_labels(batch: Batch) -> Sequence[Tensor]:
-    """The labels at the images' own sizes where the batch has them, else at the network's."""
+    """Return the labels at the images' own sizes where the batch has them, else at the network's."""
     return batch["original_label"] if "original_label" in batch else batch["label"]
 
 
 def own_grids(batch: Batch) -> Sequence[Any]:
-    """What leads back to the images' own grids: the geometries of volumes, the sizes of images."""
+    """Return what leads back to the images' own grids: the geometries of volumes, the sizes of images."""
     if "geometry" in batch:
         return batch["geometry"]
     spatial = batch["image"].ndim - 2

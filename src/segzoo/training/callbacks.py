@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 
 class FrozenEncoder(Callback):
-    """Keeps ``model.encoder`` as it is for the first epochs, running statistics of batch norm included.
+    """Callback that keeps ``model.encoder`` as it is for the first epochs, running statistics of batch norm included.
 
     Gradients are computed and then dropped, which every optimizer takes as "leave this one alone": no weight
     decay, no momentum, no step counted. Not to compute them would be no use to DistributedDataParallel: parameters
@@ -40,7 +40,7 @@ class FrozenEncoder(Callback):
 
 
 def encoder_of(model: LightningModule) -> nn.Module:
-    """The part that is frozen."""
+    """Return the part that is frozen."""
     encoder = model.encoder
     assert isinstance(encoder, nn.Module)
     return encoder

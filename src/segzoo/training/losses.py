@@ -1,4 +1,4 @@
-"""The training loss: cross-entropy and soft Dice for binary, multi-class and multi-label masks of any rank."""
+"""Training loss: cross-entropy and soft Dice for binary, multi-class and multi-label masks of any rank."""
 
 from collections.abc import Sequence
 
@@ -64,7 +64,7 @@ class DiceCELoss(nn.Module):
         self.include_background = include_background
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """The loss of one batch.
+        """Return the loss of one batch.
 
         Args:
             logits: ``[B, K, *S]``, any float type (half precision is raised to float32 first).
@@ -86,7 +86,7 @@ class DiceCELoss(nn.Module):
         return self._binary(logits, label if label.is_floating_point() else label.unsqueeze(1))
 
     def _binary(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Sigmoid losses: every channel of ``[B, K, *S]`` is a mask of its own."""
+        """Add up sigmoid losses: every channel of ``[B, K, *S]`` is a mask of its own."""
         valid = label >= 0
         target = label.clamp(min=0).to(logits.dtype)
         loss = logits.new_zeros(())
@@ -98,7 +98,7 @@ class DiceCELoss(nn.Module):
         return loss
 
     def _multiclass(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Softmax losses for ``[B, *S]`` class numbers."""
+        """Add up softmax losses for ``[B, *S]`` class numbers."""
         valid = label >= 0
         loss = logits.new_zeros(())
         if self.ce_weight:
@@ -112,7 +112,7 @@ class DiceCELoss(nn.Module):
         return loss
 
     def _dice_loss(self, probability: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """Mean of 1 - soft Dice over samples and classes that have a pixel to count.
+        """Average 1 - soft Dice over samples and classes that have a pixel to count.
 
         ``probability`` and ``target`` are ``[B, K, *S]``, ``valid`` is the same or ``[B, 1, *S]``.
         """
@@ -126,7 +126,7 @@ class DiceCELoss(nn.Module):
 
 
 def deep_supervision_loss(loss: nn.Module, outputs: Sequence[Tensor], label: Tensor) -> Tensor:
-    """The mean loss of all outputs of deep supervision, each half as heavy as the next finer one.
+    """Average the losses of all outputs of deep supervision, each half as heavy as the next finer one.
 
     Args:
         loss: called with logits and labels.
@@ -147,7 +147,7 @@ def deep_supervision_loss(loss: nn.Module, outputs: Sequence[Tensor], label: Ten
 
 
 def _pad_label(label: Tensor, size: Sequence[int]) -> Tensor:
-    """Labels ``[..., *S]`` on a larger grid; what the image does not cover is ignored (-1)."""
+    """Pad labels ``[..., *S]`` to a larger grid; what the image does not cover is ignored (-1)."""
     padding: list[int] = []
     for old, new in zip(reversed(label.shape[-len(size) :]), reversed(size), strict=True):
         padding += [0, new - old]
@@ -155,7 +155,7 @@ def _pad_label(label: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _coarser_label(label: Tensor, size: Sequence[int]) -> Tensor:
-    """Labels of a batch on a coarser grid, by nearest neighbour."""
+    """Bring labels of a batch to a coarser grid, by nearest neighbour."""
     if tuple(label.shape[-len(size) :]) == tuple(size):
         return label
     channelled = label if label.is_floating_point() else label[:, None].float()
@@ -164,7 +164,7 @@ def _coarser_label(label: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _mean_where(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean of the values that count; 0, still joined to the graph, where none does."""
+    """Average the values that count; 0, still joined to the graph, where none does."""
     valid = valid.expand_as(values)
     return (values * valid).sum() / valid.sum().clamp(min=1)
 

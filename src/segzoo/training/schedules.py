@@ -11,12 +11,12 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 
 def polynomial_decay(optimizer: Optimizer, total: int, power: float) -> LRScheduler:
-    """A rate that falls to 0 after ``total`` steps of the schedule as (1 - progress) ** ``power``."""
+    """Let the rate fall to 0 after ``total`` steps of the schedule as (1 - progress) ** ``power``."""
     return LambdaLR(optimizer, lambda step: max(0.0, 1 - step / total) ** power)
 
 
 def cosine_decay(optimizer: Optimizer, total: int, lowest: float) -> LRScheduler:
-    """A rate that falls to ``lowest`` after ``total`` steps of the schedule along half a cosine."""
+    """Let the rate fall to ``lowest`` after ``total`` steps of the schedule along half a cosine."""
     highest = optimizer.defaults["lr"]
     lowest = min(lowest, highest)  # a rate that starts below it does not rise
 

@@ -1,0 +1,90 @@
+"""Docstrings: the examples of the public names run, and the first word says what a thing is or does."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1] / "src" / "segzoo"
+
+# Public names that have no example yet, and rooms whose docstrings are still to be read; both may only shrink.
+WITHOUT_EXAMPLE = {
+    "segzoo": {
+        *("Segmentation", "Preprocessing", "VolumePreprocessing"),
+    }
+}
+UNREAD = ("checkpoints", "hub", "cli")
+
+
+def public(face: str) -> list[str]:
+    """The classes and functions of a package's ``__all__``."""
+    package = importlib.import_module(face)
+    return [
+        name for name in package.__all__ if inspect.isroutine(one := getattr(package, name)) or inspect.isclass(one)
+    ]
+
+
+NAMES = [(face, name) for face in ("segzoo", "segzoo.data", "segzoo.metrics", "segzoo.nn") for name in public(face)]
+
+
+@pytest.fixture(scope="module")
+def datasets(samples, tmp_path_factory) -> Path:
+    """A folder of every dataset that the examples read: the real samples, and these in the layouts of the others."""
+    folder = tmp_path_factory.mktemp("datasets")
+    shutil.copytree(samples, folder, dirs_exist_ok=True)
+    layouts = {
+        "CVC-ClinicDB": ("Original", "Ground Truth", ""),
+        "dsb2018_96": ("images", "masks/0", ""),
+        "ISIC2017": ("ISIC-2017_Training_Data", "ISIC-2017_Training_Part1_GroundTruth", "_segmentation"),
+        "Kvasir-SEG": ("images", "masks", ""),
+        "mine": ("images", "masks", ""),
+    }
+    for number, mask in enumerate(sorted(samples.glob("BUSI/*/*/*_mask.png"))):
+        image = Image.open(mask.with_name(mask.name.replace("_mask", ""))).convert("RGB").resize((64, 48))
+        for name, (images, masks, suffix) in layouts.items():
+            (folder / name / images).mkdir(parents=True, exist_ok=True)
+            (folder / name / masks).mkdir(parents=True, exist_ok=True)
+            image.save(folder / name / images / f"{number}.png")
+            Image.open(mask).resize(image.size, Image.Resampling.NEAREST).save(
+                folder / name / masks / f"{number}{suffix}.png"
+            )
+    return folder
+
+
+@pytest.mark.parametrize(("face", "name"), NAMES, ids=[f"{face}.{name}" for face, name in NAMES])
+def test_examples_run(face, name, datasets, monkeypatch):
+    monkeypatch.setattr("segzoo.registry._ADDED.added", {})  # what an example registers is forgotten
+    known = getattr(importlib.import_module(face), name)
+    (test,) = doctest.DocTestFinder(recurse=False).find(known, f"{face}.{name}", globs={"samples": datasets})
+    if not test.examples:
+        assert name in WITHOUT_EXAMPLE.get(face, ()), f"{face}.{name} has no example"
+        pytest.skip("has no example yet")
+    assert name not in WITHOUT_EXAMPLE.get(face, ()), f"{face}.{name} has an example: take it off the list"
+    said: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    assert runner.run(test, out=said.append).failed == 0, "".join(said)
+
+
+def first_words(file: Path) -> list[tuple[int, str]]:
+    """Line and first word of every docstring."""
+    nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    texts = {getattr(node, "lineno", 1): ast.get_docstring(node) for node in nodes if isinstance(node, documented)}
+    return [(line, text.split()[0]) for line, text in texts.items() if text]
+
+
+def test_docstrings_begin_with_an_imperative_or_a_noun():
+    refused = {"A", "An", "As", "How", "That", "The", "What", "Whether"}
+    found = [
+        f"{file.relative_to(ROOT)}:{line} {word}"
+        for file in sorted(ROOT.rglob("*.py"))
+        if file.relative_to(ROOT).parts[0] not in UNREAD
+        for line, word in first_words(file)
+        if word in refused
+    ]
+    assert found == []
