@@ -70,7 +70,7 @@ class Description:
 
     @cached_property
     def contract(self) -> "Preprocessing | VolumePreprocessing":
-        """Input contract; it imports torch.
+        """Input contract.
 
         Raises:
             SegzooError: a part of it is unknown or does not fit.
