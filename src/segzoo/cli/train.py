@@ -107,12 +107,14 @@ class TrainingCLI(LightningCLI):
     """LightningCLI over the zoo's models and datasets.
 
     Attributes:
+        given: the command line; its first word is the verb.
         claimed: what keeps the run's folder to this training, while it runs.
     """
 
     claimed: IO[str] | None = None
 
     def __init__(self, args: list[str]) -> None:
+        self.given = args
         raising = {"exit_on_error": False}  # so that a wrong option ends like any other bad input
         super().__init__(
             SegmentationNetwork,  # which from_pretrained is said to return
@@ -130,10 +132,13 @@ class TrainingCLI(LightningCLI):
             args=args,
         )
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Lightning's, without its predict: ``segzoo predict`` takes image files."""
-        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name != "predict"}
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the verb that was given, or all where none was: each takes a while to build.
+
+        Lightning's predict is left out, as ``segzoo predict`` takes image files.
+        """
+        verbs = {name: skipped for name, skipped in LightningCLI.subcommands().items() if name != "predict"}
+        return {name: verbs[name] for name in self.given[:1] if name in verbs} or verbs
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Take --optimizer and --lr_scheduler; what is not given stays the model's."""
