@@ -18,7 +18,7 @@ WITHOUT_EXAMPLE = {
         *("Segmentation", "Preprocessing", "VolumePreprocessing"),
     }
 }
-UNREAD = ("checkpoints", "hub", "imaging", "cli", "prediction", "preprocessing")
+UNREAD = ("checkpoints", "hub", "cli")
 
 
 def public(face: str) -> list[str]:

@@ -28,7 +28,9 @@ from segzoo.checkpoints.provenance import seen_before
 from segzoo.checkpoints.save import record
 from segzoo.cli import train as training_cli
 from segzoo.cli.run_folder import ReplacingCheckpointIO
-from segzoo.cli.train import TrainingCLI, spell_out, split_warning
+from segzoo.cli.train import TrainingCLI
+from segzoo.cli.train_checks import split_warning
+from segzoo.cli.train_names import spell_out
 from segzoo.errors import MissingError, SegzooError
 from segzoo.imaging.images import read_image
 from segzoo.imaging.masks import read_mask

@@ -14,7 +14,7 @@ import segzoo
 from segzoo.imaging.geometry import Geometry, same_grid
 from segzoo.imaging.overlay import to_uint8
 from segzoo.imaging.volumes import Volume, read_volume, read_volume_mask, volume_suffix
-from segzoo.prediction.network import predict_probabilities
+from segzoo.prediction.torch_backend import predict_probabilities
 from segzoo.prediction.window import slide
 
 
@@ -353,7 +353,7 @@ def test_only_axes_that_training_mirrored_are_mirrored(scan):
 MEMORY = """
 import resource, sys, torch
 from tests.prediction.test_network import Tiny
-from segzoo.prediction.network import predict_probabilities
+from segzoo.prediction.torch_backend import predict_probabilities
 
 torch.set_num_threads(1)
 model = Tiny(num_classes=4, pointwise=True, patch_size=(16, 16, 16))

@@ -23,7 +23,7 @@ import segzoo
 from segzoo.cli.command import main
 from segzoo.imaging.images import read_image
 from segzoo.imaging.volumes import read_volume_mask
-from segzoo.prediction.exported import ExportedPredictor
+from segzoo.prediction.predictor import Predictor
 from segzoo.prediction.runtimes import BACKENDS, choose_backend, open_exported, thread_count
 
 pytest.importorskip("onnxscript", reason="nothing can be exported without onnxscript")
@@ -126,7 +126,7 @@ def test_masks_and_overlays_are_those_of_the_checkpoint(name, backend, zoo, imag
 @pytest.mark.parametrize("name", ["classes", "labels"])
 def test_probabilities_are_those_of_the_checkpoint(name, tta, backend, zoo, images, scan):
     model = zoo.models[name]
-    predictor = ExportedPredictor(open_exported(zoo.files[name], backend), tta=tta)
+    predictor = Predictor(open_exported(zoo.files[name], backend), tta=tta)
     for file in [*sorted(images.iterdir()), scan]:
         (found,) = predictor.segment([predictor.read(file)])
         expected = model.predict(file, tta=tta)
@@ -182,7 +182,7 @@ def test_volumes_are_segmented_window_by_window(tta, backend, zoo, scan, tmp_pat
     expected, found = (read_volume_mask(tmp_path / name / scan.name)[0] for name in ("expected", "found"))
     assert len(np.unique(expected)) > 1
     assert (expected != found).mean() < 1e-4
-    predictor = ExportedPredictor(open_exported(zoo.files["volumes"], backend), tta=tta, overlap=0.25)
+    predictor = Predictor(open_exported(zoo.files["volumes"], backend), tta=tta, overlap=0.25)
     (segmentation,) = predictor.segment([predictor.read(scan)])
     probabilities = zoo.models["volumes"].predict(scan, tta=tta, overlap=0.25).probabilities
     np.testing.assert_allclose(segmentation.probabilities, probabilities, atol=ROUNDING)
