@@ -1,4 +1,4 @@
-"""The table of inputs: what a path is, and so how it is read, and how its mask is called.
+"""Table of inputs: what a path is, and so how it is read, and how its mask is called.
 
 A new format is one class in a file of its own and one row here; a package adds one by an entry point of the group
 ``segzoo.readers``. A path may be a folder, such as one of a DICOM series, or the first of several files.
