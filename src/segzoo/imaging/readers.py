@@ -71,6 +71,7 @@ def reader_of(path: str | Path) -> Reader:
     """Return what reads a path: the first kind that accepts it, else an image, of whatever suffix.
 
     Example:
+        >>> from segzoo.imaging.readers import reader_of
         >>> reader_of("scans/liver.nii.gz").mask_name, reader_of("scans/lesion.jpg").mask_name
         ('liver.nii.gz', 'lesion.png')
     """
