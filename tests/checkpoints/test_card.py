@@ -18,6 +18,7 @@ from segzoo.cli.command import build_parser
 from segzoo.metrics.metric import Dice, HausdorffDistance95
 from segzoo.preprocessing.image import Preprocessing
 from segzoo.preprocessing.volume import VolumePreprocessing
+from segzoo.registry import ModelFacts
 from segzoo.tasks import Task
 
 RESEARCH = "LicenseRef-research-and-education-only"
@@ -395,3 +396,15 @@ def test_a_picture_is_shown_if_there_is_one():
 def test_verify_promises_what_the_checkpoint_can_keep():
     assert "intact and that it computes here" in body(BINARY)
     assert "that the files are intact:" in body(VOLUMES)
+
+
+def test_a_model_of_another_package_is_loaded_by_name_with_that_package(monkeypatch):
+    facts = ModelFacts("my_net", "my_nets.my_net", "A small net.", 5, "https://example.org/paper")
+    monkeypatch.setattr("segzoo.checkpoints.card.model_facts", {"my_net": facts}.__getitem__)
+    model = {"name": "my_net", "arguments": {}, "package": "my-nets"}
+    text = body(BINARY | {"model": model})
+    assert "A small net. Paper: https://example.org/paper. 1,234 parameters." in text
+    assert "`pip install medsegzoo my-nets` installs segzoo and the package of its model." in text
+    assert 'segzoo.from_pretrained("lv-unet-toys")' in text
+    assert "torch.hub" not in text  # it knows the zoo's own alone
+    assert "By class" not in text

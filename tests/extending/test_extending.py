@@ -120,6 +120,10 @@ def test_a_model_of_a_package_does_what_the_zoos_do(trained, site, squares, tmp_
     predicted = shell(tmp_path, "predict", trained, picture, "--output", tmp_path / "masks", site=site)
     assert predicted.returncode == 0, predicted.stderr
     assert (tmp_path / "masks" / "0.png").is_file()
+    np.save(tmp_path / "0.npy", np.asarray(Image.open(picture)))  # which the package's reader reads
+    read = shell(tmp_path, "predict", trained, tmp_path / "0.npy", "--output", tmp_path / "read", site=site)
+    assert (tmp_path / "read" / "0.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n", read.stderr
+    assert (Image.open(tmp_path / "read" / "0.png").tobytes()) == Image.open(tmp_path / "masks" / "0.png").tobytes()
     assert "files intact" in shell(tmp_path, "verify", trained, site=site).stdout
     for file in ("tiny.onnx", "tiny.onnx.gz"):  # the second one is the package's own format
         exported = shell(tmp_path, "export", trained, tmp_path / file, site=site)
@@ -128,14 +132,36 @@ def test_a_model_of_a_package_does_what_the_zoos_do(trained, site, squares, tmp_
     assert "agrees with Python" in named.stdout, named.stderr
 
 
-def test_a_model_of_a_package_goes_to_the_hub_and_comes_back(trained, site, tmp_path):
+def test_a_model_of_a_package_goes_to_the_hub_and_comes_back(trained, site, squares, tmp_path):
     with HubServer() as server:
         pushed = shell(tmp_path, "push", trained, "owner/tiny", site=site, server=server)
         assert pushed.returncode == 0, pushed.stderr
         code = "import segzoo; print(segzoo.from_pretrained('owner/tiny').model_name)"
         assert fresh(tmp_path, "-c", code, site=site, server=server).stdout == "tiny_net\n"
-        told = shell(tmp_path, "verify", "owner/tiny", server=server).stderr
+        picture, output = squares / "pictures" / "0.png", tmp_path / "masks"
+        told = shell(tmp_path, "predict", "owner/tiny", picture, "--output", output, server=server).stderr
     assert "the model 'tiny_net' comes from the package segzoo-tiny, which is not installed: pip install" in told
+
+
+STEP = """
+import sys, numpy, segzoo
+from segzoo.prediction.predictor import Predictor
+from segzoo.prediction.torch_backend import TorchBackend
+model = segzoo.from_pretrained(sys.argv[1])
+image = numpy.zeros((32, 32), numpy.uint8)
+class TwoSquares(TorchBackend):
+    def compute(self, batch):
+        found = super().compute(batch) * 0
+        found[..., 2:6, 2:6] = found[..., 10:20, 10:20] = 1
+        return found
+for steps in ([], ["largest_component"]):
+    print(int(Predictor(TwoSquares(model), postprocessing=steps)(image).mask.sum()))
+"""
+
+
+def test_a_step_of_a_package_is_taken_by_its_name(trained, site, tmp_path):
+    done = fresh(tmp_path, "-c", STEP, trained, site=site)
+    assert done.stdout.split() == ["116", "100"], done.stderr
 
 
 LOOSE = """
@@ -155,7 +181,7 @@ def test_a_model_of_a_loose_file_loads_where_that_was_imported(tmp_path):
     assert "package" not in json.loads((folder / "config.json").read_text())["model"]
     loading = f"import segzoo; print(segzoo.from_pretrained({str(folder)!r}).num_classes)"
     assert fresh(tmp_path, "-c", f"import loose\n{loading}", site=tmp_path).stdout == "2\n"
-    with pytest.raises(segzoo.MissingError, match="no model 'loose_net'; if it is registered in a file of somebody's"):
+    with pytest.raises(segzoo.MissingError, match=r"no model 'loose_net'.* import that file first"):
         segzoo.from_pretrained(folder)
 
 
