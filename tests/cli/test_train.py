@@ -2,12 +2,13 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -576,30 +577,34 @@ def test_folders_of_older_checkpoints_go_by_their_splits(folders):
 
 # ---- accidents
 
-DIE = """
-import os, signal, sys
-from segzoo.cli import main
-from segzoo.module import SegmentationModule
 
-trained = SegmentationModule.training_step
+def ended(work: Callable[..., None], *arguments: Any) -> int | None:
+    """How a copy of this process ended, in which torch need not be imported again: its status, or minus the signal."""
+    process = multiprocessing.get_context("fork").Process(target=work, args=arguments)
+    process.start()
+    process.join()
+    return process.exitcode
 
-def die(self, batch, batch_idx):
-    if (self.current_epoch, batch_idx) == (3, 1):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return trained(self, batch, batch_idx)
 
-SegmentationModule.training_step = die
-main(sys.argv[1:])
-"""
+def die(arguments: list[str]) -> None:
+    """Train until the middle of the fourth epoch."""
+    trained = SegmentationModule.training_step
+
+    def training_step(self: SegmentationModule, batch: Any, batch_idx: int) -> torch.Tensor:
+        if (self.current_epoch, batch_idx) == (3, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trained(self, batch, batch_idx)
+
+    SegmentationModule.training_step = training_step
+    cli.main(arguments)
 
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_finished_epoch(tmp_path, samples):
     run = tmp_path / "run"
     options = ["--trainer.max_epochs", "6", "--trainer.default_root_dir", str(run), "--model", "lv_unet"]
-    options = ["fit", *QUIET, *options, *busi(samples, 128)]
-    killed = subprocess.run(**command("-c", DIE, *options))
-    assert killed.returncode == -signal.SIGKILL
+    options = ["fit", *QUIET, *options, *busi(samples, 128), "--trainer.limit_val_batches", "1"]
+    assert ended(die, options) == -signal.SIGKILL
     assert state_of(run / "last.ckpt")["epoch"] == 2
     assert not (run / "checkpoint").exists()
 
@@ -615,31 +620,28 @@ def test_a_killed_run_goes_on_from_its_last_finished_epoch(tmp_path, samples):
     assert yaml.safe_load((run / "train.yaml").read_text())["ckpt_path"] is None
 
 
-STOP = """
-import os, signal, sys
-from segzoo.cli import main
-from segzoo.module import SegmentationModule
+def stop(name: str, arguments: list[str]) -> None:
+    """Train until the second epoch is validated."""
 
-def stop(self):
-    if not self.trainer.sanity_checking and self.current_epoch == 1:
-        os.kill(os.getpid(), signal.{name})
+    def on_validation_end(self: SegmentationModule) -> None:
+        if not self.trainer.sanity_checking and self.current_epoch == 1:
+            os.kill(os.getpid(), getattr(signal, name))
 
-SegmentationModule.on_validation_end = stop
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
-sys.exit(main(sys.argv[1:]))
-"""
+    SegmentationModule.on_validation_end = on_validation_end
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
+    sys.exit(cli.main(arguments))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_training_that_a_signal_ends_keeps_its_best_epoch(tmp_path, samples, name):
+def test_a_training_that_a_signal_ends_keeps_its_best_epoch(tmp_path, samples, capfd, name):
     run = tmp_path / "run"
     options = ["--model", "cmunext_s", *busi(samples)]
-    arguments = ["fit", *QUIET, *options, "--trainer.max_epochs", "6", "--trainer.default_root_dir", run]
-    ended = subprocess.run(**command("-c", STOP.format(name=name), *arguments))
-    assert ended.returncode == 128 + getattr(signal, name)  # and is not taken for a finished one
-    assert "go on from the last whole epoch with --ckpt_path last" in ended.stderr
-    assert "(best weights)" in ended.stdout
+    arguments = ["fit", *QUIET, *options, "--trainer.max_epochs", "6", "--trainer.default_root_dir", str(run)]
+    assert ended(stop, name, arguments) == 128 + getattr(signal, name)  # and is not taken for a finished one
+    printed = capfd.readouterr()
+    assert "go on from the last whole epoch with --ckpt_path last" in printed.err
+    assert "(best weights)" in printed.out
     saved = load_file(run / "checkpoint" / "model.safetensors")
     assert_close(saved, state_of(run / "best.ckpt")["state_dict"], rtol=0, atol=0)
     fit(run, *options, "--ckpt_path", "last", epochs=3)
