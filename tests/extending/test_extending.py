@@ -159,13 +159,14 @@ def test_a_model_of_a_package_does_what_the_zoos_do(trained, site, squares, tmp_
         assert "agrees with Python" in one.stdout, one.stderr
 
 
-def test_a_model_of_a_package_goes_to_the_hub_and_comes_back(trained, site, tmp_path):
+def test_a_model_of_a_package_goes_to_the_hub_and_comes_back(trained, site, squares, tmp_path):
     with HubServer() as server:
         pushed = shell(tmp_path, "push", trained, "owner/tiny", site=site, server=server)
         assert pushed.returncode == 0, pushed.stderr
         code = "import segzoo; print(segzoo.from_pretrained('owner/tiny').model_name)"
         assert fresh(tmp_path, "-c", code, site=site, server=server).stdout == "tiny_net\n"
-        told = shell(tmp_path, "verify", "owner/tiny", server=server).stderr
+        picture, output = squares / "pictures" / "0.png", tmp_path / "masks"
+        told = shell(tmp_path, "predict", "owner/tiny", picture, "--output", output, server=server).stderr
     assert "the model 'tiny_net' comes from the package segzoo-tiny, which is not installed: pip install" in told
 
 

@@ -42,7 +42,7 @@ class Stack:
 
 @pytest.fixture
 def stacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(READERS, "_added", {})
+    monkeypatch.setattr(READERS, "added", {})
     READERS.add("stacks", Stack)
 
 

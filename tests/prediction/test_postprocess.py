@@ -56,7 +56,7 @@ def test_steps_change_the_mask_alone_and_in_their_order(backend, image):
 
 
 def test_a_step_is_found_by_its_name(backend, image, monkeypatch):
-    monkeypatch.setattr(POSTPROCESSING, "_added", {})
+    monkeypatch.setattr(POSTPROCESSING, "added", {})
     with pytest.raises(MissingError, match="no post-processing step 'no-cysts'"):
         Predictor(backend, postprocessing=["no-cysts"])
     POSTPROCESSING.add("no-cysts", no_cysts)

@@ -46,7 +46,7 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 class ImageFile:
-    """A picture as an input, and as a mask or an overlay; see :class:`segzoo.imaging.readers.Reader`."""
+    """Picture as an input, and as a mask or an overlay; see :class:`segzoo.imaging.readers.Reader`."""
 
     folders: ClassVar[bool] = False
     large: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""The table of inputs: what a path is, and so how it is read, and how its mask is called.
+"""Table of inputs: what a path is, and so how it is read, and how its mask is called.
 
 A new format is one class in a file of its own and one row here; a package adds one by an entry point of the group
 ``segzoo.readers``. A path may be a folder, such as one of a DICOM series, or the first of several files.
@@ -71,6 +71,7 @@ def reader_of(path: str | Path) -> Reader:
     """Return what reads a path: the first kind that accepts it, else an image, of whatever suffix.
 
     Example:
+        >>> from segzoo.imaging.readers import reader_of
         >>> reader_of("scans/liver.nii.gz").mask_name, reader_of("scans/lesion.jpg").mask_name
         ('liver.nii.gz', 'lesion.png')
     """

@@ -14,7 +14,7 @@ class Backend(Protocol):
 
     @property
     def description(self) -> str:
-        """What computes, and how, in one line for people."""
+        """One line for people: what computes, and how."""
 
     @property
     def subject(self) -> str:

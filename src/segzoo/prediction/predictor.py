@@ -1,4 +1,4 @@
-"""The one pipeline from an input to its segmentation, whatever computes.
+"""One pipeline from an input to its segmentation, whatever computes.
 
 Read, prepare, probabilities (over mirrored copies, window by window, slice by slice), restore, mask, post-process:
 the input contract knows what an image or a volume needs, the backend computes, and this puts them in order.
@@ -26,7 +26,7 @@ FloatArray = npt.NDArray[np.float32]
 
 
 class Predictor:
-    """A model, made once, that segments one input after another.
+    """Model, made once, that segments one input after another.
 
     Args:
         backend: what computes.

@@ -138,7 +138,7 @@ class ExportedModel:
 
     @cached_property
     def session(self) -> Session:
-        """The opened file."""
+        """File as its backend has opened it."""
         try:
             return BACKENDS[self.backend](self.path, thread_count())
         except Exception as error:  # either backend raises many kinds; all mean the same here
@@ -168,7 +168,7 @@ class ExportedModel:
 
     @property
     def description(self) -> str:
-        """What computes, and how, in one line for people."""
+        """One line for people: what computes, and how."""
         threads = thread_count()
         return (
             f"{self.path}, exported from {self.metadata.name}; {self.session.runtime} on the CPU, {threads} "
