@@ -43,7 +43,7 @@ def near_copies(samples: Sequence[Sample]) -> list[tuple[float, Sample, Sample]]
 
 
 def known(one: Sample, other: Sample) -> bool:
-    """Whether two images share a group or are listed as lookalikes."""
+    """Return whether two images share a group or are listed as lookalikes."""
     return one.group == other.group or one.lookalikes == other.lookalikes != ""
 
 
@@ -52,12 +52,12 @@ def pixels(picture: Image.Image, side: int) -> Array:
 
 
 def texture(image: Array) -> Array:
-    """What is left of an image without its large dark and bright regions, in which most ultrasound images agree."""
+    """Return an image without its large dark and bright regions, in which most ultrasound images agree."""
     return image - gaussian_filter(image, SMOOTH)
 
 
 def correlation(one: Array, other: Array) -> float:
-    """The highest of an image with the middle of another one over all shifts."""
+    """Return the highest of an image with the middle of another one over all shifts."""
     middle = normalized(other[SHIFT:-SHIFT, SHIFT:-SHIFT])
     windows = normalized(sliding_window_view(one, middle.shape))
     return float((windows * middle).sum((-2, -1)).max())
@@ -70,7 +70,7 @@ def normalized(image: Array) -> Array:
 
 
 def parted(pairs: Sequence[tuple[float, Sample, Sample]], parts: dict[str, str], part: str) -> set[str]:
-    """The images of a part that have a near copy in the training part."""
+    """Return the images of a part that have a near copy in the training part."""
     both = {(one.id, other.id) for _, one, other in pairs} | {(other.id, one.id) for _, one, other in pairs}
     return {image for image, copy in both if parts.get(image) == part and parts.get(copy) == "train"}
 
