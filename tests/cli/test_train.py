@@ -49,7 +49,8 @@ def busi(samples: Path, size: int = 32, split: str = "all") -> list[str]:
 
 def fit(root: Path, *options: Any, epochs: int = 2) -> Path:
     """Train in this process; returns the run's folder."""
-    arguments = ["fit", *QUIET, "--trainer.max_epochs", epochs, "--trainer.default_root_dir", root, *options]
+    arguments = ["fit", *QUIET, "--trainer.max_epochs", epochs, "--trainer.default_root_dir", root]
+    arguments += ["--trainer.num_sanity_val_steps", 0, *options]
     assert cli.main([str(argument) for argument in arguments]) == 0
     return root
 
@@ -472,9 +473,9 @@ def test_what_a_checkpoint_was_pretrained_on_stays_with_it(samples, tmp_path, ca
     }
     recipe = tmp_path / "pretrain.yaml"
     recipe.write_text(yaml.safe_dump({"data": joint}))
-    first = fit(tmp_path / "first", "-c", recipe, "--model", "cmunext_s", epochs=1) / "checkpoint"
-    tuned = fit(tmp_path / "second", "--model", first, *busi(samples), epochs=1) / "checkpoint"
-    tuned = fit(tmp_path / "third", "--model", tuned, *busi(samples), epochs=1) / "checkpoint"
+    first = fit(tmp_path / "first", "-c", recipe, "--model", "cmunext_s", *BRIEF, epochs=1) / "checkpoint"
+    tuned = fit(tmp_path / "second", "--model", first, *busi(samples), *BRIEF, epochs=1) / "checkpoint"
+    tuned = fit(tmp_path / "third", "--model", tuned, *busi(samples), *BRIEF, epochs=1) / "checkpoint"
     config = json.loads((tuned / "config.json").read_text())
     assert config["data"]["dataset"] == "BUSI"
     assert [part["dataset"] for part in config["data"]["pretrained_on"]] == ["KvasirSEG + BUSI"]
@@ -488,7 +489,7 @@ def test_what_a_checkpoint_was_pretrained_on_stays_with_it(samples, tmp_path, ca
     score(tmp_path / "joint", "--model", first, *busi(samples))
     assert "may have seen" not in capsys.readouterr().out
     grouped = [*busi(samples, split="grouped"), "--data.fold"]
-    tuned = fit(tmp_path / "fourth", "--model", first, *grouped, 1, epochs=1) / "checkpoint"
+    tuned = fit(tmp_path / "fourth", "--model", first, *grouped, 1, *BRIEF, epochs=1) / "checkpoint"
     capsys.readouterr()
     score(tmp_path / "other", "--model", tuned, *grouped, 1)
     assert "pretrained on another split of BUSI, so it may have seen these images" in capsys.readouterr().out

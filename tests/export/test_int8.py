@@ -151,7 +151,7 @@ def test_the_command_line_calibrates_on_training_images_and_measures_on_test_ima
     data = segzoo.data.Folder(dataset)
     model.data = data.describe()
     saved = str(model.save_pretrained(tmp_path / "checkpoint"))
-    arguments = ["export", saved, str(tmp_path / "model.onnx"), "--precision", "int8"]
+    arguments = ["export", saved, str(tmp_path / "model.onnx"), "--precision", "int8", "--size", "32", "48"]
     assert cli.main([*arguments, "--data", str(dataset)]) == 0
     printed = capsys.readouterr().out
     assert "times as fast as float32 (ONNX Runtime, 1 thread); Dice" in printed

@@ -33,7 +33,7 @@ def image_folder(samples, tmp_path):
 @pytest.fixture
 def volume_folder(samples, tmp_path):
     torch.manual_seed(0)
-    model = segzoo.create_model("mednext_s_k3", num_classes=3)
+    model = segzoo.create_model("mednext_s_k3", num_classes=3, width=4)
     model.preprocessing = segzoo.VolumePreprocessing(patch_size=(16, 32, 16))
     folder = model.save_pretrained(tmp_path / "volumes")
     volume = np.random.default_rng(0).normal(size=(1, 20, 24, 18)).astype(np.float32)
