@@ -21,6 +21,7 @@ from segzoo.provenance import (
     listed,
     modalities,
     parts_of,
+    size_words,
 )
 from segzoo.publishing import tag_of
 from segzoo.registry import builder, model_facts
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 GITHUB = f"{ORGANISATION}/segzoo"  # the repository that torch.hub fetches
 
+RESOLUTIONS = {"original": "the images' own", "resized": "the network's"}  # of the masks that were compared
 METRIC_NAMES = {
     "dice": "Dice",
     "iou": "IoU",
@@ -100,14 +102,14 @@ def eval_results(config: dict[str, Any]) -> "list[EvalResult]":
             task_type="image-segmentation",
             dataset_type=dataset,
             dataset_name=dataset,
-            dataset_args={key: data.get(key) for key in ("split", "fold", "split_sha256")},
+            dataset_args={key: data.get(key) for key in ("split", "fold", "split_sha256", "longest_side")},
             metric_type=name,
             metric_value=value,
             metric_name=label(name, config),
             metric_args={"protocol": protocol(config, name), "resolution": resolution},
         )
-        for resolution in ("original", "resized")
-        for name, value in metrics.get(resolution, {}).items()
+        for part, resolution in RESOLUTIONS.items()
+        for name, value in metrics.get(part, {}).items()
     ]
 
 
@@ -316,7 +318,7 @@ def results(config: dict[str, Any]) -> list[str]:
     names = [name for name in dict.fromkeys([*resized, *original]) if class_metric(name)[1] is None]
     said = [
         table(
-            ("metric", "at the image's own resolution", "at the network's resolution"),
+            ("metric", *(f"at {resolution} resolution" for resolution in RESOLUTIONS.values())),
             [(label(name, config), score(original, name), score(resized, name)) for name in names],
         )
     ]
@@ -327,8 +329,9 @@ def results(config: dict[str, Any]) -> list[str]:
             for number, scores in by_class.items()
         ]
         head = ("class", *(label(name, config) for name in columns))
-        said += ["Class by class, at the image's own resolution:", table(head, rows)]
-    said.append(f"Measured by `segzoo test` on {metrics.get('images')} images. How the numbers are counted:")
+        said += ["Class by class, at the images' own resolution:", table(head, rows)]
+    measured_on = f"{metrics.get('images')} images {size_words(config['data'])}".rstrip()
+    said.append(f"Measured by `segzoo test` on {measured_on}. How the numbers are counted:")
     protocols: dict[str, list[str]] = {}
     for name in names:
         protocols.setdefault(protocol(config, name), []).append(label(name, config))

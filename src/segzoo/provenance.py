@@ -124,9 +124,17 @@ def kind_of_images(part: dict[str, Any]) -> str:
     return ", ".join(names) if modalities(part) else ""
 
 
+def size_words(data: dict[str, Any]) -> str:
+    """How large the images are that were trained and tested on, which may be reduced copies; nothing if not known."""
+    sides = [part["longest_side"] for part in parts_of(data) if "longest_side" in part]
+    unit = "voxels" if "patch_size" in data else "pixels"
+    return f"of at most {max(sides)} {unit} a side" if sides else ""
+
+
 def dataset_line(part: dict[str, Any]) -> str:
-    """A dataset, how it was split, and the hash by which the split is known again."""
+    """A dataset, the size of its images, how it was split, and the hash by which the split is known again."""
     counts, words = part.get("counts", {}), [linked(part)]
+    words += [f"images {size}"] if (size := size_words(part)) else []
     words += [f"split `{part['split']}`"] if part.get("split") else []
     words += [f"fold {part['fold']}"] if part.get("split") == "grouped" else []
     line = ", ".join(words)

@@ -19,6 +19,7 @@ from segzoo.data import volume_dataset as dataset_module
 from segzoo.errors import MissingError, SegzooError
 from segzoo.preprocessing import Preprocessing
 from segzoo.volume_preprocessing import VolumePreprocessing
+from segzoo.volumes import read_geometry
 
 CASES = [f"hippocampus_{number}" for number in (148, 149, 165, 221, 319, 320)]
 PATCH = (16, 24, 16)
@@ -348,6 +349,7 @@ def test_what_a_checkpoint_records(task):
     assert record["licence"] == "CC-BY-SA-4.0"
     assert (record["split"], record["fold"], record["patch_size"]) == ("grouped", 1, list(PATCH))
     assert record["channels"] == ["MRI"]
+    assert record["longest_side"] == max(max(read_geometry(path).shape) for path in task.glob("imagesTr/*.nii.gz"))
     json.dumps(record)
     assert "files_sha256" not in record  # known by its name
 

@@ -19,7 +19,7 @@ from segzoo.data.augmentation import RandomFlipRotate90
 from segzoo.data.samples import Sample, check_sample, read_label
 from segzoo.data.splits import FOLDS, LISTED, Split, check_split, is_listed, make_split, split_sha256
 from segzoo.errors import MissingError, SegzooError, attempt
-from segzoo.io import read_image
+from segzoo.io import image_size, read_image
 from segzoo.preprocessing import Preprocessing
 
 CACHE_BYTES = 2**30  # resized images and labels kept in memory, for each of train, val and test
@@ -311,6 +311,17 @@ class SegmentationDataModule(LightningDataModule):
         """What the split is called in records, which hold nobody's paths."""
         return LISTED if is_listed(self.split) else self.split
 
+    @property
+    def longest_side(self) -> int:
+        """The longest side of any image as it is stored here, which may be a reduced copy, in pixels or voxels."""
+        self.setup()
+        assert self._samples is not None
+        return max(side for sample in self._samples.values() for side in self.size_of(sample))
+
+    def size_of(self, sample: Sample) -> tuple[int, ...]:
+        """Height and width of a sample's image, as its header states them."""
+        return image_size(sample.image)
+
     def split_record(self) -> dict[str, Any]:
         """How the split was made, and by what it is known again."""
         return {
@@ -331,6 +342,7 @@ class SegmentationDataModule(LightningDataModule):
             "seed": self.seed,
             "split_sha256": self.split_sha256,
             "counts": {part: len(ids) for part, ids in self.split_ids.items()},
+            "longest_side": self.longest_side,
             "licence": self.licence,
             **{key: contract[key] for key in ("image_size", "patch_size") if key in contract},
         }

@@ -268,6 +268,10 @@ class Decathlon(SegmentationDataModule):
             "grid."
         )
 
+    def size_of(self, sample: Sample) -> tuple[int, ...]:
+        """Depth, height and width of a sample's volume, as its header states them."""
+        return read_geometry(sample.image).shape
+
     def check_pixels(self, part: str, channels: int) -> None:
         """Nothing: to read all volumes would take as long as a training of images does."""
 
