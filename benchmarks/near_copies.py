@@ -29,7 +29,7 @@ SCALES = np.geomspace(0.55, 1, 8)  # how large the second image of a pair may be
 CLOSER = np.linspace(0.94, 1.06, 13)  # of the scale that was found
 DETAIL, REACH = 2.5, 6.0  # radii in pixels: of what is texture, and of what it is as strong as everywhere
 OVERLAP = 0.4  # of the smaller image, which must lie on the other one
-ALIKE, SAME = 0.45, 0.6  # correlation of a candidate's coarse textures and of a near copy's fine ones
+ALIKE, SAME = 0.55, 0.55  # correlation of a candidate's coarse textures and of a near copy's fine ones
 BATCH = 128  # images that one is compared with at once
 
 Array = np.ndarray
@@ -110,7 +110,8 @@ def correlation(one: Array, other: Array) -> float:
     everywhere, all_over = np.ones_like(one), np.ones_like(other)
     enough = products(everywhere, all_over) > OVERLAP * min(one.size, other.size)
     energies = products(one**2, all_over)[enough] * products(everywhere, other**2)[enough]
-    return float((products(one, other)[enough] / energies.clamp(min=1e-6).sqrt()).max())
+    flat = float(OVERLAP**2 * (one**2).sum() * (other**2).sum()) + 1e-6  # where little overlaps that could agree
+    return float((products(one, other)[enough] / energies.clamp(min=flat).sqrt()).max())
 
 
 # ---- images
