@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from quality import BENCHMARKS, RESAMPLES, generator, holm, markdown, paragraph, read_groups, read_result
+from quality import BENCHMARKS, RESAMPLES, generator, holm, markdown, paragraph, read_groups, read_result, size_words
 
 from segzoo.errors import SegzooError
 
@@ -200,8 +200,9 @@ def published_table(results: Path) -> str:
         path = results / f"{row['ours']}.csv"
         ours = f"`{row['ours']}`: not trained yet"
         if path.is_file():
-            scores = read_result(path).scores
-            ours = f"`{row['ours']}`: Dice {100 * scores['dice'].mean():.1f}, IoU {100 * scores['iou'].mean():.1f}"
+            result = read_result(path)
+            dice, iou = (100 * result.scores[metric].mean() for metric in ("dice", "iou"))
+            ours = f"`{row['ours']}`: Dice {dice:.1f}, IoU {iou:.1f}, {len(result.ids)} images {size_words([result])}"
         rows.append([row["model"], row["dataset"], row["figure"], ours, row["protocol"].strip()])
     return markdown(["model", "data", "published, %", "ours, %", "why the two are not the same measurement"], rows)
 

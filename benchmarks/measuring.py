@@ -101,7 +101,7 @@ def describe(contract: dict[str, Any]) -> Facts:
     data, preprocessing = contract["data"], contract["preprocessing"]
     size = preprocessing.get("patch_size") or preprocessing["image_size"]
     return {
-        "data": {key: data.get(key) for key in ("dataset", "split", "fold", "seed", "split_sha256")},
+        "data": {key: data.get(key) for key in ("dataset", "split", "fold", "seed", "split_sha256", "longest_side")},
         "input": [preprocessing["channels"], *size],
     }
 

@@ -311,7 +311,15 @@ def heading(name: str, results: list[Result]) -> str:
     splits = {split_words(one.facts["data"]): None for one in results if not one.trained_elsewhere}
     said = f"Test part of {', of '.join(splits)}" if splits else "Test part"
     images, groups = len(results[0].groups), len(np.unique(results[0].groups))
-    return f"### {name}\n\n{said}: {images} images" + (f" in {groups} groups." if groups < images else ".")
+    counted = " ".join(filter(None, [f"{images} images", size_words(results)]))
+    return f"### {name}\n\n{said}: {counted}" + (f", in {groups} groups." if groups < images else ".")
+
+
+def size_words(results: Iterable[Result]) -> str:
+    """Return how large the images of a dataset are, as the models trained on it have recorded."""
+    own = [one for one in results if not one.trained_elsewhere and "longest_side" in one.facts["data"]]
+    unit = "voxels" if own and is_of_volumes(own[0]) else "pixels"
+    return f"of at most {own[0].facts['data']['longest_side']} {unit} a side" if own else ""
 
 
 def split_words(data: dict[str, Any]) -> str:
@@ -386,8 +394,12 @@ def explanation(datasets: dict[str, list[Result]]) -> str:
     """Return how the numbers of the tables come about."""
     every = unique(one for results in datasets.values() for one in results)
     volumes = any(is_of_volumes(one) for one in every)
+    sizes = [
+        f"{name} {size.removeprefix('of ')}" for name, results in datasets.items() if (size := size_words(results))
+    ]
     said = [
         "Scores are means over the test images at their own resolution"
+        + (f" ({', '.join(sizes)})" if sizes else "")
         + (", of volumes the mean of the classes" if volumes else "")
         + f", with 95 % bootstrap intervals ({RESAMPLES:,} resamples; frames of one sequence and images of one "
         "subject, picture or scene are drawn together, as far as they are known).",

@@ -93,12 +93,15 @@ def test_holm_by_hand():
 # ---- the report
 
 
+SPLIT = {"split": "grouped", "seed": 42}
+
+
 def store(folder, name, scores, *, tested_on="", ids=None, **facts):
     """Made-up results of one model; scores: metric -> values."""
     known = {
         "name": name,
         "model": name.rpartition("-")[0],
-        "data": {"dataset": "BUSI", "split": "grouped", "fold": 0, "seed": 42, "split_sha256": "a" * 64},
+        "data": {**SPLIT, "dataset": "BUSI", "fold": 0, "split_sha256": "a" * 64, "longest_side": 320},
         "input": [3, 256, 192],
         "parameters": 1_234_567,
         "deployed_parameters": 1_234_567,
@@ -118,7 +121,7 @@ def store(folder, name, scores, *, tested_on="", ids=None, **facts):
         writer.writerows(zip(names, *scores.values(), strict=True))
 
 
-POLYPS = {"dataset": "KvasirSEG", "split": "grouped", "fold": 1, "seed": 42, "split_sha256": "b" * 64}
+POLYPS = {**SPLIT, "dataset": "KvasirSEG", "fold": 1, "split_sha256": "b" * 64, "longest_side": 384}
 
 
 @pytest.fixture
@@ -223,8 +226,9 @@ def test_groups_of_the_images_widen_what_is_reported(made_up):
     _, before = run_report(made_up)
     (made_up / "benchmarks" / "results" / "groups.json").write_text(json.dumps({"KvasirSEG": groups}))
     _, page = run_report(made_up)
-    assert "(sha256 `bbbbbbbbbbbb`): 50 images in 5 groups." in page
-    assert "(sha256 `aaaaaaaaaaaa`): 50 images." in page
+    assert "(sha256 `bbbbbbbbbbbb`): 50 images of at most 384 pixels a side, in 5 groups." in page
+    assert "(sha256 `aaaaaaaaaaaa`): 50 images of at most 320 pixels a side." in page
+    assert "own resolution (BUSI at most 320 pixels a side, KvasirSEG at most 384 pixels a side)" in words(page)
     assert rows(page, "good-polyps")[1] != rows(before, "good-polyps")[1]
     assert rows(page, "good-polyps")[0] == rows(before, "good-polyps")[0]  # tested on BUSI
 
