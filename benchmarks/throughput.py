@@ -1,4 +1,4 @@
-"""What `segzoo predict` costs beside the network itself: on a folder of images, and on one image from a cold start.
+"""Costs of `segzoo predict` beside the network itself: on a folder, and on one image from a cold start.
 
     python benchmarks/throughput.py folder [--model cmunext] [--images 1000] [--threads 1]
     python benchmarks/throughput.py cold [--checkpoint lv-unet-busi] [--repeats 5]

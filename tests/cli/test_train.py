@@ -275,7 +275,7 @@ def test_a_wrong_part_is_one_sentence(samples, tmp_path, capsys, options, messag
 # ---- names
 
 
-def test_names_are_spelled_out(run, samples, monkeypatch, tmp_path):
+def test_names_are_spelled_out(run, samples, monkeypatch, tmp_path, refused):
     mirror = shutil.copytree(run / "checkpoint", tmp_path / "hub" / "my-net").parent
     monkeypatch.setenv("SEGZOO_HUB", str(mirror))
     builder, loader = "segzoo.models.lv_unet.lv_unet", "segzoo.hub.from_pretrained"
@@ -300,9 +300,9 @@ def test_names_are_spelled_out(run, samples, monkeypatch, tmp_path):
         ("-c", "lv_unet"): ["-c", "lv_unet"],
     }.items():
         assert spell_out(list(given)) == spelled
-    with pytest.raises(MissingError, match=r"no checkpoint 'lv_unett' \(did you mean lv_unet"):
+    with refused(MissingError):
         spell_out(["--model", "lv_unett"])
-    with pytest.raises(MissingError, match=r"no dataset 'Busi'.*KvasirSEG"):
+    with refused(MissingError):
         spell_out(["--data", "Busi"])
 
 
@@ -432,12 +432,12 @@ def test_a_damaged_file_to_go_on_from_is_named_as_such(run, samples, tmp_path, c
     assert "damaged or cut short" in capsys.readouterr().err
 
 
-def test_other_metrics_and_another_split(checkpoint, samples, tmp_path, capsys):
+def test_other_metrics_and_another_split(checkpoint, samples, tmp_path, capsys, refused):
     options = ["--model", checkpoint, *busi(samples, split="grouped"), "--metrics", "[dice,hd95]"]
     rows = score(tmp_path / "test", *options)
     assert list(rows[0]) == ["id", "dice", "hd95"]
     assert "this is not the split the checkpoint was trained on" in capsys.readouterr().out
-    with pytest.raises(SegzooError, match=r"unknown metric 'dise'.*dice"):
+    with refused(SegzooError):
         training_cli.main(["test", "--model", str(checkpoint), *busi(samples), *QUIET, "--metrics", "[dise]"])
 
 
@@ -649,8 +649,8 @@ def test_a_training_that_a_signal_ends_keeps_its_best_epoch(tmp_path, samples, c
     assert list(logged(run, "train/loss", 1))[-1] == 2
 
 
-def test_lightnings_file_is_not_taken_for_a_checkpoint_folder(run):
-    with pytest.raises(SegzooError, match=rf"give the run's checkpoint folder, {run / 'checkpoint'}, which its"):
+def test_lightnings_file_is_not_taken_for_a_checkpoint_folder(run, refused):
+    with refused(SegzooError):
         segzoo.from_pretrained(run / "best.ckpt")
 
 

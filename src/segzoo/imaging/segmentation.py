@@ -30,6 +30,13 @@ class Segmentation:
         image: the image itself, uint8 [H, W, C], or the volume's intensities, float32 [C, D, H, W], for the overlay;
             None where it is not at hand.
         geometry: where a volume's voxels lie; None for an image.
+
+    Example:
+        >>> import numpy as np
+        >>> import segzoo
+        >>> found = segzoo.from_pretrained("lv-unet-busi").predict(np.zeros((40, 60), np.uint8))
+        >>> found.mask.shape, found.probabilities.shape, found.foreground_names()
+        ((40, 60), (1, 40, 60), ('lesion',))
     """
 
     mask: np.ndarray

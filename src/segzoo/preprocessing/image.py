@@ -37,6 +37,13 @@ class Preprocessing(InputContract):
 
     Raises:
         SegzooError: If a length or a value does not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> import segzoo
+        >>> contract = segzoo.Preprocessing(channels=1, image_size=(32, 48), mean=(0.5,), std=(0.25,))
+        >>> contract(np.full((10, 20, 1), 255, np.uint8)).shape
+        torch.Size([1, 32, 48])
     """
 
     spatial_dims: ClassVar[int] = 2

@@ -43,6 +43,13 @@ class VolumePreprocessing(InputContract):
 
     Raises:
         SegzooError: If a length or a value does not fit.
+
+    Example:
+        >>> import segzoo
+        >>> from segzoo.imaging.geometry import Geometry
+        >>> contract = segzoo.VolumePreprocessing(spacing=(2, 1, 1), patch_size=(16, 32, 32))
+        >>> contract.grid(Geometry.along_axes((20, 50, 50), spacing=(1, 1, 2)))
+        (10, 50, 100)
     """
 
     spatial_dims: ClassVar[int] = 3
