@@ -1,4 +1,4 @@
-"""How good the zoo's checkpoints and the baselines are, and what they cost: one table and one picture.
+"""How good the zoo's checkpoints and the baselines are, and what they cost: tables and one picture.
 
     python benchmarks/quality.py                                      the report, of what benchmarks/results/ holds
     python benchmarks/quality.py measure [NAME...] [--repeats 20]     parameters, MACs, latency -> results/NAME.json
@@ -7,11 +7,11 @@
     python benchmarks/quality.py mirrored FOLDER NAME                 with --tta -> results/NAME+tta.csv
     python benchmarks/quality.py groups                               which test images belong together -> groups.json
 
-The report needs no data, weights or torch: it reads ``NAME.csv`` (the test scores image by image, which publish.py and
-``score`` write), ``NAME@DATASET.csv`` (those of the same model on another dataset), ``NAME+tta.csv`` (averaged over
-mirrored copies), ``NAME.json`` and ``groups.json``, and writes ``quality.md``, ``quality.png`` and the section of the
-README between its two comments. Run the others from the repository's root, where ``data`` is; ``measure`` on a machine
-that does nothing else.
+The report needs no data, weights or torch, but matplotlib, of ``medsegzoo[dev]``. It reads ``NAME.csv`` (the test
+scores image by image, which publish.py and ``score`` write), ``NAME@DATASET.csv`` (those of the same model on another
+dataset), ``NAME+tta.csv`` (averaged over mirrored copies), ``NAME.json`` and ``groups.json``, and writes
+``quality.md``, ``quality.png`` and, of the published checkpoints, the table of the README between its two comments. Run
+the others from the repository's root, where ``data`` is; ``measure`` on a machine that does nothing else.
 """
 
 import argparse
@@ -29,14 +29,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL.PngImagePlugin import PngInfo
-from scatter import Point, draw
+from scatter import Point, draw, write
 
-from segzoo.catalogue import DATASETS
+from segzoo.catalogue import DATASETS, kind_of_images
+from segzoo.checkpoints.pins import published
 from segzoo.errors import MissingError, SegzooError
 
 REPOSITORY = Path(__file__).parents[1]
 BENCHMARKS = REPOSITORY / "benchmarks"
+MODEL_CARDS = REPOSITORY / "model_cards"
 TABLE, PICTURE = "quality.md", "quality.png"
 METRICS = ("dice", "iou", "hd95")
 COSTS = ("input", "parameters", "MACs", "latency")
@@ -228,7 +229,7 @@ def same_images(first: Result, second: Result) -> bool:
 
 
 def report(benchmarks: Path = BENCHMARKS, readme: Path = REPOSITORY / "README.md") -> None:
-    """Write the table, the picture and the README's section."""
+    """Write the tables, the picture and the README's section."""
     datasets = read_results(benchmarks / "results")
     write_section(readme, "quality", readme_section(datasets))
     (benchmarks / TABLE).write_text(full_page(datasets), encoding="utf-8")
@@ -250,10 +251,38 @@ def write_section(readme: Path, name: str, words: str) -> None:
 
 
 def readme_section(datasets: dict[str, list[Result]]) -> str:
-    """Everything in one table, and the picture."""
-    return "\n\n".join(
-        [summary_table(datasets), explanation(datasets), f"![{caption(datasets)}](benchmarks/{PICTURE})"]
-    )
+    """Table of the published checkpoints, and how its numbers come about."""
+    own = [one for results in datasets.values() for one in results if one.name in published()]
+    own = [one for one in own if not one.trained_elsewhere]
+    said = [
+        "Dice is the mean over the test images at their own resolution, with its 95 % bootstrap interval. Size is what "
+        "is downloaded. CPU time is the latency of the network alone for one input of the size shown"
+        + (", of a volume one patch." if any(is_of_volumes(one) for one in own) else "."),
+        *latency_words(own),
+    ]
+    return f"{checkpoint_table(own)}\n\n{paragraph(' '.join(said))}"
+
+
+def checkpoint_table(results: list[Result]) -> str:
+    """A row for each published checkpoint."""
+    rows = [
+        [
+            f"[`{one.name}`](model_cards/{one.name}/README.md)",
+            task(one.name),
+            score(one, "dice"),
+            f"{published()[one.name]['bytes'] / 1e6:.1f} MB",
+            f"{one.facts['latency_ms']:.1f} ms, {sides(one)}",
+        ]
+        for one in results
+    ]
+    return markdown(["name", "task", "Dice", "size", "CPU time"], rows, left=2)
+
+
+def task(name: str) -> str:
+    """What a checkpoint finds, in which images, and the data that it was trained on."""
+    config = json.loads((MODEL_CARDS / name / "config.json").read_text(encoding="utf-8"))
+    found = ", ".join(config["class_names"][1:]).lower()
+    return f"{found} in {kind_of_images(config['data'])} ({config['data']['dataset']})"
 
 
 def full_page(datasets: dict[str, list[Result]]) -> str:
@@ -290,17 +319,6 @@ def split_words(data: dict[str, Any]) -> str:
     return f"the split `{data['split']}`, fold {data['fold']} (sha256 `{data['split_sha256'][:12]}`)"
 
 
-def summary_table(datasets: dict[str, list[Result]]) -> str:
-    """A row for each model and the data that it was tested on."""
-    head = ["model", "test images", *COSTS, "Dice", "Dice with `--tta`"]
-    rows = [
-        [model_words(one), f"{name}: {len(one.ids)}", *costs(one), score(one, "dice"), mirrored_score(one)]
-        for name, results in datasets.items()
-        for one in results
-    ]
-    return markdown(head, rows)
-
-
 def score_table(results: list[Result]) -> str:
     """A row for each model tested on one dataset, with all its scores."""
     unit = "mm" if is_of_volumes(results[0]) else "pixels"
@@ -323,14 +341,18 @@ def model_words(result: Result) -> str:
 def costs(result: Result) -> list[str]:
     """The cells under `COSTS`."""
     facts = result.facts
-    channels, *sides = facts["input"]
     deployed = facts["deployed_parameters"]
     return [
-        f"{channels} x {' x '.join(map(str, sides))}",
+        f"{facts['input'][0]} x {sides(result)}",
         f"{deployed:,}" + (f" ({facts['parameters']:,} in training)" if deployed != facts["parameters"] else ""),
         f"{facts['macs'] / 1e9:.3g} G",
         f"{facts['latency_ms']:.1f} ms",
     ]
+
+
+def sides(result: Result) -> str:
+    """The size of a model's input, such as 256 x 256."""
+    return " x ".join(map(str, result.facts["input"][1:]))
 
 
 def score(result: Result, metric: str) -> str:
@@ -418,9 +440,9 @@ def paragraph(words: str) -> str:
     return textwrap.fill(words, 120, break_long_words=False, break_on_hyphens=False)
 
 
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A table, the first column to the left."""
-    marks = ["---", *["---:"] * (len(head) - 1)]
+def markdown(head: list[str], rows: list[list[str]], left: int = 1) -> str:
+    """A table, the first columns to the left."""
+    marks = ["---"] * left + ["---:"] * (len(head) - left)
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, marks, *rows))
 
 
@@ -428,12 +450,15 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 def write_picture(datasets: dict[str, list[Result]], path: Path) -> None:
-    """Draw quality against latency; the file says by a hash what it shows, since fonts differ between machines."""
-    panels = {name: [point(one) for one in results] for name, results in datasets.items()}
-    content = PngInfo()
-    content.add_text("sha256", hashlib.sha256(json.dumps(panels).encode()).hexdigest())
-    picture = draw(panels, "CPU latency, ms", "Dice", "moved right: trained on other data")
-    picture.quantize(64).save(path, optimize=True, pnginfo=content)
+    """Draw quality against latency; the file says by a hash what it shows, since processors round in their own way."""
+    shown = panels(datasets)
+    figure = draw(shown, "CPU latency, ms", "Dice", "hollow: trained on other data")
+    write(figure, path, {"sha256": hashlib.sha256(json.dumps(shown).encode()).hexdigest()})
+
+
+def panels(datasets: dict[str, list[Result]]) -> dict[str, list[Point]]:
+    """The points of each dataset's panel."""
+    return {name: [point(one) for one in results] for name, results in datasets.items()}
 
 
 def point(result: Result) -> Point:

@@ -1,27 +1,43 @@
-"""A picture of points with error bars, one panel a group, on a logarithmic x axis; drawn with Pillow alone."""
+"""A picture of points with error bars, one panel a group, on a logarithmic x axis that all panels share."""
 
 import math
-from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.transforms import ScaledTranslation
+from scipy.optimize import isotonic_regression
 
-PANEL_WIDTH, PANEL_HEIGHT, COLUMNS = 340, 270, 3
-LEFT, RIGHT, TOP, BOTTOM = 50, 14, 44, 46  # from a panel's sides to its frame
-LEGEND_COLUMN, LEGEND_ROW, MARGIN = 170, 22, 12
-MARKER, CAP, FONT = 6, 4, 13
-SCALE, OVERSAMPLING = 2, 2  # pixels of the picture to a unit above; drawn larger and reduced, for smooth edges
-INK, GRID, PAPER = "#333333", "#e4e4e4", "#ffffff"
+COLUMNS, WIDTH, PANEL_HEIGHT, LEGEND_ROW = 3, 10.2, 2.7, 0.2  # sizes in inches
+LEGEND_COLUMNS, SIDE_BY_SIDE = 5, "points that would cover each other stand side by side"
+MARKER_SIZE, GAP = 5.5, 7.0  # of a marker, and from its middle to the next one's: in points
+BESIDE = 1.5  # how many times the largest x the axis reaches to, and the smallest one is what it starts from
+DPI, PAPER = 160, "white"
 
 # told apart by most colour-blind readers too (Okabe and Ito's palette); with the shapes, 35 kinds of marker
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-SHAPES: tuple[tuple[tuple[float, float], ...] | None, ...] = (
-    None,  # a disc
-    ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
-    ((0, -1.25), (1.15, 0.85), (-1.15, 0.85)),
-    ((0, -1.25), (1.25, 0), (0, 1.25), (-1.25, 0)),
-    ((0, 1.25), (1.15, -0.85), (-1.15, -0.85)),
-)
+SHAPES = "os^Dv"
+
+# matplotlib's own style and the font that it brings, whatever the settings of the one who draws
+SETTINGS = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titleweight": "bold",
+    "figure.constrained_layout.h_pad": 0.07,
+    "figure.constrained_layout.w_pad": 0.1,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "grid.color": "#e4e4e4",
+    "lines.markersize": MARKER_SIZE,
+}
+ALIKE = style.context(["default", SETTINGS])
 
 
 class Point(NamedTuple):
@@ -35,150 +51,71 @@ class Point(NamedTuple):
     hollow: bool = False
 
 
-class Frame(NamedTuple):
-    """A rectangle, where in it values lie, and its ticks."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-    x: Callable[[float], float]
-    y: Callable[[float], float]
-    x_ticks: list[float]
-    y_ticks: list[float]
-
-
-def draw(panels: dict[str, list[Point]], x_title: str, y_title: str, hollow_means: str) -> Image.Image:
-    """The picture; a label has the same marker in every panel."""
-    labels = sorted({point.label for points in panels.values() for point in points})
-    entries = [(label, kind, False) for kind, label in enumerate(labels)]
-    if any(point.hollow for points in panels.values() for point in points):
-        entries.append((hollow_means, 0, True))
+@ALIKE
+def draw(panels: dict[str, list[Point]], x_title: str, y_title: str, hollow_means: str) -> Figure:
+    """Draw a panel for each group; a label has the same marker in all of them."""
+    everything = [point for points in panels.values() for point in points]
+    labels = sorted({point.label for point in everything})
+    markers = {label: marker(kind) for kind, label in enumerate(labels)}
+    legend = [Line2D([], [], label=label, **markers[label]) for label in labels]
+    if any(point.hollow for point in everything):
+        legend.append(Line2D([], [], label=hollow_means, **hollow(marker(0))))
     columns, rows = min(COLUMNS, len(panels)), math.ceil(len(panels) / COLUMNS)
-    width = columns * PANEL_WIDTH + 2 * MARGIN
-    across = max(1, (width - LEFT) // LEGEND_COLUMN)
-    height = rows * PANEL_HEIGHT + math.ceil(len(entries) / across) * LEGEND_ROW + 2 * MARGIN
-    pen = Pen(width, height)
-    for number, (title, points) in enumerate(panels.items()):
-        corner = MARGIN + number % COLUMNS * PANEL_WIDTH, MARGIN + number // COLUMNS * PANEL_HEIGHT
-        draw_panel(pen, corner, title, points, labels, x_title, y_title)
-    for number, (label, kind, hollow) in enumerate(entries):
-        x = MARGIN + LEFT + number % across * LEGEND_COLUMN
-        y = MARGIN + rows * PANEL_HEIGHT + (number // across + 0.5) * LEGEND_ROW
-        pen.marker(x, y, kind, hollow)
-        pen.text(x + 2 * MARKER, y, label, "lm")
-    return pen.picture()
+    height = rows * PANEL_HEIGHT + (1 + math.ceil(len(legend) / LEGEND_COLUMNS)) * LEGEND_ROW
+    figure = Figure((WIDTH, height), DPI, facecolor=PAPER, layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, squeeze=False).flat
+    for axes, (title, points) in zip(grid, panels.items(), strict=False):
+        axes.set(title=title, xlabel=x_title, ylabel=y_title)
+        draw_panel(axes, points, markers)
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    places = [point.x for point in everything]
+    figure.axes[0].set_xlim(min(places) / BESIDE, max(places) * BESIDE)
+    figure.legend(handles=legend, title=SIDE_BY_SIDE, loc="outside lower center", ncols=LEGEND_COLUMNS, frameon=False)
+    figure.draw_without_rendering()  # lays out, so that it is known which points would cover each other
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        set_apart(axes)
+    return figure
 
 
-def draw_panel(
-    pen: "Pen",
-    corner: tuple[float, float],
-    title: str,
-    points: list[Point],
-    labels: list[str],
-    x_title: str,
-    y_title: str,
-) -> None:
-    """Axes, then bars, then markers, so that no bar hides a marker."""
-    frame = frame_of(corner, points)
-    pen.text((frame.left + frame.right) / 2, corner[1] + 12, title, "mm", bold=True)
-    pen.text(frame.left, frame.top - 5, y_title, "lb")
-    pen.text((frame.left + frame.right) / 2, frame.bottom + 22, x_title, "mt")
-    for tick in frame.x_ticks:
-        x = frame.x(tick)
-        pen.line((x, frame.top), (x, frame.bottom), GRID)
-        pen.text(x, frame.bottom + 5, f"{tick:g}", "mt")
-    for tick in frame.y_ticks:
-        y = frame.y(tick)
-        pen.line((frame.left, y), (frame.right, y), GRID)
-        pen.text(frame.left - 5, y, f"{tick:.2f}", "rm")
-    pen.box(frame)
+@ALIKE
+def write(figure: Figure, path: Path, facts: dict[str, str]) -> None:
+    """Write a PNG file that says certain facts, and not what wrote it."""
+    figure.savefig(path, metadata={"Software": None, **facts}, pil_kwargs={"optimize": True})
+
+
+def marker(kind: int) -> dict[str, str]:
+    """Describe the marker of a label, by its number."""
+    return {"color": COLOURS[kind % len(COLOURS)], "marker": SHAPES[kind % len(SHAPES)], "linestyle": "none"}
+
+
+def hollow(described: dict[str, str]) -> dict[str, str]:
+    return {**described, "markerfacecolor": PAPER}
+
+
+def draw_panel(axes: Axes, points: list[Point], markers: dict[str, dict[str, str]]) -> None:
+    """Draw the axes and the points of one group."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.2f}"))
+    axes.tick_params(length=0, labelbottom=True)
     for point in points:
-        x, colour = place(frame, point), COLOURS[labels.index(point.label) % len(COLOURS)]
-        pen.line((x, frame.y(point.low)), (x, frame.y(point.high)), colour, 1.5)
-        for end in (point.low, point.high):
-            pen.line((x - CAP, frame.y(end)), (x + CAP, frame.y(end)), colour, 1.5)
-    for point in points:
-        pen.marker(place(frame, point), frame.y(point.y), labels.index(point.label), point.hollow)
+        bar = [[point.y - point.low], [point.high - point.y]]
+        kind = hollow(markers[point.label]) if point.hollow else markers[point.label]
+        axes.errorbar([point.x], [point.y], bar, label=point.label, capsize=2.5, **kind)
 
 
-def place(frame: Frame, point: Point) -> float:
-    """Where a point is along x; a hollow one to the right, since a full one often has the same x."""
-    return frame.x(point.x) + (2 * MARKER if point.hollow else 0)
-
-
-# ---- axes
-
-
-def frame_of(corner: tuple[float, float], points: list[Point]) -> Frame:
-    """Where a panel at this corner has its frame, wide enough for all of its points."""
-    left, right = corner[0] + LEFT, corner[0] + PANEL_WIDTH - RIGHT
-    top, bottom = corner[1] + TOP, corner[1] + PANEL_HEIGHT - BOTTOM
-    low_x, high_x = min(point.x for point in points) / 2, 2 * max(point.x for point in points)
-    y_ticks = ticks(min(point.low for point in points), max(point.high for point in points))
-
-    def x(value: float) -> float:
-        return left + (right - left) * math.log(value / low_x) / math.log(high_x / low_x)
-
-    def y(value: float) -> float:
-        return bottom - (bottom - top) * (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
-
-    return Frame(left, top, right, bottom, x, y, log_ticks(low_x, high_x), y_ticks)
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """Round values from below a range of shares of 1 to above it, some seven of them."""
-    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 6 or step == 0.2)
-    return [number * step for number in range(math.ceil(low / step) - 1, math.floor(high / step) + 2)]
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, ... in a range, or in a wide one 1, 3, 10, ..."""
-    digits = (1, 2, 5) if high / low < 50 else (1, 3)
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [digit * 10.0**decade for decade in decades for digit in digits if low <= digit * 10.0**decade <= high]
-
-
-# ---- the pen
-
-
-class Pen:
-    """Draws in units, on a picture of more pixels."""
-
-    def __init__(self, width: float, height: float) -> None:
-        self.unit = SCALE * OVERSAMPLING
-        self.image = Image.new("RGB", (round(width * self.unit), round(height * self.unit)), PAPER)
-        self.drawing = ImageDraw.Draw(self.image)
-        self.font = ImageFont.load_default(FONT * self.unit)
-
-    def picture(self) -> Image.Image:
-        """What was drawn."""
-        return self.image.reduce(OVERSAMPLING)
-
-    def line(self, start: tuple[float, float], end: tuple[float, float], colour: str, width: float = 1) -> None:
-        """A straight line."""
-        self.drawing.line(self.pixels(start, end), colour, round(width * self.unit))
-
-    def box(self, frame: Frame) -> None:
-        """The axes."""
-        corners = self.pixels((frame.left, frame.top), (frame.right, frame.bottom))
-        self.drawing.rectangle(corners, outline=INK, width=self.unit)
-
-    def text(self, x: float, y: float, words: str, anchor: str, bold: bool = False) -> None:
-        """Words, with the point at the anchor that Pillow calls so."""
-        self.drawing.text(self.pixels((x, y))[0], words, INK, self.font, anchor, stroke_width=1 if bold else 0)
-
-    def marker(self, x: float, y: float, kind: int, hollow: bool) -> None:
-        """The marker of a label, by its number."""
-        colour, shape = COLOURS[kind % len(COLOURS)], SHAPES[kind % len(SHAPES)]
-        fill = PAPER if hollow else colour
-        if shape is None:
-            corners = self.pixels((x - MARKER, y - MARKER), (x + MARKER, y + MARKER))
-            self.drawing.ellipse(corners, fill, colour, 2 * self.unit)
-        else:
-            outline = self.pixels(*((x + MARKER * a, y + MARKER * b) for a, b in shape))
-            self.drawing.polygon(outline, fill, colour, 2 * self.unit)
-
-    def pixels(self, *places: tuple[float, float]) -> list[tuple[int, int]]:
-        """Places in whole pixels, where every machine rounds alike."""
-        return [(round(x * self.unit), round(y * self.unit)) for x, y in places]
+def set_apart(axes: Axes) -> None:
+    """Move the points of a panel to the side, each as little as it takes for none to cover another one."""
+    inch = axes.figure.dpi_scale_trans
+    places = np.array([bars.lines[0].get_xydata()[0] for bars in axes.containers])
+    x = (axes.transData + inch.inverted()).transform(places)[:, 0]
+    order, steps = np.argsort(x, kind="stable"), np.arange(len(x)) * GAP / 72
+    moved = isotonic_regression(x[order] - steps).x + steps
+    for index, shift in zip(order, moved - x[order], strict=True):
+        for artist in axes.containers[index].get_children():
+            artist.set_transform(axes.transData + ScaledTranslation(shift, 0, inch))

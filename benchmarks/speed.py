@@ -3,8 +3,8 @@
     python benchmarks/speed.py run [--images 1] [--sides 256] [--threads 2] [--rounds 50] [--minutes 2] [--device cuda]
     python benchmarks/speed.py
 
-`run` measures and writes speed.json; without it the tables are written anew from that file: speed.md, and the section
-in README. It needs `medsegzoo[onnx]`, openvino and segmentation-models-pytorch. Leave the machine alone meanwhile.
+`run` measures and writes speed.json; without it the tables in speed.md are written anew from that file. It needs
+`medsegzoo[onnx]`, openvino and segmentation-models-pytorch. Leave the machine alone meanwhile.
 
 Every network has a process of its own for every form it comes in (`stopwatch.py`), and all of a runtime take turns, so
 that a machine that is slow for a while is slow for all; the median of the rounds counts. The runtimes go one after the
@@ -33,12 +33,16 @@ import numpy as np
 import torch
 from contestants import ATTENTION, PEER, PEERS, ZOO, build
 from measuring import machine
-from quality import markdown, write_section
+from quality import markdown
 
 from segzoo.export.onnx import simplify
 
 BENCHMARKS = Path(__file__).parent
-RESULTS, TABLES, README = "speed.json", "speed.md", BENCHMARKS.parent / "README.md"
+RESULTS, TABLES = "speed.json", "speed.md"
+HEADING = """# Speed
+
+Written by `python benchmarks/speed.py` from `benchmarks/speed.json`: change nothing here by hand. What it says in words
+is in [docs/benchmarks.md](../docs/benchmarks.md#speed)."""
 GROWING = (128, 256, 512, 1024, 2048)
 PAUSE = 0.06  # seconds; ONNX Runtime's threads look for work for 40 ms after a pass
 LEAST_ROUNDS = 3
@@ -307,8 +311,8 @@ def device_name(device: str) -> str:
 # ---- tables
 
 
-def tables(facts: dict[str, Any]) -> tuple[str, str]:
-    """All tables, and the one for README."""
+def tables(facts: dict[str, Any]) -> str:
+    """Page of all tables."""
     rows = facts["rows"]
     timed = [row for row in rows if part_of(row) == "forms"]
     settings = sorted(set(map(setting, timed)), key=lambda one: (one[0][2], one[0][0], -one[1]))
@@ -316,7 +320,7 @@ def tables(facts: dict[str, Any]) -> tuple[str, str]:
     where = f"Measured on {facts['device']}, torch {facts['torch']}, float32" + (
         f"; two threads made a matrix product {statistics.median(gains):.2f} times as fast." if gains else "."
     )
-    parts = {}
+    parts = []
     for shape, threads in settings:
         chosen = {(row["name"], row["form"]): row for row in timed if setting(row) == (shape, threads)}
         images = "1 image" if shape[0] == 1 else f"{shape[0]} images"
@@ -324,9 +328,9 @@ def tables(facts: dict[str, Any]) -> tuple[str, str]:
         title = (
             f"{images} of {shape[2]} x {shape[3]}, {threads} thread{'s' * (threads > 1)}, medians of {rounds} rounds"
         )
-        parts[shape, threads] = f"**{title}**\n\n{speed_table(chosen)}"
-    rest = [*filter(None, [growth_table(rows), training_table(rows)])]
-    return "\n\n".join([where, *parts.values(), *rest]) + "\n", f"{where}\n\n{parts[settings[0]]}"
+        parts.append(f"**{title}**\n\n{speed_table(chosen)}")
+    parts += filter(None, [growth_table(rows), training_table(rows)])
+    return "\n\n".join([HEADING, where, *parts]) + "\n"
 
 
 def setting(row: Row) -> tuple[tuple[int, ...], int]:
@@ -389,11 +393,10 @@ def training_table(rows: list[Row]) -> str:
     return f"**A step of training, 8 images of 256 x 256**\n\n{table}"
 
 
-def report(benchmarks: Path = BENCHMARKS, readme: Path = README) -> None:
+def report(benchmarks: Path = BENCHMARKS) -> None:
     """Write the tables."""
-    everything, chosen = tables(json.loads((benchmarks / RESULTS).read_text(encoding="utf-8")))
-    (benchmarks / TABLES).write_text(everything, encoding="utf-8")
-    write_section(readme, "speed", chosen)
+    page = tables(json.loads((benchmarks / RESULTS).read_text(encoding="utf-8")))
+    (benchmarks / TABLES).write_text(page, encoding="utf-8")
 
 
 def main() -> None:

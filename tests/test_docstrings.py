@@ -10,18 +10,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import segzoo
+from segzoo import registry
+
 ROOT = Path(__file__).parents[1] / "src" / "segzoo"
 
 # Public names that have no example yet, and rooms whose docstrings are still to be read; both may only shrink.
 WITHOUT_EXAMPLE = {
     "segzoo": {
-        *("list_models", "create_model", "list_checkpoints", "from_pretrained", "convert", "SegmentationModule"),
+        *("create_model", "list_checkpoints", "from_pretrained", "convert", "SegmentationModule"),
         *("LVUNet", "CMUNeXt", "MedNeXt", "MedURWKV", "Segmentation", "Preprocessing", "VolumePreprocessing"),
-        *("SegzooError", "MissingError"),
     }
 }
-UNREAD = ("checkpoints", "cli", "export", "hub", "imaging", "prediction", "preprocessing", "class_checks.py")
-UNREAD += ("errors.py", "module.py", "registry.py", "tasks.py", "volumes.py")
+UNREAD = ("checkpoints", "cli", "hub", "imaging", "prediction", "preprocessing", "volumes.py")
 
 
 def public(face: str) -> list[str]:
@@ -60,9 +61,11 @@ def datasets(samples, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(("face", "name"), NAMES, ids=[f"{face}.{name}" for face, name in NAMES])
-def test_examples_run(face, name, datasets):
+def test_examples_run(face, name, datasets, monkeypatch):
+    monkeypatch.setattr(registry._ADDED, "added", {})  # a model that an example registers is gone after it
     known = getattr(importlib.import_module(face), name)
-    (test,) = doctest.DocTestFinder(recurse=False).find(known, f"{face}.{name}", globs={"samples": datasets})
+    given = {"__name__": "example", "samples": datasets, "segzoo": segzoo}
+    (test,) = doctest.DocTestFinder(recurse=False).find(known, f"{face}.{name}", globs=given)
     if not test.examples:
         assert name in WITHOUT_EXAMPLE.get(face, ()), f"{face}.{name} has no example"
         pytest.skip("has no example yet")

@@ -4,7 +4,7 @@ The public names are imported when first used, so that ``import segzoo`` and the
 ``segzoo list`` cost nothing.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 from segzoo.lazy import lazily
 
@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "list_models": "segzoo.registry",
     "create_model": "segzoo.registry",
+    "register": "segzoo.registry",
     "list_checkpoints": "segzoo.hub.listing",
     "from_pretrained": "segzoo.hub.load",
     "convert": "segzoo.conversion.convert",
@@ -35,13 +36,15 @@ __all__ = [*_HOMES, "__version__"]
 
 
 if TYPE_CHECKING:  # what type checkers and editors see
+    from collections.abc import Callable
+
     from segzoo import data as data
     from segzoo import nn as nn
     from segzoo.conversion.convert import convert as convert
     from segzoo.errors import MissingError as MissingError
     from segzoo.errors import SegzooError as SegzooError
     from segzoo.hub.listing import list_checkpoints as list_checkpoints
-    from segzoo.hub.load import from_pretrained as from_pretrained
+    from segzoo.hub.load import from_pretrained as _from_pretrained
     from segzoo.imaging.segmentation import Segmentation as Segmentation
     from segzoo.models._upkern import upkern as upkern
     from segzoo.models.cmunext import CMUNeXt as CMUNeXt
@@ -49,10 +52,19 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from segzoo.models.med_urwkv import MedURWKV as MedURWKV
     from segzoo.models.mednext import MedNeXt as MedNeXt
     from segzoo.module import SegmentationModule as SegmentationModule
+    from segzoo.network import SegmentationNetwork as _Network
     from segzoo.preprocessing.image import Preprocessing as Preprocessing
     from segzoo.preprocessing.volume import VolumePreprocessing as VolumePreprocessing
-    from segzoo.registry import create_model as create_model
+    from segzoo.registry import create_model as _create_model
     from segzoo.registry import list_models as list_models
+    from segzoo.registry import register as register
+
+    _P = ParamSpec("_P")
+
+    def _with_verbs(function: Callable[_P, _Network]) -> Callable[_P, SegmentationModule]:
+        """Say that a function of a lower floor, which knows no verbs, returns a model that has them."""
+
+    create_model, from_pretrained = _with_verbs(_create_model), _with_verbs(_from_pretrained)
 
 __getattr__ = lazily(__name__, _HOMES)
 

@@ -1,4 +1,4 @@
-"""The errors a person can cause: each is one sentence that says what is wrong, where, and what to do."""
+"""Errors a person can cause: each is one sentence that says what is wrong, where, and what to do."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -7,19 +7,43 @@ T = TypeVar("T")
 
 
 class SegzooError(ValueError):
-    """Bad input to segzoo. The command line prints its message alone, without a traceback."""
+    """Bad input to segzoo. The command line prints its message alone, without a traceback.
 
-
-class MissingError(SegzooError, FileNotFoundError):
-    """A file, folder, checkpoint or model that is not there."""
+    Example:
+        >>> try:
+        ...     segzoo.create_model("lv_unet", num_classes=0)
+        ... except segzoo.SegzooError as error:
+        ...     print(error)
+        num_classes (0) must be at least 1
+    """
 
     def __str__(self) -> str:
-        """The message alone (OSError would add an errno)."""
+        """Return the message alone (OSError and ImportError would add to it)."""
         return str(self.args[0]) if self.args else ""
 
 
+class MissingError(SegzooError):
+    """Something is not there: a name that nobody knows, a file, or a package.
+
+    Example:
+        >>> try:
+        ...     segzoo.create_model("lvunet")
+        ... except segzoo.MissingError as error:
+        ...     print(str(error).partition(";")[0])
+        there is no model 'lvunet' (did you mean lv_unet or cmunext or cmunext_s?)
+    """
+
+
+class MissingFileError(MissingError, FileNotFoundError):
+    """File or folder is not there."""
+
+
+class MissingPackageError(MissingError, ImportError):
+    """Package is not installed."""
+
+
 def attempt(function: Callable[..., T], *arguments: Any) -> T | SegzooError:
-    """What a function returns, or the error that bad input makes it raise."""
+    """Return what a function returns, or the error that bad input makes it raise."""
     try:
         return function(*arguments)
     except SegzooError as error:

@@ -1,8 +1,9 @@
 """Model names and how to build them, known without importing torch.
 
-An architecture file decorates each of its builders with :func:`register` and literal facts. The facts are
-read from the file's syntax tree, so that names, parameter counts and papers are written once, beside the
-builder they describe, and yet can be listed in milliseconds.
+An architecture file decorates each of its builders with :func:`register` and facts. Of the zoo's own files these are
+literals and read from the syntax tree, so that names, parameter counts and papers are written once, beside the builder
+they describe, and yet can be listed in milliseconds. Others' builders are registered when their file is imported; of
+those in installed packages the names are read from the packages' metadata before that.
 """
 
 import ast
@@ -10,18 +11,21 @@ import difflib
 import functools
 import importlib
 import inspect
+import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from segzoo.errors import MissingError, SegzooError
+from segzoo.errors import MissingError, MissingPackageError, SegzooError
+from segzoo.extensions import Table, announced, imported, package
 
 if TYPE_CHECKING:
-    from segzoo.module import SegmentationModule
+    from segzoo.network import SegmentationNetwork
 
-M = TypeVar("M", bound="SegmentationModule")
+M = TypeVar("M", bound="SegmentationNetwork")
+OWN = "segzoo.models"  # the package with the zoo's builders
 
 # Arguments that say how a model is trained or started, not what it is: a checkpoint does not store them.
 NOT_ARCHITECTURE = frozenset(
@@ -34,7 +38,7 @@ NOT_ARCHITECTURE = frozenset(
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a model before anything is built.
+    """Facts of a model that are known before anything is built.
 
     Attributes:
         name: what :func:`create_model` calls it.
@@ -55,6 +59,9 @@ class ModelFacts:
     pretrained: str | None = None
 
 
+Registered = tuple[ModelFacts, Callable[..., "SegmentationNetwork"]]
+
+
 def register(
     *,
     parameters: int,
@@ -63,37 +70,69 @@ def register(
     alias: str | None = None,
     pretrained: str | None = None,
 ) -> Callable[[Callable[..., M]], Callable[..., M]]:
-    """Put a builder into the zoo under its own name (and an alias); every argument must be a literal.
+    """Put a builder into the zoo under its own name (and an alias), from anyone's file.
 
     The built model is stamped with the builder's name and the architecture arguments it was given: that is
-    what its checkpoints record.
+    what its checkpoints record. They load where the builder is known: in every process for a model that an installed
+    package announces by the entry point group ``segzoo.models``, and else where the file with the builder was imported.
+
+    Args:
+        parameters: trainable parameters with the builder's default arguments.
+        paper: where the architecture was published, or any words on where it comes from.
+        spatial_dims: the ranks of images it takes.
+        alias: a second name.
+        pretrained: its default checkpoint.
+
+    Raises:
+        SegzooError: a model of the zoo has this name.
+
+    Example:
+        >>> @segzoo.register(parameters=417_505, paper="my thesis")
+        ... def my_net(**arguments) -> segzoo.CMUNeXt:
+        ...     "CMUNeXt-S by another name."
+        ...     return segzoo.create_model("cmunext_s", **arguments)
+        >>> segzoo.create_model("my_net", num_classes=3).num_classes
+        3
     """
+    facts = {"parameters": parameters, "paper": paper, "spatial_dims": spatial_dims, "pretrained": pretrained}
 
     def decorate(builder: Callable[..., M]) -> Callable[..., M]:
         @functools.wraps(builder)
         def build(**arguments: Any) -> M:
             model = builder(**arguments)
+            if not hasattr(model, "recorded_arguments"):
+                raise SegzooError(
+                    f"the builder {builder.__qualname__} returned a {type(model).__name__}, where a model is a "
+                    "segzoo.SegmentationModule; derive its class from that"
+                )
             model.model_name = builder.__name__
             given = {key: value for key, value in arguments.items() if key not in NOT_ARCHITECTURE}
             model.arguments = {**model.recorded_arguments(), **given}
             return model
 
+        if not builder.__module__.startswith(f"{OWN}."):  # whose facts are read from their files
+            for name in filter(None, (builder.__name__, alias)):
+                path, summary = f"{builder.__module__}.{builder.__qualname__}", summary_of(builder.__doc__)
+                _ADDED.add(name, (ModelFacts(name, path, summary, **facts), build))  # type: ignore[arg-type]
         return build
 
     return decorate
 
 
+# ---- what there is
+
+
 @functools.cache
-def models() -> dict[str, ModelFacts]:
-    """Every registered model by name, aliases included."""
+def _own() -> dict[str, ModelFacts]:
+    """Return the zoo's own models by name, aliases included."""
     found = {}
     for file in sorted((Path(__file__).parent / "models").glob("*.py")):
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and (facts := _registered_facts(node)) is not None:
                 alias = facts.pop("alias", None)
-                summary = (ast.get_docstring(node) or "").split("\n")[0]
+                summary = summary_of(ast.get_docstring(node))
                 for name in filter(None, (node.name, alias)):
-                    found[name] = ModelFacts(name, f"segzoo.models.{file.stem}.{node.name}", summary, **facts)
+                    found[name] = ModelFacts(name, f"{OWN}.{file.stem}.{node.name}", summary, **facts)
     return dict(sorted(found.items()))
 
 
@@ -104,32 +143,139 @@ def _registered_facts(function: ast.FunctionDef) -> dict[str, Any] | None:
     return None
 
 
+def summary_of(docstring: str | None) -> str:
+    """Return the first line of a docstring."""
+    return (docstring or "").strip().split("\n")[0]
+
+
+class _Added(Table[Registered]):
+    """Models from outside: registered in this process, or announced by packages, by name."""
+
+    def add(self, name: str, thing: Registered) -> None:
+        """Add a model; one that is registered again, as from a notebook's cell, takes the place of the first."""
+        if name in _own():
+            raise SegzooError(f"{name!r} is a model of segzoo's own already; give the builder another name")
+        super().add(name, thing)
+
+    def __getitem__(self, name: str) -> Registered:
+        """Return a model; importing an announced one registers it.
+
+        Raises:
+            SegzooError: what the package announces cannot be imported, or was not registered under this name.
+        """
+        if name not in self.added:
+            point = announced(self.kind)[name]
+            imported(self.kind, point)
+            if name not in self.added:
+                raise SegzooError(
+                    f"{package(point)} announces the model {name!r}, but {point.value} is not a builder of this name "
+                    "under @segzoo.register; tell its authors"
+                )
+        return self.added[name]
+
+
+_ADDED = _Added("models", {})
+
+
+def models() -> dict[str, ModelFacts]:
+    """Return every model whose facts are known without an import, by name: the zoo's own, and those registered here."""
+    return dict(sorted({**_own(), **{name: facts for name, (facts, _) in _ADDED.added.items()}}.items()))
+
+
+def package_of(name: str) -> str | None:
+    """Return the installed package that announces a model, or None for the zoo's own and those of loose files."""
+    return None if name in _own() or name not in announced("models") else package(announced("models")[name])
+
+
 def list_models(pattern: str = "*") -> list[str]:
-    """The names of the zoo's architectures, sorted; ``pattern`` is a shell pattern such as ``"*unext*"``."""
-    return [name for name in models() if fnmatchcase(name, pattern)]
+    """Names of the architectures there are, sorted: the zoo's, and those of others' packages and files.
+
+    Args:
+        pattern: a shell pattern.
+
+    Example:
+        >>> segzoo.list_models("cmunext*")
+        ['cmunext', 'cmunext_l', 'cmunext_s']
+    """
+    return sorted(name for name in {*_own(), *_ADDED} if fnmatchcase(name, pattern))
 
 
 def model_facts(name: str) -> ModelFacts:
-    """What is known of the model called ``name``.
+    """Return what is known of the model called ``name``.
 
     Raises:
         MissingError: there is no such model; the message names the nearest ones.
+        SegzooError: the package that announces it cannot be imported.
     """
-    if name not in models():
-        raise MissingError(f"there is no model {name!r}{nearest(name, models())}; `segzoo list` shows all of them")
-    return models()[name]
+    if name in _own():
+        return _own()[name]
+    if name not in _ADDED:
+        known = list_models()
+        raise MissingError(f"there is no model {name!r}{nearest(name, known)}; `segzoo list` shows all of them")
+    return _ADDED[name][0]
 
 
-def builder(name: str) -> Callable[..., "SegmentationModule"]:
-    """The function that builds the model called ``name``."""
-    module, _, function = model_facts(name).builder.rpartition(".")
-    built: Callable[..., SegmentationModule] = getattr(importlib.import_module(module), function)
+def require_model(name: str, package: str | None) -> None:
+    """Refuse a checkpoint whose model cannot be built here.
+
+    Args:
+        name: of the model, as its config says.
+        package: that announces it, as its config says; None for the zoo's own and for those of loose files.
+
+    Raises:
+        MissingPackageError: the package is not installed.
+        MissingError: nobody knows the model.
+        SegzooError: another package announces it.
+    """
+    if name in _own() or name in _ADDED.added:
+        return
+    here = package_of(name)
+    if package is not None and here is None:
+        raise MissingPackageError(
+            f"the model {name!r} comes from the package {package}, which is not installed: pip install {package}"
+        )
+    if package is not None and here != package:
+        raise SegzooError(
+            f"the model {name!r} is said to come from the package {package}, and here {here} announces it; uninstall "
+            f"{here} and install {package}"
+        )
+    if here is None:
+        raise MissingError(
+            f"there is no model {name!r}{nearest(name, list_models())}; if it is registered in a file of somebody's "
+            "own, import that file first"
+        )
+
+
+# ---- build
+
+
+def builder(name: str) -> Callable[..., "SegmentationNetwork"]:
+    """Return the function that builds the model called ``name``; raises as `model_facts` does."""
+    facts = model_facts(name)
+    if name not in _own():
+        return _ADDED[name][1]
+    module, _, function = facts.builder.rpartition(".")
+    built: Callable[..., SegmentationNetwork] = getattr(importlib.import_module(module), function)
     return built
+
+
+def class_of(name: str) -> Any:
+    """Return what the builder of a model is annotated to return, its class; raises as `model_facts` does."""
+    return typing.get_type_hints(inspect.unwrap(builder(name))).get("return")
+
+
+def arguments_of(name: str) -> list[str]:
+    """Return the names of the arguments that a model takes; raises as `model_facts` does."""
+    own = inspect.signature(builder(name)).parameters.values()
+    taken = [one.name for one in own if one.kind is not one.VAR_KEYWORD]
+    if len(taken) == len(own):  # the builder names them all
+        return taken
+    return [*taken, *inspect.signature(class_of(name)).parameters]
 
 
 def create_model(
     name: str, *, in_channels: int | None = None, num_classes: int = 1, multilabel: bool = False, **architecture: Any
-) -> "SegmentationModule":
+) -> "SegmentationNetwork":
     """Build an architecture with random weights (or with a pretrained encoder, where it takes one).
 
     Args:
@@ -148,8 +294,10 @@ def create_model(
     build = builder(name)
     if in_channels is not None:
         architecture["in_channels"] = in_channels
-    arguments = {"num_classes": num_classes, "multilabel": multilabel, **architecture}
-    known = list(inspect.signature(inspect.signature(build).return_annotation).parameters)
+    arguments = {"num_classes": num_classes, **architecture}
+    known = arguments_of(name)
+    if multilabel is not False or "multilabel" in known:
+        arguments["multilabel"] = multilabel
     for argument in arguments:
         if argument not in known:
             raise SegzooError(
@@ -166,6 +314,6 @@ def create_model(
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A half sentence that names what somebody who typed ``name`` may have meant, or nothing."""
+    """Return a half sentence that names what somebody who typed ``name`` may have meant, or nothing."""
     close = difflib.get_close_matches(name.lower(), list(names), n=3, cutoff=0.5)
     return f" (did you mean {' or '.join(close)}?)" if close else ""

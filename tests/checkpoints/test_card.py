@@ -12,7 +12,7 @@ import segzoo
 from segzoo.catalogue import DATASETS
 from segzoo.checkpoints.card import render_card
 from segzoo.checkpoints.licences import HUB_LICENCES, allows, hub_licence, licence_name
-from segzoo.cli.main import build_parser
+from segzoo.cli.command import build_parser
 from segzoo.metrics.metric import Dice, HausdorffDistance95
 from segzoo.preprocessing.image import Preprocessing
 from segzoo.preprocessing.volume import VolumePreprocessing

@@ -13,7 +13,7 @@ FETCH = """
 import sys
 from segzoo.errors import SegzooError
 from segzoo.checkpoints.weights import read_safetensors
-from segzoo.hub.fetch import fetch_weights
+from segzoo.models._fetched import fetch_weights
 try:
     print(*read_safetensors(fetch_weights(sys.argv[1], "encoder.safetensors")))
 except SegzooError as error:

@@ -21,9 +21,9 @@ from PIL import Image
 
 import segzoo
 from segzoo.checkpoints.weights import sha256
-from segzoo.cli import main as cli
+from segzoo.cli import command as cli
 from segzoo.cli import train as training_cli
-from segzoo.cli.main import main
+from segzoo.cli.command import main
 from segzoo.imaging.geometry import same_grid
 from segzoo.imaging.images import read_image
 from segzoo.imaging.volumes import read_geometry, read_volume_mask, volume_stem
@@ -132,7 +132,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
     def interrupted(options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "run_list", interrupted)
+    monkeypatch.setattr("segzoo.cli.listing.run_list", interrupted)
     assert main(["list"]) == 130
     assert capsys.readouterr().err == "segzoo: stopped; every file that is written is complete\n"
 
@@ -593,7 +593,7 @@ def test_a_shell_sees_the_status_and_the_sentence():
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr(cli, "run_list", lambda options: 1 / 0)
+    monkeypatch.setattr("segzoo.cli.listing.run_list", lambda options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["list"])
     monkeypatch.setattr(training_cli, "TrainingCLI", lambda arguments: 1 / 0)

@@ -116,7 +116,8 @@ def test_int8_that_gains_nothing_is_refused(tmp_path, monkeypatch):
 
 
 def test_int8_with_other_masks_is_not_written(model, images, tmp_path, monkeypatch):
-    monkeypatch.setattr("segzoo.export.write.write_int8", lambda *given: given[-1].write_bytes(b"a file"))
+    monkeypatch.setattr("segzoo.export.onnx.Onnx.write", lambda *given: given[-1].write_bytes(b"a file"))
+    monkeypatch.setattr("segzoo.export.onnx.Onnx.open", lambda self, path: None)
     monkeypatch.setattr("segzoo.export.write.compare_masks", lambda *given: 0.2)
     with pytest.raises(
         segzoo.SegzooError, match=r"not written: its masks agree with Python's only to a Dice of 0\.800"

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import segzoo
 from segzoo.checkpoints.weights import sha256
-from segzoo.cli.main import main
+from segzoo.cli.command import main
 from segzoo.data.samples import read_label
 from segzoo.hub.example import add_example
 from segzoo.hub.verify import verify

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import segzoo
-from segzoo.cli.main import main
+from segzoo.cli.command import main
 from segzoo.models import med_urwkv
 from segzoo.models.med_urwkv import EncoderSize, MedURWKV
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 import segzoo
-from segzoo.cli.main import main
+from segzoo.cli.command import main
 from segzoo.models.mednext import MedNeXt
 from segzoo.training.losses import DiceCELoss
 

@@ -23,7 +23,7 @@ from lightning.fabric import Fabric
 from PIL import Image
 
 import segzoo
-from segzoo.cli.main import main
+from segzoo.cli.command import main
 from segzoo.errors import SegzooError
 from segzoo.imaging.images import read_image
 from segzoo.imaging.masks import read_mask, write_mask

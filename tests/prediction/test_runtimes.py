@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 import segzoo
-from segzoo.cli.main import main
+from segzoo.cli.command import main
 from segzoo.imaging.images import read_image
 from segzoo.imaging.volumes import read_volume_mask
 from segzoo.prediction.exported import ExportedPredictor

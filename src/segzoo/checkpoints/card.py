@@ -1,6 +1,5 @@
 """A checkpoint's README.md: a Hugging Face model card made from its config.json and nothing else."""
 
-import inspect
 import json
 import shlex
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ from segzoo.checkpoints.licences import allows, hub_licence, licence_name
 from segzoo.checkpoints.pins import ORGANISATION, published
 from segzoo.checkpoints.provenance import dataset_line, held_out, history, linked, listed, parts_of
 from segzoo.metrics.names import METRIC_NAMES, class_metric, scores_by_class
-from segzoo.registry import builder, model_facts
+from segzoo.registry import class_of, model_facts
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -211,7 +210,7 @@ def loading(config: dict[str, Any]) -> list[str]:
 
 def class_name(config: dict[str, Any]) -> str:
     """The model's class, such as "LVUNet"."""
-    return str(inspect.signature(builder(config["model"]["name"])).return_annotation.__name__)
+    return str(class_of(config["model"]["name"]).__name__)
 
 
 def python(*lines: str, uses: str = "segzoo") -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from segzoo.checkpoints.weights import sha256
-from segzoo.errors import MissingError, SegzooError
+from segzoo.errors import MissingFileError, SegzooError
 from segzoo.registry import NOT_ARCHITECTURE
 
 CONFIG = "config.json"
@@ -96,11 +96,11 @@ def damaged_files(folder: Path, config: dict[str, Any]) -> list[Path]:
     """The files whose sha256 is not the one that config.json lists.
 
     Raises:
-        MissingError: a file is not there.
+        MissingFileError: a file is not there.
     """
     for name in config["sha256"]:
         if not (folder / name).is_file():
-            raise MissingError(f"the checkpoint {folder} lacks its file {name}; fetch it again")
+            raise MissingFileError(f"the checkpoint {folder} lacks its file {name}; fetch it again")
     return [folder / name for name, expected in config["sha256"].items() if sha256(folder / name) != expected]
 
 
@@ -108,7 +108,7 @@ def verify_files(folder: Path, config: dict[str, Any]) -> None:
     """Compare every file that config.json lists with its sha256.
 
     Raises:
-        MissingError: a file is not there.
+        MissingFileError: a file is not there.
         SegzooError: a file is another one than the checkpoint was saved with.
     """
     for file in damaged_files(folder, config):

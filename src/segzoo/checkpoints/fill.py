@@ -1,5 +1,6 @@
 """A checkpoint's tensors and contract go into a model, and a report says what became of each."""
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from segzoo.errors import SegzooError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from segzoo.module import SegmentationModule
+    from segzoo.network import SegmentationNetwork
 
 
 @dataclass
@@ -47,6 +48,11 @@ class LoadReport:
         parts += [self.trust] if self.trust else []
         return "; ".join(parts)
 
+    def log(self) -> None:
+        """Tell the logger "segzoo": as a warning where the model is not all as stored, for nothing changes unsaid."""
+        level = logging.WARNING if self.adapted or self.initialised else logging.INFO
+        logging.getLogger("segzoo").log(level, "%s", self)
+
     def taken(self) -> str:
         """How many tensors came from where."""
         return f"{len(self.loaded)} tensors loaded from {self.source}"
@@ -61,7 +67,7 @@ def read_weights(path: Path) -> "dict[str, Tensor]":
 
 
 def fill(
-    model: "SegmentationModule",
+    model: "SegmentationNetwork",
     stored: "dict[str, Tensor]",
     report: LoadReport,
     num_classes: int | None,
@@ -110,7 +116,7 @@ def differs_only_in(axis: int, one: "Tensor", other: "Tensor") -> bool:
     return one.ndim == other.ndim > axis and all(shape.pop(axis) for shape in shapes) and shapes[0] == shapes[1]
 
 
-def apply_contract(model: "SegmentationModule", config: dict[str, Any]) -> None:
+def apply_contract(model: "SegmentationNetwork", config: dict[str, Any]) -> None:
     """Give the model the checkpoint's preprocessing, classes and provenance."""
     from segzoo.preprocessing.stored import preprocessing_from_dict
 

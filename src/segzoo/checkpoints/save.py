@@ -31,7 +31,7 @@ from segzoo.errors import SegzooError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from segzoo.module import SegmentationModule
+    from segzoo.network import SegmentationNetwork
 
 
 STARTS = ("encoder_weights", "upkern_from", "name_or_path")  # options of a recipe that name weights to start from
@@ -41,7 +41,7 @@ STARTS = ("encoder_weights", "upkern_from", "name_or_path")  # options of a reci
 
 
 def save_pretrained(
-    model: "SegmentationModule",
+    model: "SegmentationNetwork",
     folder: str | Path,
     *,
     name: str | None = None,
@@ -81,7 +81,7 @@ def save_pretrained(
 
 
 def write_checkpoint(
-    model: "SegmentationModule",
+    model: "SegmentationNetwork",
     folder: Path,
     name: str,
     version: str,
@@ -141,7 +141,7 @@ def training_licence(data: dict[str, Any]) -> str | None:
     return joined(part.get("licence") for part in (data, *data.get("pretrained_on", [])))
 
 
-def stored_tensors(model: "SegmentationModule", dtype: str | None) -> "dict[str, Tensor]":
+def stored_tensors(model: "SegmentationNetwork", dtype: str | None) -> "dict[str, Tensor]":
     """The state dict as it goes to disk."""
     if dtype not in (None, "float16"):
         raise SegzooError(f"a checkpoint is stored as it is or in float16, not in {dtype!r}")

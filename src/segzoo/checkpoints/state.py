@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from segzoo.checkpoints.weights import read_safetensors
-from segzoo.errors import MissingError, SegzooError
+from segzoo.errors import MissingFileError, SegzooError
 
 State = Mapping[str, Tensor]
 # Lightning, DataParallel and training scripts wrap a state dict in one of these
@@ -21,7 +21,7 @@ def read_state(path: Path) -> dict[str, Any]:
     import torch
 
     if not path.is_file():
-        raise MissingError(f"there is no file {path}")
+        raise MissingFileError(f"there is no file {path}")
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     try:

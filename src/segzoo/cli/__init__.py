@@ -1,3 +1,3 @@
 """The ``segzoo`` command."""
 
-from segzoo.cli.main import main as main
+from segzoo.cli.command import main as main

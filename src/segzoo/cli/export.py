@@ -1,30 +1,28 @@
 """``segzoo export``."""
 
 import argparse
-import sys
 
 from segzoo.errors import SegzooError
+from segzoo.export.formats import choose_format
+from segzoo.export.measure import calibration_images, measure, training_data
+from segzoo.export.write import export
+from segzoo.hub.find import open_checkpoint
+from segzoo.hub.load import load
 
 
 def run_export(options: argparse.Namespace) -> None:
     """``segzoo export CHECKPOINT FILE``."""
-    from segzoo.export.write import choose_format, export
-    from segzoo.hub.find import open_checkpoint
-    from segzoo.hub.load import load
-
-    format = choose_format(options.file, options.format)  # before anything is loaded
-    if options.data and format != "onnx":
+    writer = choose_format(options.file, options.format)  # before anything is loaded
+    if options.data and writer.suffix != ".onnx":
         raise SegzooError("--data measures files by ONNX Runtime: end the file in .onnx")
     checkpoint = open_checkpoint(options.checkpoint)
     details = {
         key: checkpoint.config[key] for key in ("name", "version", "licences", "sha256") if key in checkpoint.config
     }
     model = load(checkpoint)
-    print(model.load_report, file=sys.stderr)
+    model.load_report.log()
     data, calibration = None, []
     if options.data:
-        from segzoo.export.measure import calibration_images, training_data
-
         data = training_data(model, options.data)
         calibration = calibration_images(data) if options.precision == "int8" else []
     written = export(
@@ -38,6 +36,4 @@ def run_export(options: argparse.Namespace) -> None:
     )
     print(written)
     if data:
-        from segzoo.export.measure import measure
-
         print(measure(model, written.path, data, options.size))

@@ -1,7 +1,10 @@
-"""What the command line prints, and how."""
+"""Output of the command line."""
 
 import io
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from segzoo.errors import SegzooError
 
@@ -13,7 +16,22 @@ def show_any_name() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+@contextmanager
+def log_on_stderr() -> Iterator[None]:
+    """Show on stderr what the library logs, while a command runs."""
+    logger, handler = logging.getLogger("segzoo"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
 def sentence(error: SegzooError) -> str:
-    """What an error says; one from a data loader's process has it at the end of that process's traceback."""
+    """Return what an error says; one from a data loader's process has it at the end of that process's traceback."""
     last_line = str(error).rstrip().rpartition("\n")[2]
     return last_line.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")

@@ -1,4 +1,4 @@
-"""The folder of a training: what may start or go on there, and the files that Lightning keeps."""
+"""Folder of a training: what may start or go on there, and the files that Lightning keeps."""
 
 import os
 from importlib.util import find_spec
@@ -13,14 +13,14 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from segzoo.checkpoints.config import CONFIG, RECIPE
-from segzoo.errors import MissingError, SegzooError
-from segzoo.module import OTHER_IMAGES
+from segzoo.errors import MissingFileError, SegzooError
+from segzoo.steps import OTHER_IMAGES
 
 SPLIT = "split.json"
 
 
 def resume_file(verb: str, root: Path, given: str | None) -> str | None:
-    """The file that --ckpt_path means; Lightning looks for "last" before it knows the run's folder."""
+    """Return the file that --ckpt_path means; Lightning looks for "last" before it knows the run's folder."""
     if given is None:
         return None
     file = root / f"{given}.ckpt" if given in ("last", "best") else Path(given)
@@ -33,7 +33,7 @@ def resume_file(verb: str, root: Path, given: str | None) -> str | None:
         # one that was killed before that, or not yet started
         rank_zero_info(f"segzoo: {root} holds no last.ckpt, so training starts from the beginning")
         return None
-    raise MissingError(f"there is no file {file} for --ckpt_path {given}; give a .ckpt file, or the run's folder")
+    raise MissingFileError(f"there is no file {file} for --ckpt_path {given}; give a .ckpt file, or the run's folder")
 
 
 def refuse_overwriting(root: Path, resumed: str | None) -> None:
@@ -103,7 +103,7 @@ def refuse_other_run(folder: Path, recipe: dict[str, Any], split_sha256: str) ->
 
 
 def written(file: Path) -> dict[str, Any]:
-    """What a run has written in YAML or JSON; nothing where it was killed before it had."""
+    """Return what a run has written in YAML or JSON; nothing where it was killed before it had."""
     try:
         found = yaml.safe_load(file.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
@@ -112,14 +112,14 @@ def written(file: Path) -> dict[str, Any]:
 
 
 def is_alike(one: Any, other: Any) -> bool:
-    """Whether two configurations of a class agree in all that both of them say; versions add options."""
+    """Return whether two configurations of a class agree in all that both of them say; versions add options."""
     if not (isinstance(one, dict) and isinstance(other, dict)):
         return one == other
     return all(is_alike(one[key], other[key]) for key in one.keys() & other.keys())
 
 
 def said(configured: Any) -> str:
-    """A configured class in a few words."""
+    """Return a configured class in a few words."""
     if not isinstance(configured, dict):
         return "as the model has it" if configured is None else str(configured)
     options = ", ".join(f"{key} {value}" for key, value in configured.get("init_args", {}).items())
@@ -127,12 +127,12 @@ def said(configured: Any) -> str:
 
 
 def is_within(file: str | Path | None, folder: Path) -> bool:
-    """Whether a file, if there is one, lies directly in a folder, however both are spelled."""
+    """Return whether a file, if there is one, lies directly in a folder, however both are spelled."""
     return file is not None and Path(file).resolve().parent == folder.resolve()
 
 
 def loggers(root: str) -> list[Logger]:
-    """The logs of a run, in its folder."""
+    """Return the logs of a run, in its folder."""
     found: list[Logger] = [CSVLogger(root, name="csv", flush_logs_every_n_steps=1)]  # all of it survives a kill
     if find_spec("tensorboard"):
         found.append(TensorBoardLogger(root, name="tensorboard"))
@@ -140,7 +140,7 @@ def loggers(root: str) -> list[Logger]:
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """A file of Lightning's state beside everything else of the run, replaced as the run goes on.
+    """File of Lightning's state beside everything else of the run, replaced as the run goes on.
 
     Attributes:
         goes_on: whether this run is resumed from a file in its own folder.
@@ -165,7 +165,7 @@ class RunCheckpoint(ModelCheckpoint):
         super().load_state_dict(state_dict)
 
     def moved(self, file: str) -> str:
-        """A file of the run as it was called, where it is now."""
+        """Return a file of the run as it was called, where it is now."""
         return str(Path(str(self.dirpath)) / Path(file).name) if file else file
 
 

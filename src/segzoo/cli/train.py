@@ -42,10 +42,12 @@ from segzoo.cli.run_folder import (
 )
 from segzoo.cli.train_errors import cause_in_input
 from segzoo.errors import MissingError, SegzooError
+from segzoo.extensions import announced, imported
 from segzoo.hub.find import open_checkpoint
 from segzoo.metrics.names import scores_by_class
 from segzoo.module import SegmentationModule
-from segzoo.registry import models, nearest
+from segzoo.network import SegmentationNetwork
+from segzoo.registry import list_models, model_facts, models, nearest
 
 EPOCHS = 300  # of both papers
 SEED = 42
@@ -58,7 +60,7 @@ UNWRITABLE = "Unable to serialize instance "  # what jsonargparse writes in the 
 
 
 def plain_number(value: Any) -> Number:
-    """A number as it was read from a configuration, where it is one."""
+    """Return a number as it was read from a configuration, where it is one."""
     if not isinstance(value, Number):
         raise ValueError(f"{value} is no number")
     return value
@@ -112,7 +114,7 @@ class TrainingCLI(LightningCLI):
     def __init__(self, args: list[str]) -> None:
         raising = {"exit_on_error": False}  # so that a wrong option ends like any other bad input
         super().__init__(
-            SegmentationModule,
+            SegmentationNetwork,  # which from_pretrained is said to return
             data_modules.SegmentationDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -167,7 +169,7 @@ class TrainingCLI(LightningCLI):
 
     @property
     def options(self) -> Any:
-        """The options of the verb that runs."""
+        """Options of the verb that runs."""
         return self.config[self.subcommand]
 
     def before_instantiate_classes(self) -> None:
@@ -235,7 +237,7 @@ class TrainingCLI(LightningCLI):
 
     @rank_zero_only
     def say_what_is_read(self) -> None:
-        """How many images there are and how they are divided."""
+        """Say how many images there are and how they are divided."""
         for sentence in self.datamodule.summary():
             print(f"segzoo: {sentence}")
 
@@ -324,7 +326,7 @@ class TrainingCLI(LightningCLI):
 
 
 def spell_out(arguments: list[str]) -> list[str]:
-    """A command line with import paths in the place of the zoo's names after --model and --data."""
+    """Return a command line with import paths in the place of the zoo's names after --model and --data."""
     spelled: list[str] = []
     options = iter([part for argument in arguments for part in split_option(argument)])
     for argument in options:
@@ -342,9 +344,9 @@ def split_option(argument: str) -> list[str]:
 
 
 def model_options(name: str) -> list[str]:
-    """What follows --model: a builder for a model's name, a loader for a checkpoint's name or folder."""
-    if name in models():
-        return [models()[name].builder]
+    """Return what follows --model: a builder for a model's name, a loader for a checkpoint's name or folder."""
+    if name in list_models():
+        return [model_facts(name).builder]
     if IMPORT_PATH.fullmatch(name) and not Path(name).exists():
         return [name]
     open_checkpoint(name)  # fails here, in one sentence, rather than in the middle of the parser
@@ -352,14 +354,19 @@ def model_options(name: str) -> list[str]:
 
 
 def data_path(name: str) -> str:
-    """The import path of a dataset."""
+    """Return the import path of a dataset."""
     if IMPORT_PATH.fullmatch(name):
         return name
     kinds = {known: getattr(data_modules, known) for known in data_modules.__all__}
     datasets = [known for known, kind in kinds.items() if getattr(kind, "name", None)]  # not the bases of others
-    if name not in datasets:
-        raise MissingError(f"there is no dataset {name!r}{nearest(name, datasets)}; there are {', '.join(datasets)}")
-    return f"segzoo.data.{name}"
+    if name in datasets:
+        return f"segzoo.data.{name}"
+    others = announced("datasets")
+    if name not in others:
+        known = [*datasets, *others]
+        raise MissingError(f"there is no dataset {name!r}{nearest(name, known)}; there are {', '.join(known)}")
+    imported("datasets", others[name])  # fails here, in one sentence, rather than in the middle of the parser
+    return others[name].value.replace(":", ".")
 
 
 def run_name(options: Any) -> str:
@@ -448,7 +455,7 @@ def refuse_recording(options: Any) -> None:
 
 
 def split_warning(tested: dict[str, Any], trained: dict[str, Any]) -> str | None:
-    """What is said where the images of a test may be among those that a checkpoint was trained on."""
+    """Return a warning where the images of a test may be among those that a checkpoint was trained on."""
     known = [part for part in parts_of(trained) if "split_sha256" in part]
     other = [part for part in parts_of(tested) if not any(same_split(part, one) for one in known)]
     if known and other:
@@ -460,7 +467,7 @@ def split_warning(tested: dict[str, Any], trained: dict[str, Any]) -> str | None
 
 
 def test_results(model: SegmentationModule, trainer: Trainer) -> dict[str, Any]:
-    """What a test measured, as config.json keeps it."""
+    """Return what a test measured, as config.json keeps it."""
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
     parts = {
         part: {name.removeprefix(prefix): round(value, 6) for name, value in values.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""What Lightning and jsonargparse raise over bad input of a training, in one sentence."""
+"""Errors that Lightning and jsonargparse raise over bad input of a training, in one sentence."""
 
 import re
 from argparse import ArgumentError
@@ -22,7 +22,7 @@ NOISE = re.compile(r"Does not validate against any|Subtypes:|Errors:|- Expected 
 
 
 def cause_in_input(error: Exception, verb: str) -> SegzooError | None:
-    """What somebody did wrong, where that is behind an error of Lightning or of its parser."""
+    """Return what somebody did wrong, where that is behind an error of Lightning or of its parser."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, SegzooError):
         cause = cause.__cause__ or cause.__context__
@@ -58,7 +58,7 @@ def cause_in_input(error: Exception, verb: str) -> SegzooError | None:
 
 
 def one_sentence(message: str) -> str:
-    """The lines of a parser's message that say what is wrong, as one; ``fit.data`` is what people type as --data."""
+    """Return the lines of a parser's message that say what is wrong, as one; ``fit.data`` is typed as --data."""
     lines = [line.strip().removeprefix("- ") for line in message.splitlines() if not NOISE.search(line)]
     joined = "; ".join(line for line in lines if line).replace(":; ", ": ")
     return re.sub(r"\b(?:fit|validate|test)\.(data|model)\b", r"--\1", joined)

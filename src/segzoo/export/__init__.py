@@ -1,1 +1,1 @@
-"""A trained network as one file that runs without segzoo: one file here a format."""
+"""Trained network as one file that runs without segzoo: one file here a format."""

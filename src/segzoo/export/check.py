@@ -1,8 +1,7 @@
 """Exported files beside Python's network: on one image or volume, or on those that calibrated it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,37 +18,50 @@ from segzoo.hub.listing import checkpoint_folders
 from segzoo.imaging.volumes import Volume
 from segzoo.metrics.metric import Dice
 from segzoo.prediction.inputs import read_input
-from segzoo.prediction.runtimes import open_session
 from segzoo.preprocessing.volume import VolumePreprocessing
 
 if TYPE_CHECKING:
-    from segzoo.module import SegmentationModule
+    from segzoo.network import SegmentationNetwork
 
 
-def compare(network: "SegmentationModule", path: Path, format: str, raw: Any, size: Sequence[int] | None) -> float:
-    """The largest difference of the file's logits from Python's on an image, of the largest logit."""
+def compare(
+    network: "SegmentationNetwork",
+    logits: Callable[[Tensor], Tensor],
+    raw: Any,
+    size: Sequence[int] | None,
+) -> float:
+    """Return the largest difference of a file's logits from Python's on an image, of the largest logit.
+
+    Args:
+        network: deployed.
+        logits: what the file computes of inputs.
+        raw: the image, whatever ``predict`` takes.
+        size: sides of the inputs that the file takes; None where they vary.
+    """
     x, batch = check_inputs(network, raw, size)
     with torch.inference_mode():
         expected = network(batch)
-    return relative_difference(run(path, format, x), expected)
+    return relative_difference(logits(x), expected)
 
 
 def compare_masks(
-    network: "SegmentationModule", path: Path, images: Sequence[Any], size: Sequence[int] | None
+    network: "SegmentationNetwork",
+    logits: Callable[[Tensor], Tensor],
+    images: Sequence[Any],
+    size: Sequence[int] | None,
 ) -> float:
-    """What the mean Dice of a file's masks with Python's lacks of 1, on the network's own grid."""
-    session, dice = open_session(path), Dice(network.num_classes, multilabel=network.multilabel)
+    """Return what the mean Dice of a file's masks with Python's lacks of 1, on the network's own grid."""
+    dice = Dice(network.num_classes, multilabel=network.multilabel)
     for image in images:
         x, batch = check_inputs(network, image, size)
         with torch.inference_mode():
             expected = network(batch)
-        found = torch.from_numpy(session.run(["logits"], {"image": x.numpy()})[0])
-        dice.update(*(network.mask(network.activate(logits)) for logits in (found, expected)))
+        dice.update(*(network.mask(network.activate(found)) for found in (logits(x), expected)))
     return 1 - dice.compute().item()
 
 
-def check_inputs(network: "SegmentationModule", raw: Any, size: Sequence[int] | None) -> tuple[Tensor, Tensor]:
-    """What the file takes of an image, and what Python's network does."""
+def check_inputs(network: "SegmentationNetwork", raw: Any, size: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+    """Return what the file takes of an image, and what Python's network does."""
     given = read_input(network.preprocessing, raw)
     if isinstance(network.preprocessing, VolumePreprocessing):
         assert isinstance(given, Volume)
@@ -67,16 +79,8 @@ def check_inputs(network: "SegmentationModule", raw: Any, size: Sequence[int] | 
     return x, network.preprocessing(given)[None]
 
 
-def run(path: Path, format: str, x: Tensor) -> Tensor:
-    """The logits that a file computes."""
-    if format == "torch-export":
-        with torch.inference_mode():
-            return torch.export.load(path).module()(x)[1]
-    return torch.from_numpy(open_session(path).run(["logits"], {"image": x.numpy()})[0])
-
-
-def sample_for(network: "SegmentationModule") -> tuple[str, Any]:
-    """An image or volume that a shipped checkpoint of the same kind has as its example; else noise."""
+def sample_for(network: "SegmentationNetwork") -> tuple[str, Any]:
+    """Return an image or volume that a shipped checkpoint of the same kind has as its example; else noise."""
     for folder in checkpoint_folders().values():
         file = folder / PROBE
         with suppress(SegzooError):  # a checkpoint that is damaged has no part in this

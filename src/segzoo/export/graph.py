@@ -1,4 +1,4 @@
-"""A deployed network with its contract around it, as one graph."""
+"""Deployed network with its contract around it, as one graph."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from segzoo.preprocessing.image import Preprocessing
 
 if TYPE_CHECKING:
-    from segzoo.module import SegmentationModule
+    from segzoo.network import SegmentationNetwork
 
 
 AXES = ("depth", "height", "width")
@@ -20,7 +20,7 @@ AXES = ("depth", "height", "width")
 
 
 class Graph(nn.Module):
-    """A deployed network with what a checkpoint's contract does before and after it.
+    """Deployed network with what a checkpoint's contract does before and after it.
 
     Args:
         network: deployed.
@@ -32,7 +32,7 @@ class Graph(nn.Module):
     std: Tensor
 
     def __init__(
-        self, network: "SegmentationModule", precision: str, resize: Callable[[Tensor, Sequence[int]], Tensor]
+        self, network: "SegmentationNetwork", precision: str, resize: Callable[[Tensor, Sequence[int]], Tensor]
     ) -> None:
         super().__init__()
         self.resize = resize
@@ -59,7 +59,7 @@ class Graph(nn.Module):
         return probabilities if self.image_size is None else self.resize(probabilities, size), logits
 
     def logits(self, x: Tensor) -> Tensor:
-        """The network's forward pass, padded and cropped without looking at the size, which may vary."""
+        """Return the network's forward pass, padded and cropped without looking at the size, which may vary."""
         network = self.network
         strides = network.stride if isinstance(network.stride, tuple) else (network.stride,) * (x.ndim - 2)
         padded = x
@@ -115,14 +115,14 @@ def resize_rows(x: Tensor, count: int) -> Tensor:
 # ---- export
 
 
-def example_input(network: "SegmentationModule", size: Sequence[int] | None) -> Tensor:
-    """What the graph is traced with: two images of no special size, or of the size that is to be fixed."""
+def example_input(network: "SegmentationNetwork", size: Sequence[int] | None) -> Tensor:
+    """Return what the graph is traced with: two images of no special size, or of the size that is to be fixed."""
     sides = size or ((300, 411) if network.spatial_dims == 2 else (40, 56, 72))
     return torch.rand(2, network.in_channels, *sides, generator=torch.Generator().manual_seed(0)) * 255
 
 
 def dynamic_shapes(x: Tensor, size: Sequence[int] | None) -> tuple[dict[int, Any]]:
-    """Which axes vary: the batch and, unless fixed, the sides."""
+    """Return the axes that vary: the batch and, unless fixed, the sides."""
     axes: dict[int, Any] = {0: torch.export.Dim("batch")}
     if size is None:
         spatial = x.ndim - 2

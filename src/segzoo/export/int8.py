@@ -75,7 +75,7 @@ def nodes_to_quantize(model: "onnx.ModelProto") -> list[str]:
 
 @contextmanager
 def without_advice() -> Iterator[None]:
-    """Without the quantiser's advice to prepare the graph, which the exporter has done."""
+    """Keep the quantiser's advice to prepare the graph, which the exporter has done, out of the log."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -99,7 +99,7 @@ def refuse_what_gains_nothing(quantized: Path, whole: Path, x: Array) -> None:
 
 
 def speed_ratio(path: Path, whole: Path, x: Array) -> float:
-    """How many times as fast as ``whole`` the file ``path`` is on ``x``, on one thread, by turns.
+    """Return how many times as fast as ``whole`` the file ``path`` is on ``x``, on one thread, by turns.
 
     What counts is the time that the thread computes, so that other work on the machine does not.
     """

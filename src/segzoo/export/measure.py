@@ -1,4 +1,4 @@
-"""What an exported file gains and loses against float32: bytes, time, and Dice on the checkpoint's own test images."""
+"""Gains and losses of an exported file against float32: bytes, time, and Dice on the checkpoint's test images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,10 +20,11 @@ from segzoo.export.int8 import speed_ratio
 from segzoo.export.write import export
 from segzoo.metrics.metric import Dice
 from segzoo.prediction.exported import ExportedPredictor
+from segzoo.prediction.network import predict
 from segzoo.prediction.runtimes import ExportedModel
 
 if TYPE_CHECKING:
-    from segzoo.module import SegmentationModule
+    from segzoo.network import SegmentationNetwork
 
 
 CALIBRATION_IMAGES = 32
@@ -32,7 +33,7 @@ CHOICES = ("split", "fold", "seed", "normal", "class_names", "multilabel")  # of
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was measured.
+    """Measurements of a file beside one in float32.
 
     Attributes:
         size: of the file, in MB.
@@ -60,8 +61,8 @@ class Comparison:
         )
 
 
-def training_data(model: "SegmentationModule", root: Path) -> SegmentationDataModule:
-    """The images or volumes that a checkpoint was trained and tested on, split as they were then.
+def training_data(model: "SegmentationNetwork", root: Path) -> SegmentationDataModule:
+    """Return the images or volumes that a checkpoint was trained and tested on, split as they were then.
 
     Args:
         model: as loaded from the checkpoint.
@@ -90,27 +91,27 @@ def training_data(model: "SegmentationModule", root: Path) -> SegmentationDataMo
 
 
 def calibration_images(data: SegmentationDataModule) -> list[Path]:
-    """Some training images from all over their list."""
+    """Return some training images from all over their list."""
     images = [sample.image for sample in part(data, "train")]
     count = min(CALIBRATION_IMAGES, len(images))
     return [images[round(place)] for place in np.linspace(0, len(images) - 1, count)]
 
 
 def part(data: SegmentationDataModule, name: str) -> list[Sample]:
-    """The samples of train, val or test."""
+    """Return the samples of train, val or test."""
     samples = {sample.id: sample for sample in data.samples()}
     return [samples[identifier] for identifier in data.split_ids[name]]
 
 
 def read_target(sample: Sample, data: SegmentationDataModule) -> npt.NDArray[np.int16]:
-    """A sample's label on its own grid."""
+    """Return a sample's label on its own grid."""
     if isinstance(data, Decathlon):
         return read_label_volume(sample, data.label_values)
     return read_label(sample, len(data.class_names), data.multilabel)
 
 
 def measure(
-    model: "SegmentationModule", path: Path, data: SegmentationDataModule, size: Sequence[int] | None
+    model: "SegmentationNetwork", path: Path, data: SegmentationDataModule, size: Sequence[int] | None
 ) -> Comparison:
     """Compare an exported ONNX file with one in float32, written for that alone, and with Python.
 
@@ -125,7 +126,7 @@ def measure(
     samples = part(data, "test")
     for sample in samples:
         target = torch.from_numpy(read_target(sample, data))[None]
-        found, expected = predictor.segment([predictor.read(sample.image)])[0], network.predict(sample.image)
+        found, expected = predictor.segment([predictor.read(sample.image)])[0], predict(network, sample.image)
         for metric, segmentation in ((of_file, found), (of_python, expected)):
             metric.update(torch.from_numpy(segmentation.mask)[None].long(), target)
     x, _ = check_inputs(network, samples[0].image, size)

@@ -1,4 +1,4 @@
-"""A trained network as one file that runs without segzoo: intensities in, probabilities out.
+"""Trained network as one file that runs without segzoo: intensities in, probabilities out.
 
 The graph of a model for images takes raw intensities (0..255) at any size. Inside, it resizes and normalises them as
 the checkpoint's contract says, runs the deployed network, and brings the probabilities back to the image's own size.
@@ -10,7 +10,6 @@ agree with Python.
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,27 +19,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
 from segzoo import __version__
-from segzoo.errors import MissingError, SegzooError
-from segzoo.export.check import check_inputs, compare, compare_masks, sample_for
-from segzoo.export.graph import AXES, Graph, dynamic_shapes, example_input, interpolate, resize
-from segzoo.export.int8 import quantize, refuse_what_gains_nothing
-from segzoo.export.onnx import write_onnx
-from segzoo.export.torch_export import write_program
+from segzoo.errors import SegzooError
+from segzoo.export.base import ExportFormat, Request
+from segzoo.export.check import compare, compare_masks, sample_for
+from segzoo.export.formats import choose_format
+from segzoo.export.graph import AXES, dynamic_shapes, example_input
 
 if TYPE_CHECKING:
-    from segzoo.module import SegmentationModule
+    from segzoo.network import SegmentationNetwork
 
 
-SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
 TOLERANCES = {"float32": 5e-5, "float16": 2e-2, "int8": 0.1}  # of the largest logit; in int8 1 - Dice of the masks
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and how well it agrees.
+    """Written file, and how well it agrees.
 
     Attributes:
         path: the file.
@@ -60,7 +56,7 @@ class Exported:
 
     @property
     def agreement(self) -> str:
-        """How well it agrees, in words."""
+        """Agreement with Python, in words."""
         if self.precision == "int8":
             return f"its masks agree with Python's to a Dice of {1 - self.difference:.3f}"
         return f"agrees with Python to {self.difference:.1e} of the largest logit"
@@ -70,7 +66,7 @@ class Exported:
 
 
 def export(
-    model: "SegmentationModule",
+    model: "SegmentationNetwork",
     path: str | Path,
     *,
     format: str | None = None,
@@ -96,46 +92,38 @@ def export(
         details: plain values to add to the metadata, such as the licence.
 
     Raises:
-        MissingError: a package that writes or runs the format is not installed.
+        MissingPackageError: a package that writes or runs the format is not installed.
         SegzooError: the model cannot be deployed as it is, the file cannot be written, what was written computes
             something else, or int8 gains nothing.
     """
     path = Path(path)
-    format = choose_format(path, format)
-    if precision not in TOLERANCES:
-        raise SegzooError(f"precision must be one of {', '.join(TOLERANCES)}, not {precision!r}")
-    if precision == "int8":
-        refuse_int8(model, format, calibration)
-    if format == "onnx":
-        require("onnxscript", "onnxruntime")
+    writer = choose_format(path, format)
+    refuse_precision(model, writer, precision, calibration)
+    writer.require_packages()
     network = model.deploy().cpu()
-    if format == "onnx":
-        network.to(memory_format=torch.contiguous_format)  # the only layout there; programs keep the one of `deploy`
+    if not writer.channels_last:
+        network.to(memory_format=torch.contiguous_format)
     sides = len(AXES) if network.spatial_dims == 3 else len(AXES) - 1
     if size is not None and not is_size(size, sides):
         raise SegzooError(f"size must give {' and '.join(AXES[-sides:])}, not {size!r}")
     facts = {**describe(model), **(details or {}), "precision": precision}
     source, raw = (str(image), image) if image is not None else sample_for(network)
     x = example_input(network, size)
-    dynamic = dynamic_shapes(x, size)
-    draft = path.with_name(f".{path.name}.draft{SUFFIXES[format]}")
+    request = Request(network, precision, x, dynamic_shapes(x, size), facts, size, calibration)
+    draft = path.with_name(f".{path.name}.draft{writer.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft.touch()
+        writer.write(request, draft)
         if precision == "int8":
             source = f"the {len(calibration)} images that calibrated it"
-            write_int8(network, calibration, size, x, dynamic, facts, draft)
-            difference = compare_masks(network, draft, calibration, size)
+            difference = compare_masks(network, writer.open(draft), calibration, size)
         else:
-            if format == "onnx":
-                write_onnx(Graph(network, precision, resize).eval(), x, dynamic, facts, draft)
-            else:
-                write_program(Graph(network, precision, interpolate).eval(), x, dynamic, facts, draft)
-            difference = compare(network, draft, format, raw, size)
+            difference = compare(network, writer.open(draft), raw, size)
         if not difference <= TOLERANCES[precision]:  # NaN included
             raise SegzooError(f"{path} was not written: {refusal(difference, precision, source)}")
         os.replace(draft, path)
-    except MissingError:  # which is an OSError, too
+    except SegzooError:
         raise
     except OSError as error:
         raise SegzooError(f"{path} cannot be written ({error.strerror})") from error
@@ -158,54 +146,42 @@ def refusal(difference: float, precision: str, source: str) -> str:
     )
 
 
-def refuse_int8(model: "SegmentationModule", format: str, calibration: Sequence[Any]) -> None:
-    """Refuse what int8 cannot be written for.
+def refuse_precision(
+    model: "SegmentationNetwork", writer: ExportFormat, precision: str, calibration: Sequence[Any]
+) -> None:
+    """Refuse what cannot be written in a precision.
 
     Raises:
         SegzooError: saying so.
     """
-    if not model.can_be_int8:
+    if precision not in TOLERANCES:
+        raise SegzooError(f"precision must be one of {', '.join(TOLERANCES)}, not {precision!r}")
+    if precision == "int8" and not model.can_be_int8:
         raise SegzooError(
             "int8 is for LV-UNet and CMUNeXt, whose masks were found to stay as they are; export a "
             f"{type(model).__name__} in float16"
         )
-    if format != "onnx":
-        raise SegzooError("int8 is ONNX Runtime's: end the file in .onnx")
-    if not len(calibration):
+    if precision not in writer.precisions:
+        raise SegzooError(
+            "int8 is ONNX Runtime's: end the file in .onnx"
+            if precision == "int8"
+            else f"{writer.suffix} files are written in {', '.join(writer.precisions)}, not in {precision}"
+        )
+    if precision == "int8" and not len(calibration):
         raise SegzooError(
             "int8 needs real images to find its ranges with: give the dataset's folder with --data, or, in Python, "
             "images as calibration"
         )
 
 
-def choose_format(path: Path, format: str | None) -> str:
-    """The format asked for, or that of the suffix."""
-    if format is not None and format not in SUFFIXES:
-        raise SegzooError(f"format must be {' or '.join(SUFFIXES)}, not {format!r}")
-    by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
-    chosen = format or by_suffix.get(path.suffix.lower())
-    if chosen is None:
-        raise SegzooError(f"{path} says no format: end it in {' or '.join(by_suffix)}, or give {' or '.join(SUFFIXES)}")
-    return chosen
-
-
 def is_size(size: Any, sides: int) -> bool:
-    """Whether it is so many lengths, in whole numbers."""
+    """Return whether it is so many lengths, in whole numbers."""
     whole = isinstance(size, Sequence) and all(isinstance(side, int | np.integer) for side in size)
     return whole and len(size) == sides and min(size) > 0
 
 
-def require(*packages: str) -> None:
-    """Refuse at once what would fail after a minute."""
-    from importlib.util import find_spec
-
-    missing = [package for package in packages if find_spec(package) is None]
-    if missing:
-        raise MissingError(f"ONNX needs {' and '.join(missing)}: pip install 'medsegzoo[onnx]'")
-
-
-def describe(model: "SegmentationModule") -> dict[str, Any]:
-    """What a file says of itself, enough to use it without the checkpoint."""
+def describe(model: "SegmentationNetwork") -> dict[str, Any]:
+    """Return what a file says of itself, enough to use it without the checkpoint."""
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
     return {
         "segzoo_version": __version__,
@@ -216,21 +192,3 @@ def describe(model: "SegmentationModule") -> dict[str, Any]:
         "multilabel": model.multilabel,
         "class_names": list(model.class_names),
     }
-
-
-def write_int8(
-    network: "SegmentationModule",
-    calibration: Sequence[Any],
-    size: Sequence[int] | None,
-    x: Tensor,
-    dynamic: Any,
-    facts: Mapping[str, Any],
-    path: Path,
-) -> None:
-    """As ONNX in int8, by way of a file in float32."""
-    with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "float32.onnx"
-        write_onnx(Graph(network, "float32", resize).eval(), x, dynamic, facts, whole)
-        inputs = (check_inputs(network, image, size)[0].numpy() for image in calibration)  # some are large: one by one
-        quantize(whole, path, inputs)
-        refuse_what_gains_nothing(path, whole, check_inputs(network, calibration[0], size)[0].numpy())

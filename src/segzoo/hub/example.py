@@ -15,9 +15,10 @@ from segzoo.errors import SegzooError
 from segzoo.hub.load import from_pretrained
 from segzoo.hub.verify import compute_logits
 from segzoo.imaging.overlay import draw_overlay, to_uint8
+from segzoo.prediction.network import predict
 
 if TYPE_CHECKING:
-    from segzoo.module import SegmentationModule
+    from segzoo.network import SegmentationNetwork
 
 
 FREE_LICENCES = {"CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0"}  # that let an image be passed on
@@ -66,7 +67,7 @@ def add_example(
 
 
 def reduced_image(
-    model: "SegmentationModule", image: np.ndarray, truth: np.ndarray | None
+    model: "SegmentationNetwork", image: np.ndarray, truth: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """An image and its truth with no side longer than `PIXELS`."""
     scale = PIXELS / max(image.shape[:2])
@@ -80,7 +81,7 @@ def reduced_image(
 
 
 def cut_volume(
-    model: "SegmentationModule", volume: np.ndarray, truth: np.ndarray | None
+    model: "SegmentationNetwork", volume: np.ndarray, truth: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The middle of a volume and its truth, as large as the model's patch."""
     patch = model.preprocessing.patch_size or volume.shape[1:]
@@ -91,9 +92,9 @@ def cut_volume(
     return volume[:, *box], None if truth is None else truth[*box]
 
 
-def draw_example(model: "SegmentationModule", image: np.ndarray, truth: np.ndarray) -> Image.Image:
+def draw_example(model: "SegmentationNetwork", image: np.ndarray, truth: np.ndarray) -> Image.Image:
     """The image, the truth and the prediction side by side; of a volume, the slice with most of the truth."""
-    found = model.predict(image)
+    found = predict(model, image)
     classes = range(1, len(model.class_names))
     true_masks = list(truth.astype(bool)) if model.multilabel else [truth == value for value in classes]
     masks = [[], true_masks, found.class_masks()]

@@ -1,6 +1,5 @@
 """Fetch checkpoints and weight files from the Hub, with their content checked."""
 
-import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,39 +9,6 @@ from segzoo.checkpoints.config import CARD, CONFIG, WEIGHTS, damaged_files, is_c
 from segzoo.checkpoints.opened import Checkpoint, trust
 from segzoo.checkpoints.weights import sha256
 from segzoo.errors import MissingError, SegzooError
-
-
-def fetch_weights(repository: str, name: str) -> Path:
-    """A weight file of a Hub repository, from the Hub or its local cache.
-
-    The Hub's client compares sizes alone. The sha256 that the Hub states for a large file is what the cache calls it,
-    so every use compares the content with that name. What is cached is used without asking the Hub again.
-
-    Raises:
-        MissingError: it is not in the cache and cannot be fetched.
-        SegzooError: its content is not what the Hub holds.
-    """
-    from segzoo.hub.client import ask, cached, discard, download
-
-    try:
-        path = cached(repository, name, "main")
-        if path is None:
-            ask(repository, name, "main", None)
-            path = download(repository, name, "main")
-    except MissingError as error:
-        raise MissingError(
-            f"the weights {name} could not be fetched from {repository}: {error}; connect to the Hub, or give "
-            "encoder_weights a local copy of that file"
-        ) from error
-    stated = path.resolve().name
-    if re.fullmatch("[0-9a-f]{64}", stated) and stated != sha256(path):
-        discard(path)
-        raise SegzooError(
-            f"{name} is not the file that {repository} holds (its sha256 differs): it was changed or damaged and has "
-            "been removed from the cache; call again to fetch it anew"
-        )
-    return path
-
 
 # ---- fetch
 

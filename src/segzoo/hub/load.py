@@ -1,6 +1,5 @@
 """From a checkpoint to a model."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from segzoo.checkpoints.opened import Checkpoint
 from segzoo.errors import SegzooError
 from segzoo.hub.find import open_checkpoint
 from segzoo.prediction.network import NetworkPredictor, choose_device
-from segzoo.registry import create_model
+from segzoo.registry import create_model, require_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-    from segzoo.module import SegmentationModule
+    from segzoo.network import SegmentationNetwork
 
 
 # ---- load
@@ -37,7 +36,7 @@ def from_pretrained(
     loss: "nn.Module | None" = None,
     optimizer: "Callable[[Iterable], Optimizer] | None" = None,
     lr_scheduler: "Callable[[Optimizer], LRScheduler] | None" = None,
-) -> "SegmentationModule":
+) -> "SegmentationNetwork":
     """Load a checkpoint, in eval mode and float32; what became of each tensor is printed in one line.
 
     Args:
@@ -66,13 +65,13 @@ def from_pretrained(
     )
     recipe: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
     model = load(checkpoint, num_classes=num_classes, in_channels=in_channels, **recipe)
-    print(model.load_report, file=sys.stderr)  # nothing is changed or left out without a word
+    model.load_report.log()
     return model
 
 
 def load(
     checkpoint: Checkpoint, *, num_classes: int | None = None, in_channels: int | None = None, **recipe: Any
-) -> "SegmentationModule":
+) -> "SegmentationNetwork":
     """`from_pretrained`, of a checkpoint that was found, without a word.
 
     Raises:
@@ -85,6 +84,7 @@ def load(
     changed = {"num_classes": num_classes, "in_channels": in_channels}
     arguments |= {key: value for key, value in changed.items() if value is not None}
     try:
+        require_model(config["model"]["name"], config["model"].get("package"))
         model = create_model(config["model"]["name"], **arguments, **recipe)
         model.load_report = LoadReport(str(folder), trust=checkpoint.trust)
         fill(model, read_weights(folder / WEIGHTS), model.load_report, num_classes, in_channels)

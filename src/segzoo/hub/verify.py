@@ -15,7 +15,7 @@ from segzoo.hub.load import from_pretrained
 from segzoo.prediction.inputs import as_volume
 
 if TYPE_CHECKING:
-    from segzoo.module import SegmentationModule
+    from segzoo.network import SegmentationNetwork
 
 
 TOLERANCE = 1e-4  # of the largest logit: processors round differently, and networks are tens of layers deep
@@ -56,7 +56,7 @@ def verify(name_or_path: str | Path) -> str:
     return f"{intact}; its logits are {'equal' if difference == 0 else f'equal up to rounding ({difference:.1e})'}"
 
 
-def compute_logits(model: "SegmentationModule", image: Tensor) -> Tensor:
+def compute_logits(model: "SegmentationNetwork", image: Tensor) -> Tensor:
     """Logits [K, *S] of a raw image [H, W, C] (uint8) or volume [C, D, H, W], in one piece, on the CPU."""
     preprocessing = model.preprocessing
     raw = image.numpy() if preprocessing.spatial_dims == 2 else as_volume(preprocessing, image)

@@ -1,4 +1,4 @@
-"""Where the voxels of a volume lie in the body.
+"""Place of a volume's voxels in the body.
 
 Arrays are ``[D, H, W]``, a file's axes in reverse, as PyTorch has them; affines lead from their indices to
 millimetres towards the patient's right, anterior and superior (RAS).
@@ -20,7 +20,7 @@ _OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 
 @dataclass(eq=False)  # not frozen: Lightning moves no frozen ones to a device
 class Geometry:
-    """Where a volume's voxels lie.
+    """Place of a volume's voxels.
 
     Attributes:
         shape: ``(D, H, W)``.
@@ -34,7 +34,7 @@ class Geometry:
     def along_axes(
         cls, shape: Sequence[int], spacing: Sequence[float] = (1.0, 1.0, 1.0), orientation: str = "SAR"
     ) -> "Geometry":
-        """The grid of a volume that was not read from a file: voxel ``[0, 0, 0]`` at the origin."""
+        """Return the grid of a volume that was not read from a file: voxel ``[0, 0, 0]`` at the origin."""
         depth, height, width = shape
         affine = np.eye(4)
         affine[:3, :3] = 0
@@ -53,7 +53,7 @@ class Geometry:
 
     @property
     def orientation(self) -> str:
-        """The direction of the body nearest to each axis: "SAR" leads to superior, anterior and right."""
+        """Direction of the body nearest to each axis: "SAR" leads to superior, anterior and right."""
         directions = self.affine[:3, :3] / self.spacing
         closeness = np.abs(directions)
         best = max(itertools.permutations(range(3)), key=lambda axes: closeness[axes, range(3)].sum())
@@ -65,7 +65,7 @@ class Geometry:
 
 
 def same_grid(one: Geometry, other: Geometry) -> bool:
-    """Whether two grids have the same shape and no voxel is more than a twentieth of a voxel elsewhere."""
+    """Return whether two grids have the same shape and no voxel is more than a twentieth of a voxel elsewhere."""
     if one.shape != other.shape:
         return False
     corners = np.array([[*corner, 1] for corner in itertools.product(*((0, side - 1) for side in one.shape))])
@@ -74,7 +74,7 @@ def same_grid(one: Geometry, other: Geometry) -> bool:
 
 
 def axes_between(source: str, target: str) -> tuple[list[int], list[int]]:
-    """For each target axis the source axis it is, and the target axes that lead the other way."""
+    """Return, for each target axis, the source axis it is, and the target axes that lead the other way."""
     kind = {letter: pair for pair in OPPOSITES for letter in pair}
     kinds = [kind[letter] for letter in source]
     axes = [kinds.index(kind[letter]) for letter in target]
@@ -96,15 +96,15 @@ def check_directions(path: Path, affine: npt.NDArray[np.float64]) -> None:
 
 
 def not_finite(path: Path) -> SegzooError:
-    """What is said of NaN."""
+    """Say that an affine or a spacing is not finite."""
     return SegzooError(f"{path} holds NaN or infinite voxels; replace them first.")
 
 
 def unreadable(path: Path) -> SegzooError:
-    """What is said of a file that is no volume."""
+    """Say that a file is not a volume."""
     return SegzooError(f"Cannot read {path} as a volume: it is damaged, cut short or not of the format its name says.")
 
 
 def skewed(path: Path) -> SegzooError:
-    """What is said of a sheared grid."""
+    """Say that a grid is sheared."""
     return SegzooError(f"The axes of {path} are not at right angles to each other; resample it to a grid whose are.")

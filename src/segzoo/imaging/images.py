@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segzoo.errors import MissingError, SegzooError
+from segzoo.errors import MissingFileError, SegzooError
 from segzoo.imaging.pillow import (
     DECODING_ERRORS,
     LENGTH,
@@ -32,14 +32,14 @@ _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's mode "
 
 
 def image_files(folder: str | Path) -> list[Path]:
-    """The image files directly inside a folder, sorted by name; hidden files (``._x.png`` of macOS) are left out.
+    """Return the image files directly inside a folder, by name; hidden files (``._x.png`` of macOS) are left out.
 
     Raises:
-        MissingError: If the folder does not exist.
+        MissingFileError: If the folder does not exist.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise MissingError(f"There is no folder {folder}.")
+        raise MissingFileError(f"There is no folder {folder}.")
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
 
 
@@ -57,7 +57,7 @@ def read_image(path: str | Path, channels: int = 3) -> UInt8Array:
         uint8 array ``[H, W, channels]``.
 
     Raises:
-        MissingError: If there is no such file.
+        MissingFileError: If there is no such file.
         SegzooError: If it cannot be decoded, has several pages or the wrong number of channels, or 16 bits of which
             only 12 are used.
     """
@@ -102,7 +102,7 @@ def as_image(image: Any, channels: int = 3) -> UInt8Array:
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether this is a torch tensor, asked without importing torch."""
+    """Return whether this is a torch tensor, asked without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
@@ -111,7 +111,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """Height and width as the file's header says, without decoding the pixels.
 
     Raises:
-        MissingError: If there is no such file.
+        MissingFileError: If there is no such file.
         SegzooError: If it is no readable image.
     """
     path = Path(path)

@@ -71,7 +71,7 @@ def write_mask(path: str | Path, mask: npt.ArrayLike, note: str = "") -> None:
 
 
 def palette(path: Path) -> list[bytes]:
-    """The colours of a readable PNG's palette, RGB each, as its header gives them; none of any other file."""
+    """Return the colours of a readable PNG's palette, RGB each, as its header gives them; none of any other file."""
     if path.suffix.lower() != ".png":
         return []
     with Image.open(path) as image:

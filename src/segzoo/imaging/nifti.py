@@ -1,4 +1,4 @@
-"""What is checked of a volume's file before SimpleITK reads it.
+"""Checks of a NIfTI file before SimpleITK reads it.
 
 It guesses where a NIfTI file is wrong (it fills a truncated one with zeros and takes a spacing of 0 for 1) and gives
 what is left of a damaged MHA or NRRD file.
@@ -82,7 +82,7 @@ def check_nifti(path: Path, *, whole: bool) -> npt.NDArray[np.float64] | None:
 
 
 def nifti_header(path: Path, raw: bytes) -> Any:
-    """The fields of a header in either byte order."""
+    """Return the fields of a header in either byte order."""
     raw = raw.ljust(NIFTI_BYTES, b"\0")
     for layout in (NIFTI_HEADER, NIFTI_HEADER.newbyteorder()):
         header = np.frombuffer(raw, layout)[0]
@@ -139,7 +139,7 @@ def check_nifti_voxels(path: Path, file: BufferedIOBase, header: Any) -> None:
 
 
 def nifti_affine(path: Path, header: Any) -> npt.NDArray[np.float64] | None:
-    """As readers of NIfTI agree: the sform, else the qform (None: SimpleITK's to work out), else the voxel sizes."""
+    """Return what readers agree on: the sform, else the qform (None: SimpleITK's to work out), else voxel sizes."""
     unit = NIFTI_MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
     check_spacing(path, unit * header["pixdim"][1:4])
     affine = np.eye(4)

@@ -21,7 +21,7 @@ def write_png(path: Path, picture: Image.Image, note: str = "") -> None:
 
 
 def read_note(path: Path) -> str | None:
-    """The note that a PNG was written with, an empty one where it has none; None where it is damaged or cut short."""
+    """Return a PNG's note, an empty one where it has none; None where it is damaged or cut short."""
     try:
         with path.open("rb") as file, Image.open(file) as picture:
             note = str(picture.info.get(_NOTE, ""))
@@ -32,6 +32,6 @@ def read_note(path: Path) -> str | None:
 
 
 def is_colour(path: Path) -> bool:
-    """Whether a picture is RGB, as overlays are and masks are not; as its header says."""
+    """Return whether a picture is RGB, as overlays are and masks are not; as its header says."""
     with Image.open(path) as picture:
         return picture.mode == "RGB"

@@ -17,7 +17,7 @@ SHEET_COLUMNS, SHEET_ROWS, PANEL_PIXELS, GAP_PIXELS = 4, 3, 224, 2
 
 
 def draw_overlay(image: np.ndarray, masks: Sequence[np.ndarray]) -> Image.Image:
-    """An RGB picture of ``image`` (uint8 [H, W, C]) with each mask (bool [H, W]) tinted and outlined."""
+    """Return an RGB picture of ``image`` (uint8 [H, W, C]) with each mask (bool [H, W]) tinted and outlined."""
     grey = image.shape[2] != 3
     picture = np.repeat(image[:, :, :1], 3, axis=2) if grey else image.copy()
     for index, mask in enumerate(masks):
@@ -28,14 +28,14 @@ def draw_overlay(image: np.ndarray, masks: Sequence[np.ndarray]) -> Image.Image:
 
 
 def outline(mask: np.ndarray) -> np.ndarray:
-    """The pixels of a mask (bool [H, W]) that touch what is outside it."""
+    """Return the pixels of a mask (bool [H, W]) that touch what is outside it."""
     padded = np.pad(mask, 1, mode="edge")
     inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return mask & ~inside
 
 
 def contact_sheet(volume: np.ndarray, masks: Sequence[np.ndarray], geometry: Geometry) -> Image.Image:
-    """Up to 12 slices of a volume [D, H, W] through what the masks (bool [D, H, W]) cover, or through all of it.
+    """Return up to 12 slices of a volume [D, H, W] through what the masks (bool [D, H, W]) cover, or through all of it.
 
     Slices are cut across the axis of the largest spacing, axial where all are alike, and shown as radiologists hang
     them: the patient's right on the left, anterior or superior up. Pixels are square.

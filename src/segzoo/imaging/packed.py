@@ -12,7 +12,7 @@ HEADER_LINES = 1000  # at most
 
 
 def is_gzipped(path: Path) -> bool:
-    """Whether a file is packed, whatever its name says."""
+    """Return whether a file is packed, whatever its name says."""
     with path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"
 
@@ -33,7 +33,7 @@ def check_packed(path: Path) -> None:
 
 
 def text_header(file: BufferedIOBase) -> dict[bytes, bytes]:
-    """The fields of an MHA or NRRD file's header, in small letters; the file is left where the voxels start."""
+    """Return the fields of an MHA or NRRD file's header, in small letters; the file is left where the voxels start."""
     fields: dict[bytes, bytes] = {}
     for line in itertools.islice(file, HEADER_LINES):
         name, _, value = line.replace(b":", b"=", 1).partition(b"=")
@@ -44,7 +44,7 @@ def text_header(file: BufferedIOBase) -> dict[bytes, bytes]:
 
 
 def announces_packed(fields: dict[bytes, bytes]) -> bool:
-    """Whether nothing but compressed voxels follows a header."""
+    """Return whether nothing but compressed voxels follows a header."""
     if b"elementdatafile" in fields:
         return fields[b"elementdatafile"] == b"local" and fields.get(b"compresseddata") == b"true"
     elsewhere = {b"data file", b"datafile", b"line skip", b"lineskip", b"byte skip", b"byteskip"} & fields.keys()

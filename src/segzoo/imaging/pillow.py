@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segzoo.errors import MissingError, SegzooError
+from segzoo.errors import MissingFileError, SegzooError
 
 # What Pillow raises for truncated, garbled or absurdly large files, by format, of which it knows dozens.
 DECODING_ERRORS = (
@@ -36,7 +36,7 @@ _FEW = 4  # indices that may be classes or marks, which the reader of labels kno
 def require_file(path: Path) -> None:
     """Refuse a path where there is no file."""
     if not path.is_file():
-        raise MissingError(f"There is no file {path}.")
+        raise MissingFileError(f"There is no file {path}.")
 
 
 def decode(path: Path, *, for_mask: bool, binary: bool = False) -> npt.NDArray[Any]:
@@ -59,7 +59,7 @@ def decode(path: Path, *, for_mask: bool, binary: bool = False) -> npt.NDArray[A
 
 
 def _intensities(path: Path, image: Any) -> npt.NDArray[Any]:
-    """An opened image's pixels [H, W] or [H, W, C], where it has 16 bits a colour the high eight of them."""
+    """Return an opened image's pixels [H, W] or [H, W, C]; of 16 bits a colour the high eight."""
     deep = ";16" in str(image.tile)  # what is stored, asked before it is loaded; the mode tells only of grey
     negative = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
     if image.getexif().get(_ORIENTATION, 1) != 1:
@@ -76,7 +76,7 @@ def _intensities(path: Path, image: Any) -> npt.NDArray[Any]:
 
 
 def _as_stored(image: Image.Image) -> Image.Image:
-    """The picture as its file has it: Pillow turns TIFFs, and no others, by their orientation."""
+    """Return the picture as its file has it: Pillow turns TIFFs, and no others, by their orientation."""
     orientation = image.getexif().get(_ORIENTATION, 1)
     image.load()
     turned = image.format == "TIFF" and orientation in _TURNED_BACK
@@ -106,7 +106,7 @@ def decode_tiff(path: Path, error: BaseException) -> npt.NDArray[Any]:
 
 
 def _is_grey(image: Image.Image) -> bool:
-    """Whether this palette image looks like a grey one, and not the same all over."""
+    """Return whether this palette image looks like a grey one, and not the same all over."""
     used = np.unique(np.asarray(image)).tolist()
     colours = {_colour(image, index) for index in used}
     if "transparency" not in image.info and len(colours) == 1 < len(used):
@@ -115,12 +115,12 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def _colour(image: Image.Image, index: int) -> tuple[int, ...]:
-    """The colour of a palette's index, RGB."""
+    """Return the colour of a palette's index, RGB."""
     return tuple((image.getpalette() or [])[3 * index : 3 * index + 3])
 
 
 def _coloured(path: Path, image: Image.Image) -> npt.NDArray[Any]:
-    """A coloured palette image's indices where the first is black, as drawing tools have it, else where it is not."""
+    """Return a coloured palette image's indices where the first is black, else where it is not black."""
     indices = np.asarray(image)
     used = np.unique(indices).tolist()
     if _colour(image, 0) == _BLACK and len(used) <= _FEW:
@@ -135,7 +135,7 @@ def _coloured(path: Path, image: Image.Image) -> npt.NDArray[Any]:
 
 
 def pixels_of(image: Image.Image, *, for_mask: bool) -> npt.NDArray[Any]:
-    """A PIL image's pixels [H, W] or [H, W, C]; ``for_mask`` keeps palette indices and 1-bit values as stored."""
+    """Return a PIL image's pixels [H, W] or [H, W, C]; ``for_mask`` keeps palette indices and bits as stored."""
     mode = image.mode
     if mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segzoo.errors import MissingError, SegzooError
+from segzoo.errors import MissingFileError, SegzooError
 from segzoo.imaging.geometry import Geometry, check_directions, check_spacing, not_finite, skewed, unreadable
 from segzoo.imaging.nifti import check_nifti
 from segzoo.imaging.packed import check_packed
@@ -31,7 +31,7 @@ _NOTE = "ITK_FileNotes"  # which ITK keeps in all formats; in NIfTI it is called
 
 @dataclass
 class Volume:
-    """A volume and where it lies.
+    """Volume and where it lies.
 
     Attributes:
         array: float32 intensities ``[C, D, H, W]``.
@@ -43,18 +43,18 @@ class Volume:
 
 
 def is_volume(path: str | Path) -> bool:
-    """Whether a file's name is that of a volume."""
+    """Return whether a file's name is that of a volume."""
     return str(path).lower().endswith(VOLUME_SUFFIXES)
 
 
 def volume_stem(path: str | Path) -> str:
-    """A volume file's name without its suffix: "a.nii.gz" -> "a"."""
+    """Return a volume file's name without its suffix: "a.nii.gz" -> "a"."""
     name = Path(path).name
     return name[: -len(volume_suffix(name))]
 
 
 def volume_suffix(path: str | Path) -> str:
-    """The suffix of a volume file as it is written: "a.NII.gz" -> ".NII.gz".
+    """Return the suffix of a volume file as it is written: "a.NII.gz" -> ".NII.gz".
 
     Raises:
         SegzooError: If the name is not that of a volume.
@@ -67,7 +67,7 @@ def volume_suffix(path: str | Path) -> str:
 
 
 def volume_files(folder: str | Path) -> list[Path]:
-    """The volumes directly inside a folder, sorted by name; hidden files (``._x.nii.gz`` of macOS) are left out."""
+    """Return the volumes directly inside a folder, by name; hidden files (``._x.nii.gz`` of macOS) are left out."""
     return sorted(path for path in Path(folder).iterdir() if is_volume(path) and not path.name.startswith("."))
 
 
@@ -82,7 +82,7 @@ def read_volume(path: str | Path, channels: int = 1) -> Volume:
         float32 array ``[channels, D, H, W]`` with its geometry.
 
     Raises:
-        MissingError: If there is no such file.
+        MissingFileError: If there is no such file.
         SegzooError: If it cannot be decoded, is cut short, is not 3D, has another number of channels, holds NaN or
             infinite voxels, or its spacing or directions make no grid.
         MemoryError: If it does not fit.
@@ -108,7 +108,7 @@ def read_volume_mask(path: str | Path) -> tuple[npt.NDArray[np.integer[Any]], Ge
         Integer array ``[D, H, W]`` and its geometry.
 
     Raises:
-        MissingError: If there is no such file.
+        MissingFileError: If there is no such file.
         SegzooError: As `read_volume`, and if it holds fractions or negative values.
     """
     path = Path(path)
@@ -128,10 +128,10 @@ def read_volume_mask(path: str | Path) -> tuple[npt.NDArray[np.integer[Any]], Ge
 
 
 def read_geometry(path: str | Path) -> Geometry:
-    """A volume's grid as its header states it, without reading the voxels (nor noticing where those are cut short).
+    """Return a volume's grid as its header states it, without reading the voxels (which may be cut short).
 
     Raises:
-        MissingError: If there is no such file.
+        MissingFileError: If there is no such file.
         SegzooError: If the header cannot be read, or its spacing or directions make no grid.
     """
     path = Path(path)
@@ -192,7 +192,7 @@ def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry,
 
 
 def read_volume_note(path: str | Path) -> str | None:
-    """The note that a mask was written with, an empty one where it has none; None where it is no readable volume."""
+    """Return a mask's note, an empty one where it has none; None where it is not a readable volume."""
     with _simpleitk() as sitk:
         try:
             reader = _reader(sitk, Path(path))
@@ -255,10 +255,10 @@ def _read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
 
 
 def _checked(path: Path, *, whole: bool) -> npt.NDArray[np.float64] | None:
-    """The affine, where a header says it plainly, of a file that is no damaged one (``whole``: nor are its voxels)."""
+    """Return the affine, where a header says it plainly, of an undamaged file (``whole``: its voxels, too)."""
     suffix = volume_suffix(path).lower()
     if not path.is_file():
-        raise MissingError(f"There is no file {path}.")
+        raise MissingFileError(f"There is no file {path}.")
     if suffix in (".nii", ".nii.gz"):
         return check_nifti(path, whole=whole)
     if whole:
@@ -267,13 +267,13 @@ def _checked(path: Path, *, whole: bool) -> npt.NDArray[np.float64] | None:
 
 
 def _opened(sitk: Any, path: Path) -> tuple[Any, npt.NDArray[np.float64]]:
-    """A reader that has read a file's header, and the affine as SimpleITK found it."""
+    """Return a reader that has read a file's header, and the affine as SimpleITK found it."""
     reader = _reader(sitk, path)
     return reader, _affine(path, reader.GetSpacing(), reader.GetDirection(), reader.GetOrigin())
 
 
 def _reader(sitk: Any, path: Path) -> Any:
-    """A reader that has read a file's header."""
+    """Return a reader that has read a file's header."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(_file_name(path))
     if path.suffix.lower() == ".mha":  # of which it knows the small letters only
@@ -283,7 +283,7 @@ def _reader(sitk: Any, path: Path) -> Any:
 
 
 def _file_name(path: Path) -> str:
-    """As SimpleITK takes it, which ends the whole process at a name that is not UTF-8, and knows no ``.Nii.gz``."""
+    """Return a name for SimpleITK, which ends the process at one that is not UTF-8, and knows no ``.Nii.gz``."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -296,7 +296,7 @@ def _file_name(path: Path) -> str:
 
 @contextmanager
 def _clear_errors(path: Path) -> Iterator[None]:
-    """What SimpleITK raises, in one sentence."""
+    """Turn what SimpleITK raises into one sentence."""
     try:
         yield
     except SegzooError:
@@ -317,7 +317,7 @@ def _refuse_want_of_memory(path: Path, error: Exception) -> None:
 def _affine(
     path: Path, spacing: Sequence[float], direction: Sequence[float], origin: Sequence[float]
 ) -> npt.NDArray[np.float64]:
-    """From SimpleITK's terms (file's axes, LPS) to ours (axes in reverse, RAS)."""
+    """Convert SimpleITK's terms (file's axes, LPS) to ours (axes in reverse, RAS)."""
     dimensions = len(spacing)
     if dimensions < 3:
         raise SegzooError(f"{path} is {dimensions}D where a 3D volume is expected.")

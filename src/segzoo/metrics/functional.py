@@ -107,9 +107,6 @@ def recall_score(tp: Tensor, fp: Tensor, fn: Tensor, empty: Empty = "one") -> Te
     return ratio(tp, tp + fn, tp + fp + fn == 0, empty)
 
 
-SCORES = {"dice": dice_score, "iou": iou_score, "precision": precision_score, "recall": recall_score}
-
-
 def hausdorff_distance95(
     prediction: Tensor,
     target: Tensor,

@@ -10,15 +10,19 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from segzoo.errors import SegzooError
+from segzoo.extensions import Table
 from segzoo.metrics.functional import (
-    SCORES,
     Aggregation,
     Empty,
     check_choice,
     confusion,
+    dice_score,
     foreground,
     hausdorff_distance95,
+    iou_score,
+    precision_score,
     real_dtype,
+    recall_score,
 )
 
 # ------------------------------------------------------------------------------------------------------ classes
@@ -81,6 +85,31 @@ class SegmentationMetric(Metric):
             zeros = torch.zeros(foreground(num_classes, multilabel), dtype=torch.long)
             self.add_state(state, zeros, dist_reduce_fx="sum")
 
+    @staticmethod
+    def score(tp: Tensor, fp: Tensor, fn: Tensor, empty: Empty) -> Tensor:
+        """Return the score of counted pixels; a metric of one's own defines this.
+
+        Args:
+            tp: pixels that are rightly found, ``[..., K']``.
+            fp: pixels that are wrongly found.
+            fn: pixels that are missed.
+            empty: what counts where all three are 0, as :func:`segzoo.metrics.functional.ratio` has it.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def of_images(
+        cls,
+        prediction: Tensor,
+        target: Tensor,
+        num_classes: int,
+        multilabel: bool,
+        empty: Empty,
+        spacing: Sequence[float] | None,
+    ) -> Tensor:
+        """Return the scores ``[B, K']`` of images, each on its own; for arguments see `image_scores`."""
+        return cls.score(*confusion(prediction, target, num_classes, multilabel), empty)
+
     @property
     def protocol(self) -> str:
         """Account of how the number comes about, in the words that model cards use."""
@@ -94,7 +123,7 @@ class SegmentationMetric(Metric):
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Take in some images: masks as in :func:`confusion`."""
         counts = confusion(prediction, target, self.num_classes, self.multilabel)
-        self._take_in(counts, SCORES[self.name](*counts, "zero"))
+        self._take_in(counts, self.score(*counts, "zero"))
 
     def compute(self) -> Tensor:
         """Average over the classes that have a score, a float32 scalar; NaN before any image."""
@@ -126,7 +155,7 @@ class SegmentationMetric(Metric):
 
     def _per_class(self) -> Tensor:
         if self.aggregation == "dataset":
-            scores = SCORES[self.name](self.tp, self.fp, self.fn, self.empty)
+            scores = self.score(self.tp, self.fp, self.fn, self.empty)
             return scores.masked_fill(self.images == 0, math.nan)
         total = getattr(self, f"{self.name}_sum").to(real_dtype(self.images.device)) / _UNIT
         if self.empty == "one":
@@ -158,6 +187,7 @@ class Dice(SegmentationMetric):
     """
 
     name = "dice"
+    score = staticmethod(dice_score)
 
 
 class IoU(SegmentationMetric):
@@ -173,6 +203,7 @@ class IoU(SegmentationMetric):
     """
 
     name = "iou"
+    score = staticmethod(iou_score)
 
 
 class Precision(SegmentationMetric):
@@ -188,6 +219,7 @@ class Precision(SegmentationMetric):
     """
 
     name = "precision"
+    score = staticmethod(precision_score)
 
 
 class Recall(SegmentationMetric):
@@ -203,6 +235,7 @@ class Recall(SegmentationMetric):
     """
 
     name = "recall"
+    score = staticmethod(recall_score)
 
 
 class HausdorffDistance95(SegmentationMetric):
@@ -269,22 +302,31 @@ class HausdorffDistance95(SegmentationMetric):
             spacing: Size of a pixel of these images along each axis, in mm; None is that of the metric.
         """
         self._in_mm |= spacing is not None
-        scores = hausdorff_distance95(
-            prediction, target, self.num_classes, self.multilabel, "one", self.spacing if spacing is None else spacing
-        )
+        own = self.spacing if spacing is None else spacing
+        scores = self.of_images(prediction, target, self.num_classes, self.multilabel, "one", own)
         self._take_in(confusion(prediction, target, self.num_classes, self.multilabel), scores)
 
+    @classmethod
+    def of_images(
+        cls,
+        prediction: Tensor,
+        target: Tensor,
+        num_classes: int,
+        multilabel: bool,
+        empty: Empty,
+        spacing: Sequence[float] | None,
+    ) -> Tensor:
+        """Return the distances ``[B, K']`` of images."""
+        return hausdorff_distance95(prediction, target, num_classes, multilabel, empty, spacing)
 
-METRICS: dict[str, type[Metric]] = {
-    "dice": Dice,
-    "iou": IoU,
-    "precision": Precision,
-    "recall": Recall,
-    "hd95": HausdorffDistance95,
-}
+
+METRICS: Table[type[SegmentationMetric]] = Table(
+    "metrics",
+    {"dice": Dice, "iou": IoU, "precision": Precision, "recall": Recall, "hd95": HausdorffDistance95},
+)
 
 
-def metric_class(name: str) -> type[Metric]:
+def metric_class(name: str) -> type[SegmentationMetric]:
     """Return the class of a metric's short name; an unknown name is a SegzooError with the nearest ones.
 
     Example:

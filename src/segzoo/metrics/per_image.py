@@ -8,10 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from segzoo.metrics.functional import (
-    SCORES,
     Empty,
-    confusion,
-    hausdorff_distance95,
 )
 from segzoo.metrics.metric import metric_class
 
@@ -50,16 +47,11 @@ def image_scores(
         >>> image_scores(prediction, target, names=["dice"])
         [{'dice': 0.5}, {'dice': 1.0}]
     """
-    for name in names:
-        metric_class(name)
-    counts = confusion(prediction, target, num_classes, multilabel)
+    kinds = {name: metric_class(name) for name in names}  # an unknown one is told before anything is counted
     rows: list[dict[str, float]] = [{} for _ in range(len(target))]
     first = 0 if multilabel else 1
-    for name in names:
-        if name == "hd95":
-            scores = hausdorff_distance95(prediction, target, num_classes, multilabel, empty, spacing)
-        else:
-            scores = SCORES[name](*counts, empty)
+    for name, kind in kinds.items():
+        scores = kind.of_images(prediction, target, num_classes, multilabel, empty, spacing)
         for row, per_class in zip(rows, scores, strict=True):
             row[name] = per_class.nanmean().item()
             if len(per_class) > 1:

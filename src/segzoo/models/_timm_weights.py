@@ -7,7 +7,7 @@ from torch import nn
 
 from segzoo.checkpoints.weights import read_safetensors
 from segzoo.errors import MissingError, SegzooError
-from segzoo.hub.fetch import fetch_weights
+from segzoo.models._fetched import fetch_weights
 from segzoo.nn.adapt import adapt_input_channels
 
 

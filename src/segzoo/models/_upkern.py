@@ -62,7 +62,7 @@ def upkern(small: nn.Module, large: nn.Module) -> None:
         large.data = small.data or large.data  # which stays with it as what it was pretrained on
         large.licence = small.licence or large.licence
     if report.initialised or report.ignored:
-        print(report)  # nothing is left out without a word
+        report.log()
 
 
 def load_upkern(large: SegmentationModule, name_or_path: str) -> UpKernReport:
@@ -92,7 +92,7 @@ def load_upkern(large: SegmentationModule, name_or_path: str) -> UpKernReport:
     report.adapted = stored.adapted
     report.initialised += stored.initialised
     large.data, large.licence = small.data, small.licence  # the data stay as what it was pretrained on
-    print(report)
+    report.log()
     return report
 
 

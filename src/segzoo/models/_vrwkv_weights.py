@@ -15,12 +15,12 @@ from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.fill import LoadReport
 from segzoo.checkpoints.state import State, read_state, unwrapped
 from segzoo.errors import MissingError, SegzooError
-from segzoo.hub.fetch import fetch_weights
+from segzoo.models._fetched import fetch_weights
 from segzoo.nn.adapt import adapt_input_channels
 from segzoo.nn.vrwkv import resize_positions
 
 if TYPE_CHECKING:
-    from segzoo.models.med_urwkv import MedURWKV
+    from segzoo.network import SegmentationNetwork
 
 
 HUB_REPOSITORY = "OpenGVLab/Vision-RWKV"
@@ -112,7 +112,7 @@ def has_layer_scales(state: State) -> bool:
     return any(re.fullmatch(LAYER_SCALE, name) for name in state)
 
 
-def load_vrwkv_encoder(model: "MedURWKV", path: Path) -> EncoderReport:
+def load_vrwkv_encoder(model: "SegmentationNetwork", path: Path) -> EncoderReport:
     """Fill the encoder of ``model`` from a file of Vision-RWKV weights, and say what was used.
 
     Where the file has only the trunk (ImageNet weights), the adapter keeps its own values.
@@ -125,7 +125,8 @@ def load_vrwkv_encoder(model: "MedURWKV", path: Path) -> EncoderReport:
         SegzooError: the file cannot be read safely, holds something else, or another size or form.
     """
     stored, heads = vrwkv_backbone(unwrapped(read_state(path)))
-    own = model.encoder.state_dict()
+    encoder: Any = model.encoder
+    own = encoder.state_dict()
     refuse_other_encoders(stored, own, path)
     report = EncoderReport(str(path), ignored=heads + [name for name in stored if name not in own])
     for name, value in own.items():
@@ -142,9 +143,9 @@ def load_vrwkv_encoder(model: "MedURWKV", path: Path) -> EncoderReport:
                 f"{list(value.shape)} here; give a file of the model's own form and size"
             )
         own[name] = fitted
-    model.encoder.load_state_dict(own)
+    encoder.load_state_dict(own)
     if report.adapted or report.initialised or report.ignored:
-        print(report)  # nothing is changed without a word
+        report.log()
     return report
 
 

@@ -23,7 +23,7 @@ from segzoo.preprocessing.image import Preprocessing
 from segzoo.preprocessing.volume import VolumePreprocessing
 
 if TYPE_CHECKING:
-    from segzoo.module import SegmentationModule
+    from segzoo.network import SegmentationNetwork
 
 
 BATCH_SLICES = 8
@@ -34,13 +34,13 @@ BATCH_IMAGES = 16  # on a GPU
 
 
 def predict(
-    model: "SegmentationModule",
+    model: "SegmentationNetwork",
     image: "str | Path | Image.Image | np.ndarray | Tensor | Volume",
     *,
     tta: bool = False,
     overlap: float = 0.5,
 ) -> Segmentation:
-    """Segment one image or volume with its model's own preprocessing; see :meth:`SegmentationModule.predict`.
+    """Segment one image or volume with its model's own preprocessing; see :meth:`segzoo.SegmentationModule.predict`.
 
     The network runs in its deployed form on its own device: over an image at the size it was trained for, over a
     volume window by window, and, where it is a network for images, slice by slice along a volume's first axis.
@@ -70,7 +70,7 @@ class NetworkPredictor:
         overlap: of a volume's windows.
     """
 
-    def __init__(self, network: "SegmentationModule", report: str, *, tta: bool = False, overlap: float = 0.5) -> None:
+    def __init__(self, network: "SegmentationNetwork", report: str, *, tta: bool = False, overlap: float = 0.5) -> None:
         self.network, self.tta, self.overlap = network, tta, overlap
         self.device = next(network.parameters()).device
         on_gpu = self.device.type == "cuda"
@@ -113,7 +113,9 @@ def choose_device(wanted: str) -> str:
 
 
 @torch.inference_mode()
-def segment(network: "SegmentationModule", inputs: Sequence[Prepared], overlap: float, tta: bool) -> list[Segmentation]:
+def segment(
+    network: "SegmentationNetwork", inputs: Sequence[Prepared], overlap: float, tta: bool
+) -> list[Segmentation]:
     """The segmentations of images that the network sees at one size, or of a single volume.
 
     Args:
@@ -136,7 +138,7 @@ def segment(network: "SegmentationModule", inputs: Sequence[Prepared], overlap: 
     ]
 
 
-def restored(network: "SegmentationModule", probabilities: Tensor, prepared: Prepared) -> Tensor:
+def restored(network: "SegmentationNetwork", probabilities: Tensor, prepared: Prepared) -> Tensor:
     """Probabilities [1, K, H, W] on an image's own grid."""
     preprocessing, image = network.preprocessing, prepared.given
     assert isinstance(preprocessing, Preprocessing)  # no other reads images
@@ -144,7 +146,7 @@ def restored(network: "SegmentationModule", probabilities: Tensor, prepared: Pre
     return preprocessing.restore(probabilities, image.shape[:2])
 
 
-def segmentation(network: "SegmentationModule", probabilities: Tensor, prepared: Prepared) -> Segmentation:
+def segmentation(network: "SegmentationNetwork", probabilities: Tensor, prepared: Prepared) -> Segmentation:
     """What probabilities [1, K, *S] on an input's own grid say."""
     given = prepared.given
     refuse_nan(probabilities)
@@ -169,7 +171,7 @@ def refuse_nan(probabilities: Tensor) -> None:
         )
 
 
-def volume_probabilities(network: "SegmentationModule", prepared: Prepared, overlap: float, tta: bool) -> Tensor:
+def volume_probabilities(network: "SegmentationNetwork", prepared: Prepared, overlap: float, tta: bool) -> Tensor:
     """Probabilities [1, K, D, H, W] on a volume's own grid."""
     preprocessing, volume = network.preprocessing, prepared.given
     assert isinstance(volume, Volume)
@@ -190,7 +192,7 @@ def volume_probabilities(network: "SegmentationModule", prepared: Prepared, over
 
 
 def predict_probabilities(
-    network: "SegmentationModule",
+    network: "SegmentationNetwork",
     batch: Tensor,
     *,
     overlap: float = 0.5,
@@ -222,7 +224,7 @@ def predict_probabilities(
     return slide(run, batch, patch, overlap=overlap, device=parameter.device, progress=progress)
 
 
-def mirror_averaged(network: "SegmentationModule", batch: Tensor) -> Tensor:
+def mirror_averaged(network: "SegmentationNetwork", batch: Tensor) -> Tensor:
     """Mean probabilities over all mirrorings along the axes of the contract, each mirrored back."""
     axes = [2 + axis for axis in network.preprocessing.mirror_axes]
     subsets = [[axis for bit, axis in enumerate(axes) if code >> bit & 1] for code in range(2 ** len(axes))]

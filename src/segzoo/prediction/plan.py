@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from segzoo.errors import MissingError, SegzooError
+from segzoo.errors import MissingFileError, SegzooError
 from segzoo.imaging.images import image_files
 from segzoo.imaging.segmentation import mask_paths, require_own_files
 from segzoo.imaging.volumes import is_volume, volume_files, volume_stem
@@ -44,7 +44,7 @@ def plan(inputs: Sequence[Path], output: Path, overlay: bool) -> list[Job]:
     """Every image and volume to read, each once, with the files to write; folders give all that are in them.
 
     Raises:
-        MissingError: an input is not there, or a folder holds no image and no volume.
+        MissingFileError: an input is not there, or a folder holds no image and no volume.
         SegzooError: a file would be written twice, or over an input.
     """
     jobs: dict[Path, Job] = {}  # by the mask
@@ -118,15 +118,15 @@ def images_and_volumes(given: Path) -> list[Path]:
     """A file itself, or the files to segment directly inside a folder, by name.
 
     Raises:
-        MissingError: it is not there, or holds none.
+        MissingFileError: it is not there, or holds none.
     """
     try:
         given.lstat()  # of a link that leads nowhere reading it tells
     except (FileNotFoundError, NotADirectoryError):
-        raise MissingError(f"there is no file or folder {given} to segment") from None
+        raise MissingFileError(f"there is no file or folder {given} to segment") from None
     found = sorted([*image_files(given), *volume_files(given)]) if os.path.isdir(given) else [given]
     if not found:
-        raise MissingError(f"the folder {given} holds no image (png, jpg, tif, bmp) or volume (nii, nrrd, mha)")
+        raise MissingFileError(f"the folder {given} holds no image (png, jpg, tif, bmp) or volume (nii, nrrd, mha)")
     return found
 
 

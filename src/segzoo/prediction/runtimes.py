@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from segzoo.checkpoints.config import refuse_strange_classes
 from segzoo.checkpoints.weights import sha256
-from segzoo.errors import MissingError, SegzooError
+from segzoo.errors import MissingFileError, MissingPackageError, SegzooError
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -92,13 +92,13 @@ def choose_backend(wanted: str | None) -> str:
     """The backend asked for, or the first that is installed.
 
     Raises:
-        MissingError: it, or any, is not installed.
+        MissingPackageError: it, or any, is not installed.
     """
     for backend in [wanted] if wanted else BACKENDS:
         if find_spec(backend) is not None:
             return backend
     missing = wanted or next(iter(BACKENDS))
-    raise MissingError(f"exported files need {missing} to run: pip install 'medsegzoo[{missing}]'")
+    raise MissingPackageError(f"exported files need {missing} to run: pip install 'medsegzoo[{missing}]'")
 
 
 def thread_count() -> int:
@@ -235,7 +235,7 @@ def open_exported(path: Path, backend: str | None = None) -> ExportedModel:
         SegzooError: it cannot be opened, or is not one that segzoo wrote.
     """
     if not path.is_file():
-        raise MissingError(f"there is no file {path}; `segzoo export` writes one from a checkpoint")
+        raise MissingFileError(f"there is no file {path}; `segzoo export` writes one from a checkpoint")
     model = ExportedModel(path, choose_backend(backend))
     assert model.facts
     return model

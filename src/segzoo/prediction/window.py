@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from segzoo.errors import MissingError
+from segzoo.errors import MissingPackageError
 from segzoo.prediction.predictor import require_overlap
 
 BATCH_VOXELS = 128**3  # on a GPU, small windows run together until they hold as many; a CPU gains nothing by it
@@ -43,7 +43,7 @@ def slide(
         ``[B, K, *S]`` on the CPU.
 
     Raises:
-        MissingError: monai is not installed and windows have to be put together, as under torch.hub may be.
+        MissingPackageError: monai is not installed and windows have to be put together, as under torch.hub may be.
         SegzooError: ``overlap`` is out of range.
     """
     require_overlap(overlap)
@@ -54,7 +54,9 @@ def slide(
     try:
         from monai.inferers.utils import sliding_window_inference
     except ImportError:
-        raise MissingError("volumes larger than the model's window need another package: pip install monai") from None
+        raise MissingPackageError(
+            "volumes larger than the model's window need another package: pip install monai"
+        ) from None
     stitched = sliding_window_inference(
         batch.float(),  # in which windows are added up
         window,

@@ -1,17 +1,15 @@
-"""The ``segzoo`` command: verbs to functions. Nothing heavy is imported before a verb needs it."""
+"""``segzoo`` command: verbs to functions. Nothing heavy is imported before a verb needs it."""
 
 import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from segzoo import __version__
-from segzoo.cli.checkpoints import run_info, run_list, run_pull, run_push, run_verify
-from segzoo.cli.export import run_export
-from segzoo.cli.output import sentence, show_any_name
-from segzoo.cli.predict import run_predict
+from segzoo.cli.output import log_on_stderr, sentence, show_any_name
 from segzoo.errors import SegzooError
 
 TRAINING_VERBS = {
@@ -26,13 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     show_any_name()
     try:
-        if arguments and arguments[0] in TRAINING_VERBS:  # their options are LightningCLI's to parse
-            from segzoo.cli import train
-
-            train.main(arguments)
-        else:
-            options = build_parser().parse_args(arguments)
-            options.run(options)
+        with log_on_stderr():
+            if arguments and arguments[0] in TRAINING_VERBS:  # their options are LightningCLI's to parse
+                imported("segzoo.cli.train:main")(arguments)
+            else:
+                options = build_parser().parse_args(arguments)
+                imported(options.run)(options)
         sys.stdout.flush()
     except SegzooError as error:
         print(f"segzoo: error: {sentence(error)}", file=sys.stderr)
@@ -51,8 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def imported(path: str) -> Callable[..., None]:
+    """Import the function that does a verb, which nothing needed before: ``package.module:function``."""
+    module, _, name = path.partition(":")
+    function: Callable[..., None] = getattr(import_module(module), name)
+    return function
+
+
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of every verb but the training ones, which are listed for ``--help`` alone."""
+    """Return the parser of every verb but the training ones, which are listed for ``--help`` alone."""
     parser = argparse.ArgumentParser("segzoo", description="A model zoo for medical image segmentation.")
     parser.add_argument("--version", action="version", version=f"segzoo {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
@@ -60,11 +64,11 @@ def build_parser() -> argparse.ArgumentParser:
     listing = verbs.add_parser("list", help="models and checkpoints")
     listing.add_argument("pattern", nargs="?", default="*", help="a shell pattern such as '*unext*'")
     listing.add_argument("--json", action="store_true", help="for programs")
-    listing.set_defaults(run=run_list)
+    listing.set_defaults(run="segzoo.cli.listing:run_list")
 
     info = verbs.add_parser("info", help="what a model takes, or what a checkpoint holds")
     info.add_argument("name", help="a model, a checkpoint or a checkpoint's folder")
-    info.set_defaults(run=run_info)
+    info.set_defaults(run="segzoo.cli.listing:run_info")
 
     for verb, text in TRAINING_VERBS.items():
         verbs.add_parser(verb, help=f"{text} (see segzoo {verb} --help)")
@@ -84,12 +88,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--devices", type=positive, default=1, metavar="N", help="processes that share the work")
     predict.add_argument("--nodes", type=positive, default=1, metavar="N", help="machines with as many processes each")
-    predict.set_defaults(run=run_predict)
+    predict.set_defaults(run="segzoo.cli.predict:run_predict")
 
     export = verbs.add_parser("export", help="write a checkpoint as one file that runs without segzoo")
     export.add_argument("checkpoint", help="a checkpoint's name or folder")
     export.add_argument("file", type=Path, help="to write: .onnx, or .pt2 for torch.export")
-    export.add_argument("--format", choices=["onnx", "torch-export"], help="default: what the file's suffix says")
+    export.add_argument("--format", help="onnx, torch-export, or one that a package announces (default: by suffix)")
     export.add_argument("--precision", choices=["float32", "float16", "int8"], default="float32")
     export.add_argument(
         "--data",
@@ -99,17 +103,17 @@ def build_parser() -> argparse.ArgumentParser:
         "its test images show what the file loses",
     )
     export.add_argument("--size", type=int, nargs="+", help="fixed sides of the inputs (default: they may vary)")
-    export.set_defaults(run=run_export)
+    export.set_defaults(run="segzoo.cli.export:run_export")
 
     verify = verbs.add_parser("verify", help="check a checkpoint's files, and that it computes here what it should")
     verify.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT", help="names or folders (default: all here)")
-    verify.set_defaults(run=run_verify)
+    verify.set_defaults(run="segzoo.cli.verify:run_verify")
 
     pull = verbs.add_parser("pull", help="copy checkpoints into a folder that serves them without a network")
     pull.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="names, or user/repo")
     pull.add_argument("--to", type=Path, required=True, metavar="DIR", help="the mirror; use it with SEGZOO_HUB=DIR")
     pull.add_argument("--revision", help="a tag, branch or commit; the default is what segzoo pins")
-    pull.set_defaults(run=run_pull)
+    pull.set_defaults(run="segzoo.cli.exchange:run_pull")
 
     push = verbs.add_parser("push", help="publish a checkpoint folder on the Hugging Face Hub")
     push.add_argument("folder", type=Path, help="a checkpoint's folder")
@@ -117,12 +121,12 @@ def build_parser() -> argparse.ArgumentParser:
     push.add_argument("--version", help="of the checkpoint, written into its config; it becomes the tag v<version>")
     push.add_argument("--private", action="store_true", help="make a new repository private")
     push.add_argument("--dry-run", action="store_true", help="show what would go up, and stop")
-    push.set_defaults(run=run_push)
+    push.set_defaults(run="segzoo.cli.exchange:run_push")
     return parser
 
 
 def positive(text: str) -> int:
-    """A whole number from 1, for argparse."""
+    """Return a whole number from 1, for argparse."""
     number = int(text)
     if number < 1:
         raise ValueError

@@ -1,7 +1,6 @@
 """The table of quality against cost: its statistics, its words, and that what is stored is what it says."""
 
 import csv
-import importlib
 import json
 import math
 import re
@@ -10,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import measuring
 import numpy as np
 import pytest
+import quality
 import timm
 import torch
 from PIL import Image
@@ -19,24 +20,12 @@ from safetensors.torch import save_file
 from scipy import stats
 
 import segzoo
+from benchmarks import baselines
 from segzoo import cli
 from segzoo.errors import MissingError, SegzooError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STORED = ROOT / "benchmarks" / "results"
-
-
-def imported(name):
-    """A script of benchmarks/, which finds those beside it as it does when it is run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT)
-        patch.syspath_prepend(ROOT / "benchmarks")
-        return importlib.import_module(name)
-
-
-quality = imported("quality")
-measuring = imported("measuring")
-baselines = imported("benchmarks.baselines")
 
 
 # ---- statistics
@@ -134,7 +123,7 @@ POLYPS = {"dataset": "KvasirSEG", "split": "grouped", "fold": 1, "seed": 42, "sp
 
 @pytest.fixture
 def made_up(tmp_path):
-    """Two models on one dataset, one on another and on both."""
+    """Two models on one dataset (one is published), one on another and on both."""
     drawn = np.random.default_rng(3)
 
     def scores(middle):
@@ -142,7 +131,7 @@ def made_up(tmp_path):
         return {"dice": dice, "iou": dice / (2 - dice), "hd95": 100 * (1 - dice)}
 
     folder = tmp_path / "benchmarks" / "results"
-    store(folder, "good-busi", scores(0.9), deployed_parameters=765_432)
+    store(folder, "lv-unet-busi", scores(0.9), deployed_parameters=765_432)
     store(folder, "bad-busi", scores(0.7), model="BasicUNet 2.0 M", built_from={}, latency_ms=321.04, wall_ms=321.04)
     store(folder, "good-polyps", scores(0.8), data=POLYPS, macs=123_400_000)
     store(folder, "good-polyps", scores(0.5), tested_on="@busi")
@@ -185,22 +174,37 @@ def test_the_report_states_every_number_of_the_files(made_up):
     dice, iou, hd95 = (written(scores[metric], digits) for metric, digits in (("dice", 3), ("iou", 3), ("hd95", 1)))
     averaged = written(stored_scores(made_up, "good-polyps+tta")["dice"], 3)
     assert rows(page, "good-polyps")[1:] == [["`good-polyps`", "50", *costs, dice, iou, hd95, averaged]]
-    assert rows(readme, "good-polyps")[1:] == [["`good-polyps`", "KvasirSEG: 50", *costs, dice, averaged]]
+    assert rows(page, "lv-unet-busi")[0][-1] == "-"
+    assert rows(page, "lv-unet-busi")[0][3] == "765,432 (1,234,567 in training)"
+    assert rows(page, "bad-busi")[0][0] == "`bad-busi` (BasicUNet 2.0 M)"
     for text in (readme, page):
-        assert rows(text, "good-busi")[0][-1] == "-"
-        assert rows(text, "good-busi")[0][3] == "765,432 (1,234,567 in training)"
-        assert rows(text, "bad-busi")[0][0] == "`bad-busi` (BasicUNet 2.0 M)"
         assert "Abacus 3, 1 thread, torch 9.8.7, median of 7 passes" in words(text)
         assert "busy" not in text
     assert "(sha256 `aaaaaaaaaaaa`)" in page
+
+
+def test_the_readme_has_the_published_checkpoints_alone(made_up):
+    readme, _ = run_report(made_up)
+    dice = written(stored_scores(made_up, "lv-unet-busi")["dice"], 3)
+    files = (ROOT / "model_cards" / "lv-unet-busi").iterdir()
+    size = sum(file.stat().st_size for file in files if file.name not in ("README.md", "config.json"))
+    assert [line.strip("| ").split(" | ") for line in readme.splitlines() if line.startswith("| ")][2:] == [
+        [
+            "[`lv-unet-busi`](model_cards/lv-unet-busi/README.md)",
+            "lesion in breast ultrasound (BUSI)",
+            dice,
+            f"{size / 1e6:.1f} MB",
+            "78.9 ms, 256 x 192",
+        ]
+    ]
 
 
 def test_every_two_models_on_the_same_images_are_compared(made_up):
     _, page = run_report(made_up)
     pairs = re.findall(r"^\| `([^`]+)` - `([^`]+)` \| (\S+) \[(\S+), (\S+)\] \| (\S+) \|$", page, re.MULTILINE)
     assert [pair[:2] for pair in pairs] == [
-        ("good-busi", "bad-busi"),
-        ("good-busi", "good-polyps"),
+        ("lv-unet-busi", "bad-busi"),
+        ("lv-unet-busi", "good-polyps"),
         ("bad-busi", "good-polyps"),
     ]
     names = {"good-polyps": "good-polyps@busi"}
@@ -246,11 +250,10 @@ def test_other_images_or_another_split_are_not_compared(made_up):
 
 
 def test_a_model_on_data_of_another_kind_is_told_apart(made_up):
-    readme, page = run_report(made_up)
+    _, page = run_report(made_up)
     busi, polyps = page.split("### KvasirSEG")
     assert rows(busi, "good-polyps")[0][0] == "`good-polyps` (trained on KvasirSEG, tested on BUSI)"
     assert rows(polyps, "good-polyps")[0][0] == "`good-polyps`"
-    assert [row[1] for row in rows(readme, "good-polyps")] == ["BUSI: 50", "KvasirSEG: 50"]
     assert quality.dataset_name("kvasir-seg") == quality.dataset_name("KvasirSEG") == "KvasirSEG"
     assert quality.dataset_name("Task04_Hippocampus") == "Task04_Hippocampus"
 
@@ -280,6 +283,13 @@ def test_the_report_is_the_same_again(made_up):
 
 
 def test_the_picture_shows_what_the_table_says(made_up):
+    shown = quality.panels(quality.read_results(made_up / "benchmarks" / "results"))
+    assert [(title, len(points)) for title, points in shown.items()] == [("BUSI", 3), ("KvasirSEG", 1)]
+    bad, elsewhere = shown["BUSI"][1:]
+    dice = stored_scores(made_up, "bad-busi")["dice"]
+    expected = (321.04, dice.mean(), *quality.interval(dice))
+    assert (bad.x, bad.y, bad.low, bad.high) == pytest.approx(expected, abs=1e-6)
+    assert (bad.label, bad.hollow, elsewhere.hollow) == ("BasicUNet 2.0 M", False, True)
     run_report(made_up)
     path = made_up / "benchmarks" / "quality.png"
     before = Image.open(path)
@@ -335,6 +345,7 @@ def test_the_stored_report_is_that_of_the_stored_results(tmp_path):
 def test_every_checkpoint_is_in_the_table_as_on_its_card(config):
     card, name = json.loads(config.read_text()), config.parent.name
     facts = json.loads((STORED / f"{name}.json").read_text())
+    assert f"| [`{name}`](model_cards/{name}/README.md) |" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert facts["parameters"] == card["parameters"]
     assert facts["data"]["split_sha256"] == card["data"]["split_sha256"]
     scores = stored_scores(ROOT, name)
@@ -435,8 +446,7 @@ def test_multiply_accumulates_by_hand():
 
 
 @pytest.mark.slow
-def test_a_run_without_a_checkpoint_folder_is_scored_and_measured(tmp_path, samples, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT)
+def test_a_run_without_a_checkpoint_folder_is_scored_and_measured(tmp_path, samples):
     run = tmp_path / "run"
     options = "--trainer.max_epochs 1 --trainer.accelerator cpu --trainer.enable_progress_bar false --data BUSI "
     options += "--data.split all --data.image_size 32 --data.batch_size 4 --model benchmarks.baselines.BasicUNet "

@@ -10,7 +10,7 @@ from PIL import Image
 
 import segzoo
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "near_copies.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "near_copies.py"
 
 
 @pytest.fixture(scope="module")

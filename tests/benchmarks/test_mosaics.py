@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import mosaics
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,9 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from segzoo.data import DSB2018
 from segzoo.data.samples import Sample, shipped_groups
-from test_quality import imported
 
-mosaics = imported("mosaics")
 SIDE = 48
 
 

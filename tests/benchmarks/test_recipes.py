@@ -1,6 +1,6 @@
 """The recipes of the zoo's checkpoints, and the queue that trains them."""
 
-import importlib.util
+import importlib
 import os
 import re
 import signal
@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import train_queue
 import yaml
 
 import segzoo
@@ -16,7 +17,7 @@ from segzoo.data import SegmentationDataModule
 from segzoo.module import SegmentationModule
 from segzoo.registry import models
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RECIPES = sorted((BENCHMARKS / "recipes").glob("*.yaml"))
 BASELINES = {  # class -> how its recipes' names begin
     "benchmarks.baselines.BasicUNet": r"unet(-\d+m)?",
@@ -37,16 +38,13 @@ data:
 @pytest.fixture
 def queue(tmp_path, samples, monkeypatch):
     """The queue's module with recipes of its own: one that fails, and one that does not."""
-    spec = importlib.util.spec_from_file_location("train_queue", BENCHMARKS / "train_queue.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     (tmp_path / "bad.yaml").write_text(TINY.format(root="nowhere"))
     (tmp_path / "good.yaml").write_text(TINY.format(root=samples / "BUSI"))
-    monkeypatch.setattr(module, "RECIPES", tmp_path)
-    monkeypatch.setattr(module, "ORDER", ["bad", "good"])
+    monkeypatch.setattr(train_queue, "RECIPES", tmp_path)
+    monkeypatch.setattr(train_queue, "ORDER", ["bad", "good"])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["train_queue.py", "--hours", "0.1"])
-    return module
+    return train_queue
 
 
 def test_the_queue_names_every_recipe_once():
@@ -55,11 +53,10 @@ def test_the_queue_names_every_recipe_once():
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_is_called_after_its_model_and_its_data(path, monkeypatch):
+def test_a_recipe_is_called_after_its_model_and_its_data(path):
     recipe = yaml.safe_load(path.read_text())
     class_path = recipe["model"]["class_path"]
     if class_path in BASELINES:
-        monkeypatch.syspath_prepend(BENCHMARKS.parent)
         module, _, name = class_path.rpartition(".")
         assert issubclass(getattr(importlib.import_module(module), name), SegmentationModule)
         prefix = BASELINES[class_path]

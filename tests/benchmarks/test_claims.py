@@ -2,15 +2,14 @@
 
 import csv
 
+import claims
 import numpy as np
 import pytest
+import train_queue
 import yaml
-
-from segzoo.errors import SegzooError
-from test_quality import imported
 from test_recipes import BENCHMARKS, TINY
 
-claims = imported("claims")
+from segzoo.errors import SegzooError
 
 
 def store(folder, arm, seed, scores):
@@ -142,7 +141,7 @@ def test_what_is_missing_is_trained_scored_and_reported(tmp_path, samples, monke
     ablation = {"claim": "none", "margin": 0, "options": {"trainer.max_epochs": 1}, "arms": arms, "seeds": [1]}
     monkeypatch.setattr(claims, "BENCHMARKS", tmp_path)
     monkeypatch.setattr(claims, "CLAIMS", {"ablations": {"tiny": ablation}, "published": []})
-    monkeypatch.setattr(imported("train_queue"), "RECIPES", recipes)
+    monkeypatch.setattr(train_queue, "RECIPES", recipes)
     monkeypatch.chdir(tmp_path)
     claims.run([], 1)
     folder = tmp_path / "results" / "claims" / "tiny"

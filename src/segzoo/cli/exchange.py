@@ -1,0 +1,31 @@
+"""``segzoo pull`` and ``push``."""
+
+import argparse
+from dataclasses import replace
+
+from segzoo.checkpoints.pins import organisation
+from segzoo.checkpoints.save import recording
+from segzoo.hub.find import pull
+from segzoo.hub.publish import plan_upload, push
+
+
+def run_pull(options: argparse.Namespace) -> None:
+    """``segzoo pull CHECKPOINT... --to DIR``."""
+    for name in options.checkpoints:
+        print(f"{name} -> {pull(name, options.to, revision=options.revision)}")
+    print(f"set SEGZOO_HUB={options.to} to use them where there is no network")
+
+
+def run_push(options: argparse.Namespace) -> None:
+    """``segzoo push FOLDER [REPO]``."""
+    repository = options.repository or f"{organisation()}/{options.folder.resolve().name}"
+    upload = plan_upload(options.folder, repository, options.version)
+    print(upload)
+    if options.dry_run:
+        return
+    if options.version is not None:
+        with recording(options.folder, version=options.version) as draft:  # kept where it could be published
+            address = push(replace(upload, folder=draft), private=options.private)
+    else:
+        address = push(upload, private=options.private)
+    print(f"published at {address}")

@@ -1,0 +1,29 @@
+"""Export formats there are, by the names that ``segzoo export --format`` takes."""
+
+from pathlib import Path
+
+from segzoo.errors import SegzooError
+from segzoo.export.base import ExportFormat
+from segzoo.export.onnx import Onnx
+from segzoo.export.torch_export import TorchExport
+from segzoo.extensions import Table
+
+FORMATS: Table[ExportFormat] = Table("export_formats", {"onnx": Onnx(), "torch-export": TorchExport()})
+
+
+def choose_format(path: Path, name: str | None) -> ExportFormat:
+    """Return the format asked for, or that of the suffix.
+
+    Raises:
+        SegzooError: there is none.
+    """
+    if name is not None:
+        if name not in FORMATS:
+            raise SegzooError(f"format must be {' or '.join(FORMATS)}, not {name!r}")
+        return FORMATS[name]
+    formats = list(FORMATS.usable())
+    for format in formats:
+        if path.suffix.lower() == format.suffix:
+            return format
+    suffixes = " or ".join(format.suffix for format in formats)
+    raise SegzooError(f"{path} says no format: end it in {suffixes}, or give {' or '.join(FORMATS)}")

@@ -1,0 +1,233 @@
+"""SegmentationNetwork: what every architecture does besides its own forward pass.
+
+It pads and crops, knows its task, its recipe and the input contract of its checkpoints. Everything below the training
+and the five verbs names this class, never the SegmentationModule that is built on it.
+"""
+
+import copy
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from segzoo.errors import SegzooError
+from segzoo.preprocessing.image import Preprocessing
+from segzoo.preprocessing.volume import VolumePreprocessing
+from segzoo.tasks import Task, require_count
+from segzoo.training.losses import DiceCELoss
+
+
+class SegmentationNetwork(LightningModule):
+    """Base of all architectures, without training and verbs: see :class:`segzoo.SegmentationModule`.
+
+    Args:
+        in_channels: channels of the image.
+        num_classes: channels of the logits; 1 is binary (sigmoid), more is multi-class (softmax, class 0 the
+            background) unless ``multilabel`` (sigmoid a class).
+        multilabel: every class is a mask of its own; they may overlap.
+        loss: a module called with logits [B, K, *S] and labels; None takes the architecture's own.
+        optimizer: called with the parameters; None takes the architecture's own.
+        lr_scheduler: called with the optimizer and stepped once an epoch; None takes the architecture's own.
+
+    Attributes:
+        task: number and kind of the classes.
+        preprocessing: what is done to an image before the network sees it.
+        class_names: name of every mask value (binary and multi-class) or of every channel (multi-label).
+        model_name, arguments: what :func:`segzoo.create_model` built this from.
+        data: what it was trained on, as its DataModule describes it, and before that ("pretrained_on").
+        licence: of the weights that it started from, with those of the data since; None where they state none.
+        load_report: what :func:`segzoo.from_pretrained` loaded, adapted and initialised; else None.
+    """
+
+    stride: int | tuple[int, ...] = 1  # sides that the network itself can take are multiples of this, or of these
+    spatial_dims: int = 2
+    training_only: ClassVar[tuple[str, ...]] = ()  # what the names of tensors begin with that only training needs
+    can_be_int8: ClassVar[bool] = False  # whether its masks were found to stay as they are
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int = 1,
+        multilabel: bool = False,
+        loss: nn.Module | None = None,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        require_count("in_channels", in_channels)
+        self.in_channels = in_channels
+        self.task = Task(num_classes, multilabel)
+        self.preprocessing: Preprocessing | VolumePreprocessing = Preprocessing.for_channels(in_channels)
+        self.class_names = self.task.default_class_names()
+        self.model_name: str | None = None
+        self.arguments: dict[str, Any] = {}
+        self.data: dict[str, Any] = {}
+        self.licence: str | None = None
+        self.load_report: Any = None  # a LoadReport, of the floor above
+        # in a tuple, so that a loss with weights of its own stays out of the state dict: that is the network's alone
+        self._loss = (loss if loss is not None else self.default_loss(),)
+        self._optimizer = optimizer
+        self._lr_scheduler = lr_scheduler
+
+    @property
+    def num_classes(self) -> int:
+        """Channels of the logits."""
+        return self.task.num_classes
+
+    @property
+    def multilabel(self) -> bool:
+        """True where every class is a mask of its own."""
+        return self.task.multilabel
+
+    def recorded_arguments(self) -> dict[str, Any]:
+        """Arguments that a checkpoint names even where they were left at their defaults."""
+        return {"in_channels": self.in_channels, "num_classes": self.num_classes, "multilabel": self.multilabel}
+
+    # ---- the network
+
+    @abstractmethod
+    def compute_logits(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Logits [B, K, *S] for x [B, C, *S], sides multiples of ``stride``; deep supervision: finest first."""
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Logits [B, num_classes, *S] of images [B, in_channels, *S] of any size.
+
+        A model with deep supervision returns, while training, a list of logits, finest first, on the padded
+        grid.
+        """
+        if x.ndim != self.spatial_dims + 2:
+            wanted = "volumes [B, C, D, H, W]" if self.spatial_dims == 3 else "images [B, C, H, W]"
+            raise SegzooError(
+                f"{type(self).__name__} with spatial_dims={self.spatial_dims} takes a batch of {wanted}, not "
+                f"{tuple(x.shape)}"
+            )
+        if x.shape[1] != self.in_channels:
+            raise SegzooError(
+                f"{type(self).__name__} takes images [batch, {self.in_channels}, ...], not {tuple(x.shape)}; build the "
+                "model with the in_channels of your images"
+            )
+        size = x.shape[2:]
+        outputs = self.compute_logits(self.pad(x))
+        if isinstance(outputs, Tensor):
+            return crop(outputs, size)
+        return outputs if self.training else crop(outputs[0], size)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Repeat the border at the far end of every axis, up to sizes the network can take."""
+        strides = self.stride if isinstance(self.stride, tuple) else (self.stride,) * (x.ndim - 2)
+        cells = [-(-side // stride) for side, stride in zip(x.shape[2:], strides, strict=True)]
+        if self.is_too_small(cells, x.shape[0]):
+            cells = [max(2, number) for number in cells]
+        padding: list[int] = []
+        for side, number, stride in zip(reversed(x.shape[2:]), reversed(cells), reversed(strides), strict=True):
+            padding += [0, number * stride - side]  # F.pad counts from the last axis
+        return F.pad(x, padding, mode="replicate") if any(padding) else x
+
+    def is_too_small(self, cells: Sequence[int], batch_size: int) -> bool:
+        """Return whether the norms need more voxels at the bottleneck than ``cells`` of them an axis."""
+        return self.training and batch_size == 1 and min(cells) < 2  # batch norm cannot train on one value a channel
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load a state dict; tensors that only training needs may be surplus (dropped) or absent (left as they are)."""
+        if self.training_only:
+            own = self.state_dict()
+            state_dict = {
+                name: value for name, value in state_dict.items() if name in own or not self.is_training_only(name)
+            } | {name: own[name] for name in own if name not in state_dict and self.is_training_only(name)}
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def is_training_only(self, name: str) -> bool:
+        """Return whether the tensor of this name, such as a head of deep supervision, has no part in a prediction."""
+        return name.startswith(self.training_only)
+
+    def activate(self, logits: Tensor) -> Tensor:
+        """Probabilities [B, K, *S], at least float32: sigmoid for binary and multi-label, softmax for multi-class."""
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        return self.task.activate(logits)
+
+    def mask(self, probabilities: Tensor) -> Tensor:
+        """Integer masks: [B, *S] of class indices, or [B, K, *S] of 0 and 1 for multi-label."""
+        return self.task.mask(probabilities).long()
+
+    # ---- the deployed form
+
+    def deploy(self) -> Self:
+        """Return a new, fused, eval-only copy of this model that computes the same function."""
+        # a copy of the network must not copy the Trainer that it may still hang on
+        copied = copy.deepcopy(self, {id(self._trainer): None, id(self._fabric): None})
+        copied.eval().fuse()
+        if self.spatial_dims == 2:
+            # faster on CPUs, and one format for all: a model gives the same bits after training as loaded from a file
+            copied.to(memory_format=torch.channels_last)
+        return copied.requires_grad_(False)
+
+    def fuse(self) -> None:
+        """Fold what can be folded exactly, in place."""
+
+    @property
+    def is_deployable(self) -> bool:
+        """True where :meth:`deploy` keeps what the model computes as it is now."""
+        return True
+
+    # ---- the recipe
+
+    def default_loss(self) -> nn.Module:
+        """Return the architecture's published loss."""
+        return DiceCELoss()
+
+    @abstractmethod
+    def default_optimizer(self, parameters: Any) -> torch.optim.Optimizer:
+        """Return the architecture's published optimizer."""
+
+    @abstractmethod
+    def default_lr_scheduler(self, optimizer: torch.optim.Optimizer) -> tuple[LRScheduler, str]:
+        """Return the architecture's published schedule, and whether it steps every "epoch" or "step"."""
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Lightning's hook: the given optimizer and schedule, or the published ones."""
+        make_optimizer = self._optimizer or self.default_optimizer
+        optimizer = make_optimizer(self.parameters())
+        if self._lr_scheduler is not None:
+            scheduler, interval = self._lr_scheduler(optimizer), "epoch"
+        else:
+            scheduler, interval = self.default_lr_scheduler(optimizer)
+        watched = getattr(scheduler, "monitor", None)  # of Lightning's ReduceLROnPlateau
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": interval, "monitor": watched},
+        }
+
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise SegzooError("the model's schedule needs an end: give the Trainer max_epochs or max_steps")
+        return max(1, int(steps))
+
+    def total_epochs(self) -> int:
+        """Epochs of the whole training, also where it ends after a number of steps."""
+        steps = self.total_steps()
+        if self.trainer.max_steps < 0:
+            return int(self.trainer.max_epochs or 1)
+        self.trainer.fit_loop.setup_data()  # counts the batches, which Lightning has not done yet when first asked
+        steps_an_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        return math.ceil(steps / steps_an_epoch)
+
+    @property
+    def competes_for_best(self) -> bool:
+        """True where the weights as they are now may become the best checkpoint."""
+        return True
+
+
+def crop(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Return the part of padded logits [B, K, *padded] that lies on the image [B, K, *size]."""
+    window = (slice(None), slice(None), *(slice(side) for side in size))
+    return logits[window]

@@ -1,0 +1,285 @@
+"""Training, validation, test and prediction steps under a Trainer."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+
+from segzoo.checkpoints.licences import joined
+from segzoo.checkpoints.provenance import split_hashes, with_history
+from segzoo.errors import SegzooError
+from segzoo.imaging.segmentation import Segmentation
+from segzoo.metrics.metric import SegmentationMetric, metric_class
+from segzoo.metrics.per_image import image_scores, write_image_scores
+from segzoo.network import SegmentationNetwork
+from segzoo.prediction.network import predict_probabilities, refuse_nan
+from segzoo.preprocessing.base import InputContract
+from segzoo.preprocessing.stored import preprocessing_from_dict
+from segzoo.tasks import Task
+from segzoo.training.batches import Batch, check_batch, own_grids, own_labels
+from segzoo.training.losses import deep_supervision_loss
+
+LABELLED = ("image", "label")  # what of a batch all steps but prediction need
+OTHER_IMAGES = (
+    "the run that --ckpt_path names was trained on other images, or on another split of these, so some of its training "
+    "images would now validate or test; give it the data it had, or start a new run from its checkpoint: "
+    "--model FOLDER/checkpoint"
+)
+
+
+class SegmentationSteps(SegmentationNetwork):
+    """Steps that a Trainer calls: a network that learns from data, and is scored by the zoo's protocol.
+
+    Attributes:
+        metric_names: what validation and test measure, of :data:`segzoo.metrics.METRICS`.
+        test_tta: whether a test averages over mirrored copies.
+        tested_images: how many images the last test scored.
+    """
+
+    metric_names: Sequence[str] = ("dice", "iou", "precision", "recall")
+    test_tta: bool = False
+    tested_images: int = 0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._image_rows: list[dict[str, Any]] = []
+
+    def setup(self, stage: str) -> None:
+        """Check the data's classes, take its contract (when fitting) and prepare the metrics."""
+        if self.spatial_dims == 2:
+            self.to(memory_format=torch.channels_last)  # a third faster on CPUs, and slower for none of the zoo's
+        if stage in ("fit", "validate", "test") and self.knows_its_data:
+            datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+            check_classes(self, datamodule, stage)
+            if stage == "fit":
+                self.adopt_data(datamodule)
+        elif stage == "fit" and self.data:  # from loaders, of which nobody knows what they read
+            self.learn_from({"licence": "unknown"})
+        if stage in ("fit", "validate"):
+            self.val_metrics = self.configure_metrics("val/", ("dice", "iou"))
+        if stage == "test":
+            self._image_rows = []  # a test that failed may have left some
+            self.test_metrics = self.configure_metrics("test/", self.metric_names)
+            self.test_resized_metrics = self.configure_metrics("test_resized/", self.metric_names)
+
+    @property
+    def knows_its_data(self) -> bool:
+        """True where the Trainer has a DataModule that says how images become input."""
+        datamodule = getattr(self._trainer, "datamodule", None)
+        return isinstance(getattr(datamodule, "preprocessing", None), InputContract)
+
+    def adopt_data(self, datamodule: Any) -> None:
+        """Take over preprocessing, class names and provenance of the data this model is trained on."""
+        self.preprocessing, self.class_names = datamodule.preprocessing, tuple(datamodule.class_names)
+        self.learn_from(datamodule.describe())
+
+    def learn_from(self, data: dict[str, Any]) -> None:
+        """Note what it is trained on now: what it came from stays in its history, and in the licence of its weights."""
+        self.data = with_history(data, self.data)
+        if self.licence is not None:
+            self.licence = joined([self.licence, data.get("licence")])
+
+    def configure_metrics(self, prefix: str, names: Iterable[str]) -> MetricCollection:
+        """Per-image metrics by their plain names, and Dice and IoU over the pooled dataset."""
+        task = asdict(self.task)
+        metrics: dict[str, Metric | MetricCollection] = {name: metric_class(name)(**task) for name in names}
+        metrics |= {f"dataset_{name}": metric_class(name)(**task, aggregation="dataset") for name in ("dice", "iou")}
+        return MetricCollection(metrics, prefix=prefix, compute_groups=False).to(self.device)
+
+    # ---- training
+
+    def on_fit_start(self) -> None:
+        """Train mode (Lightning keeps the eval mode that a loaded checkpoint comes in), loss on the device."""
+        if not self.training:
+            self.train()
+        self._loss[0].to(self.device)
+
+    def on_train_start(self) -> None:
+        """Draw order and augmentation otherwise than other processes do, and than this run did before a resume."""
+        rank, epoch = self.trainer.global_rank, self.trainer.current_epoch
+        if rank or epoch:  # a run of one process and one piece draws what its seed says
+            torch.manual_seed((torch.initial_seed() + 1_000_003 * epoch + rank) % 2**63)
+        if epoch and self.trainer.max_steps < 0 < (self.trainer.max_epochs or 0):
+            self.count_steps_anew(epoch)
+
+    def count_steps_anew(self, epoch: int) -> None:
+        """Put a schedule of steps where ``epoch`` begins, for before a resume batches may have been of another size."""
+        for config in self.trainer.lr_scheduler_configs:
+            if config.interval == "step":
+                steps = self.total_steps() * epoch // self.total_epochs()
+                config.scheduler.last_epoch = steps // config.frequency
+
+    def on_validation_start(self) -> None:
+        """Lightning's hook: the loss where the data is."""
+        self._loss[0].to(self.device)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
+        check_batch(batch, LABELLED)
+        loss = self.compute_loss(self(batch["image"]), batch["label"])
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["image"]))
+        return loss
+
+    def compute_loss(self, outputs: Tensor | list[Tensor], label: Tensor) -> Tensor:
+        """Return the loss of one output, or of all outputs of deep supervision."""
+        if isinstance(outputs, Tensor):
+            return self._loss[0](outputs, label)
+        return deep_supervision_loss(self._loss[0], outputs, label)
+
+    # ---- evaluation
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss and per-image scores at the training size; of volumes, over the whole volume."""
+        check_batch(batch, LABELLED)
+        image, label = batch["image"], batch["label"]
+        if self.spatial_dims == 3:
+            probabilities = predict_probabilities(self, image).to(label.device)
+            logits = self.task.logits_of(probabilities, torch.finfo(probabilities.dtype).tiny)
+        else:
+            logits = self(image)
+            probabilities = self.activate(logits)
+        self.log("val/loss", self.compute_loss(logits, label), batch_size=len(image), sync_dist=True)
+        self.val_metrics.update(self.mask(probabilities), label)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores."""
+        self.log_dict(self.val_metrics.compute(), prog_bar=True)
+        self.val_metrics.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Scores at the image's own resolution (``test/``) and at the network's (``test_resized/``)."""
+        check_batch(batch, LABELLED)
+        probabilities = predict_probabilities(self, batch["image"], tta=self.test_tta)
+        refuse_nan(probabilities)
+        label = batch["label"]
+        # mm between voxels, for distances; volumes come one at a time, and images have none
+        spacing = batch["spacing"][0] if "spacing" in batch else None
+        own_spacing = batch["geometry"][0].spacing if "geometry" in batch else None
+        self.test_resized_metrics.update(self.mask(probabilities).to(label.device), label, spacing=spacing)
+        for identifier, one, original, grid in zip(
+            self.identifiers(batch), probabilities, own_labels(batch), own_grids(batch), strict=True
+        ):
+            target = original[None].to(self.device)
+            mask = self.mask(self.preprocessing.restore(one[None], grid)).to(self.device)
+            self.test_metrics.update(mask, target, spacing=own_spacing)
+            scores = image_scores(
+                mask, target, self.num_classes, self.multilabel, self.metric_names, spacing=own_spacing
+            )
+            self._image_rows.append({"id": identifier, **scores[0]})
+
+    def identifiers(self, batch: Batch) -> Sequence[Any]:
+        """Return the images' names, or their places in a dataset that has none (processes take turns)."""
+        first, rank, processes = len(self._image_rows), self.trainer.global_rank, self.trainer.world_size
+        return batch.get("id", [(first + i) * processes + rank for i in range(len(batch["image"]))])
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores and write one row an image to ``test_per_image.csv`` in the Trainer's folder."""
+        self.log_dict(self.test_metrics.compute() | self.class_scores(self.test_metrics))
+        self.log_dict(self.test_resized_metrics.compute())
+        self.test_metrics.reset()
+        self.test_resized_metrics.reset()
+        rows, self._image_rows = self._image_rows, []
+        if self.trainer.world_size > 1:
+            gathered: list[list[dict[str, Any]]] = [[] for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(gathered, rows)
+            rows = [row for part in gathered for row in part]
+        self.tested_images = len(rows)
+        if self.trainer.is_global_zero and rows:
+            file = Path(self.trainer.default_root_dir) / "test_per_image.csv"
+            write_image_scores(file, sorted(rows, key=lambda row: row["id"]))
+
+    def class_scores(self, metrics: MetricCollection) -> dict[str, Tensor]:
+        """Each per-image metric of each class, as ``test/dice_2``: 2 is the mask value (multi-label: the channel)."""
+        scores = {name: cast(SegmentationMetric, metrics[name]).per_class() for name in self.metric_names}
+        return {
+            f"{metrics.prefix}{name}_{number}": score
+            for name, of_classes in scores.items()
+            if len(of_classes) > 1
+            for number, score in enumerate(of_classes, start=self.task.first_foreground)
+        }
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> "list[Segmentation]":
+        """Return the segmentation of every image, on its own grid where the batch says how large that is."""
+        check_batch(batch, ("image",))
+        probabilities = predict_probabilities(self, batch["image"]).float()
+        refuse_nan(probabilities)
+        geometries = batch.get("geometry", [None] * len(probabilities))
+        found = []
+        for one, grid, geometry in zip(probabilities, own_grids(batch), geometries, strict=True):
+            restored = self.preprocessing.restore(one[None], grid)
+            mask = self.mask(restored)[0].cpu().numpy()
+            found.append(Segmentation(mask, restored[0].cpu().numpy(), self.class_names, geometry=geometry))
+        return found
+
+    # ---- Lightning's own files
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the input contract beside the weights in Lightning's own checkpoints."""
+        checkpoint["segzoo"] = {
+            "preprocessing": self.preprocessing.to_dict(),
+            "class_names": list(self.class_names),
+            "data": self.data,
+            "licence": self.licence,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back what :meth:`on_save_checkpoint` kept; a training that goes on has its contract from its data.
+
+        Raises:
+            SegzooError: it would go on with other images than it started with.
+        """
+        contract = checkpoint.get("segzoo", {})
+        if not contract:
+            return
+        if self.knows_its_data and self.trainer.state.fn == "fit":
+            if split_hashes(contract["data"]) != split_hashes(self.data):
+                raise SegzooError(OTHER_IMAGES)
+            return
+        self.take_back(contract)
+
+    def take_back(self, contract: dict[str, Any]) -> None:
+        """Take the input contract, classes and provenance that :meth:`on_save_checkpoint` kept."""
+        self.preprocessing = preprocessing_from_dict(contract["preprocessing"])
+        self.class_names, self.data = tuple(contract["class_names"]), contract["data"]
+        self.licence = contract.get("licence", self.licence)  # files of old do not say
+
+
+def check_classes(model: SegmentationNetwork, datamodule: Any, stage: str) -> None:
+    """Refuse data whose classes are not the model's: those that are in neither would count as found.
+
+    Args:
+        model: with the class names that it has learned, if it has.
+        datamodule: with ``class_names`` and ``multilabel``.
+        stage: Lightning's; only "fit" may give the classes another order.
+
+    Raises:
+        SegzooError: the data has another number of classes than the model, or is to score it by another order.
+    """
+    names, multilabel = tuple(datamodule.class_names), bool(datamodule.multilabel)
+    wanted = Task.of_classes(names, multilabel)
+    named = model.class_names != model.task.default_class_names()
+    given = f"--data.class_names '[{','.join(model.class_names)}]'"
+    if len(names) in (model.task.num_classes, model.task.named_classes) and multilabel == model.multilabel:
+        moved = [name for name, own in zip(names, model.class_names, strict=False) if name != own]
+        if stage != "fit" and named and set(moved) & set(model.class_names):
+            raise SegzooError(
+                f"{type(datamodule).__name__} has the classes in the order {', '.join(names)}, and the model as "
+                f"{', '.join(model.class_names)}, so that one would be scored as another; give the data the order "
+                f"of the model, of a Folder by {given}"
+            )
+        return
+    kind = "multi-label" if multilabel else "one label a pixel"
+    given += "" if multilabel == model.multilabel else f" --data.multilabel {str(model.multilabel).lower()}"
+    advice = f"give the data the classes of the model, of a Folder by {given}"
+    if stage == "fit" and not named:
+        advice = f"build it with num_classes={wanted.num_classes}, multilabel={multilabel}"
+    elif stage == "fit" and multilabel == model.multilabel:
+        advice += f", or the model those of the data by num_classes={wanted.num_classes}"
+    raise SegzooError(
+        f"{type(datamodule).__name__} has the classes {', '.join(names)} ({kind}), the model has "
+        f"num_classes={model.num_classes}, multilabel={model.multilabel}; {advice}"
+    )

@@ -1,0 +1,1 @@
+"""One of each thing that segzoo can be extended with."""
