@@ -14,7 +14,8 @@ from pathlib import Path
 
 import segzoo
 from segzoo.checkpoints.card import render_card
-from segzoo.checkpoints.config import CARD, CONFIG, read_config
+from segzoo.checkpoints.config import read_config
+from segzoo.checkpoints.names import CARD, CONFIG
 from segzoo.checkpoints.pins import PINS, organisation, published
 from segzoo.hub.publish import pin, plan_upload, push
 

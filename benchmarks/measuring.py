@@ -26,7 +26,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import segzoo
-from segzoo.checkpoints.config import CONFIG, RECIPE, read_config
+from segzoo.checkpoints.config import read_config
+from segzoo.checkpoints.names import CONFIG, RECIPE
 from segzoo.errors import MissingError
 from segzoo.module import SegmentationModule
 from segzoo.registry import NOT_ARCHITECTURE
@@ -87,7 +88,8 @@ def facts_of(name: str, results: Path) -> Facts:
     """What a model is and what it was trained on."""
     if (MODEL_CARDS / name / CONFIG).is_file():
         config = read_config(MODEL_CARDS / name)
-        return {"name": name, "model": config["model"]["name"], **describe(config), "parameters": config["parameters"]}
+        known = {"name": name, "model": config.model.name, **describe(config.entries)}
+        return {**known, "parameters": config.parameters}
     stored = results / f"{name}.json"
     if not stored.is_file():
         raise MissingError(f"there is no checkpoint {name} in model_cards/, and no run was scored under that name")
@@ -210,7 +212,7 @@ def across(folder: Path, name: str, dataset: str, root: str, results: Path = RES
         root: of that dataset.
         results: the folder to write into.
     """
-    size = list(read_config(folder)["preprocessing"]["image_size"])
+    size = list(read_config(folder).preprocessing["image_size"])
     data = {"class_path": f"segzoo.data.{dataset}", "init_args": {"root": root, "image_size": size}}
     file = results / f"{name}@{dataset}.csv"
     file.write_text(run_test({"data": data}, "--model", folder), encoding="utf-8", newline="")

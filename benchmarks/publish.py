@@ -19,7 +19,7 @@ import torch
 from measuring import MODEL_CARDS, REPOSITORY, RESULTS, read_recipe, run_test, store_validation
 
 import segzoo
-from segzoo.checkpoints.config import RECIPE
+from segzoo.checkpoints.names import RECIPE
 from segzoo.data.samples import Sample, read_label
 from segzoo.data.volume_dataset import read_image_volume, read_label_volume
 from segzoo.hub.example import FREE_LICENCES, add_example

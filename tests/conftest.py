@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +56,57 @@ def golden(golden_file) -> Callable[[str], tuple[dict[str, Any], dict[str, Any]]
         return load_file(file), json.loads(file.with_suffix(".json").read_text())
 
     return load
+
+
+# ---- what is said of bad input: each sentence once, in sentences.json, for people to read and to change
+
+_SENTENCES = _TESTS / "sentences.json"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-sentences", action="store_true", help="take what is said now into tests/sentences.json")
+
+
+@pytest.fixture(scope="session")
+def _sentences(request) -> Iterator[dict[str, list[str]]]:
+    """What each test is told, by its name below tests/; written back where that was asked for."""
+    known: dict[str, list[str]] = json.loads(_SENTENCES.read_text("utf-8")) if _SENTENCES.is_file() else {}
+    told: dict[str, list[str]] = {}
+    yield told if request.config.getoption("--write-sentences") else known
+    if told:
+        text = json.dumps(dict(sorted({**known, **told}.items())), indent=1, ensure_ascii=False)
+        _SENTENCES.write_text(text + "\n", "utf-8")
+
+
+@pytest.fixture
+def refused(request, tmp_path, _sentences) -> Callable[..., AbstractContextManager[pytest.ExceptionInfo]]:
+    """As pytest.raises for an error of ours, whose sentence is the one in sentences.json.
+
+    The sentence names what was wrong with the test's own input. Folders of the machine and of the test are left out of
+    it. `pytest --write-sentences` takes the sentences as they are now.
+    """
+    writing, count = request.config.getoption("--write-sentences"), 0
+    name = request.node.nodeid.removeprefix("tests/")
+
+    @contextmanager
+    def refuse(kind: type[Exception]) -> Iterator[pytest.ExceptionInfo]:
+        nonlocal count
+        with pytest.raises(kind) as caught:
+            yield caught
+        said, place = _without_folders(str(caught.value), tmp_path), count
+        count += 1
+        assert "\n" not in said.strip(), f"not one sentence: {said}"
+        if writing:
+            _sentences.setdefault(name, []).append(said)
+        else:
+            known = _sentences.get(name, [])
+            assert place < len(known), f"sentences.json lacks what this test is told: {said}"
+            assert said == known[place]
+
+    return refuse
+
+
+def _without_folders(said: str, tmp_path: Path) -> str:
+    """A sentence without the paths of this machine and of this run of the tests."""
+    said = said.replace(str(tmp_path), "TMP").replace(str(_TESTS.parent), "ROOT")
+    return re.sub(r"\S*/pytest-of-\w+/pytest-\d+(/popen-gw\d+)?/", "TMP/", said)

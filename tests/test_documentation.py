@@ -101,7 +101,7 @@ def arguments_of(option: str, name: str | None) -> set[str] | None:
     if option == "--data" and name:
         return {*taken_by(getattr(segzoo.data, name)), "help"}
     if option == "--model" and name in segzoo.list_models():
-        return taken_by(inspect.signature(registry.builder(name)).return_annotation)
+        return {*registry.arguments_of(name)}
     if option == "--model" and name:
         return {*inspect.signature(segzoo.from_pretrained).parameters}
     return None
@@ -140,7 +140,8 @@ def test_what_the_readme_predicts_first_is_in_a_clone():
 
 def test_the_page_of_models_lists_them_as_segzoo_list_does():
     table = [line for line in text_of(ROOT / "docs" / "models.md").splitlines() if line.startswith("| `")]
-    assert table == [model_row(facts) for facts in registry.models().values()]
+    own = [facts for facts in registry.models().values() if facts.builder.startswith("segzoo.models.")]
+    assert table == [model_row(facts) for facts in own]
 
 
 def model_row(facts: registry.ModelFacts) -> str:
@@ -169,6 +170,12 @@ def wrongly_shown(text: str, root: Path) -> list[str]:
 
 def test_contributing_shows_the_files_as_they_are():
     assert wrongly_shown(text_of(CONTRIBUTING), ROOT) == []
+
+
+def test_contributing_shows_every_file_of_the_package_that_extends():
+    package = (ROOT / "tests" / "extending" / "package" / "segzoo_tiny").glob("*.py")
+    files = {file.relative_to(ROOT).as_posix() for file in package if file.name != "__init__.py"}
+    assert files - set(re.findall(r"^<!-- file: (\S+) -->$", text_of(CONTRIBUTING), re.MULTILINE)) == set()
 
 
 def test_files_that_are_shown_otherwise_are_found(tmp_path):

@@ -139,9 +139,9 @@ def test_deploy_gives_an_equal_new_model(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_images_of_other_channels_are_refused_in_one_sentence(name):
+def test_images_of_other_channels_are_refused_in_one_sentence(name, refused):
     model = segzoo.create_model(name)
-    with pytest.raises(segzoo.SegzooError, match="in_channels"):
+    with refused(segzoo.SegzooError):
         model(torch.randn(1, model.in_channels + 1, *grid(model, 32, 32)))
 
 

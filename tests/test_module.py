@@ -207,51 +207,51 @@ def test_trainer_predict_takes_images_without_labels(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("task", "arguments", "advice"),
+    ("task", "arguments"),
     [
-        ("four_classes", {}, r"num_classes=1, multilabel=False; build it with num_classes=4, multilabel=False"),
-        ("four_classes", {"num_classes": 4, "multilabel": True}, r"num_classes=4, multilabel=False"),
-        ("multilabel", {"num_classes": 2}, r"red, bright \(multi-label\).*num_classes=2, multilabel=True"),
-        ("multilabel", {"num_classes": 1}, r"build it with num_classes=2, multilabel=True"),
-        ("multilabel", {"num_classes": 3, "multilabel": True}, r"build it with num_classes=2, multilabel=True"),
+        ("four_classes", {}),
+        ("four_classes", {"num_classes": 4, "multilabel": True}),
+        ("multilabel", {"num_classes": 2}),
+        ("multilabel", {"num_classes": 1}),
+        ("multilabel", {"num_classes": 3, "multilabel": True}),
     ],
 )
-def test_data_of_other_classes_is_refused_in_one_sentence(request, tmp_path, task, arguments, advice):
+def test_data_of_other_classes_is_refused_in_one_sentence(request, tmp_path, task, arguments, refused):
     model = segzoo.create_model("cmunext_s", **arguments)
     trainer = trainer_for(tmp_path, max_epochs=1)
-    with pytest.raises(SegzooError, match=advice) as error:
+    with refused(SegzooError) as error:
         trainer.fit(model, datamodule=request.getfixturevalue(task))
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("Folder has the classes ")
 
 
 @pytest.mark.parametrize(
-    ("verb", "task", "advice"),
+    ("verb", "task"),
     [
-        ("fit", "four_classes", r"of a Folder by --data\.class_names '\[none,a,b\]', or the model .* num_classes=4$"),
-        ("validate", "four_classes", r"of a Folder by --data\.class_names '\[none,a,b\]'$"),
-        ("test", "four_classes", r"of a Folder by --data\.class_names '\[none,a,b\]'$"),
-        ("test", "multilabel", r"of a Folder by --data\.class_names '\[none,a,b\]' --data\.multilabel false$"),
+        ("fit", "four_classes"),
+        ("validate", "four_classes"),
+        ("test", "four_classes"),
+        ("test", "multilabel"),
     ],
 )
-def test_a_checkpoint_says_which_classes_its_data_must_have(request, tmp_path, verb, task, advice):
+def test_a_checkpoint_says_which_classes_its_data_must_have(request, tmp_path, verb, task, refused):
     model = segzoo.create_model("cmunext_s", num_classes=3)
     model.class_names = ("none", "a", "b")
     model = segzoo.from_pretrained(model.save_pretrained(tmp_path / "checkpoint"))
-    with pytest.raises(SegzooError, match=advice):
+    with refused(SegzooError):
         getattr(trainer_for(tmp_path, max_epochs=1), verb)(model, datamodule=request.getfixturevalue(task))
 
 
 @pytest.mark.parametrize(
     ("task", "names"), [("four_classes", ("background", "green", "red", "blue")), ("multilabel", ("bright", "red"))]
 )
-def test_classes_in_another_order_are_not_scored_as_each_other(request, tmp_path, task, names):
+def test_classes_in_another_order_are_not_scored_as_each_other(request, tmp_path, task, names, refused):
     data = request.getfixturevalue(task)
     model = segzoo.create_model("cmunext_s", num_classes=len(names), multilabel=data.multilabel)
     trainer_for(tmp_path, max_epochs=1).fit(model, data)
-    trained, data.class_names = data.class_names, names
+    data.class_names = names
     for verb in ("validate", "test"):
-        with pytest.raises(SegzooError, match=rf"in the order .*--data\.class_names '\[{','.join(trained)}\]'"):
+        with refused(SegzooError):
             getattr(trainer_for(tmp_path), verb)(model, data)
     trainer_for(tmp_path, max_epochs=1).fit(model, data)  # learns them anew
     assert model.class_names == names
@@ -375,16 +375,16 @@ def test_what_a_loader_of_ones_own_trains_on_is_unknown(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sample", "given"),
+    "sample",
     [
-        ((torch.rand(3, 64, 64), torch.ones(64, 64).long()), "a list"),
-        ({"image": torch.rand(3, 64, 64), "mask": torch.ones(64, 64).long()}, "a dict of image, mask"),
+        (torch.rand(3, 64, 64), torch.ones(64, 64).long()),
+        {"image": torch.rand(3, 64, 64), "mask": torch.ones(64, 64).long()},
     ],
 )
 @pytest.mark.parametrize("stage", ["fit", "validate", "test"])
-def test_batches_of_another_kind_are_refused_by_what_they_should_be(tmp_path, stage, sample, given):
+def test_batches_of_another_kind_are_refused_by_what_they_should_be(tmp_path, stage, sample, refused):
     run = getattr(trainer_for(tmp_path, max_epochs=1), stage)
-    with pytest.raises(SegzooError, match=f"batch is {given}, where the model takes a dict of tensors image and label"):
+    with refused(SegzooError):
         run(segzoo.create_model("cmunext_s"), DataLoader([sample] * 2, batch_size=2))
 
 
@@ -443,7 +443,7 @@ def test_lightnings_checkpoint_holds_the_contract_and_no_pickled_code(four_class
     assert_close(dict(other.state_dict()), dict(model.state_dict()))
 
 
-def test_the_best_epoch_becomes_a_checkpoint_folder_as_docs_say(four_classes, tmp_path, monkeypatch):
+def test_the_best_epoch_becomes_a_checkpoint_folder_as_docs_say(four_classes, tmp_path, monkeypatch, refused):
     def fade(self: segzoo.SegmentationModule) -> None:
         self.log("val/dice", 1.0 - self.current_epoch)
 
@@ -454,7 +454,7 @@ def test_the_best_epoch_becomes_a_checkpoint_folder_as_docs_say(four_classes, tm
     trainer.fit(model, four_classes)
     stored = torch.load(best.best_model_path, weights_only=True)
     assert stored["epoch"] == 0
-    with pytest.raises(SegzooError, match=r"does not say how this CMUNeXt was built: .* model\.save_pretrained"):
+    with refused(SegzooError):
         type(model).load_from_checkpoint(best.best_model_path)
     trainer.test(model, four_classes, ckpt_path="best")
     found = segzoo.from_pretrained(model.save_pretrained(tmp_path / "my-checkpoint"))
@@ -472,24 +472,24 @@ def test_a_training_that_ends_after_some_steps_has_few_epochs(four_classes, tmp_
     assert model.deep_training_lambda == 1  # from 90 % of the epochs on
 
 
-def test_a_schedule_needs_an_end(four_classes, tmp_path):
+def test_a_schedule_needs_an_end(four_classes, tmp_path, refused):
     for name in ("lv_unet", "cmunext_s"):
-        with pytest.raises(SegzooError, match="give the Trainer max_epochs or max_steps"):
+        with refused(SegzooError):
             trainer_for(tmp_path, max_epochs=-1).fit(segzoo.create_model(name, num_classes=4), four_classes)
 
 
-def test_images_of_other_channels_are_refused():
-    with pytest.raises(SegzooError, match=r"CMUNeXt takes images \[batch, 3, \.\.\.\], not \(1, 1, 32, 32\)"):
+def test_images_of_other_channels_are_refused(refused):
+    with refused(SegzooError):
         segzoo.create_model("cmunext_s")(torch.zeros(1, 1, 32, 32))
-    with pytest.raises(SegzooError, match="must be at least 1"):
+    with refused(SegzooError):
         segzoo.create_model("cmunext_s", num_classes=0)
 
 
-def test_images_of_their_own_sizes_are_tested_one_by_one(samples, tmp_path):
+def test_images_of_their_own_sizes_are_tested_one_by_one(samples, tmp_path, refused):
     model = segzoo.create_model("cmunext_s")
     model.preprocessing = segzoo.Preprocessing(3, image_size=None)
     data = segzoo.data.BUSI(samples / "BUSI", split="all", batch_size=4)
     trainer_for(tmp_path).test(model, data, verbose=False)
     assert model.tested_images == 8
-    with pytest.raises(segzoo.SegzooError, match="give the data an image_size, or batch_size=1"):
+    with refused(segzoo.SegzooError):
         trainer_for(tmp_path, max_epochs=1).fit(model, data)

@@ -34,20 +34,20 @@ def test_patterns():
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "message"),
+    ("name", "arguments"),
     [
-        ("lvunet", {}, "did you mean lv_unet"),
-        ("cmunext_x", {}, "cmunext_s"),
-        ("cmunext_s", {"classes": 3}, r"no argument 'classes' \(did you mean num_classes"),
-        ("cmunext_s", {"widths": (1, 2, 3, 4, 5)}, "multiple values for keyword argument 'widths'"),
-        ("cmunext_s", {"num_classes": 0}, "at least 1"),
-        ("lv_unet", {"encoder": "resnet18"}, "not a MobileNetV3-Large"),
-        ("lv_unet", {"encoder": "mobilenetv3_small_100"}, "not a MobileNetV3-Large"),
-        ("lv_unet", {"encoder": "mobilenet_v3_large"}, "timm has no model"),
+        ("lvunet", {}),
+        ("cmunext_x", {}),
+        ("cmunext_s", {"classes": 3}),
+        ("cmunext_s", {"widths": (1, 2, 3, 4, 5)}),
+        ("cmunext_s", {"num_classes": 0}),
+        ("lv_unet", {"encoder": "resnet18"}),
+        ("lv_unet", {"encoder": "mobilenetv3_small_100"}),
+        ("lv_unet", {"encoder": "mobilenet_v3_large"}),
     ],
 )
-def test_what_cannot_be_built_is_one_sentence(name, arguments, message):
-    with pytest.raises(segzoo.SegzooError, match=message) as raised:
+def test_what_cannot_be_built_is_one_sentence(name, arguments, refused):
+    with refused(segzoo.SegzooError) as raised:
         segzoo.create_model(name, **arguments)
     assert "\n" not in str(raised.value)
 

@@ -10,6 +10,7 @@ class SegzooError(ValueError):
     """Bad input to segzoo. The command line prints its message alone, without a traceback.
 
     Example:
+        >>> import segzoo
         >>> try:
         ...     segzoo.create_model("lv_unet", num_classes=0)
         ... except segzoo.SegzooError as error:
@@ -26,11 +27,12 @@ class MissingError(SegzooError):
     """Something is not there: a name that nobody knows, a file, or a package.
 
     Example:
+        >>> import segzoo
         >>> try:
-        ...     segzoo.create_model("lvunet")
+        ...     segzoo.create_model("mednet")
         ... except segzoo.MissingError as error:
         ...     print(str(error).partition(";")[0])
-        there is no model 'lvunet' (did you mean lv_unet or cmunext or cmunext_s?)
+        there is no model 'mednet' (did you mean mednext...
     """
 
 
@@ -40,6 +42,11 @@ class MissingFileError(MissingError, FileNotFoundError):
 
 class MissingPackageError(MissingError, ImportError):
     """Package is not installed."""
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error of somebody else's code says first, of what may be pages."""
+    return str(error).strip().partition("\n")[0][:200]
 
 
 def attempt(function: Callable[..., T], *arguments: Any) -> T | SegzooError:

@@ -62,6 +62,7 @@ class Table(Mapping[str, T], Generic[T]):
         own: the zoo's, in the order in which they are tried.
 
     Example:
+        >>> from segzoo.extensions import Table
         >>> shapes = Table("shapes", {"round": 1})
         >>> shapes.add("square", 2)
         >>> list(shapes), shapes["square"]

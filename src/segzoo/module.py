@@ -28,6 +28,18 @@ class SegmentationModule(SegmentationSteps):
     A model is found, loaded, used, trained and given away by its own methods and the package's functions; what it
     takes and holds is documented in :class:`segzoo.network.SegmentationNetwork`, how it is trained and scored in
     :class:`segzoo.steps.SegmentationSteps`.
+
+    Example:
+        >>> import torch, segzoo
+        >>> class Smallest(segzoo.SegmentationModule):
+        ...     def __init__(self):
+        ...         super().__init__(in_channels=1)
+        ...         self.layer = torch.nn.Conv2d(1, 1, 3, padding=1)
+        ...     def compute_logits(self, x):
+        ...         return self.layer(x)
+        >>> import numpy as np
+        >>> Smallest().predict(np.zeros((40, 60), np.uint8)).mask.shape
+        (40, 60)
     """
 
     def predict(

@@ -11,10 +11,12 @@ import difflib
 import functools
 import importlib
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -87,6 +89,7 @@ def register(
         SegzooError: a model of the zoo has this name.
 
     Example:
+        >>> import segzoo
         >>> @segzoo.register(parameters=417_505, paper="my thesis")
         ... def my_net(**arguments) -> segzoo.CMUNeXt:
         ...     "CMUNeXt-S by another name."
@@ -194,6 +197,7 @@ def list_models(pattern: str = "*") -> list[str]:
         pattern: a shell pattern.
 
     Example:
+        >>> import segzoo
         >>> segzoo.list_models("cmunext*")
         ['cmunext', 'cmunext_l', 'cmunext_s']
     """
@@ -225,25 +229,35 @@ def require_model(name: str, package: str | None) -> None:
     Raises:
         MissingPackageError: the package is not installed.
         MissingError: nobody knows the model.
-        SegzooError: another package announces it.
+        SegzooError: the package does not announce it.
     """
-    if name in _own() or name in _ADDED.added:
+    if name in _ADDED.added:  # whoever it is from, it is here
         return
-    here = package_of(name)
-    if package is not None and here is None:
+    if package is None:
+        if name not in list_models():
+            raise MissingError(
+                f"there is no model {name!r}{nearest(name, list_models())}; if it is registered in a file of "
+                "somebody's own, import that file first"
+            )
+    elif not is_installed(package):
         raise MissingPackageError(
             f"the model {name!r} comes from the package {package}, which is not installed: pip install {package}"
         )
-    if package is not None and here != package:
-        raise SegzooError(
-            f"the model {name!r} is said to come from the package {package}, and here {here} announces it; uninstall "
-            f"{here} and install {package}"
-        )
-    if here is None:
-        raise MissingError(
-            f"there is no model {name!r}{nearest(name, list_models())}; if it is registered in a file of somebody's "
-            "own, import that file first"
-        )
+    elif normalized(package_of(name)) != normalized(package):
+        raise SegzooError(f"the package {package} announces no model {name!r}; install the version of it that does")
+
+
+def is_installed(package: str) -> bool:
+    """Return whether a distribution is installed; nothing of it is imported."""
+    try:
+        return bool(distribution(package).metadata)
+    except PackageNotFoundError:
+        return False
+
+
+def normalized(package: str | None) -> str:
+    """Return one spelling of a package's name: "My.Nets" is "my-nets"."""
+    return re.sub(r"[-_.]+", "-", package or "").lower()
 
 
 # ---- build
@@ -290,6 +304,12 @@ def create_model(
     Raises:
         MissingError: no model has this name.
         SegzooError: the model does not take one of the arguments.
+
+    Example:
+        >>> import segzoo
+        >>> model = segzoo.create_model("cmunext_s", in_channels=1, num_classes=4)
+        >>> model.class_names
+        ('background', 'class 1', 'class 2', 'class 3')
     """
     build = builder(name)
     if in_channels is not None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
+from segzoo.checkpoints.description import Learned
 from segzoo.checkpoints.licences import joined
 from segzoo.checkpoints.provenance import split_hashes, with_history
 from segzoo.errors import SegzooError
@@ -18,7 +19,6 @@ from segzoo.metrics.per_image import image_scores, write_image_scores
 from segzoo.network import SegmentationNetwork
 from segzoo.prediction.network import predict_probabilities, refuse_nan
 from segzoo.preprocessing.base import InputContract
-from segzoo.preprocessing.stored import preprocessing_from_dict
 from segzoo.tasks import Task
 from segzoo.training.batches import Batch, check_batch, own_grids, own_labels
 from segzoo.training.losses import deep_supervision_loss
@@ -219,12 +219,7 @@ class SegmentationSteps(SegmentationNetwork):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the input contract beside the weights in Lightning's own checkpoints."""
-        checkpoint["segzoo"] = {
-            "preprocessing": self.preprocessing.to_dict(),
-            "class_names": list(self.class_names),
-            "data": self.data,
-            "licence": self.licence,
-        }
+        checkpoint["segzoo"] = Learned.of(self).entries
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back what :meth:`on_save_checkpoint` kept; a training that goes on has its contract from its data.
@@ -243,9 +238,7 @@ class SegmentationSteps(SegmentationNetwork):
 
     def take_back(self, contract: dict[str, Any]) -> None:
         """Take the input contract, classes and provenance that :meth:`on_save_checkpoint` kept."""
-        self.preprocessing = preprocessing_from_dict(contract["preprocessing"])
-        self.class_names, self.data = tuple(contract["class_names"]), contract["data"]
-        self.licence = contract.get("licence", self.licence)  # files of old do not say
+        Learned({"licence": self.licence, **contract}).give_to(self)  # files of old say no licence
 
 
 def check_classes(model: SegmentationNetwork, datamodule: Any, stage: str) -> None:

@@ -25,6 +25,7 @@ class Task:
         SegzooError: a number or a word that is not one.
 
     Example:
+        >>> from segzoo.tasks import Task
         >>> Task(num_classes=3).default_class_names()
         ('background', 'class 1', 'class 2')
     """

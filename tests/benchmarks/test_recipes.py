@@ -44,7 +44,9 @@ def queue(tmp_path, samples, monkeypatch):
     monkeypatch.setattr(train_queue, "ORDER", ["bad", "good"])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["train_queue.py", "--hours", "0.1"])
-    return train_queue
+    before = signal.getsignal(signal.SIGTERM)
+    yield train_queue
+    signal.signal(signal.SIGTERM, before)  # which the queue's main() changes for good
 
 
 def test_the_queue_names_every_recipe_once():
@@ -166,13 +168,9 @@ def test_a_queue_that_is_told_to_stop_stops_its_training(queue, tmp_path, monkey
     monkeypatch.setattr(
         subprocess, "Popen", lambda *given, **named: started.append(start(*given, **named)) or started[-1]
     )
-    before = signal.getsignal(signal.SIGTERM)
     threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    try:
-        with pytest.raises(SystemExit, match="143"):
-            queue.main()
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with pytest.raises(SystemExit, match="143"):
+        queue.main()
     (training,) = started
     assert training.poll() is not None
 

@@ -3,6 +3,7 @@
 import ast
 import re
 import shlex
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -11,11 +12,13 @@ from huggingface_hub import ModelCard
 import segzoo
 from segzoo.catalogue import DATASETS
 from segzoo.checkpoints.card import render_card
+from segzoo.checkpoints.config import Config
 from segzoo.checkpoints.licences import HUB_LICENCES, allows, hub_licence, licence_name
 from segzoo.cli.command import build_parser
 from segzoo.metrics.metric import Dice, HausdorffDistance95
 from segzoo.preprocessing.image import Preprocessing
 from segzoo.preprocessing.volume import VolumePreprocessing
+from segzoo.tasks import Task
 
 RESEARCH = "LicenseRef-research-and-education-only"
 
@@ -33,7 +36,7 @@ def checkpoint(model: str, classes: list[str], multilabel: bool = False, **more:
         "segzoo_version": "0.3.0",
         "name": f"{model.replace('_', '-')}-toys",
         "version": "1.2",
-        "model": {"name": model, "arguments": {"multilabel": multilabel}},
+        "model": {"name": model, "arguments": asdict(Task.of_classes(classes, multilabel))},
         "parameters": 1234,
         "preprocessing": Preprocessing().to_dict(),
         "class_names": classes,
@@ -102,11 +105,11 @@ ALL = {
 
 
 def header(config: dict[str, Any]) -> dict[str, Any]:
-    return ModelCard(render_card(config)).data.to_dict()
+    return ModelCard(render_card(Config(config))).data.to_dict()
 
 
 def body(config: dict[str, Any]) -> str:
-    return ModelCard(render_card(config)).text
+    return ModelCard(render_card(Config(config))).text
 
 
 @pytest.fixture(params=ALL)
@@ -118,7 +121,7 @@ def config(request) -> dict[str, Any]:
 
 
 def test_every_card_is_one_of_the_hubs(config):
-    card = ModelCard(render_card(config))
+    card = ModelCard(render_card(Config(config)))
     found = card.data
     assert (found.library_name, found.pipeline_tag) == ("segzoo", "image-segmentation")
     assert {"medical-imaging", "segmentation", config["model"]["name"]} < set(found.tags)
@@ -151,7 +154,7 @@ def test_tags_say_what_is_known(config, tags):
 
 
 def test_results_carry_their_protocol_and_split():
-    results = ModelCard(render_card(VOLUMES)).data.eval_results
+    results = ModelCard(render_card(Config(VOLUMES))).data.eval_results
     assert {each.dataset_args["split_sha256"] for each in results} == {"sha of Task04_Hippocampus"}
     protocols = {each.metric_type: each.metric_args["protocol"] for each in results}
     assert protocols["dice"] == protocols["dice_2"] == Dice(3).protocol

@@ -100,12 +100,12 @@ def test_files_and_containers(golden, name, tmp_path):
         assert all(torch.equal(read[key], value) for key, value in expected.items())
 
 
-def test_no_tensor_of_a_fused_lv_unet_may_be_missing(golden):
+def test_no_tensor_of_a_fused_lv_unet_may_be_missing(golden, refused):
     state = part(golden("lv_unet")[0], "deploy_state/")
     model = segzoo.create_model("lv_unet", deployed=True)
     for lost in state:
         if not lost.endswith("num_batches_tracked"):
-            with pytest.raises(segzoo.SegzooError, match="these are not the weights of this LVUNet"):
+            with refused(segzoo.SegzooError):
                 segzoo.convert({key: value for key, value in state.items() if key != lost}, model)
 
 
@@ -122,26 +122,26 @@ class Dangerous:
 
 
 @pytest.mark.parametrize("state", [{1: torch.zeros(1)}, {"state_dict": {0: torch.zeros(1)}}])
-def test_a_dict_without_names_is_no_state_dict(state):
-    with pytest.raises(segzoo.SegzooError, match="a dict whose keys are no names, not a state dict"):
+def test_a_dict_without_names_is_no_state_dict(state, refused):
+    with refused(segzoo.SegzooError):
         segzoo.convert(state, "cmunext_s")
 
 
-def test_refusals(tmp_path, capsys):
+def test_refusals(tmp_path, capsys, refused):
     torch.save({"state_dict": Dangerous()}, tmp_path / "evil.pth")
     (tmp_path / "broken.safetensors").write_bytes(b"nothing of the kind")
     (tmp_path / "empty.pth").touch()
     (tmp_path / "page.pth").write_text("<html>404</html>")
-    for source, message in (
-        (tmp_path / "evil.pth", "can run code"),
-        (tmp_path / "broken.safetensors", "not a safetensors file"),
-        (tmp_path / "none.pth", "no file"),
-        (tmp_path / "empty.pth", r"not a readable \.pth file \(\w+"),
-        (tmp_path / "page.pth", "is no PyTorch file"),
-        ({"stem.conv.0.weight": 3, "head.bias": None}, "not the weights of this CMUNeXt"),
-        ({"stem.conv.0.weight": torch.zeros(8, 3, 3, 3)}, "not the weights of this CMUNeXt"),
+    for source in (
+        tmp_path / "evil.pth",
+        tmp_path / "broken.safetensors",
+        tmp_path / "none.pth",
+        tmp_path / "empty.pth",
+        tmp_path / "page.pth",
+        {"stem.conv.0.weight": 3, "head.bias": None},
+        {"stem.conv.0.weight": torch.zeros(8, 3, 3, 3)},
     ):
-        with pytest.raises(segzoo.SegzooError, match=message):
+        with refused(segzoo.SegzooError):
             segzoo.convert(source, "cmunext_s")
     assert "ran" not in capsys.readouterr().out
 
@@ -169,7 +169,7 @@ def test_official_mednexts_convert_with_and_without_heads(golden_file, variant):
         assert len(segzoo.convert(state, supervised)) == len(state) - 1  # all but the dummy
 
 
-def test_heads_of_a_mednext_are_all_there_or_none(golden_file):
+def test_heads_of_a_mednext_are_all_there_or_none(golden_file, refused):
     shapes = json.loads(golden_file("mednext_official_keys.json").read_text())["configs"]["S_k3"]["state_dict"]
     with torch.device("meta"):
         state = {key: torch.empty(shape) for key, shape in shapes.items()}
@@ -177,7 +177,7 @@ def test_heads_of_a_mednext_are_all_there_or_none(golden_file):
         surplus = state | {"out_4.conv_out.scale": torch.empty(4)}
     del state["out_2.conv_out.bias"]
     for other in (state, surplus):
-        with pytest.raises(segzoo.SegzooError, match=r"\(the first: auxiliary_heads\."):
+        with refused(segzoo.SegzooError):
             segzoo.convert(other, model)
 
 
@@ -221,7 +221,7 @@ def test_monais_mednext_s_converts_both_ways(dims):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_monais_other_sizes_load_with_their_down_ratios(variant):
+def test_monais_other_sizes_load_with_their_down_ratios(variant, refused):
     from monai.networks.nets.mednext import create_mednext
 
     size, kernel = variant.split("_k")
@@ -231,7 +231,7 @@ def test_monais_other_sizes_load_with_their_down_ratios(variant):
         model = segzoo.create_model(name, num_classes=4, down_expansion=ratios)
         model.load_state_dict(segzoo.convert(state, model), strict=True)
         if size != "S":
-            with pytest.raises(segzoo.SegzooError, match=re.escape(f"down_expansion={ratios}")):
+            with refused(segzoo.SegzooError):
                 segzoo.convert(state, segzoo.create_model(name, num_classes=4))
 
 
@@ -273,14 +273,14 @@ def test_monais_ratios_and_responses_compute_the_same(grn):
         torch.testing.assert_close(model(image), ported(image), rtol=1e-4, atol=1e-4)
 
 
-def test_a_mednexts_head_of_another_rank_is_refused():
-    with pytest.raises(segzoo.SegzooError, match="not the weights of this MedNeXt"):
+def test_a_mednexts_head_of_another_rank_is_refused(refused):
+    with refused(segzoo.SegzooError):
         segzoo.convert({"out_0.conv_out.weight": torch.ones(3)}, segzoo.create_model("mednext", width=4))
 
 
-def test_another_mednext_is_refused():
+def test_another_mednext_is_refused(refused):
     state = segzoo.create_model("mednext", width=4).state_dict()
-    with pytest.raises(segzoo.SegzooError, match="build the model with the in_channels, num_classes and form"):
+    with refused(segzoo.SegzooError):
         segzoo.convert({"stem.weight": state["stem.weight"]}, segzoo.create_model("mednext", width=4))
 
 

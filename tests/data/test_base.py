@@ -130,14 +130,14 @@ def test_random_transforms_draw_anew_for_each_image(folder_data):
     assert len({tuple(label.flatten().tolist()) for label in batch["label"]}) == 6
 
 
-def test_transforms_of_images_alone_are_refused(folder_data):
-    with pytest.raises(SegzooError, match=r"ColorJitter of torchvision\.transforms .* torchvision\.transforms\.v2"):
+def test_transforms_of_images_alone_are_refused(folder_data, refused):
+    with refused(SegzooError):
         next(iter(Folder(folder_data, augmentation=[transforms.ColorJitter(0.2)]).train_dataloader()))
 
 
-def test_augmentation_must_leave_8_bits(folder_data):
+def test_augmentation_must_leave_8_bits(folder_data, refused):
     data = Folder(folder_data, augmentation=[v2.ToDtype(torch.float32, scale=True)])
-    with pytest.raises(SegzooError, match=r"must leave images as 8-bit intensities, not torch\.float32"):
+    with refused(SegzooError):
         next(iter(data.train_dataloader()))
 
 
@@ -229,7 +229,7 @@ def test_the_size_follows_the_model_unless_given(folder_data):
     assert data.describe()["image_size"] == [64, 32]
 
 
-def test_processes_share_evaluation_without_repeating(folder_data):
+def test_processes_share_evaluation_without_repeating(folder_data, refused):
     seen = []
     for rank in range(3):
         data = Folder(folder_data, split="all", image_size=16, batch_size=2)
@@ -237,7 +237,7 @@ def test_processes_share_evaluation_without_repeating(folder_data):
         seen += [i for batch in data.test_dataloader() for i in batch["id"]]
     assert sorted(seen) == sorted(map(str, range(10)))
     data.trainer = trainer(world_size=11, rank=10)
-    with pytest.raises(SegzooError, match="10 images to validate or test on are too few for 11 processes"):
+    with refused(SegzooError):
         data.test_dataloader()
 
 
@@ -257,49 +257,49 @@ def test_written_split(folder_data, tmp_path):
 # ---- bad input
 
 
-def test_missing_folder(tmp_path):
-    with pytest.raises(MissingError, match=r"BUSI: the folder .*none does not exist: expected benign/ and malig"):
+def test_missing_folder(tmp_path, refused):
+    with refused(MissingError):
         BUSI(tmp_path / "none").setup()
 
 
-def test_mask_of_another_size(folder_data, draw):
+def test_mask_of_another_size(folder_data, draw, refused):
     draw(folder_data / "masks" / "4.png", (20, 31), mask=True)
-    with pytest.raises(SegzooError, match=r"masks/4\.png is 20 x 31 .*images/4\.png is 20 x 30"):
+    with refused(SegzooError):
         Folder(folder_data).setup()
 
 
-def test_image_without_mask(folder_data):
+def test_image_without_mask(folder_data, refused):
     (folder_data / "masks" / "4.png").unlink()
-    with pytest.raises(MissingError, match=r"images/4\.png has no mask: expected .*masks/4\.png"):
+    with refused(MissingError):
         Folder(folder_data).setup()
 
 
-def test_corrupt_image(folder_data):
+def test_corrupt_image(folder_data, refused):
     path = folder_data / "images" / "4.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:900])  # header and size survive: only reading finds out
     data = Folder(folder_data, split="all", image_size=16)
     data.setup()
-    with pytest.raises(SegzooError, match=r"Cannot read .*images/4\.png"):
+    with refused(SegzooError):
         list(data.train_dataloader())
     path.write_bytes(b"no image at all")
-    with pytest.raises(SegzooError, match=r"Cannot read .*images/4\.png"):
+    with refused(SegzooError):
         Folder(folder_data).setup()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    "arguments",
     [
-        ({"split": "random"}, "Unknown split 'random'; choose one of grouped"),
-        ({"fold": 5}, "There is no fold 5"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"num_workers": -1}, "num_workers 0, not 8 and -1"),
-        ({"image_size": 0}, "image_size must be"),
-        ({"image_size": (1, 2, 3)}, "image_size must be"),
+        {"split": "random"},
+        {"fold": 5},
+        {"batch_size": 0},
+        {"num_workers": -1},
+        {"image_size": 0},
+        {"image_size": (1, 2, 3)},
     ],
 )
-def test_bad_arguments(tmp_path, arguments, message):
-    with pytest.raises(SegzooError, match=message):
+def test_bad_arguments(tmp_path, arguments, refused):
+    with refused(SegzooError):
         Folder(tmp_path, **arguments)
 
 

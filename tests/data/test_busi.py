@@ -21,12 +21,12 @@ def test_masks_of_one_image_are_merged(samples):
     np.testing.assert_array_equal(read_label(double, 2, False), first | second)
 
 
-def test_image_without_mask(tmp_path, draw):
+def test_image_without_mask(tmp_path, draw, refused):
     root = tmp_path / "Dataset_BUSI_with_GT"
     draw(root / "malignant" / "malignant (1).png")
     draw(root / "malignant" / "malignant (1)_mask.png", mask=True)
     draw(root / "benign" / "benign (7).png")
-    with pytest.raises(MissingError, match=r"benign \(7\)\.png has no mask: expected .*benign \(7\)_mask\.png"):
+    with refused(MissingError):
         BUSI(tmp_path).setup()
 
 

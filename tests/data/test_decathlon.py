@@ -216,14 +216,14 @@ def test_groups_of_the_whole_task(shared):
     assert all(one == other for one, other in found)
 
 
-def test_groups_from_a_file(copy, tmp_path):
+def test_groups_from_a_file(copy, tmp_path, refused):
     rows = ["image,group", *(f"{case}.nii.gz,{group}" for case, group in zip(CASES, "abcdea", strict=True))]
     (tmp_path / "groups.csv").write_text("\n".join(rows))
     data = Decathlon(copy, groups=tmp_path / "groups.csv")
     assert {sample.id: sample.group for sample in data.samples()} == dict(zip(CASES, "abcdea", strict=True))
     assert any({CASES[0], CASES[5]} <= set(ids) for ids in data.split_ids.values())
     (tmp_path / "groups.csv").write_text("\n".join([*rows, f"{CASES[0]},b"]))
-    with pytest.raises(SegzooError, match=rf"puts '{CASES[0]}' into the groups 'a' and 'b'"):
+    with refused(SegzooError):
         Decathlon(copy, groups=tmp_path / "groups.csv").samples()
 
 
@@ -266,7 +266,7 @@ def test_nnunet_v2_with_a_list_of_files(copy):
     )
 
 
-def test_a_file_for_each_channel(copy):
+def test_a_file_for_each_channel(copy, refused):
     nnunet(copy, channels=2)
     description(copy, modality={"0": "T1", "1": "negative"})
     data = Decathlon(copy, patch_size=PATCH)
@@ -275,17 +275,15 @@ def test_a_file_for_each_channel(copy):
     assert_close(image[:, 1], -image[:, 0])
     assert next(iter(data.train_dataloader()))["image"].shape == (2, 2, *PATCH)
     rewrite(copy / "imagesTr" / "hippocampus_148_0001.nii.gz", same, Spacing=(1, 1, 2))
-    with pytest.raises(
-        SegzooError, match=r"148_0001\.nii\.gz is on another grid .* than the first channel, .*148_0000"
-    ):
+    with refused(SegzooError):
         read(Decathlon(copy, split="all"))
 
 
-def test_channels_in_one_4d_file(copy):
+def test_channels_in_one_4d_file(copy, refused):
     for path in (copy / "imagesTr").iterdir():
         volume = sitk.ReadImage(str(path), sitk.sitkFloat32)
         sitk.WriteImage(sitk.JoinSeries([volume, -volume]), str(path))
-    with pytest.raises(SegzooError, match=r"hippocampus_148\.nii\.gz is 4D .* where a 3D volume is expected"):
+    with refused(SegzooError):
         read(Decathlon(copy, split="all"))
     description(copy, modality={"0": "T1", "1": "negative"})
     image = read(Decathlon(copy))[0]["image"]
@@ -333,12 +331,10 @@ def test_the_contract_follows_the_model_unless_asked(task):
     assert Decathlon(task).preprocessing == VolumePreprocessing()
 
 
-def test_it_fits_no_other_model(task):
-    with pytest.raises(SegzooError, match=r"holds volumes, and the model is one of 2D images; .* spatial_dims=3"):
+def test_it_fits_no_other_model(task, refused):
+    with refused(SegzooError):
         read(with_model(Decathlon(task), Preprocessing()))
-    with pytest.raises(
-        SegzooError, match=r"have 1 channels \(MRI\), and the model takes 2; build it with in_channels=1"
-    ):
+    with refused(SegzooError):
         read(with_model(Decathlon(task), VolumePreprocessing(channels=2)))
 
 
@@ -370,84 +366,77 @@ def label_of(root: Path) -> Path:
     return root / "labelsTr" / "hippocampus_165.nii.gz"
 
 
-def test_a_label_on_another_grid(copy):
+def test_a_label_on_another_grid(copy, refused):
     rewrite(label_of(copy), same, Origin=(5, 0, 0))
-    with pytest.raises(
-        SegzooError, match=r"Label .*labelsTr/hippocampus_165.* and its image .*imagesTr.* other affines"
-    ):
+    with refused(SegzooError):
         Decathlon(copy).setup()
     rewrite(label_of(copy), lambda voxels: voxels[1:])
-    with pytest.raises(
-        SegzooError, match=r"have the shapes \(\d+, \d+, \d+\) and \(\d+, \d+, \d+\); resample the label"
-    ):
+    with refused(SegzooError):
         Decathlon(copy).setup()
 
 
-def test_values_that_are_no_class(copy):
+def test_values_that_are_no_class(copy, refused):
     rewrite(label_of(copy), lambda voxels: np.where(voxels == 2, 7, voxels))
-    with pytest.raises(SegzooError, match=r"labelsTr/hippocampus_165\.nii\.gz holds the value 7, .* the values 0\.\.2"):
+    with refused(SegzooError):
         read(Decathlon(copy, split="all"))
 
 
-def test_empty_foreground(copy):
+def test_empty_foreground(copy, refused):
     rewrite(label_of(copy), np.zeros_like)
-    with pytest.raises(SegzooError, match=r"labelsTr/hippocampus_165\.nii\.gz holds no foreground; .*allow_empty=True"):
+    with refused(SegzooError):
         read(Decathlon(copy, split="all"))
     data = Decathlon(copy, split="all", allow_empty=True, patch_size=PATCH, foreground=1.0)
     assert len(read(data)) == len(list(data.train_dataloader())) * 2 == 6
 
 
-def test_not_a_number(copy):
+def test_not_a_number(copy, refused):
     def spoil(voxels: np.ndarray) -> np.ndarray:
         voxels = voxels.astype(np.float32)
         voxels[3, 3, 3] = np.nan
         return voxels
 
     rewrite(copy / "imagesTr" / "hippocampus_165.nii.gz", spoil)
-    with pytest.raises(SegzooError, match=r"imagesTr/hippocampus_165\.nii\.gz holds NaN"):
+    with refused(SegzooError):
         read(Decathlon(copy, split="all"))
 
 
-def test_a_truncated_file(copy):
+def test_a_truncated_file(copy, refused):
     path = copy / "imagesTr" / "hippocampus_165.nii.gz"
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(SegzooError, match=r"imagesTr/hippocampus_165\.nii\.gz.*cut short"):
+    with refused(SegzooError):
         read(Decathlon(copy, split="all"))
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    "changes",
     [
-        ({"labels": {"0": "background", "1": "a", "3": "b"}}, r"label values \[0, 1, 3\]; .*without gaps"),
-        ({"labels": {"background": 0, "whole": [1, 2], "core": 2}}, "defines regions"),
-        ({"labels": {"0": "background"}}, "must name a background and a class"),
-        ({"labels": {"background": 0, "ignore": 1, "a": 2}}, "'ignore', if any, as the highest value"),
-        ({"labels": None}, "the entry 'labels'"),
-        ({"labels": {"background": 0, "a": "one"}}, "must give every label a number"),
-        ({"modality": {"T1": 0}}, r"dataset\.json must name its channels by their numbers"),
-        ({"modality": ["MRI"]}, r"dataset\.json must name its channels by their numbers"),
-        ({"training": [{"image": "imagesTr/hippocampus_148.nii.gz"}]}, "neither the Decathlon's nor nnU-Net's"),
-        ({"training": 2 * [{"image": "imagesTr/x.nii.gz", "label": "labelsTr/x.nii.gz"}]}, "the case x twice"),
-        (
-            {"training": [{"image": "imagesTr/x.nii.gz", "label": "labelsTr/hippocampus_148.nii.gz"}]},
-            r"Case hippocampus_148 of .* lacks its file .*x_0000\.nii\.gz",
-        ),
+        {"labels": {"0": "background", "1": "a", "3": "b"}},
+        {"labels": {"background": 0, "whole": [1, 2], "core": 2}},
+        {"labels": {"0": "background"}},
+        {"labels": {"background": 0, "ignore": 1, "a": 2}},
+        {"labels": None},
+        {"labels": {"background": 0, "a": "one"}},
+        {"modality": {"T1": 0}},
+        {"modality": ["MRI"]},
+        {"training": [{"image": "imagesTr/hippocampus_148.nii.gz"}]},
+        {"training": 2 * [{"image": "imagesTr/x.nii.gz", "label": "labelsTr/x.nii.gz"}]},
+        {"training": [{"image": "imagesTr/x.nii.gz", "label": "labelsTr/hippocampus_148.nii.gz"}]},
     ],
 )
-def test_bad_descriptions(copy, changes, message):
+def test_bad_descriptions(copy, changes, refused):
     description(copy, **changes)
-    with pytest.raises(SegzooError, match=message):
+    with refused(SegzooError):
         _ = Decathlon(copy).setup() or Decathlon(copy).class_names
 
 
-def test_missing_parts(copy, tmp_path):
-    with pytest.raises(MissingError, match=r"none does not exist: expected imagesTr/ and labelsTr/"):
+def test_missing_parts(copy, tmp_path, refused):
+    with refused(MissingError):
         Decathlon(tmp_path / "none").setup()
     (copy / "dataset.json").write_text("{")
-    with pytest.raises(SegzooError, match=r"dataset\.json is not JSON"):
+    with refused(SegzooError):
         Decathlon(copy).setup()
     (copy / "dataset.json").unlink()
-    with pytest.raises(MissingError, match=r"holds no dataset\.json"):
+    with refused(MissingError):
         Decathlon(copy).setup()
 
 

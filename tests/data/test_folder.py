@@ -26,10 +26,10 @@ def test_multi_class_with_ignored(folder_data):
     assert (batch["label"] == -1).float().mean() == 0.2
 
 
-def test_multi_class_wrong_value(folder_data):
+def test_multi_class_wrong_value(folder_data, refused):
     data = Folder(folder_data, class_names=["background", "a", "b"], split="all", image_size=16)
     Image.fromarray(np.full((20, 30), 9, np.uint8)).save(folder_data / "masks" / "3.png")
-    with pytest.raises(SegzooError, match=r"masks/3\.png holds the value 9"):
+    with refused(SegzooError):
         list(data.test_dataloader())
 
 
@@ -41,7 +41,7 @@ def test_multi_class_wrong_value(folder_data):
         ([0, 0, 0, 0, 255, 0], False),
     ],
 )
-def test_multi_class_palettes_agree(folder_data, other, agree):
+def test_multi_class_palettes_agree(folder_data, other, agree, refused):
     masks = sorted((folder_data / "masks").iterdir())
     for number, path in enumerate(masks[1:]):
         image = Image.fromarray(np.zeros((20, 30), np.uint8), mode="P")
@@ -51,14 +51,12 @@ def test_multi_class_palettes_agree(folder_data, other, agree):
     if agree:
         data.setup()
     else:
-        with pytest.raises(
-            SegzooError, match=r"Masks .*masks/3\.png and .*masks/4\.png have other colours for the same"
-        ):
+        with refused(SegzooError):
             data.setup()
     Folder(folder_data).setup()  # with two classes each is read by its own colours
 
 
-def test_multi_label(folder_data, draw):
+def test_multi_label(folder_data, draw, refused):
     for name, high in (("left", 255), ("none", 0)):
         for number in range(10):
             draw(folder_data / "masks" / name / f"{number}.png", mask=True, high=high)
@@ -70,11 +68,11 @@ def test_multi_label(folder_data, draw):
     assert [tuple(label.shape) for label in batch["original_label"]] == [(2, 20, 30)] * 2
     assert data.summary()[1:] == ["10 other files are not read"]  # those beside the folders
     (folder_data / "masks" / "none" / "4.png").unlink()
-    with pytest.raises(MissingError, match=r"images/4\.png has no mask: expected .*masks/none/4\.png"):
+    with refused(MissingError):
         Folder(folder_data, class_names=["left", "none"], multilabel=True).setup()
 
 
-def test_groups_of_a_user(folder_data):
+def test_groups_of_a_user(folder_data, refused):
     table = folder_data / "groups.csv"
     table.write_text("image,group\n" + "".join(f"{n}.png,patient {n // 2}\n" for n in range(10)))
     split = Folder(folder_data, groups=table).split_ids
@@ -83,10 +81,10 @@ def test_groups_of_a_user(folder_data):
     table.write_text("image,group\n" + "".join(f" {n}.png , patient {n // 2}\n" for n in range(12)))  # of 10 images
     assert Folder(folder_data, groups=table).split_ids == split
     table.write_text("image,group\n" + "".join(f"{n}.dcm,patient {n // 2}\n" for n in range(10)))
-    with pytest.raises(SegzooError, match=r"a group for '0\.dcm', .* none for the image '0'; write their names"):
+    with refused(SegzooError):
         Folder(folder_data, groups=table).setup()
     table.write_text("image,group\n" + "".join(f"{n}.png,patient {n % 3}\n" for n in range(10)))
-    with pytest.raises(SegzooError, match="at least 5 groups, and these 10 images make 3"):
+    with refused(SegzooError):
         Folder(folder_data, groups=table).setup()
 
 
@@ -134,21 +132,21 @@ def test_images_left_out_of_the_test_are_counted(folder_data):
 
 
 @pytest.mark.parametrize("names", [[], ["background"], ["a", "a"]])
-def test_bad_class_names(tmp_path, names):
-    with pytest.raises(SegzooError, match="class_names must be different names"):
+def test_bad_class_names(tmp_path, names, refused):
+    with refused(SegzooError):
         Folder(tmp_path, class_names=names)
 
 
 @pytest.mark.parametrize("names", [["a/b", "c"], ["a\\b", "c"], ["left lung", "left-lung"]])
-def test_class_names_that_are_no_names_of_files(tmp_path, names):
-    with pytest.raises(SegzooError, match="class_names become names of files"):
+def test_class_names_that_are_no_names_of_files(tmp_path, names, refused):
+    with refused(SegzooError):
         Folder(tmp_path, class_names=names, multilabel=True)
 
 
-def test_no_images(tmp_path):
+def test_no_images(tmp_path, refused):
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
-    with pytest.raises(MissingError, match="Folder: there are no images"):
+    with refused(MissingError):
         Folder(tmp_path).setup()
 
 

@@ -1,5 +1,3 @@
-import pytest
-
 from segzoo.data import ISIC2017
 from segzoo.data.samples import shipped_groups
 from segzoo.errors import MissingError
@@ -16,10 +14,10 @@ def test_layout(tmp_path, draw):
     assert [(s.id, s.group) for s in found] == [("ISIC_0000000", "ISIC_0000000"), ("ISIC_0014846", "ISIC_0000222")]
 
 
-def test_image_without_mask(tmp_path, draw):
+def test_image_without_mask(tmp_path, draw, refused):
     draw(tmp_path / IMAGES / "ISIC_1.jpg")
     (tmp_path / MASKS).mkdir()
-    with pytest.raises(MissingError, match=rf"ISIC_1\.jpg has no mask: expected .*{MASKS}/ISIC_1_segmentation\.png"):
+    with refused(MissingError):
         ISIC2017(tmp_path).setup()
 
 

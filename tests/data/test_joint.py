@@ -44,8 +44,8 @@ def test_batches_mix_the_datasets(joint):
     assert sorted(name for batch in batches for name in batch["id"]) == joint.split_ids["train"]
 
 
-def test_only_binary_datasets_go_together(folder_data):
-    with pytest.raises(SegzooError, match="binary datasets"):
+def test_only_binary_datasets_go_together(folder_data, refused):
+    with refused(SegzooError):
         Joint([Folder(folder_data, class_names=("background", "a", "b"))])
-    with pytest.raises(SegzooError, match="at least one"):
+    with refused(SegzooError):
         Joint([])

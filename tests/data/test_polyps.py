@@ -26,10 +26,10 @@ def test_clinicdb_layout(tmp_path, draw, where, suffix):
     assert [(s.id, s.group) for s in found] == [("1", "sequence 1"), ("25", "sequence 1"), ("26", "sequence 2")]
 
 
-def test_missing_layout_is_explained(tmp_path):
-    with pytest.raises(MissingError, match=r"CVCClinicDB: .* expected Original/ and Ground Truth/ in it or its CVC"):
+def test_missing_layout_is_explained(tmp_path, refused):
+    with refused(MissingError):
         CVCClinicDB(tmp_path).setup()
-    with pytest.raises(MissingError, match=r"KvasirSEG: .*nowhere does not exist: expected images/ and masks/"):
+    with refused(MissingError):
         KvasirSEG(tmp_path / "nowhere").setup()
 
 

@@ -47,18 +47,18 @@ def test_binarize(values, dtype, name, expected):
 
 
 @pytest.mark.parametrize(
-    ("values", "name", "message"),
+    ("values", "name"),
     [
-        ([0, 1, 2], "a.png", "values up to 2,.* name its classes"),
-        ([0, 1, 255], "a.png", "0, 1, 255,"),
-        ([1, 255], "a.png", "1, 255,"),
-        ([0, 127, 255], "a.png", "0, 127, 255,"),
-        ([0, 85, 170, 255], "a.png", "0, 85, 170, 255,.* name its classes"),
-        ([0, 1, 0], "a.jpg", "values up to 1,.* save it as PNG"),
+        ([0, 1, 2], "a.png"),
+        ([0, 1, 255], "a.png"),
+        ([1, 255], "a.png"),
+        ([0, 127, 255], "a.png"),
+        ([0, 85, 170, 255], "a.png"),
+        ([0, 1, 0], "a.jpg"),
     ],
 )
-def test_binarize_refuses_what_may_be_classes(values, name, message):
-    with pytest.raises(SegzooError, match=rf"{name} holds {message}"):
+def test_binarize_refuses_what_may_be_classes(values, name, refused):
+    with refused(SegzooError):
         binarize(np.array([values], np.uint8), Path(name))
 
 
@@ -75,9 +75,9 @@ def test_multi_class_indices_and_ignored(tmp_path):
 
 
 @pytest.mark.parametrize(("value", "dtype"), [(3, np.uint8), (65535, np.uint16), (-1, np.int32)])
-def test_value_outside_the_classes(tmp_path, value, dtype):
+def test_value_outside_the_classes(tmp_path, value, dtype, refused):
     mask = save(tmp_path / "a.tif", [[0, 2, value]], dtype)
-    with pytest.raises(SegzooError, match=rf"a\.tif holds the value {value}; with 3 classes .* 0\.\.2 and 255"):
+    with refused(SegzooError):
         label_of([mask], num_classes=3)
 
 
@@ -109,8 +109,8 @@ def save_palette(path: Path, indices: list[int], colours: list[int], **options: 
     return path
 
 
-def test_a_palette_of_one_grey_with_a_shape_in_its_transparency_is_refused(tmp_path):
-    with pytest.raises(SegzooError, match=r"a\.png has its shape in the transparency"):
+def test_a_palette_of_one_grey_with_a_shape_in_its_transparency_is_refused(tmp_path, refused):
+    with refused(SegzooError):
         label_of([save_palette(tmp_path / "a.png", [0, 1, 0], [0] * 6, transparency=0)])
     seen = save_palette(tmp_path / "b.png", [0, 1, 0], [0] * 3 + [255] * 3, transparency=0)
     np.testing.assert_array_equal(label_of([seen]), [[0, 1, 0]])
@@ -125,8 +125,8 @@ def test_a_palette_of_one_grey_with_a_shape_in_its_transparency_is_refused(tmp_p
         ([0, 0, 0, 128, 0, 0, 64, 0, 0, 250, 0, 0, 200, 0, 0], [0, 1, 2, 3, 4]),  # soft edges, in any order
     ],
 )
-def test_a_palette_that_does_not_tell_the_background_is_refused(tmp_path, colours, indices):
-    with pytest.raises(SegzooError, match=r"a\.png has a palette of \d colours?, where a binary mask has one on black"):
+def test_a_palette_that_does_not_tell_the_background_is_refused(tmp_path, colours, indices, refused):
+    with refused(SegzooError):
         label_of([save_palette(tmp_path / "a.png", indices, colours)])
 
 
@@ -145,9 +145,9 @@ def test_masks_whose_palettes_pillow_chose_are_alike(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "b.JPEG"])
-def test_class_indices_are_not_read_from_a_jpeg(tmp_path, name):
+def test_class_indices_are_not_read_from_a_jpeg(tmp_path, name, refused):
     mask = save(tmp_path / name, [[0, 1, 2]])
-    with pytest.raises(SegzooError, match=rf"{name} is a JPEG, which changes class numbers; save it as PNG"):
+    with refused(SegzooError):
         label_of([mask], num_classes=3)
 
 
@@ -156,13 +156,13 @@ def test_multi_label_stacks_classes(tmp_path):
     np.testing.assert_array_equal(label_of(masks, 3, multilabel=True), [[[0, 1, 1]], [[0, 0, 1]], [[0, 0, 0]]])
 
 
-def test_size_mismatch_names_both(tmp_path):
+def test_size_mismatch_names_both(tmp_path, refused):
     image, mask = save(tmp_path / "a.png", [[0, 0]]), save(tmp_path / "m.png", [[0], [0]])
-    with pytest.raises(SegzooError, match=r"m\.png is 2 x 1 .*a\.png is 1 x 2"):
+    with refused(SegzooError):
         check_sample(Sample("a", image, (mask,), "a"))
 
 
-def test_pairing(tmp_path):
+def test_pairing(tmp_path, refused):
     for name in ("images/b.JPG", "images/a.png", "images/a_extra.png", "masks/a_seg.PNG", "masks/b_seg.tif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -172,14 +172,14 @@ def test_pairing(tmp_path):
         Sample("a", images / "a.png", (masks / "a_seg.PNG",), "a"),
         Sample("b", images / "b.JPG", (masks / "b_seg.tif",), "g"),
     ]
-    with pytest.raises(MissingError, match=r"images/a_extra\.png has no mask: expected .*masks/a_extra_seg\.png"):
+    with refused(MissingError):
         paired_samples(images, [masks], {}, mask_suffix="_seg")
 
 
-def test_two_files_of_one_stem(tmp_path):
+def test_two_files_of_one_stem(tmp_path, refused):
     (tmp_path / "a.png").touch()
     (tmp_path / "a.jpg").touch()
-    with pytest.raises(SegzooError, match="share a name"):
+    with refused(SegzooError):
         files_by_stem(tmp_path)
 
 
@@ -218,28 +218,26 @@ def test_shipped_sequences_are_those_of_the_dataset():
     assert set(found) == {str(n) for n in range(1, 613)}
 
 
-def test_contradicting_groups_are_refused(tmp_path):
+def test_contradicting_groups_are_refused(tmp_path, refused):
     path = tmp_path / "groups.csv"
     path.write_text("image,group\na.png,patient 1\na,patient 1\n")
     assert read_groups(path) == {"a": "patient 1"}
     path.write_text("image,group\na.png,patient 1\nb.png,patient 1\na,patient 2\n")
-    with pytest.raises(
-        SegzooError, match=r"groups\.csv puts 'a' into the groups 'patient 1' and 'patient 2'; keep one"
-    ):
+    with refused(SegzooError):
         read_groups(path)
 
 
-def test_user_groups(tmp_path):
+def test_user_groups(tmp_path, refused):
     path = tmp_path / "groups.csv"
     path.write_text("group,image\npatient 1,a.png\npatient 1,b\npatient 2,v1.2\n")
     assert read_groups(path) == {"a": "patient 1", "b": "patient 1", "v1.2": "patient 2"}
     path.write_text("image,group\na.png,patient 1\nb.png,\nc.png, \n")
     assert read_groups(path) == {"a": "patient 1"}  # the others are no group together
     path.write_bytes("image,group\na.png,Müller\n".encode("cp1252"))
-    with pytest.raises(SegzooError, match=r"groups\.csv is not text in UTF-8"):
+    with refused(SegzooError):
         read_groups(path)
     path.write_text("file,patient\na,1\n")
-    with pytest.raises(SegzooError, match=r"groups\.csv must have the columns 'image' and 'group'"):
+    with refused(SegzooError):
         read_groups(path)
-    with pytest.raises(MissingError, match=r"There is no file .*none\.csv"):
+    with refused(MissingError):
         read_groups(tmp_path / "none.csv")

@@ -71,27 +71,24 @@ def test_a_file_may_list_the_parts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    "parts",
     [
-        ({"train": ["image 1"], "val": ["image 2"]}, "must hold"),
-        ({"train": 3, "val": [], "test": []}, "must hold"),
-        ({"train": ["image 1"], "val": ["image 2"], "test": []}, "must name images to train, to validate and to test"),
-        (
-            {"train": ["image 1"], "val": ["image 2"], "test": ["new", "newer"]},
-            "the image 'new', which is not in the data, nor are 1 more",
-        ),
-        ({"train": ["image 1"], "val": ["image 2"], "test": ["image 1"]}, "trains on 'image 1' and validates or tests"),
+        {"train": ["image 1"], "val": ["image 2"]},
+        {"train": 3, "val": [], "test": []},
+        {"train": ["image 1"], "val": ["image 2"], "test": []},
+        {"train": ["image 1"], "val": ["image 2"], "test": ["new", "newer"]},
+        {"train": ["image 1"], "val": ["image 2"], "test": ["image 1"]},
     ],
 )
-def test_a_list_of_parts_that_cannot_be_used_is_refused(tmp_path, parts, said):
-    with pytest.raises(SegzooError, match=said):
+def test_a_list_of_parts_that_cannot_be_used_is_refused(tmp_path, parts, refused):
+    with refused(SegzooError):
         make_split(SAMPLES, listed(tmp_path / "mine.json", **parts), 0, 42)
 
 
-def test_a_list_that_is_not_there_or_has_folds_is_refused(tmp_path):
-    with pytest.raises(MissingError, match="There is no file"):
+def test_a_list_that_is_not_there_or_has_folds_is_refused(tmp_path, refused):
+    with refused(MissingError):
         make_split(SAMPLES, str(tmp_path / "mine.json"), 0, 42)
-    with pytest.raises(SegzooError, match="has no folds"):
+    with refused(SegzooError):
         make_split(SAMPLES, listed(tmp_path / "mine.json"), 1, 42)
 
 
@@ -147,22 +144,22 @@ def test_frozen(split, sha256):
 
 
 @pytest.mark.parametrize(
-    ("split", "fold", "message"),
+    ("split", "fold"),
     [
-        ("group", 0, "Unknown split 'group'; choose one of grouped, random-64-16-20, random-70-30, all"),
-        ("grouped", 5, "no fold 5; choose one of 0, 1, 2, 3, 4"),
-        ("grouped", -1, "no fold -1"),
-        ("random-70-30", 1, "'random-70-30' has no folds"),
+        ("group", 0),
+        ("grouped", 5),
+        ("grouped", -1),
+        ("random-70-30", 1),
     ],
 )
-def test_unknown_choice(split, fold, message):
-    with pytest.raises(SegzooError, match=message):
+def test_unknown_choice(split, fold, refused):
+    with refused(SegzooError):
         make_split(SAMPLES, split, fold, 42)
 
 
-def test_too_few():
+def test_too_few(refused):
     two_groups = [s for s in SAMPLES if s.group in ("group 0", "group 1")]
-    with pytest.raises(SegzooError, match="at least 5 groups, and these 11 images make 2"):
+    with refused(SegzooError):
         make_split(two_groups, "grouped", 0, 42)
-    with pytest.raises(SegzooError, match="1 images are too few"):
+    with refused(SegzooError):
         make_split(SAMPLES[:1], "random-70-30", 0, 42)

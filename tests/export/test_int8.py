@@ -90,19 +90,19 @@ def test_int8_says_what_it_is(model, exported):
     assert b"/tmp" not in exported[1].path.read_bytes()  # where it passed through
 
 
-def test_what_cannot_be_int8_is_said(model, images, tmp_path):
+def test_what_cannot_be_int8_is_said(model, images, tmp_path, refused):
     int8 = {"precision": "int8", "calibration": images}
-    for case, path, options, message in (
-        (model, "model.onnx", {"precision": "int8"}, "int8 needs real images .* --data"),
-        (model, "model.pt2", int8, r"end the file in \.onnx"),
-        (segzoo.create_model("med_urwkv"), "model.onnx", int8, "int8 is for LV-UNet and CMUNeXt"),
+    for case, path, options in (
+        (model, "model.onnx", {"precision": "int8"}),
+        (model, "model.pt2", int8),
+        (segzoo.create_model("med_urwkv"), "model.onnx", int8),
     ):
-        with pytest.raises(segzoo.SegzooError, match=message):
+        with refused(segzoo.SegzooError):
             case.export(tmp_path / path, **options)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_int8_that_gains_nothing_is_refused(tmp_path, monkeypatch):
+def test_int8_that_gains_nothing_is_refused(tmp_path, monkeypatch, refused):
     small, large = tmp_path / "small.onnx", tmp_path / "large.onnx"
     small.write_bytes(bytes(1))
     large.write_bytes(bytes(2))
@@ -111,17 +111,15 @@ def test_int8_that_gains_nothing_is_refused(tmp_path, monkeypatch):
         refuse_what_gains_nothing(small, large, np.zeros(1))
     refuse_what_gains_nothing(large, small, np.zeros(1))
     monkeypatch.setattr("segzoo.export.int8.speed_ratio", lambda *given: 0.9)
-    with pytest.raises(segzoo.SegzooError, match="neither smaller nor faster"):
+    with refused(segzoo.SegzooError):
         refuse_what_gains_nothing(large, small, np.zeros(1))
 
 
-def test_int8_with_other_masks_is_not_written(model, images, tmp_path, monkeypatch):
+def test_int8_with_other_masks_is_not_written(model, images, tmp_path, monkeypatch, refused):
     monkeypatch.setattr("segzoo.export.onnx.Onnx.write", lambda *given: given[-1].write_bytes(b"a file"))
     monkeypatch.setattr("segzoo.export.onnx.Onnx.open", lambda self, path: None)
     monkeypatch.setattr("segzoo.export.write.compare_masks", lambda *given: 0.2)
-    with pytest.raises(
-        segzoo.SegzooError, match=r"not written: its masks agree with Python's only to a Dice of 0\.800"
-    ):
+    with refused(segzoo.SegzooError):
         model.export(tmp_path / "model.onnx", precision="int8", calibration=images)
     assert list(tmp_path.iterdir()) == []
 
@@ -177,6 +175,6 @@ def test_the_command_line_measures_on_volumes_too(samples, tmp_path, capsys):
     assert float(found[1]) == pytest.approx(float(found[3]), abs=0.01)
 
 
-def test_data_of_another_kind_is_refused(model, tmp_path):
-    with pytest.raises(segzoo.SegzooError, match="not on unknown data"):
+def test_data_of_another_kind_is_refused(model, tmp_path, refused):
+    with refused(segzoo.SegzooError):
         training_data(model, Path(tmp_path))

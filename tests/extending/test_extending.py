@@ -142,7 +142,7 @@ LOOSE = """
 import segzoo
 @segzoo.register(parameters=417_505, paper="a notebook")
 def loose_net(**arguments) -> segzoo.CMUNeXt:
-    return segzoo.CMUNeXt((8, 8, 8, 8, 8), (1, 1, 1, 1, 1), (3, 3, 3, 3, 3), **arguments)
+    return segzoo.CMUNeXt(widths=(8,) * 5, depths=(1,) * 5, kernel_sizes=(3,) * 5, **arguments)
 """
 
 
@@ -217,7 +217,7 @@ def test_what_is_announced_must_be_registered(packages):
     [
         ({"name": "os.system"}, "no model 'os.system'"),
         ({"name": "os.system", "package": "os"}, "comes from the package os, which is not installed"),
-        ({"name": "other_net", "package": "os"}, "is said to come from the package os, and here honest announces it"),
+        ({"name": "other_net", "package": "torch"}, "the package torch announces no model 'other_net'"),
     ],
 )
 def test_a_config_cannot_make_segzoo_import_anything(packages, tmp_path, model, message):

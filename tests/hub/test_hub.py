@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import segzoo
 from segzoo.checkpoints.config import read_config
+from segzoo.checkpoints.entries import Licences
 from segzoo.checkpoints.save import record
 from segzoo.checkpoints.weights import sha256
 from segzoo.hub.find import open_checkpoint, pull
@@ -68,13 +69,11 @@ def test_a_checkpoint_names_the_weights_that_its_training_started_from(model, fo
 def test_a_checkpoint_keeps_the_licence_of_the_weights_that_it_started_from(model, samples, tmp_path):
     folder = model.save_pretrained(tmp_path / "first", licence="CC-BY-NC-4.0")
     loaded = segzoo.from_pretrained(folder)
-    assert read_config(loaded.save_pretrained(tmp_path / "again"))["licences"]["weights"] == "CC-BY-NC-4.0"
+    assert read_config(loaded.save_pretrained(tmp_path / "again")).licences.weights == "CC-BY-NC-4.0"
     loaded.adopt_data(segzoo.data.BUSI(samples, split="all"))
-    assert read_config(loaded.save_pretrained(tmp_path / "tuned"))["licences"] == {
-        **{"code": "Apache-2.0", "data": "CC0-1.0"},
-        "weights": "CC-BY-NC-4.0 + CC0-1.0",
-    }
-    assert read_config(loaded.save_pretrained(tmp_path / "own", licence="MIT"))["licences"]["weights"] == "MIT"
+    tuned = read_config(loaded.save_pretrained(tmp_path / "tuned"))
+    assert tuned.licences == Licences(code="Apache-2.0", data="CC0-1.0", weights="CC-BY-NC-4.0 + CC0-1.0")
+    assert read_config(loaded.save_pretrained(tmp_path / "own", licence="MIT")).licences.weights == "MIT"
 
 
 def test_loading_restores_preprocessing_classes_and_eval_mode(model, tmp_path):
@@ -110,22 +109,23 @@ def test_float16_rounds_kernels_and_keeps_norms(model, tmp_path):
         model.save_pretrained(tmp_path / "int8", dtype="int8")
 
 
-def test_another_head_and_stem_are_said(model, folder, capsys):
+def test_another_head_and_stem_are_said(model, folder, caplog):
     loaded = segzoo.from_pretrained(folder, num_classes=4, in_channels=1)
     report = loaded.load_report
     assert report.initialised == ["head.weight", "head.bias"]
     assert report.adapted == ["stem.0.weight"]
     assert len(report.loaded) == len(model.state_dict()) - 3
-    assert "head.weight, head.bias newly initialised" in capsys.readouterr().err
+    assert "head.weight, head.bias newly initialised" in caplog.text
     torch.testing.assert_close(loaded.stem[0].weight, model.stem[0].weight.sum(1, keepdim=True))
     assert loaded.preprocessing.channels == 1
     assert loaded.class_names == ("background", "class 1", "class 2", "class 3")
     assert loaded.arguments["num_classes"] == 4
 
 
-def test_a_load_is_told_in_one_line(model, folder, capsys):
+def test_a_load_is_told_in_one_line(model, folder, caplog):
+    caplog.set_level("INFO", "segzoo")
     segzoo.from_pretrained(folder)
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = caplog.messages
     assert line.startswith(f"{len(model.state_dict())} tensors loaded from {folder}; its files agree with its own")
 
 

@@ -79,9 +79,9 @@ def test_read_16_bit_by_its_full_range(tmp_path, suffix):
     assert image_size(path) == (1, 4)
 
 
-def test_12_bits_saved_in_16_are_refused_and_not_read_as_black(tmp_path):
+def test_12_bits_saved_in_16_are_refused_and_not_read_as_black(tmp_path, refused):
     path = save(tmp_path / "a.png", np.array([[0, 257, 4000, 4095]], np.uint16))
-    with pytest.raises(SegzooError, match=r"a\.png: .* only reach 4095 of 65535.* scale them"):
+    with refused(SegzooError):
         read_image(path)
     assert not read_image(save(tmp_path / "b.png", np.zeros((1, 4), np.uint16))).any()
     np.testing.assert_array_equal(read_mask(path), [[0, 257, 4000, 4095]])
@@ -127,10 +127,10 @@ def write_deep_png(path: Path, pixels: np.ndarray) -> Path:
     return path
 
 
-def test_12_bits_a_colour_saved_in_16_are_refused(tmp_path):
+def test_12_bits_a_colour_saved_in_16_are_refused(tmp_path, refused):
     deep = RGB.astype(np.uint16)
     np.testing.assert_array_equal(read_image(write_deep_png(tmp_path / "a.png", deep * 257)), RGB)
-    with pytest.raises(SegzooError, match=r"b\.png: The image's 16-bit values only reach \d+ of 65535"):
+    with refused(SegzooError):
         read_image(write_deep_png(tmp_path / "b.png", deep * 16))
 
 
@@ -143,11 +143,11 @@ def test_read_tiff_that_pillow_rejects(tmp_path):
     assert image_size(tmp_path / "a.tif") == (2, 3)
 
 
-def test_tiff_that_needs_tifffile_says_so(tmp_path, monkeypatch):
+def test_tiff_that_needs_tifffile_says_so(tmp_path, monkeypatch, refused):
     pytest.importorskip("tifffile").imwrite(tmp_path / "a.tif", RGB.astype(np.float32), photometric="rgb")
     monkeypatch.setitem(sys.modules, "tifffile", None)
     for read in (read_image, read_mask, image_size):
-        with pytest.raises(SegzooError, match=r"a\.tif.*pip install tifffile"):
+        with refused(SegzooError):
             read(tmp_path / "a.tif")
 
 
@@ -156,61 +156,61 @@ def test_read_cmyk_jpeg(tmp_path):
     assert np.abs(read_image(path).astype(int) - 200).max() <= 3
 
 
-def test_read_refuses_pages(tmp_path):
+def test_read_refuses_pages(tmp_path, refused):
     page = Image.fromarray(GREY)
     page.save(tmp_path / "a.tif", save_all=True, append_images=[page, page])
-    with pytest.raises(SegzooError, match=r"a\.tif has 3 pages"):
+    with refused(SegzooError):
         read_image(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.bmp"])
-def test_read_corrupt_names_the_file(tmp_path, name):
+def test_read_corrupt_names_the_file(tmp_path, name, refused):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     path = save(tmp_path / name, noise)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(SegzooError, match=f"Cannot read .*{name}"):
+    with refused(SegzooError):
         read_image(path)
     path.write_text("not an image")
-    with pytest.raises(SegzooError, match=f"Cannot read .*{name}"):
+    with refused(SegzooError):
         read_image(path)
 
 
-def test_a_format_that_pillow_knows_in_part_is_one_sentence(tmp_path):
+def test_a_format_that_pillow_knows_in_part_is_one_sentence(tmp_path, refused):
     header = struct.pack("<7I44x2I", 124, 0x1007, 16, 16, 0, 0, 0, 32, 4)
     (tmp_path / "a.png").write_bytes(b"DDS " + header + b"XXXX" + bytes(40))
     for read in (read_image, read_mask, image_size):
-        with pytest.raises(SegzooError, match=r"Cannot read .*a\.png as an image"):
+        with refused(SegzooError):
             read(tmp_path / "a.png")
     assert read_note(tmp_path / "a.png") is None
 
 
-def test_an_image_of_too_many_pixels_is_not_called_damaged(tmp_path, monkeypatch):
+def test_an_image_of_too_many_pixels_is_not_called_damaged(tmp_path, monkeypatch, refused):
     Image.new("L", (50, 50)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     for read in (read_image, read_mask, image_size):
-        with pytest.raises(SegzooError, match=r"a\.png as an image: it has more pixels than the 2000 that are read; "):
+        with refused(SegzooError):
             read(tmp_path / "a.png")
 
 
-def test_a_tiff_with_a_page_of_no_size_is_one_sentence(tmp_path):
+def test_a_tiff_with_a_page_of_no_size_is_one_sentence(tmp_path, refused):
     raw = bytearray(save(tmp_path / "a.tif", RGB).read_bytes())
     (page,) = struct.unpack_from("<I", raw, 4)
     (entries,) = struct.unpack_from("<H", raw, page)
     struct.pack_into("<I", raw, page + 2 + 12 * entries, len(raw))  # the next page
     (tmp_path / "a.tif").write_bytes(raw + bytes(6))  # has no entries
     for read in (read_image, read_mask):
-        with pytest.raises(SegzooError, match=r"Cannot read .*a\.tif as an image"):
+        with refused(SegzooError):
             read(tmp_path / "a.tif")
 
 
-def test_read_missing(tmp_path):
+def test_read_missing(tmp_path, refused):
     for read in (read_image, read_mask, image_size):
-        with pytest.raises(MissingError, match=r"There is no file .*a\.png"):
+        with refused(MissingError):
             read(tmp_path / "a.png")
 
 
-def test_read_wrong_channels_names_the_file(tmp_path):
-    with pytest.raises(SegzooError, match=r"a\.png: The image has 3 channels where 5 are needed"):
+def test_read_wrong_channels_names_the_file(tmp_path, refused):
+    with refused(SegzooError):
         read_image(save(tmp_path / "a.png", RGB), channels=5)
 
 
@@ -257,21 +257,21 @@ def test_as_image_black_floats_do_not_warn():
 
 
 @pytest.mark.parametrize(
-    ("image", "message"),
+    "image",
     [
-        (np.array([[0.0, np.nan]]), "NaN or infinite"),
-        (np.array([[0.0, np.inf]]), "NaN or infinite"),
-        (np.array([[-1.0, 2.0]]), "span -1..2"),
-        (np.array([[0, 1000]]), "span 0..1000"),
-        (np.zeros((2, 2, 2, 3)), r"not of shape \[2, 2, 2, 3\]"),
-        (np.zeros((0, 4)), r"not of shape \[0, 4, 1\]"),
-        (np.zeros((4, 4, 5), np.uint8), "has 5 channels where 3 are needed"),
-        (np.array([["a"]]), "must hold numbers"),
-        (np.array([[0, 0.5, 1.001]], np.float32), r"span 0..1.001, neither 0..1 nor 0..255"),
+        np.array([[0.0, np.nan]]),
+        np.array([[0.0, np.inf]]),
+        np.array([[-1.0, 2.0]]),
+        np.array([[0, 1000]]),
+        np.zeros((2, 2, 2, 3)),
+        np.zeros((0, 4)),
+        np.zeros((4, 4, 5), np.uint8),
+        np.array([["a"]]),
+        np.array([[0, 0.5, 1.001]], np.float32),
     ],
 )
-def test_as_image_refuses(image, message):
-    with pytest.raises(SegzooError, match=message):
+def test_as_image_refuses(image, refused):
+    with refused(SegzooError):
         as_image(image)
 
 
@@ -294,14 +294,14 @@ def test_mask_of_equal_channels(tmp_path, mode):
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
-def test_mask_with_a_shape_in_its_transparency_is_refused(tmp_path, mode):
+def test_mask_with_a_shape_in_its_transparency_is_refused(tmp_path, mode, refused):
     def with_alpha(grey: np.ndarray, alpha: np.ndarray) -> Path:
         channels = [grey] * (len(mode) - 1) + [alpha]
         return save(tmp_path / "a.png", np.stack(channels, axis=-1).astype(np.uint8))
 
     shape = np.array([[0, 0, 255, 255]])
     for grey in (shape * 0, shape * 0 + 255, shape[:, [0, 2, 2, 0]]):
-        with pytest.raises(SegzooError, match=r"a\.png has its shape in the transparency; save it as one channel"):
+        with refused(SegzooError):
             read_mask(with_alpha(grey, shape))
     for grey in (shape, shape // 255):  # alpha follows the grey values
         np.testing.assert_array_equal(read_mask(with_alpha(grey, shape)), grey)
@@ -309,10 +309,10 @@ def test_mask_with_a_shape_in_its_transparency_is_refused(tmp_path, mode):
         np.testing.assert_array_equal(read_mask(with_alpha(shape, shape * 0 + alpha)), shape)
 
 
-def test_mask_refuses_colours_and_fractions(tmp_path):
-    with pytest.raises(SegzooError, match=r"a\.png is coloured"):
+def test_mask_refuses_colours_and_fractions(tmp_path, refused):
+    with refused(SegzooError):
         read_mask(save(tmp_path / "a.png", RGB))
-    with pytest.raises(SegzooError, match=r"a\.tif holds fractions"):
+    with refused(SegzooError):
         read_mask(save(tmp_path / "a.tif", np.array([[0.5]], np.float32)))
 
 
@@ -325,18 +325,18 @@ def test_mask_round_trip(tmp_path, values):
         assert image.mode == ("L" if max(values) < 256 else "I;16")
 
 
-def test_write_mask_refuses(tmp_path):
-    for mask, message in ((np.array([[-1]]), "-1"), (np.array([[0.5]]), "float"), (np.array([1]), r"\[1\]")):
-        with pytest.raises(SegzooError, match=message):
+def test_write_mask_refuses(tmp_path, refused):
+    for mask in (np.array([[-1]]), np.array([[0.5]]), np.array([1])):
+        with refused(SegzooError):
             write_mask(tmp_path / "a.png", mask)
 
 
 # ---- folders
 
 
-def test_image_files_are_sorted_and_visible(tmp_path):
+def test_image_files_are_sorted_and_visible(tmp_path, refused):
     for name in ("b.JPG", "a.png", "._a.png", "notes.txt", "c.tiff", ".DS_Store"):
         (tmp_path / name).touch()
     assert [p.name for p in image_files(tmp_path)] == ["a.png", "b.JPG", "c.tiff"]
-    with pytest.raises(MissingError, match="There is no folder"):
+    with refused(MissingError):
         image_files(tmp_path / "none")

@@ -122,13 +122,13 @@ def test_every_format_keeps_values_and_place(tmp_path, suffix):
     assert read_volume_mask(path)[0].dtype == np.uint8
 
 
-def test_names():
+def test_names(refused):
     assert [is_volume(name) for name in ("a.nii", "a.NII.gz", "b/a.nrrd", "a.mha", "a.gz", "a.png", "nii")] == [
         *[True] * 4,
         *[False] * 3,
     ]
     assert (volume_stem("x/a.b.nii.gz"), volume_suffix("x/a.b.NII.gz")) == ("a.b", ".NII.gz")
-    with pytest.raises(SegzooError, match=r"a\.png is not named as a volume is"):
+    with refused(SegzooError):
         volume_stem("a.png")
 
 
@@ -165,7 +165,7 @@ def test_same_grid():
 # ---- channels
 
 
-def test_channels_are_a_fourth_axis_or_components(tmp_path):
+def test_channels_are_a_fourth_axis_or_components(tmp_path, refused):
     array = np.random.default_rng(0).normal(size=(3, 4, 5, 6)).astype(np.float32)
     parts = [sitk.GetImageFromArray(part) for part in array]
     for part in parts:
@@ -177,16 +177,16 @@ def test_channels_are_a_fourth_axis_or_components(tmp_path):
         volume = read_volume(file, channels=3)
         np.testing.assert_array_equal(volume.array, array)
         assert volume.geometry.spacing == pytest.approx((3, 2, 1))
-        with pytest.raises(SegzooError, match=rf"{file.name} has 3 channels where 2 are needed"):
+        with refused(SegzooError):
             read_volume(file, channels=2)
-        with pytest.raises(SegzooError, match=rf"{file.name} is 4D \(6 x 5 x 4 x 3\) where a 3D volume is expected"):
+        with refused(SegzooError):
             read_volume(file)
-        with pytest.raises(SegzooError, match=r"has 3 channels; save it as one 3D volume"):
+        with refused(SegzooError):
             read_volume_mask(file)
 
 
-def test_one_channel_where_more_are_needed(scan):
-    with pytest.raises(SegzooError, match=r"hippocampus_148\.nii\.gz has 1 channels where 4 are needed"):
+def test_one_channel_where_more_are_needed(scan, refused):
+    with refused(SegzooError):
         read_volume(scan, channels=4)
 
 
@@ -200,18 +200,18 @@ def test_a_fourth_axis_of_one_is_none(scan, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    "values",
     [
-        ([0.0, 1.5], r"a\.nii\.gz holds fractions"),
-        ([0.0, np.nan], r"a\.nii\.gz holds NaN"),
-        ([0.0, 1e20], r"a\.nii\.gz holds values up to 1e\+20"),
-        (np.array([0, -1], np.int16), r"a\.nii\.gz holds negative values \(down to -1\)"),
-        ([0.0, -3.0], r"a\.nii\.gz holds negative values"),
+        [0.0, 1.5],
+        [0.0, np.nan],
+        [0.0, 1e20],
+        np.array([0, -1], np.int16),
+        [0.0, -3.0],
     ],
 )
-def test_masks_hold_class_indices(tmp_path, values, message):
+def test_masks_hold_class_indices(tmp_path, values, refused):
     sitk.WriteImage(sitk.GetImageFromArray(np.reshape(values, (1, 1, 2))), str(tmp_path / "a.nii.gz"))
-    with pytest.raises(SegzooError, match=message):
+    with refused(SegzooError):
         read_volume_mask(tmp_path / "a.nii.gz")
 
 
@@ -223,18 +223,18 @@ def test_whole_floats_are_class_indices(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mask", "name", "message"),
+    ("mask", "name"),
     [
-        (np.zeros((2, 3, 4)), "a.nii", r"must be integers of shape \[2, 3, 4\], not float64"),
-        (np.zeros((4, 3, 2), int), "a.nii", r"must be integers of shape \[2, 3, 4\], not int64 of shape \[4, 3, 2\]"),
-        (np.full((2, 3, 4), -1), "a.nii", r"holds values 0\.\.65535, not -1"),
-        (np.full((2, 3, 4), 65536), "a.nii", r"holds values 0\.\.65535"),
-        (np.zeros((2, 3, 4), int), "a.png", r"a\.png is not named as a volume is"),
+        (np.zeros((2, 3, 4)), "a.nii"),
+        (np.zeros((4, 3, 2), int), "a.nii"),
+        (np.full((2, 3, 4), -1), "a.nii"),
+        (np.full((2, 3, 4), 65536), "a.nii"),
+        (np.zeros((2, 3, 4), int), "a.png"),
     ],
 )
-def test_what_is_not_written_leaves_the_older_file(tmp_path, mask, name, message):
+def test_what_is_not_written_leaves_the_older_file(tmp_path, mask, name, refused):
     (tmp_path / name).write_text("older")
-    with pytest.raises(SegzooError, match=message):
+    with refused(SegzooError):
         write_volume_mask(tmp_path / name, mask, Geometry.along_axes((2, 3, 4)))
     assert (tmp_path / name).read_text() == "older"
 
@@ -263,35 +263,26 @@ def both(*edits: Edit) -> Edit:
 
 PIXDIM, SLOPE, QFORM_CODE, SFORM_CODE, SROW = 76, 112, 252, 254, 280
 NIFTI: dict[str, tuple[Edit, str]] = {
-    "zero pixdim beside a good sform": (field(PIXDIM + 4, "f", 0), "spacing of 0 x 1 x 1 mm"),
-    "zero pixdim and no sform": (
-        both(field(PIXDIM + 12, "f", 0), field(SFORM_CODE, "h", 0)),
-        "spacing of 1 x 1 x 0 mm",
-    ),
-    "NaN pixdim": (field(PIXDIM + 8, "f", np.nan), "spacing of 1 x nan x 1 mm"),
-    "negative pixdim": (field(PIXDIM + 8, "f", -1), "spacing of 1 x -1 x 1 mm"),
-    "zero column of the sform": (field(SROW, "f", 0, 0, 0, 0), "spacing of 0 x 1 x 1 mm"),
-    "skewed sform beside a good qform": (field(SROW, "f", 1, 0.5, 0, 0), "not at right angles"),
-    "skewed sform alone": (
-        both(field(SROW, "f", 1, 0.5, 0, 0), field(QFORM_CODE, "h", 0)),
-        "not at right angles",
-    ),
-    "NaN in the sform": (field(SROW, "f", 1, np.nan, 0, 0), "spacing of 1 x nan x 1 mm"),
-    "cut short": (lambda raw: raw.__delitem__(slice(20_000, None)), "is cut short: it holds 20000 bytes"),
-    "NIfTI-2": (field(0, "i", 540), "in the NIfTI-2 format"),
-    "no NIfTI": (field(0, "i", 7), "Cannot read"),
-    "an offset that no file has": (field(108, "f", 1e30), "Cannot read|is cut short"),
-    "no bits a voxel": (field(72, "h", 0), "0 bits a voxel by its header, which its data type 16 has not"),
-    "no bits a voxel, and cut short": (
-        both(field(72, "h", 0), lambda raw: raw.__delitem__(slice(20_000, None))),
-        "0 bits a voxel",
-    ),
-    "an unknown data type": (field(70, "h", 17), "32 bits a voxel by its header, which its data type 17 has not"),
-    "an intercept beside a slope of 0": (field(SLOPE, "f", 0, -1024), "intercept of -1024 to a slope of 0"),
-    "an intercept beside no slope": (field(SLOPE, "f", np.nan, 5), "intercept of 5 to a slope of nan"),
-    "a slope without an intercept": (field(SLOPE, "f", 2, np.nan), "intercept of nan to a slope of 2"),
-    "sides below 1": (field(44, "h", -3, -4), r"has \d+ x -3 x -4 voxels by its header"),
-    "NaN voxel": (lambda raw: raw.__setitem__(slice(-4, None), struct.pack("<f", np.nan)), "NaN or infinite voxels"),
+    "zero pixdim beside a good sform": field(PIXDIM + 4, "f", 0),
+    "zero pixdim and no sform": both(field(PIXDIM + 12, "f", 0), field(SFORM_CODE, "h", 0)),
+    "NaN pixdim": field(PIXDIM + 8, "f", np.nan),
+    "negative pixdim": field(PIXDIM + 8, "f", -1),
+    "zero column of the sform": field(SROW, "f", 0, 0, 0, 0),
+    "skewed sform beside a good qform": field(SROW, "f", 1, 0.5, 0, 0),
+    "skewed sform alone": both(field(SROW, "f", 1, 0.5, 0, 0), field(QFORM_CODE, "h", 0)),
+    "NaN in the sform": field(SROW, "f", 1, np.nan, 0, 0),
+    "cut short": lambda raw: raw.__delitem__(slice(20_000, None)),
+    "NIfTI-2": field(0, "i", 540),
+    "no NIfTI": field(0, "i", 7),
+    "an offset that no file has": field(108, "f", 1e30),
+    "no bits a voxel": field(72, "h", 0),
+    "no bits a voxel, and cut short": both(field(72, "h", 0), lambda raw: raw.__delitem__(slice(20_000, None))),
+    "an unknown data type": field(70, "h", 17),
+    "an intercept beside a slope of 0": field(SLOPE, "f", 0, -1024),
+    "an intercept beside no slope": field(SLOPE, "f", np.nan, 5),
+    "a slope without an intercept": field(SLOPE, "f", 2, np.nan),
+    "sides below 1": field(44, "h", -3, -4),
+    "NaN voxel": lambda raw: raw.__setitem__(slice(-4, None), struct.pack("<f", np.nan)),
 }
 
 
@@ -312,10 +303,9 @@ def float_scan(scan: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("case", NIFTI)
-def test_bad_nifti_files_are_one_sentence(float_scan, tmp_path, case, suffix, capfd):
-    edit, message = NIFTI[case]
-    bad = edited(float_scan, tmp_path / f"bad{suffix}", edit)
-    with pytest.raises(SegzooError, match=message) as raised:
+def test_bad_nifti_files_are_one_sentence(float_scan, tmp_path, case, suffix, capfd, refused):
+    bad = edited(float_scan, tmp_path / f"bad{suffix}", NIFTI[case])
+    with refused(SegzooError) as raised:
         read_volume(bad)
     assert str(bad) in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -323,17 +313,17 @@ def test_bad_nifti_files_are_one_sentence(float_scan, tmp_path, case, suffix, ca
 
 
 @pytest.mark.parametrize("kept", [15, 300, 0.5, -1])
-def test_truncated_gzip(scan, tmp_path, kept):
+def test_truncated_gzip(scan, tmp_path, kept, refused):
     content = scan.read_bytes()
     (tmp_path / "a.nii.gz").write_bytes(content[: int(len(content) * kept) if isinstance(kept, float) else kept])
     for read in (read_volume, read_volume_mask):
-        with pytest.raises(SegzooError, match=r"Cannot read .*a\.nii\.gz: the gzip file is cut short"):
+        with refused(SegzooError):
             read(tmp_path / "a.nii.gz")
 
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd", "a.mha"])
 @pytest.mark.parametrize("damage", ["a bad sector", "an end that is missing"])
-def test_damaged_compressed_voxels_are_not_segmented(tmp_path, name, damage):
+def test_damaged_compressed_voxels_are_not_segmented(tmp_path, name, damage, refused):
     path, voxels = tmp_path / name, np.random.default_rng(0).integers(-1000, 1000, (20, 40, 40)).astype(np.int16)
     sitk.WriteImage(sitk.GetImageFromArray(voxels), str(path), useCompression=True)
     raw = bytearray(path.read_bytes())
@@ -342,22 +332,22 @@ def test_damaged_compressed_voxels_are_not_segmented(tmp_path, name, damage):
     else:
         del raw[-600:]
     path.write_bytes(raw)
-    with pytest.raises(SegzooError, match=rf"Cannot read .*{name}"):
+    with refused(SegzooError):
         read_volume(path)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd", "a.mha"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_voxels_are_finite(tmp_path, name, value, dtype):
+def test_voxels_are_finite(tmp_path, name, value, dtype, refused):
     array = np.zeros((40, 50, 60), dtype)
     array[31, 7, 9] = value
     sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / name))
-    with pytest.raises(SegzooError, match=rf"{name} holds NaN or infinite voxels"):
+    with refused(SegzooError):
         read_volume(tmp_path / name)
 
 
-def test_big_endian_files_are_checked_too(tmp_path):
+def test_big_endian_files_are_checked_too(tmp_path, refused):
     nibabel = pytest.importorskip("nibabel")
     array = np.random.default_rng(0).normal(size=(6, 5, 4)).astype(">f4")
     header = nibabel.Nifti1Header(endianness=">")
@@ -365,32 +355,32 @@ def test_big_endian_files_are_checked_too(tmp_path):
     np.testing.assert_array_equal(read_volume(tmp_path / "a.nii").array[0], array.transpose())
     array[3, 2, 1] = np.nan
     nibabel.save(nibabel.Nifti1Image(array, np.diag([1, 2, 3, 1]), header), tmp_path / "b.nii")
-    with pytest.raises(SegzooError, match=r"b\.nii holds NaN"):
+    with refused(SegzooError):
         read_volume(tmp_path / "b.nii")
 
 
-def test_a_wrong_byte_in_gzip(scan, tmp_path):
+def test_a_wrong_byte_in_gzip(scan, tmp_path, refused):
     content = bytearray(scan.read_bytes())
     content[len(content) // 2] ^= 255
     (tmp_path / "a.nii.gz").write_bytes(content)
-    with pytest.raises(SegzooError, match=r"Cannot read .*a\.nii\.gz"):
+    with refused(SegzooError):
         read_volume(tmp_path / "a.nii.gz")
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new", "message"),
+    ("name", "old", "new"),
     [
-        ("a.nrrd", b"(1,0,0)", b"(0,0,0)", "spacing of 0 x 2 x 3 mm"),
-        ("a.nrrd", b"(1,0,0)", b"(1,0.5,0)", "not at right angles"),
-        ("a.mha", b"ElementSpacing = 1", b"ElementSpacing = 0", "spacing of 0 x 2 x 3 mm"),
-        ("a.mha", b"ElementSpacing = 1", b"ElementSpacing = -1", "spacing of -1 x 2 x 3 mm"),
-        ("a.mha", b"TransformMatrix = 1 0", b"TransformMatrix = 1 0.5", "not at right angles"),
-        ("a.nrrd", b"sizes: 5", b"sizes: 50", "Cannot read"),
-        ("a.nrrd", b"NRRD", b"JUNK", "Cannot read"),
-        ("a.mha", b"NDims", b"Dims", "Cannot read"),
+        ("a.nrrd", b"(1,0,0)", b"(0,0,0)"),
+        ("a.nrrd", b"(1,0,0)", b"(1,0.5,0)"),
+        ("a.mha", b"ElementSpacing = 1", b"ElementSpacing = 0"),
+        ("a.mha", b"ElementSpacing = 1", b"ElementSpacing = -1"),
+        ("a.mha", b"TransformMatrix = 1 0", b"TransformMatrix = 1 0.5"),
+        ("a.nrrd", b"sizes: 5", b"sizes: 50"),
+        ("a.nrrd", b"NRRD", b"JUNK"),
+        ("a.mha", b"NDims", b"Dims"),
     ],
 )
-def test_bad_nrrd_and_mha_files_are_one_sentence(tmp_path, name, old, new, message):
+def test_bad_nrrd_and_mha_files_are_one_sentence(tmp_path, name, old, new, refused):
     image = sitk.GetImageFromArray(np.ones((3, 4, 5), np.float32))
     image.SetSpacing((1, 2, 3))
     path = tmp_path / name
@@ -399,35 +389,35 @@ def test_bad_nrrd_and_mha_files_are_one_sentence(tmp_path, name, old, new, messa
     content = path.read_bytes()
     assert old in content
     path.write_bytes(content.replace(old, new, 1))
-    with pytest.raises(SegzooError, match=message) as raised:
+    with refused(SegzooError) as raised:
         read_volume(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.nrrd", "a.mha"])
-def test_what_is_no_volume(tmp_path, name):
+def test_what_is_no_volume(tmp_path, name, refused):
     path = tmp_path / name
     for read in (read_volume, read_volume_mask, read_geometry):
-        with pytest.raises(MissingError, match=rf"There is no file .*{name}"):
+        with refused(MissingError):
             read(path)
-    for content, reason in ((b"", "damaged, cut short"), (b"no volume", "")):
+    for content in (b"", b"no volume"):
         path.write_bytes(content)
-        with pytest.raises(SegzooError, match=rf"Cannot read .*{name}.*{reason}"):
+        with refused(SegzooError):
             read_volume(path)
 
 
-def test_other_dimensions_and_complex_numbers(tmp_path):
+def test_other_dimensions_and_complex_numbers(tmp_path, refused):
     sitk.WriteImage(sitk.GetImageFromArray(np.ones((3, 4), np.float32)), str(tmp_path / "flat.nii"))
-    with pytest.raises(SegzooError, match=r"flat\.nii is 2D where a 3D volume is expected"):
+    with refused(SegzooError):
         read_volume(tmp_path / "flat.nii")
     sitk.WriteImage(sitk.GetImageFromArray(np.ones((2, 3, 4), np.complex64)), str(tmp_path / "k.nii"))
-    with pytest.raises(SegzooError, match=r"k\.nii holds complex numbers"):
+    with refused(SegzooError):
         read_volume(tmp_path / "k.nii")
     sitk.WriteImage(sitk.GetImageFromArray(np.full((2, 3, 4), 1e300)), str(tmp_path / "huge.nrrd"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(SegzooError, match=r"huge\.nrrd holds NaN or infinite voxels"):
+        with refused(SegzooError):
             read_volume(tmp_path / "huge.nrrd")
 
 
@@ -472,45 +462,43 @@ def test_a_mask_that_does_not_fit_on_the_disk_is_not_written(tmp_path, suffix, f
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS and Windows allow no file name that is not Unicode")
-def test_a_name_that_is_not_utf_8_is_one_sentence(scan, tmp_path):
+def test_a_name_that_is_not_utf_8_is_one_sentence(scan, tmp_path, refused):
     file = tmp_path / os.fsdecode(b"M\xfcller.nii.gz")
     shutil.copy(scan, file)
-    with pytest.raises(SegzooError, match="is not UTF-8; rename the file"):
+    with refused(SegzooError):
         read_volume(file)
     assert read_volume_note(file) is None
 
 
 @pytest.mark.parametrize(("name", "right"), [("a.nii", ".nii.gz"), ("a.nii.gz", ".nii")])
-def test_a_name_that_says_wrong_whether_a_file_is_packed_is_one_sentence(scan, tmp_path, name, right):
+def test_a_name_that_says_wrong_whether_a_file_is_packed_is_one_sentence(scan, tmp_path, name, right, refused):
     """SimpleITK gives other voxels than a file holds that is called ".nii.gz" and is not packed."""
     content = scan.read_bytes()
     (tmp_path / name).write_bytes(content if right == ".nii.gz" else gzip.decompress(content))
     for read in (read_volume, read_geometry):
-        with pytest.raises(
-            SegzooError, match=rf"Cannot read .*{name}: .*, which is wrong; rename it to end in {right},"
-        ):
+        with refused(SegzooError):
             read(tmp_path / name)
 
 
 @pytest.mark.parametrize("suffix", [".Nii", ".NII.gz", ".nii.Gz"])
-def test_mixed_letters_that_simpleitk_does_not_take_are_one_sentence(scan, tmp_path, suffix, capfd):
+def test_mixed_letters_that_simpleitk_does_not_take_are_one_sentence(scan, tmp_path, suffix, capfd, refused):
     file = tmp_path / f"a{suffix}"
     file.write_bytes(gzip.decompress(scan.read_bytes()) if suffix == ".Nii" else scan.read_bytes())
     for read in (read_volume, read_geometry):
-        with pytest.raises(SegzooError, match=rf"a\{suffix} ends in .*; rename it to end in \{suffix.lower()}\."):
+        with refused(SegzooError):
             read(file)
     assert read_volume_note(file) is None
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-def test_what_the_system_refuses_is_no_damage(scan, tmp_path, monkeypatch, name):
+def test_what_the_system_refuses_is_no_damage(scan, tmp_path, monkeypatch, name, refused):
     def refuse(*_: Any) -> Any:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     shutil.copy(scan, tmp_path / name)
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(SegzooError, match=rf"Cannot read .*{name}: Permission denied\."):
+    with refused(SegzooError):
         read_volume(tmp_path / name)
 
 

@@ -78,14 +78,14 @@ def test_four_predictions(name: str, aggregation: Any, empty: Any, wanted: float
     assert metric.empty_images.tolist() == [1]
 
 
-def test_undefined_ratios() -> None:
+def test_undefined_ratios(refused) -> None:
     """Nothing predicted, nothing there, neither: (tp, fp, fn) = (0, 0, 3), (0, 3, 0), (0, 0, 0)."""
     tp, fp, fn = torch.tensor([0, 0, 0]), torch.tensor([0, 3, 0]), torch.tensor([3, 0, 0])
     for score in (precision_score, recall_score, dice_score):
         assert score(tp, fp, fn).tolist() == [0, 0, 1]
         assert score(tp, fp, fn, "zero").tolist() == [0, 0, 0]
         assert score(tp, fp, fn, "skip").isnan().tolist() == [False, False, True]
-    with pytest.raises(SegzooError, match="unknown empty 'nan'"):
+    with refused(SegzooError):
         dice_score(tp, fp, fn, "nan")  # type: ignore[arg-type]
 
 
@@ -183,13 +183,13 @@ def test_hausdorff_by_hand() -> None:
     assert hausdorff_distance95(volume + 1, volume).item() == 13
 
 
-def test_hausdorff_refuses_what_it_cannot_mean() -> None:
-    with pytest.raises(SegzooError, match="aggregation='image'"):
+def test_hausdorff_refuses_what_it_cannot_mean(refused) -> None:
+    with refused(SegzooError):
         HausdorffDistance95(aggregation="dataset")
-    with pytest.raises(SegzooError, match="'one' or 'skip'"):
+    with refused(SegzooError):
         HausdorffDistance95(empty="zero")
     mask = torch.zeros(1, 6, 8).long()
-    with pytest.raises(SegzooError, match="2 axes"):
+    with refused(SegzooError):
         hausdorff_distance95(mask, mask, spacing=(1, 1, 1))
 
 
@@ -334,28 +334,28 @@ def test_image_scores_average_to_the_metric(task: str) -> None:
         assert rows[0][f"dice_{classes[-1]}"] == pytest.approx(wanted.item(), abs=1e-6)
 
 
-def test_unknown_names() -> None:
+def test_unknown_names(refused) -> None:
     mask = torch.zeros(1, 2, 2).long()
-    with pytest.raises(SegzooError, match="unknown metric 'dise': did you mean dice"):
+    with refused(SegzooError):
         image_scores(mask, mask, names=("dise",))
-    with pytest.raises(SegzooError, match="dice or iou or precision or recall or hd95"):
+    with refused(SegzooError):
         metric_class("accuracy")
     assert metric_class("iou") is IoU
-    with pytest.raises(SegzooError, match="unknown aggregation"):
+    with refused(SegzooError):
         Dice(aggregation="micro")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("prediction", "target", "arguments", "says"),
+    ("prediction", "target", "arguments"),
     [
-        (torch.zeros(1, 4, 4), torch.zeros(1, 4, 4).long(), {}, "threshold or argmax"),
-        (torch.zeros(1, 4, 4).long(), torch.zeros(1, 4, 5).long(), {}, "differ in shape"),
-        (torch.zeros(1, 4, 4).long(), torch.full((1, 4, 4), 255), {}, "target holds the value 255.*highest is 1"),
-        (torch.full((1, 4, 4), 3), torch.zeros(1, 4, 4).long(), {"num_classes": 3}, "prediction holds the value 3"),
-        (torch.zeros(1, 2, 4).long(), torch.zeros(1, 2, 4), {"num_classes": 3, "multilabel": True}, "need 3 channels"),
-        (torch.zeros(1, 2, 4).long(), torch.full((1, 2, 4), 0.5), {"num_classes": 2, "multilabel": True}, "whole"),
+        (torch.zeros(1, 4, 4), torch.zeros(1, 4, 4).long(), {}),
+        (torch.zeros(1, 4, 4).long(), torch.zeros(1, 4, 5).long(), {}),
+        (torch.zeros(1, 4, 4).long(), torch.full((1, 4, 4), 255), {}),
+        (torch.full((1, 4, 4), 3), torch.zeros(1, 4, 4).long(), {"num_classes": 3}),
+        (torch.zeros(1, 2, 4).long(), torch.zeros(1, 2, 4), {"num_classes": 3, "multilabel": True}),
+        (torch.zeros(1, 2, 4).long(), torch.full((1, 2, 4), 0.5), {"num_classes": 2, "multilabel": True}),
     ],
 )
-def test_bad_masks_are_one_clear_error(prediction: Tensor, target: Tensor, arguments: dict, says: str) -> None:
-    with pytest.raises(SegzooError, match=says):
+def test_bad_masks_are_one_clear_error(prediction: Tensor, target: Tensor, arguments: dict, refused) -> None:
+    with refused(SegzooError):
         Dice(**arguments).update(prediction, target)

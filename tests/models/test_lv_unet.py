@@ -32,11 +32,11 @@ def test_the_slope_is_a_scalar_buffer_that_is_saved(model):
     assert model.deep_training_lambda == 0
 
 
-def test_below_one_the_model_is_neither_fused_nor_best():
+def test_below_one_the_model_is_neither_fused_nor_best(refused):
     model = segzoo.create_model("lv_unet")
     model.deep_training_lambda.fill_(0.9999)
     assert not model.competes_for_best
-    with pytest.raises(segzoo.SegzooError, match=r"λ = 0\.9999"):
+    with refused(segzoo.SegzooError):
         model.deploy()
     model.deep_training_lambda.fill_(1)
     assert model.competes_for_best
@@ -82,11 +82,11 @@ def test_encoder_weights_from_a_file_with_and_without_other_channels(tmp_path):
         assert "encoder_weights" not in model.arguments
 
 
-def test_encoder_weights_that_do_not_fit_are_one_sentence(tmp_path):
+def test_encoder_weights_that_do_not_fit_are_one_sentence(tmp_path, refused):
     save_file({"conv_stem.weight": torch.zeros(16, 3, 3, 3)}, tmp_path / "other.safetensors")
     (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04not tensors")
-    for file, message in (("other", "tensors are missing"), ("pickle", "pickles least of all"), ("none", "no file")):
-        with pytest.raises(segzoo.SegzooError, match=message):
+    for file in ("other", "pickle", "none"):
+        with refused(segzoo.SegzooError):
             segzoo.create_model("lv_unet", encoder_weights=str(tmp_path / f"{file}.safetensors"))
 
 

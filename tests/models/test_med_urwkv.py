@@ -106,15 +106,15 @@ def test_patches_expand_and_merge_in_place():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    "arguments",
     [
-        ({"encoder": "plane"}, r"'adapter' or 'plain', not 'plane' \(did you mean plain"),
-        ({"encoder_size": "huge"}, "tiny, small, base, large"),
-        ({"depths": (1, 2, 3)}, "four numbers"),
+        {"encoder": "plane"},
+        {"encoder_size": "huge"},
+        {"depths": (1, 2, 3)},
     ],
 )
-def test_what_cannot_be_built_is_one_sentence(arguments, message):
-    with pytest.raises(segzoo.SegzooError, match=message) as raised:
+def test_what_cannot_be_built_is_one_sentence(arguments, refused):
+    with refused(segzoo.SegzooError) as raised:
         MedURWKV(**arguments)
     assert "\n" not in str(raised.value)
 
@@ -202,34 +202,31 @@ class Dangerous:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    "change",
     [
-        (lambda s: {**s, "pos_embed": torch.zeros(1, 4, 384)}, "of 384 channels and 4 blocks, and this model's has 24"),
-        (lambda s: {k: v for k, v in s.items() if ".3." not in k}, "24 channels and 3 blocks"),
-        (
-            lambda s: {k: v for k, v in s.items() if k != "layers.2.att.key.weight"},
-            r"first layers\.2\.att\.key\.weight",
-        ),
-        (lambda s: {**s, "layers.0.att.key_norm.weight": torch.zeros(24)}, "key_norm"),
-        (lambda s: {**s, "layers.0.ffn.key.weight": torch.zeros(48, 24)}, r"\[48, 24\] there and \[96, 24\] here"),
-        (lambda s: {**s, "pos_embed": torch.zeros(1, 5, 24)}, r"pos_embed is \[1, 5, 24\] there"),
-        (lambda s: {**s, "level_embed": torch.zeros(3, 24)}, "encoder='adapter'"),
-        (lambda s: {"conv.weight": torch.zeros(3)}, "holds no Vision-RWKV weights"),
-        (lambda s: {"epoch": 3}, "holds no Vision-RWKV weights"),
-        (lambda s: [s], "is a list, not a state dict|are a list"),
-        (lambda s: {"state_dict": s, "hooks": Dangerous()}, "can run code"),
+        lambda s: {**s, "pos_embed": torch.zeros(1, 4, 384)},
+        lambda s: {k: v for k, v in s.items() if ".3." not in k},
+        lambda s: {k: v for k, v in s.items() if k != "layers.2.att.key.weight"},
+        lambda s: {**s, "layers.0.att.key_norm.weight": torch.zeros(24)},
+        lambda s: {**s, "layers.0.ffn.key.weight": torch.zeros(48, 24)},
+        lambda s: {**s, "pos_embed": torch.zeros(1, 5, 24)},
+        lambda s: {**s, "level_embed": torch.zeros(3, 24)},
+        lambda s: {"conv.weight": torch.zeros(3)},
+        lambda s: {"epoch": 3},
+        lambda s: [s],
+        lambda s: {"state_dict": s, "hooks": Dangerous()},
     ],
 )
-def test_files_of_another_size_or_form_are_refused_in_one_sentence(nano, tmp_path, capsys, change, message):
+def test_files_of_another_size_or_form_are_refused_in_one_sentence(nano, tmp_path, capsys, change, refused):
     torch.save(change(random_state(nano(encoder="plain").encoder)), tmp_path / "other.pth")
-    with pytest.raises(segzoo.SegzooError, match=message) as raised:
+    with refused(segzoo.SegzooError) as raised:
         nano(encoder="plain", encoder_weights=str(tmp_path / "other.pth"))
     assert "\n" not in str(raised.value)
     assert "ran" not in capsys.readouterr().out
 
 
-def test_weights_that_are_not_there_are_one_sentence(nano, monkeypatch, tmp_path):
-    with pytest.raises(segzoo.MissingError, match=r"no file nowhere\.pth.*imagenet, ade20k"):
+def test_weights_that_are_not_there_are_one_sentence(nano, monkeypatch, tmp_path, refused):
+    with refused(segzoo.MissingError):
         nano(encoder_weights="nowhere.pth")
 
     def unreachable(url: str, **_: object) -> None:
@@ -239,7 +236,7 @@ def test_weights_that_are_not_there_are_one_sentence(nano, monkeypatch, tmp_path
     asked: list[str] = []
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
     for source in ("imagenet", "ade20k"):
-        with pytest.raises(segzoo.MissingError, match=r"could not be fetched from OpenGVLab/Vision-RWKV.*local copy"):
+        with refused(segzoo.MissingError):
             nano(encoder_weights=source)
     assert [url.rpartition("/")[2] for url in asked] == [
         "vrwkv_t_in1k_224.pth",
@@ -256,7 +253,7 @@ def test_the_hubs_files_are_read(nano, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("encoder", ["adapter", "plain"])
-def test_convert_takes_the_encoder_from_the_original_and_the_rest_from_the_model(nano, encoder):
+def test_convert_takes_the_encoder_from_the_original_and_the_rest_from_the_model(nano, encoder, refused):
     model = nano(encoder=encoder)
     state = random_state(model.encoder)
     converted = segzoo.convert({"state_dict": strings("backbone.", state) | heads("decode_head")}, model)
@@ -264,10 +261,10 @@ def test_convert_takes_the_encoder_from_the_original_and_the_rest_from_the_model
         expected = state[key.removeprefix("encoder.")] if key.startswith("encoder.") else value
         assert torch.equal(converted[key], expected), key
     model.load_state_dict(converted, strict=True)
-    with pytest.raises(segzoo.SegzooError, match="these are not the weights of this MedURWKV"):
+    with refused(segzoo.SegzooError):
         segzoo.convert(state, nano(encoder="plain" if encoder == "adapter" else "adapter"))
     del state["layers.1.ffn.key.weight"]
-    with pytest.raises(segzoo.SegzooError, match="1 tensors are missing"):
+    with refused(segzoo.SegzooError):
         segzoo.convert(state, model)
 
 
@@ -281,15 +278,15 @@ def test_absent_layer_scales_are_one(nano):
         assert all(converted[f"{prefix}layers.{index}.gamma2"].eq(1).all() for index in range(4))
 
 
-def test_layer_scales_are_all_there_or_none(nano, tmp_path):
+def test_layer_scales_are_all_there_or_none(nano, tmp_path, refused):
     model = nano()
     state = random_state(model.encoder)
     del state["layers.2.gamma1"]
     torch.save(state, tmp_path / "damaged.pth")
     for target in (model, model.encoder):
-        with pytest.raises(segzoo.SegzooError, match=r"first: (encoder\.)?layers\.2\.gamma1"):
+        with refused(segzoo.SegzooError):
             segzoo.convert(state, target)
-    with pytest.raises(segzoo.SegzooError, match=r"first layers\.2\.gamma1"):
+    with refused(segzoo.SegzooError):
         nano(encoder_weights=str(tmp_path / "damaged.pth"))
 
 

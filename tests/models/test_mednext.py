@@ -263,9 +263,9 @@ def test_a_single_voxel_at_the_bottleneck_is_padded_where_the_norm_needs_it():
                 assert one.shape == (1, 1, 16, 16, 16)
 
 
-@pytest.mark.parametrize(("dims", "other", "message"), [(3, 2, r"volumes \[B, C, D, H, W\]"), (2, 3, "images")])
-def test_images_of_another_rank_are_refused_in_one_sentence(dims, other, message):
-    with pytest.raises(segzoo.SegzooError, match=f"spatial_dims={dims} takes a batch of {message}"):
+@pytest.mark.parametrize(("dims", "other"), [(3, 2), (2, 3)])
+def test_images_of_another_rank_are_refused_in_one_sentence(dims, other, refused):
+    with refused(segzoo.SegzooError):
         MedNeXt(width=4, spatial_dims=dims)(torch.randn(1, 1, *(16,) * other))
 
 
@@ -296,23 +296,23 @@ def test_parameters_are_as_many_as_published(name):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    "arguments",
     [
-        ({"spatial_dims": 1}, "spatial_dims is one of 2, 3"),
-        ({"norm": "batch"}, "norm is one of group, layer"),
-        ({"checkpointing": "stage"}, "checkpointing is one of"),
-        ({"kernel_size": 4}, "odd"),
-        ({"kernel_size": (3, 5, 7)}, "kernel_size is one positive number or 2"),
-        ({"expansion": (2, 3, 4)}, "expansion is one positive number or 9"),
-        ({"depths": (0,) * 9}, "depths is one positive number or 9"),
-        ({"down_expansion": (2, 2)}, "down_expansion is one positive number or 4"),
-        ({"strides": (2, 2, 2)}, "four down blocks"),
-        ({"strides": (2, 2, 2, 4)}, "1 or 2 on every axis"),
-        ({"strides": ((1, 2), 2, 2, 2)}, "each of the strides is one positive number or 3"),
+        {"spatial_dims": 1},
+        {"norm": "batch"},
+        {"checkpointing": "stage"},
+        {"kernel_size": 4},
+        {"kernel_size": (3, 5, 7)},
+        {"expansion": (2, 3, 4)},
+        {"depths": (0,) * 9},
+        {"down_expansion": (2, 2)},
+        {"strides": (2, 2, 2)},
+        {"strides": (2, 2, 2, 4)},
+        {"strides": ((1, 2), 2, 2, 2)},
     ],
 )
-def test_what_cannot_be_built_is_one_sentence(arguments, message):
-    with pytest.raises(segzoo.SegzooError, match=message) as raised:
+def test_what_cannot_be_built_is_one_sentence(arguments, refused):
+    with refused(segzoo.SegzooError) as raised:
         MedNeXt(width=4, **arguments)
     assert "\n" not in str(raised.value)
 
@@ -548,18 +548,18 @@ def test_upkern_remembers_what_the_small_model_was_trained_on():
     assert large.data == small.data
 
 
-def test_upkern_refuses_other_networks_and_leaves_them_alone():
+def test_upkern_refuses_other_networks_and_leaves_them_alone(refused):
     small = segzoo.create_model("mednext", width=4)
-    for other, message in (
-        (MedNeXt(width=8, kernel_size=5), "more than another kernel size"),
-        (MedNeXt(width=4, kernel_size=5, spatial_dims=2), "more than another kernel size"),
-        (MedNeXt(width=4, kernel_size=5, num_classes=3), "num_classes"),
-        (torch.nn.Linear(2, 2), "no tensor has the same name"),
-        (MedNeXt(width=4, kernel_size=5, norm="layer"), "has another norm or stride there"),
-        (MedNeXt(width=4, kernel_size=5, strides=((1, 2, 2), 2, 2, 2)), "has another norm or stride there"),
+    for other in (
+        MedNeXt(width=8, kernel_size=5),
+        MedNeXt(width=4, kernel_size=5, spatial_dims=2),
+        MedNeXt(width=4, kernel_size=5, num_classes=3),
+        torch.nn.Linear(2, 2),
+        MedNeXt(width=4, kernel_size=5, norm="layer"),
+        MedNeXt(width=4, kernel_size=5, strides=((1, 2, 2), 2, 2, 2)),
     ):
         before = {key: value.clone() for key, value in other.state_dict().items()}
-        with pytest.raises(segzoo.SegzooError, match=message) as raised:
+        with refused(segzoo.SegzooError) as raised:
             segzoo.upkern(small, other)
         assert "\n" not in str(raised.value)
         assert all(torch.equal(value, before[key]) for key, value in other.state_dict().items())
@@ -588,7 +588,7 @@ def test_upkern_from_a_checkpoint_in_the_shell(samples, tmp_path, capsys):
     torch.testing.assert_close(trained.up[0].depthwise.weight, expected)
 
 
-def test_upkern_from_reports_and_refuses(tmp_path):
+def test_upkern_from_reports_and_refuses(tmp_path, refused):
     folder = segzoo.create_model("mednext", width=4, num_classes=3).save_pretrained(tmp_path / "small")
     model = segzoo.create_model("mednext_s_k5", width=4, num_classes=2, in_channels=2, upkern_from=str(folder))
     report = model.load_report
@@ -598,8 +598,8 @@ def test_upkern_from_reports_and_refuses(tmp_path):
     assert len(report.loaded) == 236 - 26 - 1 - 10
     assert model.preprocessing == MedNeXt(in_channels=2, width=4).preprocessing
     other = segzoo.create_model("cmunext_s").save_pretrained(tmp_path / "other")
-    for source, message in ((other, "holds a CMUNeXt, not a MedNeXt"), ("no-such", "no checkpoint")):
-        with pytest.raises(segzoo.SegzooError, match=message):
+    for source in (other, "no-such"):
+        with refused(segzoo.SegzooError):
             segzoo.create_model("mednext_s_k5", width=4, upkern_from=str(source))
-    with pytest.raises(segzoo.SegzooError, match="more than another kernel size"):
+    with refused(segzoo.SegzooError):
         segzoo.create_model("mednext_b_k5", width=4, upkern_from=str(folder))

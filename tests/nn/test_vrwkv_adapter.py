@@ -106,19 +106,19 @@ def test_places_are_pixel_centres():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    "arguments",
     [
-        ({"deform_num_heads": 5}, "cannot be split into 5 heads"),
-        ({"interaction_indexes": [(0, 1), (2, 3)]}, "four stages that end at block 3"),
+        {"deform_num_heads": 5},
+        {"interaction_indexes": [(0, 1), (2, 3)]},
     ],
 )
-def test_numbers_that_do_not_fit_are_one_sentence(arguments, message):
-    with pytest.raises(segzoo.SegzooError, match=message):
+def test_numbers_that_do_not_fit_are_one_sentence(arguments, refused):
+    with refused(segzoo.SegzooError):
         VRWKVAdapter(**{**SMALL, **arguments})
 
 
-def test_sides_that_do_not_fit_are_one_sentence():
-    with pytest.raises(segzoo.SegzooError, match=r"multiples of 32, not \[48, 32\]"):
+def test_sides_that_do_not_fit_are_one_sentence(refused):
+    with refused(segzoo.SegzooError):
         VRWKVAdapter(**SMALL)(torch.randn(1, 3, 48, 32))
 
 

@@ -153,13 +153,13 @@ def test_nan_goes_through_to_the_output(name):
 
 
 @pytest.mark.parametrize("wrong", ["w", "u", "k", "v", "rank"])
-def test_shapes_that_do_not_fit_are_refused(wrong):
+def test_shapes_that_do_not_fit_are_refused(wrong, refused):
     inputs = dict(zip("wukv", random_inputs(2, 5, 4)[0], strict=True))
     if wrong == "rank":
         inputs |= {name: inputs[name][0] for name in "kv"}
     else:
         inputs[wrong] = inputs[wrong][..., :3]
-    with pytest.raises(SegzooError, match=r"w and u of shape \[C\].*and got w \["):
+    with refused(SegzooError):
         bi_wkv(**inputs)
 
 

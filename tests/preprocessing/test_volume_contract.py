@@ -223,12 +223,17 @@ def test_bad_contract(config, message):
         VolumePreprocessing.from_dict(config)
 
 
-def test_cards_say_what_is_done_to_a_volume():
-    from segzoo.checkpoints.card import input_sentence
+def card(contract: VolumePreprocessing, folder: Path) -> str:
+    """The card of a checkpoint with this contract."""
+    model = segzoo.create_model("mednext_s_k3", in_channels=contract.channels)
+    model.preprocessing = contract
+    return (model.save_pretrained(folder) / "README.md").read_text()
 
-    plain = input_sentence(VolumePreprocessing(patch_size=(40, 56, 40)).to_dict())
+
+def test_cards_say_what_is_done_to_a_volume(tmp_path):
+    plain = card(VolumePreprocessing(patch_size=(40, 56, 40)), tmp_path / "mri")
     assert "volume of 1 channel, its axes (d, h, w) turned to lead to SAR, at its own spacing, each channel" in plain
     assert "windows of 40 x 56 x 40 voxels" in plain
-    ct = input_sentence(VolumePreprocessing(4, spacing=(2.5, 1, 1), **CT).to_dict())
+    ct = card(VolumePreprocessing(4, spacing=(2.5, 1, 1), **CT), tmp_path / "ct")
     assert "4 channels" in ct
     assert "resampled to 2.5 x 1 x 1 mm (trilinear), intensities clipped to -100..300" in ct

@@ -1,12 +1,13 @@
-"""A checkpoint's tensors and contract go into a model, and a report says what became of each."""
+"""Tensors of a checkpoint go into a model, and a report says what became of each."""
 
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segzoo.checkpoints.weights import read_safetensors
 from segzoo.errors import SegzooError
+from segzoo.nn.adapt import adapt_input_channels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class LoadReport:
-    """What loading a checkpoint did to each tensor of the model.
+    """Report of what loading a checkpoint did to each tensor of the model.
 
     Attributes:
         source: the folder it was read from.
@@ -36,7 +37,7 @@ class LoadReport:
     trust: str = ""
 
     def __str__(self) -> str:
-        """One line; the tensors that are not as stored are named."""
+        """Return one line; the tensors that are not as stored are named."""
         parts = [self.taken()]
         for what, names in (
             ("adapted to the new in_channels", self.adapted),
@@ -54,12 +55,12 @@ class LoadReport:
         logging.getLogger("segzoo").log(level, "%s", self)
 
     def taken(self) -> str:
-        """How many tensors came from where."""
+        """Return how many tensors came from where."""
         return f"{len(self.loaded)} tensors loaded from {self.source}"
 
 
 def read_weights(path: Path) -> "dict[str, Tensor]":
-    """The tensors of a safetensors file, floating ones in at least float32."""
+    """Return the tensors of a safetensors file, floating ones in at least float32."""
     return {
         name: value.float() if value.is_floating_point() and value.itemsize < 4 else value
         for name, value in read_safetensors(path).items()
@@ -74,8 +75,6 @@ def fill(
     in_channels: int | None,
 ) -> None:
     """Load ``stored`` into ``model``; only what another head or first layer asks for, or only training, may differ."""
-    from segzoo.nn.adapt import adapt_input_channels
-
     state = model.state_dict()
     for name, own in state.items():
         given = stored.get(name)
@@ -106,24 +105,11 @@ def fill(
 
 
 def kind(tensor: "Tensor") -> str:
-    """The type of a tensor's values in a word."""
+    """Return the type of a tensor's values in a word."""
     return str(tensor.dtype).removeprefix("torch.")
 
 
 def differs_only_in(axis: int, one: "Tensor", other: "Tensor") -> bool:
-    """Whether two tensors' shapes agree but for one axis."""
+    """Return whether two tensors' shapes agree but for one axis."""
     shapes = [list(tensor.shape) for tensor in (one, other)]
     return one.ndim == other.ndim > axis and all(shape.pop(axis) for shape in shapes) and shapes[0] == shapes[1]
-
-
-def apply_contract(model: "SegmentationNetwork", config: dict[str, Any]) -> None:
-    """Give the model the checkpoint's preprocessing, classes and provenance."""
-    from segzoo.preprocessing.stored import preprocessing_from_dict
-
-    preprocessing = preprocessing_from_dict(config["preprocessing"])
-    if preprocessing.channels != model.in_channels:
-        preprocessing = preprocessing.with_channels(model.in_channels)
-    model.preprocessing = preprocessing
-    if model.num_classes == config["model"]["arguments"].get("num_classes", 1):
-        model.class_names = tuple(config["class_names"])
-    model.data, model.licence = config.get("data", {}), config.get("licences", {}).get("weights")

@@ -1,4 +1,4 @@
-"""A checkpoint's folder: replaced in one step, or copied."""
+"""Folder of a checkpoint: replaced in one step, or copied."""
 
 import os
 import shutil
@@ -6,13 +6,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from segzoo.checkpoints.config import file_names, read_config
+from segzoo.checkpoints.config import Config, read_config
+from segzoo.checkpoints.files import file_names
 from segzoo.errors import SegzooError
 
 
-def copy_files(source: Path, target: Path, config: dict[str, Any]) -> None:
+def copy_files(source: Path, target: Path, config: Config) -> None:
     """Copy a checkpoint's files, and no others, into a folder."""
     for name in file_names(config):
         if (source / name).is_file():  # a stranger's may lack the card
@@ -21,7 +21,7 @@ def copy_files(source: Path, target: Path, config: dict[str, Any]) -> None:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A new folder to write a checkpoint into, which takes the place of ``folder`` when all is written.
+    """Make a new folder to write a checkpoint into, which takes the place of ``folder`` when all is written.
 
     What lies in ``folder`` beside the files of its checkpoint comes along. A process killed in between leaves the old
     checkpoint or the new one, complete: see `restore`.
@@ -69,7 +69,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def entries_beside_checkpoint(folder: Path) -> list[Path]:
-    """What a folder holds besides the files of the checkpoint in it.
+    """Return what a folder holds besides the files of the checkpoint in it.
 
     Raises:
         SegzooError: it holds something, and no checkpoint.
@@ -84,7 +84,7 @@ def entries_beside_checkpoint(folder: Path) -> list[Path]:
 
 
 def aside(folder: Path) -> Path:
-    """Where a checkpoint lies for the moment in which another takes its place."""
+    """Return where a checkpoint lies for the moment in which another takes its place."""
     folder = folder.resolve()
     return folder.with_name(f".{folder.name}.old")
 

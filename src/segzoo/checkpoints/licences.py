@@ -29,7 +29,7 @@ ALLOWS = {  # by the Hub's name, that of Creative Commons without its version
 
 
 def hub_licence(licence: str | None) -> str:
-    """The Hub's spelling of a licence: "other" for one that it does not know and for several, "unknown" for none."""
+    """Return the Hub's spelling of a licence: "other" for one it does not know and for several, "unknown" for none."""
     plain = re.sub(r"\s+", "-", (licence or "unknown").strip().lower())
     plain = re.sub(r"-(only|or-later)$", "", plain) if "gpl" in plain else plain
     plain = re.sub(r"^(odbl|odc-by|pddl|c-uda)-1\.0$", r"\1", plain)
@@ -37,18 +37,18 @@ def hub_licence(licence: str | None) -> str:
 
 
 def licence_name(licence: str) -> str:
-    """A name such as the Hub wants for a licence that it does not know: small letters, digits, dots and dashes."""
+    """Return a name as the Hub wants it for a licence that it does not know: small letters, digits, dots and dashes."""
     plain = licence.lower().replace("licenseref-", "").replace(" + ", "-and-")
     return re.sub(r"[^a-z0-9.]+", "-", plain).strip("-")
 
 
 def joined(licences: Iterable[str | None]) -> str | None:
-    """All of them in one line, each once, as "a + b"; None where none is known."""
+    """Return all of them in one line, each once, as "a + b"; None where none is known."""
     return " + ".join(sorted({one for licence in licences if licence for one in licence.split(" + ")})) or None
 
 
 def allows(licence: str | None) -> str:
-    """What a licence, or each of several, allows in a few words; nothing where these are not certain."""
+    """Return what a licence, or each of several, allows in a few words; nothing where these are not certain."""
     words = {}
     for one in (licence or "").split(" + "):
         plain = one.lower() if one.lower() == RESEARCH_ONLY else hub_licence(one)

@@ -1,18 +1,18 @@
-"""A checkpoint on this machine."""
+"""Checkpoint on this machine."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from segzoo import __version__
-from segzoo.checkpoints.config import CONFIG
+from segzoo.checkpoints.config import Config
+from segzoo.checkpoints.names import CONFIG
 from segzoo.checkpoints.pins import published
 from segzoo.checkpoints.weights import sha256
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on this machine, its files checked.
+    """Checkpoint on this machine, its files checked.
 
     Attributes:
         folder: where they lie.
@@ -21,25 +21,22 @@ class Checkpoint:
     """
 
     folder: Path
-    config: dict[str, Any]
+    config: Config
     trust: str
 
     @property
     def mask_names(self) -> list[str] | None:
-        """The classes' names where each has a mask of its own (multi-label), else None."""
-        return self.config["class_names"] if self.config["model"]["arguments"].get("multilabel") else None
+        """Names of the classes where each has a mask of its own (multi-label), else None."""
+        return self.config.mask_names
 
     @property
     def identity(self) -> dict[str, str]:
-        """What tells its masks from those of any other model: the sha256 of the config, which holds the weights'."""
+        """Hash that tells its masks from those of any other model: of the config, which holds that of the weights."""
         return {"checkpoint": sha256(self.folder / CONFIG)}
 
 
-# ---- find
-
-
 def trust(folder: Path) -> str:
-    """What a checkpoint's files agree with: the zoo's pin, or only each other."""
+    """Return what a checkpoint's files agree with: the zoo's pin, or only each other."""
     found = sha256(folder / CONFIG)
     for name, pin in published().items():
         if found == pin["sha256"]:

@@ -5,27 +5,20 @@ card) and, for published ones, ``train.yaml``, ``probe.safetensors`` and a pictu
 else.
 """
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segzoo import __version__
-from segzoo.checkpoints.config import (
-    CARD,
-    CONFIG,
-    FIRST_VERSION,
-    FORMAT,
-    RECIPE,
-    WEIGHTS,
-    read_config,
-    refuse_strange_classes,
-)
+from segzoo.checkpoints.card import render_card
+from segzoo.checkpoints.config import FIRST_VERSION, Config, read_config
+from segzoo.checkpoints.entries import Licences
 from segzoo.checkpoints.folder import copy_files, replacing
 from segzoo.checkpoints.licences import joined
-from segzoo.checkpoints.weights import sha256
+from segzoo.checkpoints.names import CARD, CONFIG, RECIPE, WEIGHTS
+from segzoo.checkpoints.provenance import trainings
+from segzoo.checkpoints.weights import sha256, write_safetensors
 from segzoo.errors import SegzooError
 
 if TYPE_CHECKING:
@@ -35,9 +28,6 @@ if TYPE_CHECKING:
 
 
 STARTS = ("encoder_weights", "upkern_from", "name_or_path")  # options of a recipe that name weights to start from
-
-
-# ---- save
 
 
 def save_pretrained(
@@ -76,52 +66,25 @@ def save_pretrained(
         raise SegzooError("only a model built by segzoo.create_model can be saved, since its name is what is recorded")
     name = name or folder.resolve().name
     with replacing(folder) as draft:
-        write_checkpoint(model, draft, name, version, dtype, train_config, metrics, licence)
+        write_safetensors(stored_tensors(model, dtype), draft / WEIGHTS)
+        if train_config is not None:
+            shutil.copyfile(train_config, draft / RECIPE)
+        weights = licence or model.licence or joined(part.get("licence") for part in trainings(model.data))
+        config = Config.of(
+            model,
+            name=name,
+            version=version,
+            started_from=starting_weights(draft / RECIPE) if train_config is not None else {},
+            metrics=metrics or {},
+            licences=Licences("Apache-2.0", weights, model.data.get("licence")),
+            sha256={file: sha256(draft / file) for file in (WEIGHTS, RECIPE) if (draft / file).is_file()},
+        )
+        write_config(draft, config)
     return folder
 
 
-def write_checkpoint(
-    model: "SegmentationNetwork",
-    folder: Path,
-    name: str,
-    version: str,
-    dtype: str | None,
-    train_config: str | Path | None,
-    metrics: dict[str, Any] | None,
-    licence: str | None,
-) -> None:
-    """Write the files of a checkpoint into an empty folder."""
-    from segzoo.checkpoints.weights import write_safetensors
-
-    refuse_strange_classes(Path(CONFIG), list(model.class_names), model.arguments)  # as who loads it would
-    write_safetensors(stored_tensors(model, dtype), folder / WEIGHTS)
-    if train_config is not None:
-        shutil.copyfile(train_config, folder / RECIPE)
-    started = {} if train_config is None else starting_weights(folder / RECIPE)
-    config: dict[str, Any] = {
-        "format": FORMAT,
-        "segzoo_version": __version__,
-        "name": name,
-        "version": version,
-        "model": {"name": model.model_name, "arguments": model.arguments},
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "preprocessing": model.preprocessing.to_dict(),
-        "class_names": list(model.class_names),
-        "data": model.data,
-        **({"started_from": started} if started else {}),
-        "metrics": metrics or {},
-        "licences": {
-            "code": "Apache-2.0",
-            "weights": licence or model.licence or training_licence(model.data),
-            "data": model.data.get("licence"),
-        },
-        "sha256": {file: sha256(folder / file) for file in (WEIGHTS, RECIPE) if (folder / file).is_file()},
-    }
-    write_config(folder, config)
-
-
 def starting_weights(recipe: Path) -> dict[str, str]:
-    """The weights that a training started from: option -> the last name of what it was given, which is of no machine.
+    """Read which weights a training started from: option -> the last name of what it was given, which is of no machine.
 
     Args:
         recipe: a train.yaml; one of somebody's own layout names none.
@@ -136,13 +99,8 @@ def starting_weights(recipe: Path) -> dict[str, str]:
     return {option: path.parent.name if path.name == "checkpoint" else path.name for option, path in given.items()}
 
 
-def training_licence(data: dict[str, Any]) -> str | None:
-    """The licences of all data that a model was trained on, pretraining included."""
-    return joined(part.get("licence") for part in (data, *data.get("pretrained_on", [])))
-
-
 def stored_tensors(model: "SegmentationNetwork", dtype: str | None) -> "dict[str, Tensor]":
-    """The state dict as it goes to disk."""
+    """Return the state dict as it goes to disk."""
     if dtype not in (None, "float16"):
         raise SegzooError(f"a checkpoint is stored as it is or in float16, not in {dtype!r}")
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
@@ -153,18 +111,10 @@ def stored_tensors(model: "SegmentationNetwork", dtype: str | None) -> "dict[str
     }
 
 
-def write_config(folder: Path, config: dict[str, Any]) -> None:
+def write_config(folder: Path, config: Config) -> None:
     """Write config.json and the card that is made from it."""
-    from segzoo.checkpoints.card import render_card
-
-    text = json.dumps(config, indent=2, ensure_ascii=False, default=plain_number)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(config.text(), encoding="utf-8")
     (folder / CARD).write_text(render_card(config), encoding="utf-8")
-
-
-def plain_number(value: Any) -> int | float:
-    """A NumPy or PyTorch scalar as a number of Python's, which is what JSON takes."""
-    return value.item()
 
 
 def record(folder: Path, **entries: Any) -> None:
@@ -175,9 +125,9 @@ def record(folder: Path, **entries: Any) -> None:
 
 @contextmanager
 def recording(folder: Path, **entries: Any) -> Iterator[Path]:
-    """A checkpoint with other entries in its config, which takes the place of ``folder`` if nothing fails meanwhile."""
+    """Make a checkpoint with other entries in its config, which takes the place of ``folder`` if nothing fails."""
     config = read_config(folder)
     with replacing(folder) as draft:
         copy_files(folder, draft, config)
-        write_config(draft, {**config, **entries})
+        write_config(draft, config.changed(**entries))
         yield draft

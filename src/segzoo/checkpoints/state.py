@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from segzoo.checkpoints.weights import read_safetensors
-from segzoo.errors import MissingFileError, SegzooError
+from segzoo.errors import MissingFileError, SegzooError, first_line
 
 State = Mapping[str, Tensor]
 # Lightning, DataParallel and training scripts wrap a state dict in one of these
@@ -17,7 +17,7 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "module", "network")
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The tensors in a safetensors or PyTorch file; nothing in it is executed."""
+    """Read the tensors of a safetensors or PyTorch file; nothing in it is executed."""
     import torch
 
     if not path.is_file():
@@ -33,12 +33,12 @@ def read_state(path: Path) -> dict[str, Any]:
             "its state dict alone"
         ) from None
     except Exception as error:  # an empty or cut file ends in any of many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error) or type(error).__name__
         raise SegzooError(f"{path} is not a readable {path.suffix} file ({reason})") from None
 
 
 def unwrapped(state: Any) -> dict[str, Tensor]:
-    """The tensors inside a training script's container, without DataParallel's prefix."""
+    """Return the tensors inside a training script's container, without DataParallel's prefix."""
     if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
         kind = f"a {type(state).__name__}" + (" whose keys are no names" if isinstance(state, Mapping) else "")
         raise SegzooError(f"these weights are {kind}, not a state dict; save the state dict")
@@ -50,7 +50,7 @@ def unwrapped(state: Any) -> dict[str, Tensor]:
 
 
 def renamed(state: State, rules: list[tuple[str, str]]) -> dict[str, Tensor]:
-    """``state`` with every key's first matching prefix replaced; a key that no rule knows keeps its name."""
+    """Return ``state`` with every key's first matching prefix replaced; a key that no rule knows keeps its name."""
     out = {}
     for key, value in state.items():
         for pattern, replacement in rules:

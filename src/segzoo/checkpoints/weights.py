@@ -1,4 +1,4 @@
-"""Weight files, read and written as plain tensors."""
+"""Weight files: read and written as plain tensors."""
 
 import hashlib
 from pathlib import Path
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def read_safetensors(path: Path) -> "dict[str, Tensor]":
-    """The tensors of a safetensors file as they are stored; nothing else is read.
+    """Read the tensors of a safetensors file as they are stored, and nothing else.
 
     Raises:
         SegzooError: the file is damaged or of another kind.
@@ -44,6 +44,6 @@ def write_safetensors(tensors: "dict[str, Tensor]", path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal."""
+    """Return the sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,3 +1,3 @@
-"""The ``segzoo`` command."""
+"""Command line: ``segzoo``."""
 
 from segzoo.cli.command import main as main

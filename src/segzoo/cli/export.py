@@ -16,9 +16,8 @@ def run_export(options: argparse.Namespace) -> None:
     if options.data and writer.suffix != ".onnx":
         raise SegzooError("--data measures files by ONNX Runtime: end the file in .onnx")
     checkpoint = open_checkpoint(options.checkpoint)
-    details = {
-        key: checkpoint.config[key] for key in ("name", "version", "licences", "sha256") if key in checkpoint.config
-    }
+    entries = checkpoint.config.entries
+    details = {key: entries[key] for key in ("name", "version", "licences", "sha256") if key in entries}
     model = load(checkpoint)
     model.load_report.log()
     data, calibration = None, []

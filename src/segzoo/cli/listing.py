@@ -54,7 +54,7 @@ def checkpoint_line(facts: dict[str, Any]) -> str:
 def run_info(options: argparse.Namespace) -> None:
     """``segzoo info NAME``."""
     if options.name not in list_models():
-        print(json.dumps(open_checkpoint(options.name).config, indent=2))
+        print(json.dumps(open_checkpoint(options.name).config.entries, indent=2))
         return
 
     facts = model_facts(options.name)

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
-from segzoo.checkpoints.config import CONFIG, RECIPE
+from segzoo.checkpoints.names import CONFIG, RECIPE
 from segzoo.errors import MissingFileError, SegzooError
 from segzoo.steps import OTHER_IMAGES
 

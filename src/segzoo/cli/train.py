@@ -24,7 +24,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim import Optimizer
 
 import segzoo.data as data_modules
-from segzoo.checkpoints.config import CONFIG, RECIPE, WEIGHTS, read_config
+from segzoo.checkpoints.config import read_config
+from segzoo.checkpoints.names import CONFIG, RECIPE, WEIGHTS
 from segzoo.checkpoints.provenance import listed, other_splits, parts_of, same_names, same_split, split_hashes
 from segzoo.checkpoints.save import record
 from segzoo.cli.run_folder import (
@@ -298,8 +299,8 @@ class TrainingCLI(LightningCLI):
         folder = root / "checkpoint"
         before = read_config(folder) if (folder / CONFIG).is_file() else None
         self.model.save_pretrained(folder, name=root.name, train_config=root / RECIPE)
-        if before is not None and before["sha256"][WEIGHTS] == read_config(folder)["sha256"][WEIGHTS]:
-            record(folder, version=before["version"], metrics=before["metrics"])
+        if before is not None and before.sha256[WEIGHTS] == read_config(folder).sha256[WEIGHTS]:
+            record(folder, version=before.version, metrics=before.entries["metrics"])
         return folder
 
     def after_test(self) -> None:
@@ -373,9 +374,8 @@ def run_name(options: Any) -> str:
     """``lv_unet-busi``: what is trained on what."""
     if options.model.class_path == LOADER:
         checkpoint = open_checkpoint(options.model.init_args.name_or_path)
-        model = Path(
-            str(checkpoint.config.get("name", checkpoint.folder.name))
-        ).name  # a stranger's name stays below runs/
+        name = checkpoint.config.entries.get("name", checkpoint.folder.name)
+        model = Path(str(name)).name  # a stranger's stays below runs/
     else:
         model = options.model.class_path.rpartition(".")[2]
     fold = options.data.init_args.get("fold", 0)  # those of a cross-validation may be trained at the same time

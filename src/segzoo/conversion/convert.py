@@ -47,6 +47,13 @@ def convert(source: str | Path | State, model: "str | nn.Module") -> dict[str, T
     Raises:
         MissingError: there is no such file or model.
         SegzooError: the file cannot be read safely, or holds other tensors than the model's.
+
+    Example:
+        >>> import segzoo
+        >>> model = segzoo.create_model("cmunext_s")
+        >>> original = model.state_dict()  # in practice a file: segzoo.convert("cmunext.pth", model)
+        >>> model.load_state_dict(segzoo.convert(original, model))
+        <All keys matched successfully>
     """
     target = create_model(model) if isinstance(model, str) else model
     state = unwrapped(source if isinstance(source, Mapping) else read_state(Path(source)))

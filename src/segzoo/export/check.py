@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segzoo.checkpoints.compare import relative_difference
-from segzoo.checkpoints.config import PROBE, read_config
+from segzoo.checkpoints.config import read_config
+from segzoo.checkpoints.names import PROBE
 from segzoo.checkpoints.weights import read_safetensors
 from segzoo.errors import SegzooError
 from segzoo.export.graph import interpolate
@@ -85,10 +86,11 @@ def sample_for(network: "SegmentationNetwork") -> tuple[str, Any]:
         file = folder / PROBE
         with suppress(SegzooError):  # a checkpoint that is damaged has no part in this
             config = read_config(folder)
-            if file.is_file() and config["preprocessing"]["channels"] == network.in_channels:
+            if file.is_file() and config.preprocessing["channels"] == network.in_channels:
                 image = read_safetensors(file)["image"]
                 if (image.dtype == torch.uint8) == (network.spatial_dims == 2):
-                    return config["example"]["source"], image.numpy()
+                    source = config.example.source if config.example else None
+                    return source or folder.name, image.numpy()
     shape = network.preprocessing.patch_size or (256, 256)
     noise = np.random.default_rng(0).integers(0, 256, (*shape, network.in_channels)).astype(np.uint8)
     return "noise, for lack of an image", noise if network.spatial_dims == 2 else np.moveaxis(noise, -1, 0)

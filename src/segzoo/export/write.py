@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from segzoo import __version__
+from segzoo.checkpoints.metadata import Metadata
 from segzoo.errors import SegzooError
 from segzoo.export.base import ExportFormat, Request
 from segzoo.export.check import compare, compare_masks, sample_for
@@ -106,7 +106,7 @@ def export(
     sides = len(AXES) if network.spatial_dims == 3 else len(AXES) - 1
     if size is not None and not is_size(size, sides):
         raise SegzooError(f"size must give {' and '.join(AXES[-sides:])}, not {size!r}")
-    facts = {**describe(model), **(details or {}), "precision": precision}
+    facts = metadata_of(model, precision, details or {})
     source, raw = (str(image), image) if image is not None else sample_for(network)
     x = example_input(network, size)
     request = Request(network, precision, x, dynamic_shapes(x, size), facts, size, calibration)
@@ -180,15 +180,8 @@ def is_size(size: Any, sides: int) -> bool:
     return whole and len(size) == sides and min(size) > 0
 
 
-def describe(model: "SegmentationNetwork") -> dict[str, Any]:
-    """Return what a file says of itself, enough to use it without the checkpoint."""
+def metadata_of(model: "SegmentationNetwork", precision: str, details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file says of itself."""
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
-    return {
-        "segzoo_version": __version__,
-        "model": {"name": model.model_name, "arguments": model.arguments},
-        "state_sha256": hashlib.sha256(save(tensors)).hexdigest(),
-        "preprocessing": model.preprocessing.to_dict(),
-        "num_classes": model.num_classes,
-        "multilabel": model.multilabel,
-        "class_names": list(model.class_names),
-    }
+    state_sha256 = hashlib.sha256(save(tensors)).hexdigest()
+    return Metadata.of(model, state_sha256=state_sha256, precision=precision, details=details).entries

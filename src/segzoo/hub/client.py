@@ -1,4 +1,4 @@
-"""The Hugging Face Hub through its own client, with quick failures in one sentence each.
+"""Hugging Face Hub through its own client, with quick failures in one sentence each.
 
 The client retries a dead network for half a minute; here the network is tried once, within seconds, before anything is
 asked of it.
@@ -10,17 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from segzoo.errors import MissingError, SegzooError
+from segzoo.errors import MissingError, MissingFileError, SegzooError, first_line
 
 CONNECT_SECONDS, DEADLINE_SECONDS = 6.0, 8.0  # the second is for name servers that do not answer either
 
 
 class UnreachableError(MissingError):
-    """The Hub does not answer, or is not to be asked."""
+    """Hub that does not answer, or is not to be asked."""
 
 
 def may_be_called(repository: str) -> bool:
-    """Whether the Hub allows a repository to have this name; none is called ``./runs``."""
+    """Return whether the Hub allows a repository to have this name; none is called ``./runs``."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -46,7 +46,7 @@ def ask(repository: str, name: str, revision: str, token: str | bool | None) -> 
 
 
 def reach() -> None:
-    """Ask the Hub for nothing.
+    """Ask the Hub for nothing, to see whether it answers.
 
     Raises:
         UnreachableError: it does not answer within `DEADLINE_SECONDS`, or the client is offline.
@@ -60,7 +60,7 @@ def reach() -> None:
 def download(
     repository: str, name: str, revision: str, *, token: str | bool | None = None, cache_dir: str | Path | None = None
 ) -> Path:
-    """A file of a repository in the client's cache, fetched where it is not there yet; broken downloads go on.
+    """Return a file of a repository in the client's cache, fetched where it is not there yet; broken downloads go on.
 
     Raises:
         MissingError: it cannot be fetched.
@@ -73,7 +73,7 @@ def download(
 
 
 def cached(repository: str, name: str, revision: str, cache_dir: str | Path | None = None) -> Path | None:
-    """A file of a repository as it lies in the client's cache, or None; nothing is asked."""
+    """Return a file of a repository as it lies in the client's cache, or None; nothing is asked."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repository, name, cache_dir=cache_dir, revision=revision)
@@ -87,7 +87,13 @@ def discard(file: Path) -> None:
 
 
 def within(seconds: float, question: Callable[[], Any]) -> Any:
-    """The answer to a question, or TimeoutError: a name server that is silent holds up every other time limit."""
+    """Return the answer to a question.
+
+    A name server that is silent holds up every other time limit.
+
+    Raises:
+        TimeoutError: it takes longer.
+    """
     answer: list[Any] = []
 
     def run() -> None:
@@ -108,7 +114,7 @@ def within(seconds: float, question: Callable[[], Any]) -> Any:
 
 @contextmanager
 def one_sentence(repository: str, revision: str = "main", name: str = "") -> Iterator[None]:
-    """What the client raises, as one sentence of ours."""
+    """Turn what the client raises into one sentence of ours."""
     from huggingface_hub import constants
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -142,7 +148,9 @@ def one_sentence(repository: str, revision: str = "main", name: str = "") -> Ite
     except LocalEntryNotFoundError as error:
         raise UnreachableError("the Hub does not answer") from error
     except EntryNotFoundError as error:
-        raise MissingError(f"{repository} at {revision} has no file {name}, so it is no segzoo checkpoint") from error
+        raise MissingFileError(
+            f"{repository} at {revision} has no file {name}, so it is no segzoo checkpoint"
+        ) from error
     except HFValidationError as error:
         raise SegzooError(f"{repository!r} is no name of a repository: it must be like user/repo") from error
     except HfHubHTTPError as error:
@@ -163,8 +171,3 @@ def one_sentence(repository: str, revision: str = "main", name: str = "") -> Ite
     except Exception as error:  # the transport's own, which differ between versions of the client
         where = constants.ENDPOINT
         raise UnreachableError(f"{where} cannot be reached ({type(error).__name__}: {first_line(error)})") from error
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, without what the client adds below."""
-    return str(error).strip().partition("\n")[0]

@@ -1,4 +1,4 @@
-"""A checkpoint's example: a small real image, the logits of its model for it, and a picture of both."""
+"""Example of a checkpoint: a small real image, the logits of its model for it, and a picture of both."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from segzoo.checkpoints.config import PICTURE, PROBE, read_config
+from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.folder import copy_files, replacing
+from segzoo.checkpoints.names import PICTURE, PROBE
 from segzoo.checkpoints.save import write_config
 from segzoo.checkpoints.weights import sha256, write_safetensors
 from segzoo.errors import SegzooError
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 
 FREE_LICENCES = {"CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0"}  # that let an image be passed on
 PIXELS = 256  # longest side of an image that is kept, and height of the picture
-
-
-# ---- make
 
 
 def add_example(
@@ -62,14 +60,14 @@ def add_example(
         if truth is not None:
             draw_example(model, image, truth).save(draft / PICTURE, optimize=True)
             made.append(PICTURE)
-        hashes = {**config["sha256"], **{name: sha256(draft / name) for name in made}}
-        write_config(draft, {**config, "example": {"source": source, "licence": licence}, "sha256": hashes})
+        hashes = {**config.sha256, **{name: sha256(draft / name) for name in made}}
+        write_config(draft, config.changed(example={"source": source, "licence": licence}, sha256=hashes))
 
 
 def reduced_image(
     model: "SegmentationNetwork", image: np.ndarray, truth: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """An image and its truth with no side longer than `PIXELS`."""
+    """Reduce an image and its truth to no side longer than `PIXELS`."""
     scale = PIXELS / max(image.shape[:2])
     if scale >= 1:
         return image, truth
@@ -83,7 +81,7 @@ def reduced_image(
 def cut_volume(
     model: "SegmentationNetwork", volume: np.ndarray, truth: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The middle of a volume and its truth, as large as the model's patch."""
+    """Cut the middle out of a volume and its truth, as large as the model's patch."""
     patch = model.preprocessing.patch_size or volume.shape[1:]
     box = []
     for side, wanted in zip(volume.shape[1:], patch, strict=True):
@@ -93,7 +91,7 @@ def cut_volume(
 
 
 def draw_example(model: "SegmentationNetwork", image: np.ndarray, truth: np.ndarray) -> Image.Image:
-    """The image, the truth and the prediction side by side; of a volume, the slice with most of the truth."""
+    """Draw image, truth and prediction side by side; of a volume, the slice with most of the truth."""
     found = predict(model, image)
     classes = range(1, len(model.class_names))
     true_masks = list(truth.astype(bool)) if model.multilabel else [truth == value for value in classes]

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from segzoo import __version__
-from segzoo.checkpoints.config import CARD, CONFIG, WEIGHTS, damaged_files, is_complete, read_config
+from segzoo.checkpoints.config import read_config
+from segzoo.checkpoints.files import damaged_files, is_complete
+from segzoo.checkpoints.names import CARD, CONFIG, WEIGHTS
 from segzoo.checkpoints.opened import Checkpoint, trust
 from segzoo.checkpoints.weights import sha256
 from segzoo.errors import MissingError, SegzooError
-
-# ---- fetch
+from segzoo.hub.client import UnreachableError, ask, cached, discard, download
 
 
 def fetch(
@@ -22,12 +23,10 @@ def fetch(
     token: str | bool | None,
     local_files_only: bool,
 ) -> Checkpoint:
-    """A checkpoint of the Hub, all its files from one commit, in the client's cache.
+    """Fetch a checkpoint of the Hub, all its files from one commit, into the client's cache.
 
     What is cached is taken without asking where it cannot have changed (it is pinned) or the Hub is out of reach.
     """
-    from segzoo.hub.client import UnreachableError, ask
-
     folder = cached_folder(repository, revision, cache_dir)
     if folder is None or (pin is None and not local_files_only):
         try:
@@ -43,9 +42,7 @@ def fetch(
 
 
 def cached_folder(repository: str, revision: str, cache_dir: str | Path | None) -> Path | None:
-    """The folder in the client's cache that holds all files of a checkpoint, or None."""
-    from segzoo.hub.client import cached
-
+    """Return the folder in the client's cache that holds all files of a checkpoint, or None."""
     config = cached(repository, CONFIG, revision, cache_dir)
     if config is None:
         return None
@@ -64,11 +61,9 @@ def fetch_files(
     token: str | bool | None,
 ) -> Path:
     """Fetch a checkpoint's config, and then the files that it lists, from the commit that it came from."""
-    from segzoo.hub.client import download
-
     folder = download(repository, CONFIG, revision, token=token, cache_dir=cache_dir).parent
     check_config(folder, repository, revision, pin)
-    for name in read_config(folder)["sha256"]:
+    for name in read_config(folder).sha256:
         download(repository, name, folder.name, token=token, cache_dir=cache_dir)
     with suppress(MissingError):  # a card is for people
         download(repository, CARD, folder.name, token=token, cache_dir=cache_dir)
@@ -77,8 +72,6 @@ def fetch_files(
 
 def check_config(folder: Path, repository: str, revision: str, pin: dict[str, Any] | None) -> None:
     """Compare a fetched config with the pin."""
-    from segzoo.hub.client import discard
-
     if pin is not None and sha256(folder / CONFIG) != pin["sha256"]:
         discard(folder / CONFIG)
         raise SegzooError(
@@ -89,8 +82,6 @@ def check_config(folder: Path, repository: str, revision: str, pin: dict[str, An
 
 def check_cached(folder: Path, repository: str, revision: str, pin: dict[str, Any] | None) -> Checkpoint:
     """Check all files in the client's cache; what is damaged is removed, so that the next call fetches it anew."""
-    from segzoo.hub.client import discard
-
     check_config(folder, repository, revision, pin)
     config = read_config(folder)
     damaged = damaged_files(folder, config)
@@ -105,7 +96,7 @@ def check_cached(folder: Path, repository: str, revision: str, pin: dict[str, An
 
 
 def offline_advice(name: str, repository: str, revision: str, reason: str) -> str:
-    """What to do about a checkpoint that is neither here nor to be had now."""
+    """Return what to do about a checkpoint that is neither here nor to be had now."""
     no_folder = f"{name} is no folder here, " if "/" in name else ""
     return (
         f"{no_folder}{WEIGHTS} and {CONFIG} of {repository} at {revision} are not on this machine, and {reason}; "

@@ -5,17 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from segzoo import __version__
-from segzoo.checkpoints.config import CONFIG, WEIGHTS, read_config, verify_files
+from segzoo.checkpoints.config import read_config
+from segzoo.checkpoints.files import verify_files
 from segzoo.checkpoints.folder import copy_files, replacing, restore
+from segzoo.checkpoints.names import CONFIG, WEIGHTS
 from segzoo.checkpoints.opened import Checkpoint, trust
 from segzoo.checkpoints.pins import ORGANISATION, organisation, published
 from segzoo.checkpoints.weights import sha256
-from segzoo.errors import MissingError, SegzooError
+from segzoo.errors import MissingError, MissingFileError, SegzooError
+from segzoo.hub.client import may_be_called
 from segzoo.hub.fetch import fetch
 from segzoo.hub.listing import checkpoint_folders, list_checkpoints
 from segzoo.registry import list_models, nearest
-
-# ---- find
 
 
 def open_checkpoint(
@@ -42,8 +43,6 @@ def open_checkpoint(
         MissingError: there is none; the message names the nearest, or how to get it.
         SegzooError: a file of it is damaged or was changed.
     """
-    from segzoo.hub.client import may_be_called
-
     if not isinstance(name_or_path, str | os.PathLike) or not str(name_or_path):
         raise SegzooError(f"{name_or_path!r} is no checkpoint's name or folder; `segzoo list` shows what there is")
     name, path = str(name_or_path), Path(name_or_path)
@@ -81,15 +80,17 @@ def open_checkpoint(
 
 
 def short_name(name: str) -> str:
-    """What the zoo calls a checkpoint of its own that is asked for as ``organisation/name``, as the Hub shows it."""
+    """Return the zoo's name of a checkpoint of its own that is asked for as ``organisation/name``, as on the Hub."""
     short = name.removeprefix(f"{organisation()}/")
     return short if short in published() else name
 
 
 def check_folder(folder: Path, name: str | None = None, pin: dict[str, Any] | None = None) -> Checkpoint:
-    """A checkpoint in a folder, against its own config, and against the pin where it was asked for by name."""
+    """Check a checkpoint in a folder against its own config, and against the pin where it was asked for by name."""
     if not (folder / CONFIG).is_file():
-        raise MissingError(f"folder {folder} holds no {CONFIG}, so it is no checkpoint; save one with save_pretrained")
+        raise MissingFileError(
+            f"folder {folder} holds no {CONFIG}, so it is no checkpoint; save one with save_pretrained"
+        )
     config = read_config(folder)
     if pin is not None and sha256(folder / CONFIG) != pin["sha256"]:
         raise SegzooError(
@@ -98,9 +99,6 @@ def check_folder(folder: Path, name: str | None = None, pin: dict[str, Any] | No
         )
     verify_files(folder, config)
     return Checkpoint(folder, config, trust(folder))
-
-
-# ---- fetch
 
 
 def pull(name: str, target: Path, **where: Any) -> Path:

@@ -1,21 +1,25 @@
-"""The checkpoints there are, here and on the Hub."""
+"""Checkpoints that there are, here and on the Hub."""
 
 import os
 import re
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from segzoo.checkpoints.config import CONFIG, WEIGHTS, read_config
+from segzoo.checkpoints.config import Config, read_config
+from segzoo.checkpoints.entries import Metrics
+from segzoo.checkpoints.names import CONFIG, WEIGHTS
 from segzoo.checkpoints.pins import organisation, published
 from segzoo.errors import SegzooError
 from segzoo.hub.fetch import cached_folder
 
 
 def checkpoint_folders() -> dict[str, Path]:
-    """Every checkpoint in a folder of this machine by name: those in ``SEGZOO_HUB``, then those shipped with segzoo.
+    """Return every checkpoint in a folder of this machine, by name.
 
-    Folders without weights (as source archives have them) are left out.
+    Those in ``SEGZOO_HUB`` come before those shipped with segzoo. Folders without weights (as source archives have
+    them) are left out.
     """
     package = Path(__file__).parents[1]
     roots = [Path(root) for root in os.environ.get("SEGZOO_HUB", "").split(os.pathsep) if root]
@@ -30,26 +34,34 @@ def checkpoint_folders() -> dict[str, Path]:
 
 
 def list_checkpoints(pattern: str = "*") -> list[str]:
-    """Names of the checkpoints, those at hand and those published, sorted; ``pattern`` is like ``"*-busi"``."""
+    """Return the names of the checkpoints, those at hand and those published, sorted.
+
+    Args:
+        pattern: of a shell, for names.
+
+    Example:
+        >>> segzoo.list_checkpoints("lv-unet-bus?")
+        ['lv-unet-busi']
+    """
     return sorted(name for name in {*checkpoint_folders(), *published()} if fnmatchcase(name, pattern))
 
 
-def describe(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What people choose a checkpoint by: model, dataset, Dice, size and licences."""
-    metrics = config.get("metrics", {})
+def facts_of(config: Config, folder: Path) -> dict[str, Any]:
+    """Return what people choose a checkpoint by: model, dataset, Dice, size and licences."""
+    metrics = config.metrics or Metrics()
     return {
-        "model": config["model"]["name"],
-        "dataset": config.get("data", {}).get("dataset"),
-        "dice": metrics.get("original", {}).get("dice"),
-        "images": metrics.get("images"),
-        "parameters": config.get("parameters"),
-        "bytes": sum((folder / name).stat().st_size for name in config["sha256"] if (folder / name).is_file()),
-        "licences": config.get("licences", {}),
+        "model": config.model.name,
+        "dataset": config.data.get("dataset"),
+        "dice": metrics.original.get("dice"),
+        "images": metrics.images,
+        "parameters": config.parameters,
+        "bytes": sum((folder / name).stat().st_size for name in config.sha256 if (folder / name).is_file()),
+        "licences": asdict(config.licences),
     }
 
 
 def listing(name: str, folder: Path | None) -> dict[str, Any]:
-    """What `describe` says of a checkpoint, and where it is: here, or to be fetched.
+    """Return the facts of a checkpoint, and where it is: here, or to be fetched.
 
     Args:
         name: of `list_checkpoints`.
@@ -61,7 +73,7 @@ def listing(name: str, folder: Path | None) -> dict[str, Any]:
     if folder is not None:
         here = {"where": "here", "folder": str(folder)}
         try:
-            return {**describe(read_config(folder), folder), **here}
+            return {**facts_of(read_config(folder), folder), **here}
         except SegzooError as error:
             return {"error": str(error), **here}
     pin = published()[name]

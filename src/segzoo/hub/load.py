@@ -1,10 +1,11 @@
-"""From a checkpoint to a model."""
+"""Models of checkpoints."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segzoo.checkpoints.config import CONFIG, WEIGHTS
+from segzoo.checkpoints.fill import LoadReport, fill, read_weights
+from segzoo.checkpoints.names import CONFIG, WEIGHTS
 from segzoo.checkpoints.opened import Checkpoint
 from segzoo.errors import SegzooError
 from segzoo.hub.find import open_checkpoint
@@ -37,7 +38,7 @@ def from_pretrained(
     optimizer: "Callable[[Iterable], Optimizer] | None" = None,
     lr_scheduler: "Callable[[Optimizer], LRScheduler] | None" = None,
 ) -> "SegmentationNetwork":
-    """Load a checkpoint, in eval mode and float32; what became of each tensor is printed in one line.
+    """Load a checkpoint, in eval mode and float32; what became of each tensor is logged in one line.
 
     Args:
         name_or_path: a checkpoint's folder; the name of one in ``SEGZOO_HUB``, shipped with segzoo or published by the
@@ -59,6 +60,12 @@ def from_pretrained(
     Raises:
         MissingError: there is no such checkpoint, it lacks a file, or it cannot be fetched.
         SegzooError: a file of it is damaged, was changed, or is not safetensors.
+
+    Example:
+        >>> import segzoo
+        >>> model = segzoo.from_pretrained("lv-unet-busi")
+        >>> model.class_names
+        ('background', 'lesion')
     """
     checkpoint = open_checkpoint(
         name_or_path, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
@@ -72,23 +79,20 @@ def from_pretrained(
 def load(
     checkpoint: Checkpoint, *, num_classes: int | None = None, in_channels: int | None = None, **recipe: Any
 ) -> "SegmentationNetwork":
-    """`from_pretrained`, of a checkpoint that was found, without a word.
+    """Load a checkpoint that was found, without a word; else as `from_pretrained`.
 
     Raises:
         SegzooError: its config makes no model, or its weights do not fit that, or are not safetensors.
     """
-    from segzoo.checkpoints.fill import LoadReport, apply_contract, fill, read_weights
-
     folder, config = checkpoint.folder, checkpoint.config
-    arguments = dict(config["model"]["arguments"])
     changed = {"num_classes": num_classes, "in_channels": in_channels}
-    arguments |= {key: value for key, value in changed.items() if value is not None}
+    arguments = {**config.model.arguments, **{key: value for key, value in changed.items() if value is not None}}
     try:
-        require_model(config["model"]["name"], config["model"].get("package"))
-        model = create_model(config["model"]["name"], **arguments, **recipe)
+        require_model(config.model.name, config.model.package)
+        model = create_model(config.model.name, **arguments, **recipe)
         model.load_report = LoadReport(str(folder), trust=checkpoint.trust)
         fill(model, read_weights(folder / WEIGHTS), model.load_report, num_classes, in_channels)
-        apply_contract(model, config)
+        config.give_to(model)
     except SegzooError:
         raise
     except (AttributeError, TypeError, ValueError) as error:  # a word where a number should be, and the like

@@ -5,15 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segzoo.checkpoints.config import CARD, CONFIG, FIRST_VERSION, file_names, read_config, tag_of, verify_files
+from segzoo.checkpoints.config import read_config
+from segzoo.checkpoints.files import file_names, verify_files
+from segzoo.checkpoints.names import CARD, CONFIG
 from segzoo.checkpoints.weights import sha256
 from segzoo.errors import SegzooError
-from segzoo.hub.listing import describe
+from segzoo.hub.client import download, one_sentence, reach
+from segzoo.hub.listing import facts_of
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What a push would put on the Hub, in one commit.
+    """Files that a push puts on the Hub, in one commit.
 
     Attributes:
         folder: the checkpoint.
@@ -28,14 +31,14 @@ class Upload:
     sizes: dict[str, int]
 
     def __str__(self) -> str:
-        """A line for every file."""
+        """Return a line for every file."""
         lines = [f"{self.folder} -> {self.repository}, tagged {self.tag}:"]
         lines += [f"  {size:>12,} bytes  {name}" for name, size in self.sizes.items()]
         return "\n".join([*lines, f"  {sum(self.sizes.values()):>12,} bytes in all"])
 
 
 def plan_upload(folder: str | Path, repository: str, version: str | None = None) -> Upload:
-    """What pushing a checkpoint folder would upload: its card and config, and what the config lists; nothing else.
+    """Plan what pushing a checkpoint folder uploads: its card and config, and what the config lists; nothing else.
 
     Args:
         folder: the checkpoint's.
@@ -52,11 +55,11 @@ def plan_upload(folder: str | Path, repository: str, version: str | None = None)
     if not (folder / CARD).is_file():
         raise SegzooError(f"{folder} has no {CARD}, the card that the Hub shows; save it with save_pretrained")
     if version is not None:
-        config["version"] = version
-    if not re.fullmatch(r"\d[\w.+-]*", str(config.get("version", FIRST_VERSION))):  # the Hub would take all but the tag
-        raise SegzooError(f"the version must be like 1.1, not {config['version']!r}; its tag is then v1.1")
+        config = config.changed(version=version)
+    if not re.fullmatch(r"\d[\w.+-]*", config.version):  # the Hub would take all but the tag
+        raise SegzooError(f"the version must be like 1.1, not {config.version!r}; its tag is then v1.1")
     sizes = {name: (folder / name).stat().st_size for name in file_names(config)}
-    return Upload(folder, repository, tag_of(config), sizes)
+    return Upload(folder, repository, config.tag, sizes)
 
 
 def push(upload: Upload, *, private: bool = False, token: str | bool | None = None) -> str:
@@ -70,8 +73,6 @@ def push(upload: Upload, *, private: bool = False, token: str | bool | None = No
         MissingError: the Hub cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
-
-    from segzoo.hub.client import one_sentence, reach
 
     reach()
     hub = HfApi(token=token, library_name="segzoo")
@@ -96,7 +97,7 @@ def push(upload: Upload, *, private: bool = False, token: str | bool | None = No
 
 
 def refuse_other_content(hub: Any, upload: Upload) -> None:
-    """A published version stays what it is."""
+    """Refuse to change a published version."""
     if not is_there(hub, upload, CONFIG, upload.tag):
         raise SegzooError(
             f"{upload.repository} already has {upload.tag}, with another {CONFIG}; save the checkpoint with a higher "
@@ -105,18 +106,16 @@ def refuse_other_content(hub: Any, upload: Upload) -> None:
 
 
 def is_there(hub: Any, upload: Upload, name: str, revision: str) -> bool:
-    """Whether the repository holds this very file."""
-    from segzoo.hub.client import download
-
+    """Return whether the repository holds this very file."""
     there = download(upload.repository, name, revision, token=hub.token)
     return sha256(there) == sha256(upload.folder / name)
 
 
 def pin(model_cards: Path) -> dict[str, dict[str, Any]]:
-    """The content of published.json: tag, sha256 of config.json and description of every checkpoint folder."""
+    """Return the content of published.json: tag, sha256 of config.json and description of every checkpoint folder."""
     pins = {}
     for folder in sorted(path.parent for path in model_cards.glob(f"*/{CONFIG}")):
         config = read_config(folder)
         verify_files(folder, config)
-        pins[folder.name] = {"tag": tag_of(config), "sha256": sha256(folder / CONFIG), **describe(config, folder)}
+        pins[folder.name] = {"tag": config.tag, "sha256": sha256(folder / CONFIG), **facts_of(config, folder)}
     return pins

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from segzoo.checkpoints.compare import relative_difference
-from segzoo.checkpoints.config import PROBE
+from segzoo.checkpoints.names import PROBE
 from segzoo.checkpoints.weights import read_safetensors
 from segzoo.errors import SegzooError
 from segzoo.hub.find import open_checkpoint
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 
 TOLERANCE = 1e-4  # of the largest logit: processors round differently, and networks are tens of layers deep
-
-
-# ---- verify
 
 
 def verify(name_or_path: str | Path) -> str:
@@ -37,8 +34,8 @@ def verify(name_or_path: str | Path) -> str:
         SegzooError: a file is damaged, or the logits differ by more than rounding.
     """
     checkpoint = open_checkpoint(name_or_path)
-    intact = f"{len(checkpoint.config['sha256'])} files intact, {checkpoint.trust}"
-    if PROBE not in checkpoint.config["sha256"]:
+    intact = f"{len(checkpoint.config.sha256)} files intact, {checkpoint.trust}"
+    if PROBE not in checkpoint.config.sha256:
         return f"{intact}; it has no {PROBE}, so nothing was computed"
     file = checkpoint.folder / PROBE
     probe = read_safetensors(file)
@@ -57,7 +54,7 @@ def verify(name_or_path: str | Path) -> str:
 
 
 def compute_logits(model: "SegmentationNetwork", image: Tensor) -> Tensor:
-    """Logits [K, *S] of a raw image [H, W, C] (uint8) or volume [C, D, H, W], in one piece, on the CPU."""
+    """Compute the logits [K, *S] of a raw image [H, W, C] (uint8) or volume [C, D, H, W], in one piece, on the CPU."""
     preprocessing = model.preprocessing
     raw = image.numpy() if preprocessing.spatial_dims == 2 else as_volume(preprocessing, image)
     with torch.inference_mode():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from segzoo.checkpoints.config import read_config
+from segzoo.checkpoints.config import Config, read_config
 from segzoo.checkpoints.fill import LoadReport
 from segzoo.checkpoints.state import State, read_state, unwrapped
 from segzoo.errors import MissingError, SegzooError
@@ -59,13 +59,13 @@ def weights_file(source: str, size: str) -> Path:
     return fetch_weights(HUB_REPOSITORY, HUB_FILES[source][size])
 
 
-def config_beside(file: Path) -> dict[str, Any]:
-    """Read the config of the checkpoint that this file of weights is part of; empty where it is part of none."""
+def config_beside(file: Path) -> Config | None:
+    """Read the config of the checkpoint that this file of weights is part of; None where it is part of none."""
     with suppress(SegzooError):
         config = read_config(file.parent)
-        if file.name in config["sha256"]:
+        if file.name in config.sha256:
             return config
-    return {}
+    return None
 
 
 @dataclass

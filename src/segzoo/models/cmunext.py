@@ -113,6 +113,12 @@ class CMUNeXt(SegmentationModule):
         optimizer: called with the parameters; None is the paper's SGD (0.01, momentum 0.9, weight decay 1e-4).
         lr_scheduler: called with the optimizer, stepped once an epoch; None is the paper's polynomial decay
             of power 0.9, stepped every batch.
+
+    Example:
+        >>> import torch, segzoo
+        >>> model = segzoo.CMUNeXt(num_classes=2, widths=(8, 8, 8, 8, 8), depths=(1, 1, 1, 1, 1)).eval()
+        >>> model(torch.zeros(1, 3, 50, 70)).shape
+        torch.Size([1, 2, 50, 70])
     """
 
     stride = 16

@@ -185,6 +185,12 @@ class LVUNet(SegmentationModule):
         loss: called with logits and labels; None is the paper's 0.5 cross-entropy + Dice.
         optimizer: called with the parameters; None is the paper's Adam (1e-3, weight decay 1e-4).
         lr_scheduler: called with the optimizer, stepped once an epoch; None is the paper's cosine to 1e-5.
+
+    Example:
+        >>> import torch, segzoo
+        >>> model = segzoo.LVUNet(in_channels=1, num_classes=4).eval()
+        >>> model(torch.zeros(1, 1, 50, 70)).shape
+        torch.Size([1, 4, 50, 70])
     """
 
     stride = 128

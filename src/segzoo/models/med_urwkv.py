@@ -233,6 +233,12 @@ class MedURWKV(SegmentationModule):
             positions).
         lr_scheduler: called with the optimizer, stepped once an epoch; None is polynomial decay of power 0.9,
             stepped every batch.
+
+    Example:
+        >>> import torch, segzoo
+        >>> model = segzoo.create_model("med_urwkv").eval()
+        >>> isinstance(model, segzoo.MedURWKV), model(torch.zeros(1, 3, 50, 70)).shape
+        (True, torch.Size([1, 1, 50, 70]))
     """
 
     stride = 32
@@ -284,7 +290,8 @@ class MedURWKV(SegmentationModule):
             file = weights_file(encoder_weights, encoder_size)
             self.load_report = load_vrwkv_encoder(self, file)
             config = config_beside(file)  # whose data stay with it as what it was pretrained on
-            self.data, self.licence = config.get("data", {}), config.get("licences", {}).get("weights")
+            if config is not None:
+                self.data, self.licence = config.data, config.licence
 
     def recorded_arguments(self) -> dict[str, Any]:
         return {**super().recorded_arguments(), "encoder": self.encoder_form}

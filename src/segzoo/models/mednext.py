@@ -64,6 +64,12 @@ class MedNeXt(SegmentationModule):
             ``upkern_from``, 1e-4 was published for MedNeXt-S.
         lr_scheduler: called with the optimizer, stepped once an epoch; None is the published polynomial decay of power
             0.9, stepped every epoch.
+
+    Example:
+        >>> import torch, segzoo
+        >>> model = segzoo.MedNeXt(width=4, num_classes=3).eval()
+        >>> model(torch.zeros(1, 1, 20, 40, 30)).shape
+        torch.Size([1, 3, 20, 40, 30])
     """
 
     training_only: ClassVar[tuple[str, ...]] = ("auxiliary_heads.",)

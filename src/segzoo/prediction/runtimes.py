@@ -1,6 +1,5 @@
 """Exported files, opened by ONNX Runtime or OpenVINO."""
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from segzoo.checkpoints.config import refuse_strange_classes
+from segzoo.checkpoints.metadata import Metadata
 from segzoo.checkpoints.weights import sha256
-from segzoo.errors import MissingFileError, MissingPackageError, SegzooError
+from segzoo.errors import MissingFileError, MissingPackageError, SegzooError, first_line
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -164,63 +163,24 @@ class ExportedModel:
         return found
 
     @cached_property
+    def metadata(self) -> Metadata:
+        """Description of the file by itself, checked."""
+        return Metadata.read(self.path, self.session.facts)
+
+    @property
     def facts(self) -> dict[str, Any]:
-        """What the file says of itself, checked."""
-        if self.session.facts is None:
-            raise SegzooError(f"{self.path} was not written by segzoo export, so nothing says what it takes and gives")
-        try:
-            facts: dict[str, Any] = json.loads(self.session.facts)
-            refuse_strange_facts(self.path, facts)
-        except ValueError as error:  # a SegzooError is one, too
-            raise SegzooError(
-                f"{self.path} was not written by segzoo export, or by another version of it; export it again "
-                f"({first_line(error)})"
-            ) from error
-        return facts
+        """Entries of the metadata."""
+        return self.metadata.entries
 
     @property
     def mask_names(self) -> list[str] | None:
-        """The classes' names where each has a mask of its own (multi-label), else None."""
-        return self.facts["class_names"] if self.facts["multilabel"] else None
+        """Names of the classes where each has a mask of its own (multi-label), else None."""
+        return self.metadata.mask_names
 
     @property
     def identity(self) -> dict[str, str]:
         """What tells its masks from those of any other model."""
         return {"exported": sha256(self.path), "backend": self.backend}
-
-
-def refuse_strange_facts(path: Path, facts: Any) -> None:
-    """The metadata say what the file takes and gives, as a checkpoint's config does.
-
-    Raises:
-        SegzooError: they do not.
-    """
-    needed = {"model", "preprocessing", "num_classes", "multilabel", "class_names", "precision"}
-    if not isinstance(facts, dict) or needed - set(facts):
-        lacking = ", ".join(sorted(needed - set(facts))) if isinstance(facts, dict) else "everything"
-        raise SegzooError(f"its metadata lack {lacking}")
-    for part in ("model", "checkpoint"):
-        if not isinstance(facts.get(part, {}), dict):
-            raise SegzooError(f"its metadata give its {part} as {facts[part]!r}")
-    if type(facts["num_classes"]) is not int or type(facts["multilabel"]) is not bool:
-        raise SegzooError(f"num_classes is {facts['num_classes']!r} and multilabel {facts['multilabel']!r}")
-    refuse_strange_classes(path, facts["class_names"], facts)
-    preprocessing = facts["preprocessing"]
-    if not isinstance(preprocessing, dict) or type(preprocessing.get("channels")) is not int:
-        raise SegzooError(f"its metadata give its preprocessing as {preprocessing!r}")
-    if "patch_size" in preprocessing:
-        from segzoo.preprocessing.volume import VolumePreprocessing
-
-        VolumePreprocessing.from_dict(preprocessing)
-        return
-    size = preprocessing.get("image_size", ())  # Preprocessing itself would import torch
-    if size is not None and not (isinstance(size, list) and [type(side) for side in size] == [int, int]):
-        raise SegzooError(f"its metadata give its preprocessing as {preprocessing!r}")
-
-
-def first_line(error: Exception) -> str:
-    """What a backend says first, of what may be pages."""
-    return str(error).strip().partition("\n")[0][:200]
 
 
 def open_exported(path: Path, backend: str | None = None) -> ExportedModel:
@@ -237,7 +197,7 @@ def open_exported(path: Path, backend: str | None = None) -> ExportedModel:
     if not path.is_file():
         raise MissingFileError(f"there is no file {path}; `segzoo export` writes one from a checkpoint")
     model = ExportedModel(path, choose_backend(backend))
-    assert model.facts
+    assert model.metadata
     return model
 
 

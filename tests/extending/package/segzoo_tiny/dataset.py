@@ -1,10 +1,10 @@
 """A dataset: where its files are, what its classes are, and which image belongs to which masks."""
 
-from segzoo.data import SegmentationDataModule
+from segzoo.data import ImageDataModule
 from segzoo.data.samples import Sample, paired_samples
 
 
-class Squares(SegmentationDataModule):
+class Squares(ImageDataModule):
     """Pictures of squares.
 
     Layout: ``pictures/<stem>.png`` and ``squares/<stem>.png``, masks of 0 and 255.

@@ -1,0 +1,140 @@
+"""Descriptions of stored networks: JSON objects with a typed face.
+
+A checkpoint's config.json, the entry in Lightning's files and the metadata of exported files are of this kind. The
+object itself is kept: entries that this version does not know stay in it, and one that nobody changed is written byte
+for byte as it was read. Reading needs no torch.
+"""
+
+import json
+from dataclasses import InitVar, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from segzoo.errors import SegzooError
+from segzoo.tasks import Task
+
+if TYPE_CHECKING:
+    from segzoo.network import SegmentationNetwork
+    from segzoo.preprocessing.image import Preprocessing
+    from segzoo.preprocessing.volume import VolumePreprocessing
+
+
+@dataclass(frozen=True)
+class Description:
+    """Entries that say what a stored network takes and gives, and where it comes from.
+
+    Args:
+        entries: the JSON object.
+        where: it stands, for messages; nothing is the kind of description.
+
+    Raises:
+        SegzooError: it lacks an entry, or one is not what it must be.
+    """
+
+    subject: ClassVar[str] = "the description"
+    lacks: ClassVar[str] = "lacks"
+    needed: ClassVar[frozenset[str]] = frozenset({"preprocessing", "class_names", "data"})
+
+    entries: dict[str, Any]
+    where: InitVar[str | Path] = ""
+
+    def __post_init__(self, where: str | Path) -> None:
+        where = where or self.subject
+        if not isinstance(self.entries, dict):
+            raise SegzooError(f"{where} {self.lacks} everything")
+        if missing := self.needed - set(self.entries):
+            raise SegzooError(f"{where} {self.lacks} {', '.join(sorted(missing))}")
+        self.check(where)
+
+    def check(self, where: str | Path) -> None:
+        """Refuse entries that cannot be used."""
+
+    @classmethod
+    def of_values(cls, **entries: Any) -> Self:
+        """Describe by values of Python, NumPy or PyTorch, as JSON has them."""
+        return cls(json.loads(json.dumps(entries, default=plain_number)))
+
+    # ---- what all of them say
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """Input contract as it is stored."""
+        stored: dict[str, Any] = self.entries["preprocessing"]
+        return stored
+
+    @property
+    def spatial_dims(self) -> int:
+        """Number of axes of the input: 2 of images, 3 of volumes."""
+        return 3 if "patch_size" in self.preprocessing else 2
+
+    @cached_property
+    def contract(self) -> "Preprocessing | VolumePreprocessing":
+        """Input contract; it imports torch.
+
+        Raises:
+            SegzooError: a part of it is unknown or does not fit.
+        """
+        from segzoo.preprocessing.stored import preprocessing_from_dict
+
+        return preprocessing_from_dict(self.preprocessing)
+
+    @property
+    def task(self) -> Task | None:
+        """Number and kind of the classes; None where nothing but the network says them."""
+        return None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of all values of a mask or, in multi-label, of all masks."""
+        return tuple(self.entries["class_names"])
+
+    @property
+    def mask_names(self) -> list[str] | None:
+        """Names of the classes where each has a mask of its own (multi-label), else None."""
+        return self.task.mask_names(self.class_names) if self.task else None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Description of what it was trained on, by the DataModule."""
+        return dict(self.entries.get("data", {}))
+
+    @property
+    def licence(self) -> str | None:
+        """Licence of the weights."""
+        return self.entries.get("licence")
+
+    def give_to(self, model: "SegmentationNetwork") -> None:
+        """Give a model the input contract, the classes and the provenance.
+
+        Raises:
+            SegzooError: the contract is not one.
+        """
+        contract = self.contract
+        same = contract.channels == model.in_channels
+        model.preprocessing = contract if same else contract.with_channels(model.in_channels)
+        if self.task in (None, model.task):  # a new head has other classes
+            model.class_names = self.class_names
+        model.data, model.licence = self.data, self.licence
+
+
+class Learned(Description):
+    """Entry in Lightning's own files: what a model has learned besides its weights."""
+
+    subject = "the entry 'segzoo' of Lightning's file"
+
+    @classmethod
+    def of(cls, model: "SegmentationNetwork") -> Self:
+        """Describe a model in training."""
+        return cls.of_values(**contract_entries(model), data=model.data, licence=model.licence)
+
+
+def contract_entries(model: "SegmentationNetwork") -> dict[str, Any]:
+    """Return what a model takes and gives."""
+    return {"preprocessing": model.preprocessing.to_dict(), "class_names": model.class_names}
+
+
+def plain_number(value: Any) -> int | float:
+    """Return a NumPy or PyTorch scalar as a number of Python's, which is what JSON takes."""
+    number: int | float = value.item()
+    return number
