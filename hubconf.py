@@ -62,7 +62,7 @@ def _import_segzoo() -> _ModuleType:
 
 
 def _origin(package: _ModuleType) -> _Path:
-    """The file of a package, or its folder where it has none."""
+    """Return the file of a package, or its folder where it has none."""
     folders = getattr(package, "__path__", ["an unknown place"])
     return _Path(getattr(package, "__file__", None) or next(iter(folders))).resolve()
 
@@ -81,7 +81,7 @@ _models: dict[str, _Any] = _registry.models()
 
 
 def _load(name: str, pretrained: bool | str | _PathLike[str] | None, arguments: dict[str, _Any]) -> _Any:
-    """What every entry point does."""
+    """Return what every entry point does."""
     if pretrained is None or pretrained is False:
         _refuse(f"{name} with random weights", [key for key in arguments if key in _ORIGIN], "it goes with pretrained")
         return _segzoo.create_model(name, **arguments)
@@ -103,7 +103,7 @@ def _refuse(what: str, arguments: list[str], why: str) -> None:
 
 
 def _checkpoint(name: str, pretrained: bool | str | _PathLike[str]) -> str:
-    """The name, folder or Hub repository that ``pretrained`` means.
+    """Return the name, folder or Hub repository that ``pretrained`` means.
 
     Raises:
         MissingError: it is True and the model has no default.
@@ -148,12 +148,12 @@ def _checkpoints_of(name: str) -> list[str]:
 
 
 def _builder(name: str) -> str:
-    """The model's own name, where ``name`` may be an alias."""
+    """Return the model's own name, where ``name`` may be an alias."""
     return str(_models[name].builder.rpartition(".")[2])
 
 
 def _names(name: str) -> list[str]:
-    """All names of a model, the given one first."""
+    """Return all names of a model, the given one first."""
     return [name, *(other for other in _models if other != name and _builder(other) == _builder(name))]
 
 
@@ -174,7 +174,7 @@ def _entry_point(name: str) -> _Callable[..., _Any]:
 
 
 def _help(name: str) -> str:
-    """What ``torch.hub.help`` prints."""
+    """Return what ``torch.hub.help`` prints."""
     facts = _models[name]
     ranks = " and ".join(f"{rank}D" for rank in facts.spatial_dims)
     return f"""{facts.summary}
@@ -199,7 +199,7 @@ Args:
 
 
 def _default(name: str) -> str:
-    """What ``pretrained=True`` and a dataset's name mean."""
+    """Return what ``pretrained=True`` and a dataset's name mean."""
     start, checkpoint = f"{_dashed(_builder(name))}-", _models[name].pretrained
     if checkpoint is None:
         return f"""True is refused, since there is no default checkpoint yet.

@@ -1,4 +1,4 @@
-"""What a release does with the checkpoints: pin them in the package, and put them on the Hub.
+"""Steps of a release with the checkpoints: pin them in the package, and put them on the Hub.
 
     python .github/release.py pin               write src/segzoo/published.json and the cards from model_cards/
     python .github/release.py check TAG         whether the repository is ready to be released under this tag
@@ -24,7 +24,7 @@ PIN_FIRST = "run `python .github/release.py pin` and commit what it writes"
 
 
 def checkpoint_folders() -> list[Path]:
-    """Every checkpoint of the repository."""
+    """Return every checkpoint of the repository."""
     return sorted(path.parent for path in MODEL_CARDS.glob(f"*/{CONFIG}"))
 
 
@@ -64,7 +64,7 @@ def push_all(dry_run: bool) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the three commands."""
+    """Return the parser of the three commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     pinning = commands.add_parser("pin", help="write src/segzoo/published.json and the cards")

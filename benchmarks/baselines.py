@@ -1,4 +1,4 @@
-"""The networks that the zoo's models are compared with, trained by `segzoo fit` as those are.
+"""Networks that the zoo's models are compared with, trained by `segzoo fit` as those are.
 
     python -m segzoo.cli fit --config benchmarks/recipes/unet-busi.yaml --trainer.default_root_dir runs/unet-busi
     python benchmarks/quality.py score runs/unet-busi unet-busi
@@ -33,7 +33,7 @@ class Baseline(SegmentationModule):
     network: nn.Module
 
     def compute_logits(self, x: Tensor) -> Tensor:
-        """The network's own."""
+        """Return the network's own."""
         return self.network(x)
 
     default_loss = LVUNet.default_loss
@@ -77,7 +77,7 @@ class BasicUNet(Baseline):
             self.load_state_dict(best_weights(Path(starts_from)))
 
     def setup(self, stage: str) -> None:
-        """As every model's, but in the plain memory format: instance norm is slower in channels last."""
+        """Set up as every model does, but in the plain memory format: instance norm is slower in channels last."""
         super().setup(stage)
         self.to(memory_format=torch.contiguous_format)
 
@@ -107,7 +107,7 @@ class VolumeUNet(BasicUNet):
 
 
 class SMPUNet(Baseline):
-    """The U-Net of segmentation-models-pytorch on LV-UNet's encoder, where that package is installed; 5.1 M parameters.
+    """U-Net of segmentation-models-pytorch on LV-UNet's encoder, where that package is installed; 5.1 M parameters.
 
     Args:
         in_channels: channels of the image.

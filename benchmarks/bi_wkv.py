@@ -1,4 +1,4 @@
-"""How fast Bi-WKV is: how its time grows with the tokens, and what else mixes as many tokens of the same width.
+"""Speed of Bi-WKV: how its time grows with the tokens, and what else mixes as many tokens of the same width.
 
     python benchmarks/bi_wkv.py [--channels 192] [--repeats 5] [--device cpu|cuda]
 
@@ -58,7 +58,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def cases(channels: int, device: str) -> dict[tuple[str, int], Case]:
-    """All that is timed, by name and number of tokens."""
+    """Return all that is timed, by name and number of tokens."""
 
     def tensors(count: int, *shape: int, scale: float = 1.0) -> list[Tensor]:
         return [(scale * torch.randn(*shape, device=device)).requires_grad_() for _ in range(count)]

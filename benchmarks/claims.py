@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from quality import BENCHMARKS, RESAMPLES, generator, holm, markdown, paragraph, read_groups, read_result
+from quality import BENCHMARKS, RESAMPLES, generator, holm, markdown, paragraph, read_groups, read_result, size_words
 
 from segzoo.errors import SegzooError
 
@@ -35,12 +35,12 @@ Scores = dict[int, dict[str, float]]  # seed -> image -> Dice
 
 
 def place(ablation: dict[str, Any], arm: str, folder: Path) -> Path:
-    """What an arm's files of scores begin with: in the ablation's folder, or in that of another with the same arm."""
+    """Return what an arm's files of scores begin with: in the ablation's folder, or another's of the same arm."""
     return folder.parent / ablation["arms"][arm].get("stored", f"{folder.name}/{arm}")
 
 
 def read_arm(beginning: Path) -> Scores:
-    """An arm's Dice by seed and image, of the seeds that were trained."""
+    """Return an arm's Dice by seed and image, of the seeds that were trained."""
     found = {}
     for path in sorted(beginning.parent.glob(f"{beginning.name}-*.csv")):
         with path.open(newline="", encoding="utf-8") as file:
@@ -49,7 +49,7 @@ def read_arm(beginning: Path) -> Scores:
 
 
 def as_array(arm: Scores, seeds: Sequence[int]) -> np.ndarray:
-    """An arm's Dice as [seeds, images], the images by name.
+    """Return an arm's Dice as [seeds, images], the images by name.
 
     Raises:
         SegzooError: if seeds were scored on other images than others, as before and after a split changed.
@@ -85,7 +85,7 @@ def p_below(means: np.ndarray, bound: float) -> float:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an ablation.
+    """Return what came of an ablation.
 
     Attributes:
         seeds: that both arms were trained with.
@@ -151,7 +151,7 @@ def report(benchmarks: Path = BENCHMARKS) -> None:
 
 
 def ablation_words(name: str, ablation: dict[str, Any], found: Outcome | None, p: float) -> list[str]:
-    """A claim, how it was tested and what came of it."""
+    """Return a claim, how it was tested and what came of it."""
     (first, second), options = ablation["arms"], ablation["options"]
     said = [f"## {first} against {second}", paragraph(f"Claim: {ablation['claim'].strip()}")]
     if found is None:
@@ -172,7 +172,7 @@ def ablation_words(name: str, ablation: dict[str, Any], found: Outcome | None, p
 
 
 def verdict(found: Outcome, p: float, margin: float) -> str:
-    """What that says of the claim."""
+    """Return what that says of the claim."""
     wanted, contrary = (f"no more than {margin} below", f"more than {margin} below") if margin else ("above", "below")
     if p < SURE:
         return f"Confirmed: {wanted}."
@@ -182,26 +182,27 @@ def verdict(found: Outcome, p: float, margin: float) -> str:
 
 
 def recipe(ablation: dict[str, Any], arm: str) -> str:
-    """An arm's recipe and what it changes in it."""
+    """Return an arm's recipe and what it changes in it."""
     changes = ablation["arms"][arm].get("options", {})
     words = [f"{key.rpartition('.')[2]}={short(value)}" for key, value in changes.items()]
     return " ".join([f"{ablation['arms'][arm]['recipe']}.yaml", *words])
 
 
 def short(value: Any) -> str:
-    """A value as `segzoo fit` takes it, of a class its name."""
+    """Return a value as `segzoo fit` takes it, of a class its name."""
     return value["class_path"].rpartition(".")[2] if isinstance(value, dict) else json.dumps(value)
 
 
 def published_table(results: Path) -> str:
-    """The papers' figures beside ours."""
+    """Return the papers' figures beside ours."""
     rows = []
     for row in CLAIMS["published"]:
         path = results / f"{row['ours']}.csv"
         ours = f"`{row['ours']}`: not trained yet"
         if path.is_file():
-            scores = read_result(path).scores
-            ours = f"`{row['ours']}`: Dice {100 * scores['dice'].mean():.1f}, IoU {100 * scores['iou'].mean():.1f}"
+            result = read_result(path)
+            dice, iou = (100 * result.scores[metric].mean() for metric in ("dice", "iou"))
+            ours = f"`{row['ours']}`: Dice {dice:.1f}, IoU {iou:.1f}, {len(result.ids)} images {size_words([result])}"
         rows.append([row["model"], row["dataset"], row["figure"], ours, row["protocol"].strip()])
     return markdown(["model", "data", "published, %", "ours, %", "why the two are not the same measurement"], rows)
 
@@ -242,7 +243,7 @@ def run_arm(ablation: dict[str, Any], arm: str, seed: int, folder: Path, scores:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the two commands."""
+    """Return the parser of the two commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.set_defaults(run=lambda options: report())
     training = parser.add_subparsers().add_parser("run", help="train and score what is missing")

@@ -1,4 +1,4 @@
-"""The networks that `speed.py` times: the zoo's, and their peers from other packages. All give one channel of logits.
+"""Networks that `speed.py` times: the zoo's, and their peers from other packages. All give one channel of logits.
 
 Eager, the zoo's networks are layer by layer what their papers describe; nothing is fused before `deploy()`.
 """
@@ -93,7 +93,7 @@ PEERS: dict[str, Callable[[], nn.Module]] = {
 
 
 def build(name: str, *, deployed: bool = False) -> nn.Module:
-    """A network with random weights, the same each time, in eval mode.
+    """Return a network with random weights, the same each time, in eval mode.
 
     Args:
         name: of `ZOO` or `PEERS`, or `ATTENTION`.

@@ -61,7 +61,7 @@ Recipe = dict[str, Any]
 
 
 def image_paths(recipe: Recipe) -> list[Path]:
-    """Every image of the folders, and of the datasets' training parts."""
+    """Return every image of the folders, and of the datasets' training parts."""
     paths = [path for folder in recipe["folders"] for path in images_below(Path(folder))]
     for name, root in recipe["datasets"].items():
         dataset = getattr(segzoo.data, name)(root)
@@ -71,7 +71,7 @@ def image_paths(recipe: Recipe) -> list[Path]:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """All images of a folder and of the folders in it."""
+    """Return all images of a folder and of the folders in it."""
     folders = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
     if not folder.is_dir() or not (paths := [path for one in folders for path in image_files(one)]):
         raise MissingError(f"there are no images in {folder}; name a folder of images in the recipe")
@@ -79,7 +79,7 @@ def images_below(folder: Path) -> list[Path]:
 
 
 def read_images(paths: Sequence[Path]) -> Tensor:
-    """The middles of images as uint8 [N, 3, SIDE, SIDE], the shorter side of each resized to SIDE."""
+    """Return the middles of images as uint8 [N, 3, SIDE, SIDE], the shorter side of each resized to SIDE."""
     pixels = torch.empty(len(paths), 3, SIDE, SIDE, dtype=torch.uint8)
     for place, path in zip(pixels, paths, strict=True):
         image = torch.tensor(read_image(path)).permute(2, 0, 1)
@@ -166,7 +166,7 @@ def lite_teacher(number: int) -> Callable[[Tensor], Tensor]:
 
 
 class SoftLabels:
-    """What the teacher says of crops, kept in one file of float16 logits for each round.
+    """Teacher's words on crops, kept in one file of float16 logits for each round.
 
     Args:
         crops: of which it is asked.
@@ -181,7 +181,7 @@ class SoftLabels:
         self.opened = functools.lru_cache(1)(self.open)
 
     def open(self, number: int) -> np.memmap:
-        """The logits [N, CLASSES] of one round, NaN where the teacher has not yet been asked."""
+        """Return the logits [N, CLASSES] of one round, NaN where the teacher has not yet been asked."""
         file, shape = self.folder / f"round-{number:03}.npy", (len(self.crops.images), CLASSES)
         if not file.is_file():
             unfinished = file.with_suffix(".new")
@@ -190,7 +190,7 @@ class SoftLabels:
         return np.lib.format.open_memmap(file, "r+")
 
     def __call__(self, number: int, indices: Tensor) -> Tensor:
-        """The teacher's logits [B, CLASSES] for some images' crops of one round."""
+        """Return the teacher's logits [B, CLASSES] for some images' crops of one round."""
         known = self.opened(number)
         asked = indices[torch.from_numpy(np.isnan(known[indices.numpy()]).any(1))]
         if len(asked):
@@ -202,7 +202,7 @@ class SoftLabels:
 
 
 class Student(nn.Module):
-    """A plain Vision-RWKV and a linear head on the mean of its last map."""
+    """Plain Vision-RWKV and a linear head on the mean of its last map."""
 
     def __init__(self, size: str) -> None:
         super().__init__()
@@ -242,7 +242,7 @@ def distance(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 class Distillation(LightningModule):
-    """The training: a batch is the numbers of some images, and which crops of them follows from the epoch.
+    """Training: a batch is the numbers of some images, and which crops of them follows from the epoch.
 
     Args:
         recipe: as the YAML file has it.
@@ -292,12 +292,12 @@ class Report(Callback):
     """Print every epoch's means, and now and then where the epoch is."""
 
     def on_train_batch_end(self, trainer: Trainer, _: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Every 50 steps."""
+        """Return every 50 steps."""
         if batch_idx % 50 == 49:
             print(f"  {batch_idx + 1}/{trainer.num_training_batches}: loss {outputs['loss']:.3f}", flush=True)
 
     def on_train_epoch_end(self, trainer: Trainer, _: Any) -> None:
-        """The means."""
+        """Return the means."""
         means = ", ".join(f"{name} {value:.4f}" for name, value in trainer.callback_metrics.items())
         print(f"epoch {trainer.current_epoch}: {means}", flush=True)
 
@@ -328,7 +328,7 @@ def train(recipe: Recipe, run: Path, crops: Crops, labels: Callable[[int, Tensor
 
 
 def labels_folder(parent: Path, recipe: Recipe, paths: Sequence[Path]) -> Path:
-    """Where the soft labels of these images, crops and this teacher are."""
+    """Return the folder of the soft labels of these images, crops and this teacher."""
     facts = [[str(path) for path in paths], SIDE, *(recipe[key] for key in ("seed", "area", "jitter", "teacher"))]
     return parent / hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
@@ -337,7 +337,7 @@ def labels_folder(parent: Path, recipe: Recipe, paths: Sequence[Path]) -> Path:
 
 
 def trained(recipe: Recipe, run: Path) -> Student:
-    """The student with the averaged weights of the run's last epoch."""
+    """Return the student with the averaged weights of the run's last epoch."""
     file = run / f"{LAST}.ckpt"
     if not file.is_file():
         raise MissingError(f"there is no {file}; train first")
@@ -353,7 +353,7 @@ def export(student: Student, file: Path) -> None:
 
 
 def over(images: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """A function of images on 0..1, batch by batch."""
+    """Return a function of images on 0..1, batch by batch."""
     return torch.cat([function(batch.float() / 255) for batch in images.split(64)])
 
 

@@ -1,4 +1,4 @@
-"""What a model costs, and how a run that left no checkpoint folder scores; `quality.py` has the commands.
+"""Costs of a model, and scores of a run that left no checkpoint folder; `quality.py` has the commands.
 
 Both end in ``benchmarks/results/``: NAME.csv holds the scores image by image, validation/NAME.csv the validation Dice
 epoch by epoch, NAME.json what the model is and costs.
@@ -78,14 +78,14 @@ def measure(names: list[str], repeats: int, results: Path = RESULTS) -> None:
 
 
 def measurable(results: Path) -> list[str]:
-    """Every checkpoint, and every run without a folder that was scored."""
+    """Return every checkpoint, and every run without a folder that was scored."""
     found = {path.parent.name for path in MODEL_CARDS.glob(f"*/{CONFIG}")}
     stored = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in results.glob("*.json")}
     return sorted(found | {name for name, facts in stored.items() if "built_from" in facts})
 
 
 def facts_of(name: str, results: Path) -> Facts:
-    """What a model is and what it was trained on."""
+    """Return what a model is and what it was trained on."""
     if (MODEL_CARDS / name / CONFIG).is_file():
         config = read_config(MODEL_CARDS / name)
         known = {"name": name, "model": config.model.name, **describe(config.entries)}
@@ -97,17 +97,17 @@ def facts_of(name: str, results: Path) -> Facts:
 
 
 def describe(contract: dict[str, Any]) -> Facts:
-    """The data that a model was trained on and the input that it takes, of its config.json or best.ckpt."""
+    """Return the data that a model was trained on and the input that it takes, of its config.json or best.ckpt."""
     data, preprocessing = contract["data"], contract["preprocessing"]
     size = preprocessing.get("patch_size") or preprocessing["image_size"]
     return {
-        "data": {key: data.get(key) for key in ("dataset", "split", "fold", "seed", "split_sha256")},
+        "data": {key: data.get(key) for key in ("dataset", "split", "fold", "seed", "split_sha256", "longest_side")},
         "input": [preprocessing["channels"], *size],
     }
 
 
 def deployed(name: str, facts: Facts) -> SegmentationModule:
-    """A model as it predicts; where its weights are not at hand random ones, which cost as much."""
+    """Return a model as it predicts; where its weights are not at hand random ones, which cost as much."""
     model = build(facts["built_from"]) if "built_from" in facts else segzoo.from_pretrained(MODEL_CARDS / name)
     if not model.is_deployable:
         model.deep_training_lambda.fill_(1)  # type: ignore[operator]  # of an LV-UNet with random weights
@@ -115,7 +115,7 @@ def deployed(name: str, facts: Facts) -> SegmentationModule:
 
 
 def build(recipe: dict[str, Any]) -> SegmentationModule:
-    """The model of a train.yaml, with random weights."""
+    """Return the model of a train.yaml, with random weights."""
     if str(REPOSITORY) not in sys.path:
         sys.path.insert(0, str(REPOSITORY))  # where the class paths of baselines start
     module, _, kind = recipe["class_path"].rpartition(".")
@@ -128,7 +128,7 @@ def random_input(facts: Facts) -> Tensor:
 
 
 def seconds(network: SegmentationModule, x: Tensor) -> tuple[float, float]:
-    """A pass's time on the processor, which other processes change little, and by the clock."""
+    """Return a pass's time on the processor, which other processes change little, and by the clock."""
     with torch.inference_mode():
         wall, processor = time.perf_counter(), time.process_time()
         network(x)
@@ -147,7 +147,7 @@ def count_macs(network: SegmentationModule, x: Tensor) -> int:
 
 
 def machine() -> dict[str, Any]:
-    """What latencies depend on."""
+    """Return what latencies depend on."""
     cpuinfo = Path("/proc/cpuinfo")
     named = processor_name(cpuinfo.read_text()) if cpuinfo.is_file() else ""
     processor = named or platform.processor() or platform.machine()
@@ -155,7 +155,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor_name(cpuinfo: str) -> str:
-    """What Linux calls the first processor, and what tells apart those that virtual machines call the same."""
+    """Return what Linux calls the first processor, and what tells apart those that virtual machines call the same."""
     facts = dict(re.findall(r"^(model name|cpu family|model|flags)\s*: (.+)$", cpuinfo.partition("\n\n")[0], re.M))
     if not {"model name", "cpu family", "model", "flags"} <= facts.keys():  # Arm's lack some
         return facts.get("model name", "")
@@ -240,7 +240,7 @@ def score_run(run: Path, *options: str) -> str:
 
 
 def read_recipe(run: Path) -> dict[str, Any]:
-    """The train.yaml that a training leaves."""
+    """Return the train.yaml that a training leaves."""
     return yaml.safe_load((run / RECIPE).read_text(encoding="utf-8"))
 
 
@@ -276,7 +276,7 @@ def store_groups(results: Path = RESULTS, recipes: Path = RECIPES) -> Path:
 
 
 def dataset_of(data: dict[str, Any]) -> str:
-    """The name of a recipe's dataset as results have it."""
+    """Return the name of a recipe's dataset as results have it."""
     kind = data["class_path"].rpartition(".")[2]
     return Path(data["init_args"]["root"]).name if kind == "Decathlon" else kind
 

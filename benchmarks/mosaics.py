@@ -31,13 +31,13 @@ Array = np.ndarray
 
 
 def borders(samples: Sequence[Sample]) -> dict[str, Array]:
-    """The outermost pixels of every image on each side, [images, pixels, 3]; all images are of one size."""
+    """Return the outermost pixels of every image on each side, [images, pixels, 3]; all images are of one size."""
     pixels = np.stack([np.asarray(Image.open(sample.image).convert("RGB"), np.float32) for sample in samples])
     return {"left": pixels[:, :, 0], "right": pixels[:, :, -1], "top": pixels[:, 0], "bottom": pixels[:, -1]}
 
 
 def fit(one: Array, other: Array) -> Array:
-    """How well each image's border fits each other image's: [images, images]."""
+    """Return how well each image's border fits each other image's: [images, images]."""
     rows, columns = (side.reshape(len(side), -1).astype(np.float64) for side in (one, other))
     distance = (rows**2).mean(1)[:, None] + (columns**2).mean(1)[None] - 2 * rows @ columns.T / rows.shape[1]
     contrasts = [side.std(axis=1).mean(axis=1) for side in (one, other)]
@@ -49,7 +49,7 @@ def fit(one: Array, other: Array) -> Array:
 
 
 def neighbours(sides: dict[str, Array]) -> Array:
-    """Whether each two images lie side by side or above each other."""
+    """Return whether each two images lie side by side or above each other."""
     beside = (fit(sides["right"], sides["left"]) > FITTING) | (fit(sides["bottom"], sides["top"]) > FITTING)
     return beside | beside.T
 
@@ -60,7 +60,7 @@ def by_chance(sides: dict[str, Array]) -> int:
 
 
 def mosaics(samples: Sequence[Sample], beside: Array) -> list[list[str]]:
-    """The tiles of every larger picture of which there are at least two, by name."""
+    """Return the tiles of every larger picture of which there are at least two, by name."""
     count, labels = connected_components(beside, directed=False)
     pictures: list[list[str]] = [[] for _ in range(count)]
     for sample, label in zip(samples, labels, strict=True):
@@ -69,7 +69,7 @@ def mosaics(samples: Sequence[Sample], beside: Array) -> list[list[str]]:
 
 
 def continued(samples: Sequence[Sample], beside: Array, fold: int) -> tuple[int, int]:
-    """How many test images of a fold are continued by one of another part, and of how many."""
+    """Return how many test images of a fold are continued by one of another part, and of how many."""
     parts = parts_of(samples, fold)
     test = [index for index, sample in enumerate(samples) if parts.get(sample.id) == "test"]
     found = [

@@ -62,13 +62,13 @@ def illustrate(folder: Path, recipe: dict[str, Any], rows: list[dict[str, str]])
 
 
 def image_arrays(data: Any, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """An image and its label."""
+    """Return an image and its label."""
     image = read_image(sample.image, data.preprocessing.channels)
     return image, read_label(sample, len(data.class_names), data.multilabel)
 
 
 def volume_arrays(folder: Path, data: Any, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-    """A volume and its label, turned as the model wants them."""
+    """Return a volume and its label, turned as the model wants them."""
     contract = segzoo.from_pretrained(folder).preprocessing
     volume = read_image_volume(sample, contract.channels)
     label = read_label_volume(sample, data.label_values)

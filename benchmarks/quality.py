@@ -1,4 +1,4 @@
-"""How good the zoo's checkpoints and the baselines are, and what they cost: tables and one picture.
+"""Quality and costs of the zoo's checkpoints and the baselines: tables and one picture.
 
     python benchmarks/quality.py                                      the report, of what benchmarks/results/ holds
     python benchmarks/quality.py measure [NAME...] [--repeats 20]     parameters, MACs, latency -> results/NAME.json
@@ -52,7 +52,7 @@ BUSY = 1.1  # how many times its processor time a pass may take by the clock
 
 @dataclass(frozen=True)
 class Result:
-    """A model's scores on the test images of one dataset.
+    """Model's scores on the test images of one dataset.
 
     Attributes:
         name: of the checkpoint or the scored run.
@@ -74,17 +74,17 @@ class Result:
 
     @property
     def trained_elsewhere(self) -> bool:
-        """Whether it was trained on other data than these."""
+        """True where it was trained on other data than these."""
         return self.dataset != self.facts["data"]["dataset"]
 
     @property
     def dice(self) -> float:
-        """The mean over the images."""
+        """Mean over the images."""
         return float(self.scores["dice"].mean())
 
 
 def read_results(folder: Path) -> dict[str, list[Result]]:
-    """The results of each dataset, the models trained on it first and the best first.
+    """Return the results of each dataset, the models trained on it first and the best first.
 
     Raises:
         MissingError: something was scored and never measured.
@@ -108,14 +108,14 @@ def read_result(path: Path) -> Result:
 
 
 def read_groups(folder: Path, dataset: str, ids: Sequence[str]) -> np.ndarray:
-    """A number for each image of a dataset, the same for images that belong together."""
+    """Return a number for each image of a dataset, the same for images that belong together."""
     file = folder / GROUPS
     known = json.loads(file.read_text(encoding="utf-8")).get(dataset, {}) if file.is_file() else {}
     return np.unique([known.get(image, image) for image in ids], return_inverse=True)[1]
 
 
 def read_mirrored(path: Path, ids: tuple[str, ...]) -> np.ndarray | None:
-    """The Dice averaged over mirrored copies of the images of a CSV file, where that was tested."""
+    """Return the Dice averaged over mirrored copies of the images of a CSV file, where that was tested."""
     averaged = path.with_name(f"{path.stem}{MIRRORED}.csv")
     if not averaged.is_file():
         return None
@@ -126,7 +126,7 @@ def read_mirrored(path: Path, ids: tuple[str, ...]) -> np.ndarray | None:
 
 
 def read_scores(path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    """The images of a CSV file, sorted, and metric -> one value an image."""
+    """Return the images of a CSV file, sorted, and metric -> one value an image."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: row["id"])
     return tuple(row["id"] for row in rows), {
@@ -135,7 +135,7 @@ def read_scores(path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
 
 
 def dataset_name(written: str) -> str:
-    """A dataset's own name, however a file name has it: cvc-clinicdb is CVCClinicDB."""
+    """Return a dataset's own name, however a file name has it: cvc-clinicdb is CVCClinicDB."""
     known = {name.lower(): name for name in DATASETS}
     return known.get(re.sub(r"[^a-z0-9]", "", written.lower()), written)
 
@@ -144,7 +144,7 @@ def dataset_name(written: str) -> str:
 
 
 def interval(values: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
-    """The 95 % bootstrap interval of a mean: its 2.5 and 97.5 percentiles over resamples of the images.
+    """Return the 95 % bootstrap interval of a mean: its 2.5 and 97.5 percentiles over resamples of the images.
 
     Images of one group (frames of a sequence) are drawn together, since each says little that the others do not.
     """
@@ -155,7 +155,7 @@ def interval(values: np.ndarray, groups: np.ndarray | None = None) -> tuple[floa
 
 
 def group_sums(values: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """The sum of the values of each group, and how many they are; without groups each image is its own."""
+    """Return the sum of the values of each group, and how many they are; without groups each image is its own."""
     if groups is None:
         return values, np.ones(len(values))
     return np.bincount(groups, values), np.bincount(groups).astype(float)
@@ -163,12 +163,12 @@ def group_sums(values: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarra
 
 @functools.lru_cache(maxsize=2)  # tens of megabytes each
 def resampled(count: int) -> np.ndarray:
-    """Indices drawn with replacement, a row for each resample; the same for every model and metric."""
+    """Draw indices with replacement, a row for each resample; the same for every model and metric."""
     return generator().randint(count, size=(RESAMPLES, count))
 
 
 def paired_p(differences: np.ndarray, groups: np.ndarray | None = None) -> float:
-    """How likely a mean difference this far from 0 is where the two models are alike, by a permutation test.
+    """Return how likely a mean difference this far from 0 is where the two models are alike, by a permutation test.
 
     Where they are, the differences of a group might as well have the other sign; so signs are drawn at random. Unlike
     Wilcoxon's signed ranks this tests the very mean that the table shows, takes equal scores as they come, and supposes
@@ -208,7 +208,7 @@ class Comparison:
 
 
 def compare(results: list[Result]) -> list[Comparison]:
-    """Every two results on the same images, p corrected for all of them."""
+    """Return every two results on the same images, p corrected for all of them."""
     pairs = [pair for pair in itertools.combinations(results, 2) if same_images(*pair)]
     differences = [first.scores["dice"] - second.scores["dice"] for first, second in pairs]
     groups = [first.groups for first, _ in pairs]
@@ -220,7 +220,7 @@ def compare(results: list[Result]) -> list[Comparison]:
 
 
 def same_images(first: Result, second: Result) -> bool:
-    """Whether they were tested alike and, trained on this data both, split alike."""
+    """Return whether they were tested alike and, trained on this data both, split alike."""
     splits = {one.facts["data"]["split_sha256"] for one in (first, second) if not one.trained_elsewhere}
     return first.ids == second.ids and len(splits) < 2
 
@@ -264,7 +264,7 @@ def readme_section(datasets: dict[str, list[Result]]) -> str:
 
 
 def checkpoint_table(results: list[Result]) -> str:
-    """A row for each published checkpoint."""
+    """Return a row for each published checkpoint."""
     rows = [
         [
             f"[`{one.name}`](model_cards/{one.name}/README.md)",
@@ -279,7 +279,7 @@ def checkpoint_table(results: list[Result]) -> str:
 
 
 def task(name: str) -> str:
-    """What a checkpoint finds, in which images, and the data that it was trained on."""
+    """Return what a checkpoint finds, in which images, and the data that it was trained on."""
     config = json.loads((MODEL_CARDS / name / "config.json").read_text(encoding="utf-8"))
     found = ", ".join(config["class_names"][1:]).lower()
     return f"{found} in {kind_of_images(config['data'])} ({config['data']['dataset']})"
@@ -307,20 +307,28 @@ def full_page(datasets: dict[str, list[Result]]) -> str:
 
 
 def heading(name: str, results: list[Result]) -> str:
-    """A dataset, and the splits that its models were trained with."""
+    """Return a dataset, and the splits that its models were trained with."""
     splits = {split_words(one.facts["data"]): None for one in results if not one.trained_elsewhere}
     said = f"Test part of {', of '.join(splits)}" if splits else "Test part"
     images, groups = len(results[0].groups), len(np.unique(results[0].groups))
-    return f"### {name}\n\n{said}: {images} images" + (f" in {groups} groups." if groups < images else ".")
+    counted = " ".join(filter(None, [f"{images} images", size_words(results)]))
+    return f"### {name}\n\n{said}: {counted}" + (f", in {groups} groups." if groups < images else ".")
+
+
+def size_words(results: Iterable[Result]) -> str:
+    """Return how large the images of a dataset are, as the models trained on it have recorded."""
+    own = [one for one in results if not one.trained_elsewhere and "longest_side" in one.facts["data"]]
+    unit = "voxels" if own and is_of_volumes(own[0]) else "pixels"
+    return f"of at most {own[0].facts['data']['longest_side']} {unit} a side" if own else ""
 
 
 def split_words(data: dict[str, Any]) -> str:
-    """A split, and the start of the hash by which it is known again."""
+    """Return a split, and the start of the hash by which it is known again."""
     return f"the split `{data['split']}`, fold {data['fold']} (sha256 `{data['split_sha256'][:12]}`)"
 
 
 def score_table(results: list[Result]) -> str:
-    """A row for each model tested on one dataset, with all its scores."""
+    """Return a row for each model tested on one dataset, with all its scores."""
     unit = "mm" if is_of_volumes(results[0]) else "pixels"
     head = ["model", "images", *COSTS, "Dice", "IoU", f"HD95, {unit}", "Dice with `--tta`"]
     rows = [
@@ -331,7 +339,7 @@ def score_table(results: list[Result]) -> str:
 
 
 def model_words(result: Result) -> str:
-    """A model's name, and what is unlike the other rows."""
+    """Return a model's name, and what is unlike the other rows."""
     words = [result.facts["model"]] if "built_from" in result.facts else []
     words += [f"from `{result.facts['starts_from']}`"] if "starts_from" in result.facts else []
     words += [f"trained on {result.facts['data']['dataset']}, tested on {result.dataset}"] * result.trained_elsewhere
@@ -339,7 +347,7 @@ def model_words(result: Result) -> str:
 
 
 def costs(result: Result) -> list[str]:
-    """The cells under `COSTS`."""
+    """Return the cells under `COSTS`."""
     facts = result.facts
     deployed = facts["deployed_parameters"]
     return [
@@ -351,7 +359,7 @@ def costs(result: Result) -> list[str]:
 
 
 def sides(result: Result) -> str:
-    """The size of a model's input, such as 256 x 256."""
+    """Return the size of a model's input, such as 256 x 256."""
     return " x ".join(map(str, result.facts["input"][1:]))
 
 
@@ -364,13 +372,13 @@ def mirrored_score(result: Result) -> str:
 
 
 def with_interval(values: np.ndarray, groups: np.ndarray, digits: int) -> str:
-    """A mean and its interval."""
+    """Return a mean and its interval."""
     low, high = interval(values, groups)
     return f"{values.mean():.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def pair_table(comparisons: list[Comparison]) -> str:
-    """A row for each two models."""
+    """Return a row for each two models."""
     rows = [
         [
             f"`{one.first.name}` - `{one.second.name}`",
@@ -383,11 +391,15 @@ def pair_table(comparisons: list[Comparison]) -> str:
 
 
 def explanation(datasets: dict[str, list[Result]]) -> str:
-    """How the numbers of the tables come about."""
+    """Return how the numbers of the tables come about."""
     every = unique(one for results in datasets.values() for one in results)
     volumes = any(is_of_volumes(one) for one in every)
+    sizes = [
+        f"{name} {size.removeprefix('of ')}" for name, results in datasets.items() if (size := size_words(results))
+    ]
     said = [
         "Scores are means over the test images at their own resolution"
+        + (f" ({', '.join(sizes)})" if sizes else "")
         + (", of volumes the mean of the classes" if volumes else "")
         + f", with 95 % bootstrap intervals ({RESAMPLES:,} resamples; frames of one sequence and images of one "
         "subject, picture or scene are drawn together, as far as they are known).",
@@ -400,7 +412,7 @@ def explanation(datasets: dict[str, list[Result]]) -> str:
 
 
 def latency_words(results: list[Result]) -> list[str]:
-    """Where latencies were taken, and whether something else ran there."""
+    """Return where latencies were taken, and whether something else ran there."""
     places: dict[str, list[str]] = {}
     for one in results:
         machine = one.facts["machine"]
@@ -417,7 +429,7 @@ def latency_words(results: list[Result]) -> list[str]:
 
 
 def caption(datasets: dict[str, list[Result]]) -> str:
-    """What the picture shows, for those who cannot see it."""
+    """Return what the picture shows, for those who cannot see it."""
     return f"Dice with its 95 % interval against CPU latency, a panel each for {', '.join(datasets)}"
 
 
@@ -431,7 +443,7 @@ def is_of_volumes(result: Result) -> bool:
 
 
 def digits_of(result: Result) -> dict[str, int]:
-    """How many decimals each metric is told with: of shares of 1, of some mm, or of tens of pixels."""
+    """Return how many decimals each metric is told with: of shares of 1, of some mm, or of tens of pixels."""
     return {"dice": 3, "iou": 3, "hd95": 2 if is_of_volumes(result) else 1}
 
 
@@ -441,7 +453,7 @@ def paragraph(words: str) -> str:
 
 
 def markdown(head: list[str], rows: list[list[str]], left: int = 1) -> str:
-    """A table, the first columns to the left."""
+    """Return a table, the first columns to the left."""
     marks = ["---"] * left + ["---:"] * (len(head) - left)
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, marks, *rows))
 
@@ -457,12 +469,12 @@ def write_picture(datasets: dict[str, list[Result]], path: Path) -> None:
 
 
 def panels(datasets: dict[str, list[Result]]) -> dict[str, list[Point]]:
-    """The points of each dataset's panel."""
+    """Return the points of each dataset's panel."""
     return {name: [point(one) for one in results] for name, results in datasets.items()}
 
 
 def point(result: Result) -> Point:
-    """A model's marker."""
+    """Return a model's marker."""
     low, high = (round(bound, 6) for bound in interval(result.scores["dice"], result.groups))
     facts = result.facts
     return Point(facts["model"], facts["latency_ms"], round(result.dice, 6), low, high, result.trained_elsewhere)
@@ -472,7 +484,7 @@ def point(result: Result) -> Point:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.set_defaults(run=lambda options: report())
     commands = parser.add_subparsers()

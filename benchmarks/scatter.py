@@ -1,4 +1,4 @@
-"""A picture of points with error bars, one panel a group, on a logarithmic x axis that all panels share."""
+"""Picture of points with error bars, one panel a group, on a logarithmic x axis that all panels share."""
 
 import math
 from pathlib import Path
@@ -41,7 +41,7 @@ ALIKE = style.context(["default", SETTINGS])
 
 
 class Point(NamedTuple):
-    """A value y with its interval at x > 0, of something that the legend names."""
+    """Value y with its interval at x > 0, of something that the legend names."""
 
     label: str
     x: float

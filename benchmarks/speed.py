@@ -1,4 +1,4 @@
-"""How fast the zoo's networks are, each beside its peers: one run, one table.
+"""Speed of the zoo's networks, each beside its peers: one run, one table.
 
     python benchmarks/speed.py run [--images 1] [--sides 256] [--threads 2] [--rounds 50] [--minutes 2] [--device cuda]
     python benchmarks/speed.py
@@ -60,7 +60,7 @@ Row = dict[str, Any]  # name, form, shape, threads; seconds, megabytes and diffe
 
 
 class Runner:
-    """A network in one form, in a process of its own.
+    """Network in one form, in a process of its own.
 
     Args:
         job: for `stopwatch.py`.
@@ -84,7 +84,7 @@ class Runner:
         self.failure = "" if self.ask(json.dumps(job)) else self.last_words()
 
     def ask(self, line: str) -> dict[str, Any] | None:
-        """What the process answers; None where it has died."""
+        """Return what the process answers; None where it has died."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
@@ -119,7 +119,7 @@ class Runner:
         self.errors.close()
 
     def row(self) -> Row:
-        """What was found."""
+        """Return what was found."""
         facts = {key: self.job[key] for key in ("name", "form", "shape", "threads")}
         if self.failure:
             return {**facts, "failure": self.failure}
@@ -158,7 +158,7 @@ def wait_for_cores(threads: int) -> float:
 
 
 def product_seconds(threads: int) -> float:
-    """The time of a matrix product, after one that nobody times."""
+    """Return the time of a matrix product, after one that nobody times."""
     torch.set_num_threads(threads)
     matrix = torch.ones(700, 700)
     times = []
@@ -170,7 +170,7 @@ def product_seconds(threads: int) -> float:
 
 
 def difference(runner: Runner) -> float | None:
-    """The largest difference from the eager output, of the largest value in that."""
+    """Return the largest difference from the eager output, of the largest value in that."""
     reference = Path(runner.job["output"]).with_name(f"{file_name(runner.job, 'eager')}.npy")
     if runner.failure or not reference.is_file() or runner.job["form"] == "training":
         return None
@@ -179,12 +179,12 @@ def difference(runner: Runner) -> float | None:
 
 
 def file_name(job: dict[str, Any], form: str) -> str:
-    """For a network's file in one form."""
+    """Return the name of a network's file in one form."""
     return "-".join(part for part in (job["name"], form) if part).replace(",", "").replace(" ", "_").replace("/", "_")
 
 
 def jobs_of(runtime: str, shape: tuple[int, ...], threads: int, folder: Path, device: str) -> Iterator[dict[str, Any]]:
-    """All networks in all forms of a runtime; peers have no deployed form."""
+    """Return all networks in all forms of a runtime; peers have no deployed form."""
     for form in RUNTIMES[runtime]:
         for name in {**ZOO, **PEERS} if form != "deploy" and "not deployed" not in form else ZOO:
             job = {"name": name, "form": form, "shape": shape, "threads": threads, "device": device}
@@ -219,7 +219,7 @@ def write_program(network: torch.nn.Module, x: torch.Tensor, file: Path) -> None
 
 
 def write_onnx(network: torch.nn.Module, x: torch.Tensor, file: Path) -> None:
-    """As ONNX."""
+    """Write it as ONNX."""
     network.to(memory_format=torch.contiguous_format)
     program = torch.onnx.export(network, (x,), dynamo=True, opset_version=20, verbose=False, optimize=False)
     assert program is not None
@@ -244,17 +244,17 @@ def run(options: argparse.Namespace) -> None:
 
 
 def part_of(row: Row) -> str:
-    """Which of `PARTS` a row belongs to."""
+    """Return which of `PARTS` a row belongs to."""
     return "growth" if "growth" in row else "training" if row["form"] == "training" else "forms"
 
 
 def table_of(row: Row) -> Any:
-    """Which table a row belongs to."""
+    """Return which table a row belongs to."""
     return setting(row) if part_of(row) == "forms" else part_of(row)
 
 
 def compare(options: argparse.Namespace) -> list[Row]:
-    """Every network in every form."""
+    """Return every network in every form."""
     rows: list[Row] = []
     for shape in [(images, 3, side, side) for side in options.sides for images in options.images]:
         with tempfile.TemporaryDirectory() as scratch:
@@ -290,7 +290,7 @@ def grow(options: argparse.Namespace) -> list[Row]:
 
 
 def train(options: argparse.Namespace) -> list[Row]:
-    """A step of training on eight images of 256 x 256."""
+    """Return a step of training on eight images of 256 x 256."""
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for name in {**ZOO, **PEERS}:
@@ -304,7 +304,7 @@ PARTS = {"forms": compare, "growth": grow, "training": train}
 
 
 def device_name(device: str) -> str:
-    """What computes, for people."""
+    """Return what computes, for people."""
     return torch.cuda.get_device_name(device) if device != "cpu" else str(machine()["processor"])
 
 
@@ -334,12 +334,12 @@ def tables(facts: dict[str, Any]) -> str:
 
 
 def setting(row: Row) -> tuple[tuple[int, ...], int]:
-    """What is compared in one table: the input's shape, and the threads."""
+    """Return what is compared in one table: the input's shape, and the threads."""
     return tuple(row["shape"]), row["threads"]
 
 
 def speed_table(chosen: dict[tuple[str, str], Row]) -> str:
-    """How many times as fast as the peer a network is, in each form."""
+    """Return how many times as fast as the peer a network is, in each form."""
 
     def seconds(name: str, form: str) -> float | None:
         found = chosen.get((name, form), {})
@@ -358,7 +358,7 @@ def speed_table(chosen: dict[tuple[str, str], Row]) -> str:
 
 
 def not_deployed(form: str) -> str:
-    """The form of a network that was not deployed before it came into this one."""
+    """Return the form of a network that was not deployed before it came into this one."""
     return "eager" if form == "deploy" else f"{form}, not deployed"
 
 
@@ -382,7 +382,7 @@ def growth_table(rows: list[Row]) -> str:
 
 
 def training_table(rows: list[Row]) -> str:
-    """What a step of training takes, beside the peer's."""
+    """Return what a step of training takes, beside the peer's."""
     steps = {row["name"]: row for row in rows if row["form"] == "training" and "seconds" in row}
     if PEER not in steps:
         return ""

@@ -37,14 +37,14 @@ def main() -> None:
 
 
 def seconds(run: Callable[[], Array]) -> float:
-    """The time of a pass."""
+    """Return the time of a pass."""
     started = time.perf_counter()
     run()
     return time.perf_counter() - started
 
 
 def most_megabytes() -> float:
-    """The most memory that this process has had; what `resource` tells on Linux is its parent's, if that had more."""
+    """Return the most memory that this process has had; `resource` on Linux tells its parent's, if that had more."""
     status = Path("/proc/self/status")
     if status.is_file():
         return int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1]) / 1024  # type: ignore[index]
@@ -64,7 +64,7 @@ def compute_in_float32(job: dict[str, Any]) -> None:
 
 
 def prepare_torch(job: dict[str, Any], x: Array) -> Callable[[], Array]:
-    """The eager network, or the deployed one."""
+    """Return the eager network, or the deployed one."""
     import torch
     from contestants import build
 
@@ -80,7 +80,7 @@ def prepare_torch(job: dict[str, Any], x: Array) -> Callable[[], Array]:
 
 
 def prepare_program(job: dict[str, Any], x: Array) -> Callable[[], Array]:
-    """A file of torch.export, which needs no code of the network's."""
+    """Return a file of torch.export, which needs no code of the network's."""
     import torch
 
     torch.set_num_threads(job["threads"])
@@ -94,7 +94,7 @@ def prepare_program(job: dict[str, Any], x: Array) -> Callable[[], Array]:
 
 
 def prepare_training(job: dict[str, Any], x: Array) -> Callable[[], Array]:
-    """A step of training: forwards, backwards, and what Adam makes of it."""
+    """Return a step of training: forwards, backwards, and what Adam makes of it."""
     import torch
     from contestants import build
     from torch.nn import functional as F

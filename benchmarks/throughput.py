@@ -1,4 +1,4 @@
-"""What `segzoo predict` costs beside the network itself: on a folder of images, and on one image from a cold start.
+"""Costs of `segzoo predict` beside the network itself: on a folder, and on one image from a cold start.
 
     python benchmarks/throughput.py folder [--model cmunext] [--images 1000] [--threads 1]
     python benchmarks/throughput.py cold [--checkpoint lv-unet-busi] [--repeats 5]
@@ -28,8 +28,9 @@ from PIL import Image
 
 import segzoo
 from segzoo.prediction.files import segment_files
-from segzoo.prediction.network import NetworkPredictor
 from segzoo.prediction.plan import plan
+from segzoo.prediction.predictor import Predictor
+from segzoo.prediction.torch_backend import TorchBackend
 
 TURN = 20
 SIZE = 256
@@ -57,15 +58,16 @@ def folder(name: str, images: int, scratch: Path) -> None:
     model = segzoo.create_model(name).eval()
     if name == "lv_unet":
         model.deep_training_lambda.fill_(1)
-    predictor = NetworkPredictor(model.deploy(), name)
+    backend = TorchBackend(model.deploy(), name)
+    predictor = Predictor(backend)
     print(f"{predictor.description}; {images} images of {SIZE} x {SIZE}", flush=True)
     jobs = plan([pictures(scratch / "in", images + TURN)], scratch / "out", overlay=False)
-    batch = torch.randn(predictor.batch_size, 3, SIZE, SIZE, device=predictor.device)
+    batch = torch.randn(predictor.batch_size, 3, SIZE, SIZE, device=backend.device)
 
     @torch.inference_mode()
     def bare(start: int) -> None:
         for _ in range(0, len(jobs[start : start + TURN]), predictor.batch_size):
-            predictor.network(batch)
+            backend.network(batch)
 
     def files(start: int) -> None:
         for job, outcome in segment_files(predictor, jobs[start : start + TURN]):

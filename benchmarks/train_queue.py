@@ -65,7 +65,7 @@ def stop(process: subprocess.Popen) -> None:
 
 
 def publishing(name: str) -> list[str]:
-    """The command that publishes a finished run: a checkpoint of the zoo's models, the scores of a baseline."""
+    """Return the command that publishes a finished run: a checkpoint of the zoo's models, the scores of a baseline."""
     recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
     if recipe["model"]["class_path"].startswith("benchmarks."):
         script, arguments = "quality.py", ["score", f"runs/{name}", name]

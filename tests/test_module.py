@@ -104,7 +104,7 @@ def test_models_of_several_classes_train_and_test(request, tmp_path, task, num_c
         "cmunext_s", num_classes=num_classes, multilabel=data.multilabel, optimizer=adam, lr_scheduler=constant
     )
     losses = Losses()
-    trainer = trainer_for(tmp_path / "run", max_epochs=20, callbacks=[losses])
+    trainer = trainer_for(tmp_path / "run", max_epochs=20, check_val_every_n_epoch=20, callbacks=[losses])
     trainer.fit(model, data)
     assert losses.epochs[-1] < 0.5 * losses.epochs[0]
     assert model.class_names == data.class_names
@@ -157,7 +157,7 @@ def test_a_run_continued_for_longer_learns_on(tmp_path, four_classes, name, rate
 
     def fit(epochs: int, **resume: Any) -> Trainer:
         model = segzoo.create_model(name, num_classes=4)
-        trainer = trainer_for(tmp_path, max_epochs=epochs, callbacks=[Rates()])
+        trainer = trainer_for(tmp_path, max_epochs=epochs, limit_val_batches=0, callbacks=[Rates()])
         trainer.fit(model, four_classes, **resume)
         return trainer
 
@@ -179,11 +179,11 @@ def test_a_run_continued_in_larger_batches_learns_to_its_end(tmp_path, four_clas
             rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
     four_classes.batch_size = 1
-    trainer = trainer_for(tmp_path, max_epochs=1)
+    trainer = trainer_for(tmp_path, max_epochs=1, limit_val_batches=0)
     trainer.fit(segzoo.create_model("cmunext_s", num_classes=4), four_classes)
     trainer.save_checkpoint(tmp_path / "small.ckpt")
     four_classes.batch_size = 4
-    trainer = trainer_for(tmp_path, max_epochs=4, callbacks=[Rates()])
+    trainer = trainer_for(tmp_path, max_epochs=4, limit_val_batches=0, callbacks=[Rates()])
     model = segzoo.create_model("cmunext_s", num_classes=4)
     trainer.fit(model, four_classes, ckpt_path=tmp_path / "small.ckpt", weights_only=True)
     # two steps in each of four epochs, of which the first one is done; its last rate begins the second
@@ -331,7 +331,7 @@ def test_deep_supervision_trains_and_is_scored_by_its_finest_head(four_classes, 
     four_classes.image_size = (30, 30)  # not a multiple of the stride
     model, losses = Supervised(num_classes=4), Losses()
     before = [head.weight.detach().clone() for head in model.heads]
-    trainer = trainer_for(tmp_path, max_epochs=20, callbacks=[losses])
+    trainer = trainer_for(tmp_path, max_epochs=20, check_val_every_n_epoch=20, callbacks=[losses])
     trainer.fit(model, four_classes)
     assert losses.epochs[-1] < 0.8 * losses.epochs[0]
     assert all((head.weight != old).any() for head, old in zip(model.heads, before, strict=True))
@@ -467,7 +467,8 @@ def test_the_best_epoch_becomes_a_checkpoint_folder_as_docs_say(four_classes, tm
 @pytest.mark.parametrize("max_epochs", [-1, 2, 9])
 def test_a_training_that_ends_after_some_steps_has_few_epochs(four_classes, tmp_path, max_epochs):
     model = segzoo.create_model("lv_unet", num_classes=4)
-    trainer_for(tmp_path, max_epochs=max_epochs, max_steps=4).fit(model, four_classes)  # two steps an epoch
+    trainer = trainer_for(tmp_path, max_epochs=max_epochs, max_steps=4, limit_val_batches=0)
+    trainer.fit(model, four_classes)  # two steps an epoch
     assert model.total_epochs() == 2
     assert model.deep_training_lambda == 1  # from 90 % of the epochs on
 

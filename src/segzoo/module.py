@@ -12,7 +12,7 @@ from segzoo.export.write import Exported, export
 from segzoo.hub.load import from_pretrained
 from segzoo.hub.publish import plan_upload, push
 from segzoo.imaging.segmentation import Segmentation
-from segzoo.prediction.network import predict
+from segzoo.prediction.torch_backend import predict
 from segzoo.steps import SegmentationSteps
 
 if TYPE_CHECKING:

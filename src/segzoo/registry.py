@@ -113,7 +113,7 @@ def register(
             model.arguments = {**model.recorded_arguments(), **given}
             return model
 
-        if not builder.__module__.startswith(f"{OWN}."):  # whose facts are read from their files
+        if not str(builder.__module__).startswith(f"{OWN}."):  # whose facts are read from their files
             for name in filter(None, (builder.__name__, alias)):
                 path, summary = f"{builder.__module__}.{builder.__qualname__}", summary_of(builder.__doc__)
                 _ADDED.add(name, (ModelFacts(name, path, summary, **facts), build))  # type: ignore[arg-type]
@@ -280,11 +280,22 @@ def class_of(name: str) -> Any:
 
 def arguments_of(name: str) -> list[str]:
     """Return the names of the arguments that a model takes; raises as `model_facts` does."""
-    own = inspect.signature(builder(name)).parameters.values()
-    taken = [one.name for one in own if one.kind is not one.VAR_KEYWORD]
-    if len(taken) == len(own):  # the builder names them all
-        return taken
-    return [*taken, *inspect.signature(class_of(name)).parameters]
+    taken, passes_on = named_parameters(builder(name))
+    for base in getattr(class_of(name), "__mro__", ()):
+        if not passes_on:
+            break
+        if "__init__" in vars(base):
+            more, passes_on = named_parameters(base.__init__)
+            taken += [argument for argument in more if argument not in ("self", *taken)]
+    return taken
+
+
+def named_parameters(function: Callable[..., Any]) -> tuple[list[str], bool]:
+    """Return the names of a function's parameters, and whether it takes others beside them, to pass on."""
+    parameters = inspect.signature(function).parameters.values()
+    others = [one for one in parameters if one.kind is one.VAR_KEYWORD]
+    positional = [one for one in parameters if one.kind is one.VAR_POSITIONAL]
+    return [one.name for one in parameters if one not in (*others, *positional)], bool(others)
 
 
 def create_model(

@@ -17,7 +17,8 @@ from segzoo.imaging.segmentation import Segmentation
 from segzoo.metrics.metric import SegmentationMetric, metric_class
 from segzoo.metrics.per_image import image_scores, write_image_scores
 from segzoo.network import SegmentationNetwork
-from segzoo.prediction.network import predict_probabilities, refuse_nan
+from segzoo.prediction.predictor import refuse_nan
+from segzoo.prediction.torch_backend import predict_probabilities
 from segzoo.preprocessing.base import InputContract
 from segzoo.tasks import Task
 from segzoo.training.batches import Batch, check_batch, own_grids, own_labels
@@ -50,8 +51,7 @@ class SegmentationSteps(SegmentationNetwork):
 
     def setup(self, stage: str) -> None:
         """Check the data's classes, take its contract (when fitting) and prepare the metrics."""
-        if self.spatial_dims == 2:
-            self.to(memory_format=torch.channels_last)  # a third faster on CPUs, and slower for none of the zoo's
+        self.to(memory_format=self.memory_format)
         if stage in ("fit", "validate", "test") and self.knows_its_data:
             datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
             check_classes(self, datamodule, stage)
@@ -136,7 +136,7 @@ class SegmentationSteps(SegmentationNetwork):
         """Loss and per-image scores at the training size; of volumes, over the whole volume."""
         check_batch(batch, LABELLED)
         image, label = batch["image"], batch["label"]
-        if self.spatial_dims == 3:
+        if self.preprocessing.patch_size is not None:  # too large for one piece
             probabilities = predict_probabilities(self, image).to(label.device)
             logits = self.task.logits_of(probabilities, torch.finfo(probabilities.dtype).tiny)
         else:

@@ -46,15 +46,15 @@ def test_seeds_that_both_arms_have_are_compared_image_by_image(tmp_path):
     assert "One seed alone" in text
 
 
-def test_scores_of_different_images_are_not_compared(tmp_path):
+def test_scores_of_different_images_are_not_compared(tmp_path, refused):
     store(tmp_path, "a", 1, [0.9, 0.8])
     store(tmp_path, "b", 1, [0.5, 0.7, 0.6])
-    with pytest.raises(SegzooError, match="a and b were scored on different images"):
+    with refused(SegzooError):
         claims.outcome(ABLATION, tmp_path)
     store(tmp_path, "b", 1, [0.5, 0.7])
     for arm in "ab":
         store(tmp_path, arm, 2, [0.5, 0.7, 0.6])
-    with pytest.raises(SegzooError, match="the seeds 1, 2 were scored on different images"):
+    with refused(SegzooError):
         claims.outcome(ABLATION, tmp_path)
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,7 @@ def test_a_finished_baseline_is_passed_over_and_scored(queue, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_queue_goes_on_after_a_failure_and_passes_over_what_is_finished(queue, tmp_path, capsys):
+def test_the_queue_goes_on_after_a_failure_and_passes_over_what_is_finished(queue, tmp_path, monkeypatch, capsys):
     queue.main()
     printed = capsys.readouterr().out
     assert "bad: failed (see runs/bad/log.txt)" in printed
@@ -133,6 +134,7 @@ def test_the_queue_goes_on_after_a_failure_and_passes_over_what_is_finished(queu
     )
     assert "good: finished" in printed
     assert segzoo.from_pretrained(tmp_path / "runs" / "good" / "checkpoint").model_name == "cmunext_s"
+    monkeypatch.setattr("sys.argv", ["train_queue.py", "good", "--hours", "0.1"])
     queue.main()
     assert "good: was finished" in capsys.readouterr().out
 
@@ -142,12 +144,17 @@ def test_the_queue_resumes_what_was_interrupted(queue, tmp_path, monkeypatch):
     recipe = yaml.safe_load((tmp_path / "good.yaml").read_text())
     recipe["trainer"]["max_epochs"] = 5000
     (tmp_path / "good.yaml").write_text(yaml.safe_dump(recipe))
-    run = tmp_path / "runs" / "good"
-    seconds = 5
-    while not (run / "last.ckpt").is_file():  # on a slow machine the first epoch takes longer
-        outcome = queue.train("good", seconds, run)
-        seconds *= 2
-    assert outcome == "goes on from last.ckpt when run again"
+    run, limit, wait = tmp_path / "runs" / "good", 300, subprocess.Popen.wait
+
+    def wait_for_an_epoch(process, timeout=None):
+        while timeout == limit and not (run / "last.ckpt").is_file():
+            assert process.poll() is None, (run / "log.txt").read_text()
+            time.sleep(0.05)
+        return wait(process, 0 if timeout == limit else timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess.Popen, "wait", wait_for_an_epoch)
+        assert queue.train("good", limit, run) == "goes on from last.ckpt when run again"
     curve = newest_curve(run)
     rows = curve.read_text().splitlines()
     recipe["trainer"]["max_epochs"] = int(rows[-1].split(",")[rows[0].split(",").index("epoch")]) + 3

@@ -11,13 +11,14 @@ from huggingface_hub import ModelCard
 
 import segzoo
 from segzoo.catalogue import DATASETS
-from segzoo.checkpoints.card import render_card
+from segzoo.checkpoints.card import RESOLUTIONS, render_card
 from segzoo.checkpoints.config import Config
 from segzoo.checkpoints.licences import HUB_LICENCES, allows, hub_licence, licence_name
 from segzoo.cli.command import build_parser
 from segzoo.metrics.metric import Dice, HausdorffDistance95
 from segzoo.preprocessing.image import Preprocessing
 from segzoo.preprocessing.volume import VolumePreprocessing
+from segzoo.registry import ModelFacts
 from segzoo.tasks import Task
 
 RESEARCH = "LicenseRef-research-and-education-only"
@@ -26,7 +27,8 @@ RESEARCH = "LicenseRef-research-and-education-only"
 def training(dataset: str, licence: str, **more: Any) -> dict[str, Any]:
     """What a DataModule says of itself."""
     split = {"split": "grouped", "fold": 1, "seed": 42, "split_sha256": f"sha of {dataset}"}
-    return {"dataset": dataset, **split, "counts": {"train": 30, "val": 10, "test": 12}, "licence": licence, **more}
+    held = {"counts": {"train": 30, "val": 10, "test": 12}, "longest_side": 320}
+    return {"dataset": dataset, **split, **held, "licence": licence, **more}
 
 
 def checkpoint(model: str, classes: list[str], multilabel: bool = False, **more: Any) -> dict[str, Any]:
@@ -73,7 +75,7 @@ VOLUMES = checkpoint(
     "mednext_s_k3",
     ["background", "Anterior", "Posterior"],
     preprocessing=VolumePreprocessing(patch_size=(40, 56, 40)).to_dict(),
-    data=training("Task04_Hippocampus", "CC-BY-SA-4.0", channels=["MRI"])
+    data=training("Task04_Hippocampus", "CC-BY-SA-4.0", channels=["MRI"], patch_size=[40, 56, 40])
     | {
         "pretrained_on": [
             training("BUSI + KvasirSEG", f"CC0-1.0 + {RESEARCH}")
@@ -132,7 +134,7 @@ def test_every_card_is_one_of_the_hubs(config):
     metrics = config.get("metrics", {})
     assert {
         (each.metric_args["resolution"], each.metric_type): each.metric_value for each in found.eval_results or []
-    } == {(part, name): value for part in ("original", "resized") for name, value in metrics.get(part, {}).items()}
+    } == {(words, name): value for part, words in RESOLUTIONS.items() for name, value in metrics.get(part, {}).items()}
     assert not metrics or found.model_name == config["name"]
 
 
@@ -156,6 +158,7 @@ def test_tags_say_what_is_known(config, tags):
 def test_results_carry_their_protocol_and_split():
     results = ModelCard(render_card(Config(VOLUMES))).data.eval_results
     assert {each.dataset_args["split_sha256"] for each in results} == {"sha of Task04_Hippocampus"}
+    assert {each.dataset_args["longest_side"] for each in results} == {320}
     protocols = {each.metric_type: each.metric_args["protocol"] for each in results}
     assert protocols["dice"] == protocols["dice_2"] == Dice(3).protocol
     assert "mm" in protocols["hd95_1"]
@@ -323,10 +326,11 @@ def test_training_is_told_in_full():
     line = (
         "split `grouped`, fold 1: 30 images to train, 10 to choose the best epoch, 12 to test (seed 42, sha256 of the"
     )
-    assert f"- [Task04_Hippocampus](http://medicaldecathlon.com), {line} split `sha of Task04_Hippocampus`)" in text
+    volumes, images = (f"images of at most 320 {unit} a side, {line}" for unit in ("voxels", "pixels"))
+    assert f"- [Task04_Hippocampus](http://medicaldecathlon.com), {volumes} split `sha of Task04_Hippocampus`)" in text
     before = text.partition("Before that:")[2].partition("## Results")[0]
-    assert f"- [BUSI]({DATASETS['BUSI'].url}), {line} split `sha of BUSI`)" in before
-    assert f"- [KvasirSEG]({DATASETS['KvasirSEG'].url}), {line} split `sha of KvasirSEG`)" in before
+    assert f"- [BUSI]({DATASETS['BUSI'].url}), {images} split `sha of BUSI`)" in before
+    assert f"- [KvasirSEG]({DATASETS['KvasirSEG'].url}), {images} split `sha of KvasirSEG`)" in before
     assert "train.yaml" not in text
     assert "`segzoo fit -c train.yaml` trains it again" in body(BINARY)
     assert "What it was trained on is not recorded." in body(UNRECORDED)
@@ -343,7 +347,7 @@ def test_results_say_how_they_were_counted():
     assert "| Dice | 0.8000 | 0.8100 |" in text
     assert "| class | Dice | 95% Hausdorff distance, mm |" in text
     assert "| Posterior | 0.8500 | 1.7500 |" in text
-    assert "on 12 images" in text
+    assert "on 12 images of at most 320 voxels a side" in text
     assert f"- Dice: {Dice(3).protocol}." in text
     assert "- 95% Hausdorff distance, mm: per-image mean in mm, " in text
     assert f"- Dice (dataset): {Dice(aggregation='dataset').protocol}." in body(BINARY)
@@ -395,3 +399,15 @@ def test_a_picture_is_shown_if_there_is_one():
 def test_verify_promises_what_the_checkpoint_can_keep():
     assert "intact and that it computes here" in body(BINARY)
     assert "that the files are intact:" in body(VOLUMES)
+
+
+def test_a_model_of_another_package_is_loaded_by_name_with_that_package(monkeypatch):
+    facts = ModelFacts("my_net", "my_nets.my_net", "A small net.", 5, "https://example.org/paper")
+    monkeypatch.setattr("segzoo.checkpoints.card.model_facts", {"my_net": facts}.__getitem__)
+    model = {"name": "my_net", "arguments": {}, "package": "my-nets"}
+    text = body(BINARY | {"model": model})
+    assert "A small net. Paper: https://example.org/paper. 1,234 parameters." in text
+    assert "`pip install medsegzoo my-nets` installs segzoo and the package of its model." in text
+    assert 'segzoo.from_pretrained("lv-unet-toys")' in text
+    assert "torch.hub" not in text  # it knows the zoo's own alone
+    assert "By class" not in text

@@ -82,16 +82,16 @@ def test_what_a_config_does_not_say_is_not_claimed(folder):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    "changes",
     [
-        ({"metrics": {"original": 5}}, "must give its metrics' original as an object, not as 5"),
-        ({"example": "BUSI"}, "must give its example as an object, not as 'BUSI'"),
-        ({"model": {"name": "cmunext_s", "arguments": {"num_classes": 0}}}, "must give num_classes as at least 1"),
+        {"metrics": {"original": 5}},
+        {"example": "BUSI"},
+        {"model": {"name": "cmunext_s", "arguments": {"num_classes": 0}}},
     ],
 )
-def test_strange_entries_are_refused_by_the_files_name(folder, changes, message):
+def test_strange_entries_are_refused_by_the_files_name(folder, changes, refused):
     edit(folder, **changes)
-    with pytest.raises(segzoo.SegzooError, match=rf"config\.json {message}"):
+    with refused(segzoo.SegzooError):
         segzoo.from_pretrained(folder)
 
 
@@ -110,9 +110,9 @@ def test_lightnings_files_of_old_leave_the_licence_as_it_is():
     assert other.licence == "CC0-1.0"
 
 
-def test_lightnings_files_that_lack_a_part_are_refused():
+def test_lightnings_files_that_lack_a_part_are_refused(refused):
     model = segzoo.create_model("cmunext_s")
-    with pytest.raises(segzoo.SegzooError, match="'segzoo' of Lightning's file lacks class_names, preprocessing"):
+    with refused(segzoo.SegzooError):
         model.on_load_checkpoint({"segzoo": {"data": {}}})
 
 
@@ -135,18 +135,18 @@ def package(tmp_path, monkeypatch):
     extensions.announced.cache_clear()
 
 
-def test_a_model_of_a_package_is_one_that_it_announces(package):
+def test_a_model_of_a_package_is_one_that_it_announces(package, refused):
     assert package_of("my_net") == "My.Nets"
     require_model("my_net", package)
-    with pytest.raises(segzoo.SegzooError, match="the package my-nets announces no model 'their_net'; install the"):
+    with refused(segzoo.SegzooError):
         require_model("their_net", package)
-    with pytest.raises(segzoo.SegzooError, match="the package torch announces no model 'my_net'"):
+    with refused(segzoo.SegzooError):
         require_model("my_net", "torch")
 
 
-def test_the_zoos_own_models_come_from_no_package(package):
+def test_the_zoos_own_models_come_from_no_package(package, refused):
     assert package_of("lv_unet") is None
-    with pytest.raises(segzoo.SegzooError, match="announces no model 'lv_unet'"):
+    with refused(segzoo.SegzooError):
         require_model("lv_unet", package)
 
 
@@ -165,9 +165,9 @@ def test_a_missing_package_is_one_sentence_that_says_what_to_install(folder):
 
 
 @pytest.mark.parametrize("package", ["", None, 3, ["a"], "a b", "-r", "nets; rm -rf x", "git+https://x/y", "../nets"])
-def test_a_package_is_named_and_nothing_else(folder, package):
+def test_a_package_is_named_and_nothing_else(folder, package, refused):
     edit(folder, model={"name": "cmunext_s", "arguments": {}, "package": package})
-    with pytest.raises(segzoo.SegzooError, match=r"config\.json names the package .*; do not use it"):
+    with refused(segzoo.SegzooError):
         segzoo.from_pretrained(folder)
 
 

@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from lightning import Trainer
 
 import segzoo
-from segzoo.checkpoints.card import render_card
+from segzoo.checkpoints.card import RESOLUTIONS, render_card
 from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.pins import ORGANISATION
 from segzoo.data.samples import read_label
@@ -62,7 +62,7 @@ def test_the_cards_header_has_the_configs_results(folder, config):
     assert (header.model_name, header.library_name) == (config["name"], "segzoo")
     quoted = {(each.metric_args["resolution"], each.metric_type): each.metric_value for each in header.eval_results}
     assert quoted == {
-        (part, name): value for part in ("original", "resized") for name, value in config["metrics"][part].items()
+        (words, name): value for part, words in RESOLUTIONS.items() for name, value in config["metrics"][part].items()
     }
     assert all(each.metric_args["protocol"].startswith(("per-image", "pixels")) for each in header.eval_results)
     assert {each.dataset_args["split_sha256"] for each in header.eval_results} == {config["data"]["split_sha256"]}

@@ -254,6 +254,13 @@ def test_written_split(folder_data, tmp_path):
     assert data.describe()["counts"] == {part: len(ids) for part, ids in record["ids"].items()}
 
 
+def test_the_longest_side_of_all_images_is_recorded(folder_data, draw):
+    assert Folder(folder_data).describe()["longest_side"] == 30
+    draw(folder_data / "images" / "3.png", (41, 20))
+    draw(folder_data / "masks" / "3.png", (41, 20), mask=True)
+    assert Folder(folder_data).describe()["longest_side"] == 41
+
+
 # ---- bad input
 
 

@@ -17,6 +17,7 @@ from torch.testing import assert_close
 from segzoo.data import Decathlon, VolumeAugmentation
 from segzoo.data import volume_dataset as dataset_module
 from segzoo.errors import MissingError, SegzooError
+from segzoo.imaging.volumes import read_geometry
 from segzoo.preprocessing.image import Preprocessing
 from segzoo.preprocessing.volume import VolumePreprocessing
 
@@ -344,6 +345,7 @@ def test_what_a_checkpoint_records(task):
     assert record["licence"] == "CC-BY-SA-4.0"
     assert (record["split"], record["fold"], record["patch_size"]) == ("grouped", 1, list(PATCH))
     assert record["channels"] == ["MRI"]
+    assert record["longest_side"] == max(max(read_geometry(path).shape) for path in task.glob("imagesTr/*.nii.gz"))
     json.dumps(record)
     assert "files_sha256" not in record  # known by its name
 

@@ -2,6 +2,7 @@
 
 import json
 import resource
+from functools import cache
 
 import numpy as np
 import pytest
@@ -45,13 +46,50 @@ def images():
     return [random.integers(0, 256, (height, width, 3), np.uint8) for height, width in ((64, 48), (130, 177), (30, 41))]
 
 
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    """The model's files in float32, by suffix and size; each takes seconds, and is written once."""
+    folder = tmp_path_factory.mktemp("files")
+
+    @cache
+    def export(suffix, *size):
+        return model.export(folder / f"model-{size}{suffix}", size=size or None, details={"licence": "MIT"})
+
+    return export
+
+
+class OneConvolution(segzoo.SegmentationModule):
+    """Of a hundred kilobytes, and written at once."""
+
+    def __init__(self, **arguments):
+        super().__init__(3, **arguments)
+        self.convolution = torch.nn.Conv2d(3, self.num_classes, 57, padding=28)
+
+    def compute_logits(self, x):
+        return self.convolution(x)
+
+    def default_optimizer(self, parameters):
+        return torch.optim.SGD(parameters)
+
+    def default_lr_scheduler(self, optimizer):
+        return torch.optim.lr_scheduler.ConstantLR(optimizer), "epoch"
+
+
+@pytest.fixture
+def smallest():
+    torch.manual_seed(0)
+    model = OneConvolution(num_classes=3).eval()
+    model.preprocessing = segzoo.Preprocessing(3, image_size=(64, 48))
+    return model
+
+
 def graph_input(*images: np.ndarray) -> np.ndarray:
     return np.stack([image.transpose(2, 0, 1) for image in images]).astype(np.float32)
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
-def test_one_file_takes_all_sizes_and_computes_what_predict_does(model, images, tmp_path, suffix):
-    written = model.export(tmp_path / f"model{suffix}")
+def test_one_file_takes_all_sizes_and_computes_what_predict_does(model, images, exported, suffix):
+    written = exported(suffix)
     assert written.difference <= 5e-5
     run = runner(written.path)
     for image in images:
@@ -69,19 +107,20 @@ def runner(path):
     return lambda x: [output.detach().numpy() for output in program(torch.from_numpy(x))]
 
 
-def test_the_file_says_what_it_is(model, tmp_path):
-    session = onnxruntime.InferenceSession(model.export(tmp_path / "model.onnx", details={"licence": "MIT"}).path)
+def test_the_file_says_what_it_is(model, exported):
+    path = exported(".onnx").path
+    session = onnxruntime.InferenceSession(path)
     facts = json.loads(session.get_modelmeta().custom_metadata_map[FACTS])
     assert facts["class_names"] == list(model.class_names)
     assert facts["preprocessing"] == model.preprocessing.to_dict()
     assert (facts["segzoo_version"], facts["licence"], facts["precision"]) == (segzoo.__version__, "MIT", "float32")
     assert len(facts["state_sha256"]) == 64
-    assert b"site-packages" not in (tmp_path / "model.onnx").read_bytes()  # nothing of the machine that wrote it
+    assert b"site-packages" not in path.read_bytes()  # nothing of the machine that wrote it
 
 
-def test_half_precision_takes_half_the_bytes_and_is_close(model, images, tmp_path):
-    whole = model.export(tmp_path / "whole.onnx", size=(64, 48))
-    half = model.export(tmp_path / "half.onnx", size=(64, 48), precision="float16")
+def test_half_precision_takes_half_the_bytes_and_is_close(model, images, exported, tmp_path):
+    whole = exported(".onnx", 64, 48)
+    half = model.export(tmp_path / "half.onnx", size=(64, 48), precision="float16", details={"licence": "MIT"})
     assert half.difference > whole.difference
     parameters = sum(parameter.numel() for parameter in model.deploy().parameters())
     saved = whole.path.stat().st_size - half.path.stat().st_size
@@ -90,18 +129,18 @@ def test_half_precision_takes_half_the_bytes_and_is_close(model, images, tmp_pat
     np.testing.assert_allclose(found, model.predict(images[0]).probabilities, atol=0.02)
 
 
-def test_at_a_fixed_size_nothing_is_resized(model, tmp_path):
+def test_at_a_fixed_size_nothing_is_resized(exported):
     import onnx
 
-    path = model.export(tmp_path / "model.onnx", size=(64, 48)).path
+    path = exported(".onnx", 64, 48).path
     kinds = {node.op_type for node in onnx.load(path).graph.node}
     assert not kinds & {"Gather", "GatherND", "Range"}
     with pytest.raises(Exception, match="image"):
         runner(path)(np.zeros((1, 3, 65, 48), np.float32))
 
 
-def test_programs_keep_the_layout_that_pytorch_is_fast_in(model, tmp_path):
-    weights = torch.export.load(model.export(tmp_path / "model.pt2").path).state_dict
+def test_programs_keep_the_layout_that_pytorch_is_fast_in(exported):
+    weights = torch.export.load(exported(".pt2").path).state_dict
     dense = [value for value in weights.values() if value.ndim == 4 and min(value.shape[1:]) > 1]
     assert len(dense) > 10
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in dense)
@@ -150,10 +189,11 @@ def test_windows_of_one_size_may_be_larger_than_the_example(tmp_path):
         np.testing.assert_allclose(run(x.numpy())[1], model(x).numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_file_that_computes_something_else_is_not_written(model, tmp_path, monkeypatch, refused):
-    monkeypatch.setattr("segzoo.export.onnx.Onnx.open", lambda self, path: lambda x: torch.zeros(1, 3, 64, 48))
+def test_a_file_that_computes_something_else_is_not_written(smallest, tmp_path, monkeypatch, refused):
+    kind = "segzoo.export.torch_export.TorchExport"
+    monkeypatch.setattr(f"{kind}.open", lambda self, path: lambda x: torch.zeros(1, 3, 64, 48))
     with refused(segzoo.SegzooError):
-        model.export(tmp_path / "model.pt2")
+        smallest.export(tmp_path / "model.pt2")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -183,12 +223,12 @@ def test_what_cannot_be_exported_is_said_before_anything_is_done(model, tmp_path
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
-def test_a_full_disk_is_one_sentence(model, tmp_path, suffix, refused):
+def test_a_full_disk_is_one_sentence(smallest, tmp_path, suffix, refused):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
         with refused(segzoo.SegzooError):
-            model.export(tmp_path / f"model{suffix}", size=(64, 48))
+            smallest.export(tmp_path / f"model{suffix}", size=(64, 48))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from segzoo.export.int8 import nodes_to_quantize, refuse_what_gains_nothing  # noqa: E402
+from segzoo.export.int8 import nodes_to_quantize, quantize, refuse_what_gains_nothing  # noqa: E402
 from segzoo.export.measure import calibration_images, training_data  # noqa: E402
 from segzoo.prediction.runtimes import FACTS  # noqa: E402
 
@@ -53,20 +54,28 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(model, images, folder):
-    """The model in float32 and in int8."""
-    whole = model.export(folder / "whole.onnx")
-    return whole, model.export(folder / "int8.onnx", precision="int8", calibration=images, details={"licence": "MIT"})
+    """The float32 file that the model's int8 one was made of, and that."""
+    whole = folder / "whole.onnx"
+
+    def keep(source, *given):
+        shutil.copy(source, whole)
+        quantize(source, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segzoo.export.onnx.quantize", keep)
+        int8 = model.export(folder / "int8.onnx", precision="int8", calibration=images, details={"licence": "MIT"})
+    return whole, int8
 
 
 def test_int8_is_smaller_by_its_wide_convolutions(exported):
     whole, quantized = exported
-    graph = onnx.load(whole.path)
+    graph = onnx.load(whole)
     shapes = {tensor.name: tensor.dims for tensor in graph.graph.initializer}
     chosen = [node for node in graph.graph.node if node.name in nodes_to_quantize(graph)]
     weights = [shapes[node.input[1]] for node in chosen if node.op_type == "Conv"]
     assert weights
     assert all(shape[0] >= 64 and shape[1] >= 32 for shape in weights)  # narrow and depthwise ones are left
-    saved = whole.path.stat().st_size - quantized.path.stat().st_size
+    saved = whole.stat().st_size - quantized.path.stat().st_size
     assert 2.5 * sum(map(np.prod, weights)) < saved < 3 * sum(map(np.prod, weights))
 
 
@@ -142,7 +151,7 @@ def test_the_command_line_calibrates_on_training_images_and_measures_on_test_ima
     data = segzoo.data.Folder(dataset)
     model.data = data.describe()
     saved = str(model.save_pretrained(tmp_path / "checkpoint"))
-    arguments = ["export", saved, str(tmp_path / "model.onnx"), "--precision", "int8"]
+    arguments = ["export", saved, str(tmp_path / "model.onnx"), "--precision", "int8", "--size", "32", "48"]
     assert cli.main([*arguments, "--data", str(dataset)]) == 0
     printed = capsys.readouterr().out
     assert "times as fast as float32 (ONNX Runtime, 1 thread); Dice" in printed
@@ -162,12 +171,13 @@ def test_the_command_line_calibrates_on_training_images_and_measures_on_test_ima
 
 def test_the_command_line_measures_on_volumes_too(samples, tmp_path, capsys):
     torch.manual_seed(0)
-    model = segzoo.create_model("mednext", num_classes=3, width=4).eval()
+    model = segzoo.create_model("mednext", num_classes=3, width=4, depths=1).eval()
     model.preprocessing = segzoo.VolumePreprocessing(1, patch_size=(16, 32, 16))
     data = segzoo.data.Decathlon(samples / "Task04_Hippocampus")
     model.data = data.describe()
     saved = str(model.save_pretrained(tmp_path / "checkpoint"))
     arguments = ["export", saved, str(tmp_path / "model.onnx"), "--precision", "float16", "--data", str(data.root)]
+    arguments += ["--size", "16", "32", "16"]
     assert cli.main(arguments) == 0
     words = r"Dice (0\.\d{4}) on the (\d) test images of Task04_Hippocampus \(Python: (0\.\d{4}), lost"
     found = re.search(words, capsys.readouterr().out)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -71,6 +72,25 @@ def shell(home, *arguments, **where):
     return done
 
 
+# in one process, which imports torch once
+COMMANDS = """
+import contextlib, io, json, sys
+from segzoo.cli import main
+for command in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(command)
+    print(json.dumps({"returncode": status, "stdout": out.getvalue(), "stderr": err.getvalue()}))
+"""
+
+
+def shells(home, *commands, **where):
+    """What several commands say, in one new process."""
+    done = fresh(home, "-c", COMMANDS, json.dumps([[str(part) for part in one] for one in commands]), **where)
+    assert done.returncode == 0, done.stderr
+    return [SimpleNamespace(**json.loads(line)) for line in done.stdout.splitlines()]
+
+
 @pytest.fixture(scope="session")
 def trained(site, squares, tmp_path_factory):
     """The package's model, trained on its dataset by the command line."""
@@ -97,7 +117,6 @@ def test_names_are_listed_without_an_import(site, tmp_path):
     assert "tiny_net         of the package segzoo-tiny" in shell(tmp_path, "list", "tiny*", site=site).stdout
     listed = json.loads(shell(tmp_path, "list", "--json", "tiny*", site=site).stdout)
     assert listed["models"] == {"tiny_net": {"name": "tiny_net", "package": "segzoo-tiny"}}
-    assert "TinyNet: two convolutions." in shell(tmp_path, "info", "tiny_net", site=site).stdout
     assert segzoo.list_models("tiny*") == []  # here, where it is not installed
 
 
@@ -108,34 +127,68 @@ def test_a_checkpoint_names_its_package(trained):
 
 
 def test_a_model_of_a_package_does_what_the_zoos_do(trained, site, squares, tmp_path):
-    """Tested, used, verified and exported, each in a process of its own."""
-    run = ["--trainer.default_root_dir", tmp_path / "test", *QUIET]
+    """Described, tested, used, verified and exported, in a new process."""
+    run = ["--trainer.default_root_dir", tmp_path / "test", *QUIET, "--trainer.accelerator", "cpu"]
     data = ["--data", "Squares", "--data.root", squares, "--metrics", "[dice,iou,f2]"]
-    tested = shell(tmp_path, "test", "--model", trained, *data, *run, "--trainer.accelerator", "cpu", site=site)
+    fixed = ["--size", 32, 32]  # which is written faster
+    picture = squares / "pictures" / "0.png"
+    np.save(tmp_path / "0.npy", np.asarray(Image.open(picture)))  # which the package's reader reads
+    described, tested, predicted, read, verified, *exported = shells(
+        tmp_path,
+        ["info", "tiny_net"],
+        ["test", "--model", trained, *data, *run],
+        ["predict", trained, picture, "--output", tmp_path / "masks"],
+        ["predict", trained, tmp_path / "0.npy", "--output", tmp_path / "read"],
+        ["verify", trained],
+        ["export", trained, tmp_path / "tiny.onnx"],
+        ["export", trained, tmp_path / "tiny.onnx.gz", *fixed],  # the package's own format
+        ["export", trained, tmp_path / "named.gz", "--format", "onnx-gz", *fixed],
+        site=site,
+    )
+    assert "TinyNet: two convolutions." in described.stdout
     assert tested.returncode == 0, tested.stderr
     header, *rows = (tmp_path / "test" / "test_per_image.csv").read_text().splitlines()
     assert header == "id,dice,iou,f2"
     assert len(rows) == 2
-    picture = squares / "pictures" / "0.png"
-    predicted = shell(tmp_path, "predict", trained, picture, "--output", tmp_path / "masks", site=site)
     assert predicted.returncode == 0, predicted.stderr
     assert (tmp_path / "masks" / "0.png").is_file()
-    assert "files intact" in shell(tmp_path, "verify", trained, site=site).stdout
-    for file in ("tiny.onnx", "tiny.onnx.gz"):  # the second one is the package's own format
-        exported = shell(tmp_path, "export", trained, tmp_path / file, site=site)
-        assert "agrees with Python" in exported.stdout, exported.stderr
-    named = shell(tmp_path, "export", trained, tmp_path / "named.gz", "--format", "onnx-gz", site=site)
-    assert "agrees with Python" in named.stdout, named.stderr
+    assert (tmp_path / "read" / "0.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n", read.stderr
+    assert (Image.open(tmp_path / "read" / "0.png").tobytes()) == Image.open(tmp_path / "masks" / "0.png").tobytes()
+    assert "files intact" in verified.stdout
+    for one in exported:
+        assert "agrees with Python" in one.stdout, one.stderr
 
 
-def test_a_model_of_a_package_goes_to_the_hub_and_comes_back(trained, site, tmp_path):
+def test_a_model_of_a_package_goes_to_the_hub_and_comes_back(trained, site, squares, tmp_path):
     with HubServer() as server:
         pushed = shell(tmp_path, "push", trained, "owner/tiny", site=site, server=server)
         assert pushed.returncode == 0, pushed.stderr
         code = "import segzoo; print(segzoo.from_pretrained('owner/tiny').model_name)"
         assert fresh(tmp_path, "-c", code, site=site, server=server).stdout == "tiny_net\n"
-        told = shell(tmp_path, "verify", "owner/tiny", server=server).stderr
+        picture, output = squares / "pictures" / "0.png", tmp_path / "masks"
+        told = shell(tmp_path, "predict", "owner/tiny", picture, "--output", output, server=server).stderr
     assert "the model 'tiny_net' comes from the package segzoo-tiny, which is not installed: pip install" in told
+
+
+STEP = """
+import sys, numpy, segzoo
+from segzoo.prediction.predictor import Predictor
+from segzoo.prediction.torch_backend import TorchBackend
+model = segzoo.from_pretrained(sys.argv[1])
+image = numpy.zeros((32, 32), numpy.uint8)
+class TwoSquares(TorchBackend):
+    def compute(self, batch):
+        found = super().compute(batch) * 0
+        found[..., 2:6, 2:6] = found[..., 10:20, 10:20] = 1
+        return found
+for steps in ([], ["largest_component"]):
+    print(int(Predictor(TwoSquares(model), postprocessing=steps)(image).mask.sum()))
+"""
+
+
+def test_a_step_of_a_package_is_taken_by_its_name(trained, site, tmp_path):
+    done = fresh(tmp_path, "-c", STEP, trained, site=site)
+    assert done.stdout.split() == ["116", "100"], done.stderr
 
 
 LOOSE = """
@@ -155,7 +208,7 @@ def test_a_model_of_a_loose_file_loads_where_that_was_imported(tmp_path):
     assert "package" not in json.loads((folder / "config.json").read_text())["model"]
     loading = f"import segzoo; print(segzoo.from_pretrained({str(folder)!r}).num_classes)"
     assert fresh(tmp_path, "-c", f"import loose\n{loading}", site=tmp_path).stdout == "2\n"
-    with pytest.raises(segzoo.MissingError, match="no model 'loose_net'; if it is registered in a file of somebody's"):
+    with pytest.raises(segzoo.MissingError, match=r"no model 'loose_net'.* import that file first"):
         segzoo.from_pretrained(folder)
 
 

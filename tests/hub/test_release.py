@@ -107,8 +107,8 @@ def checkpoint(release, tmp_path, monkeypatch):
     pins.published.cache_clear()
 
 
-def test_pinning_makes_a_checkpoint_ready(release, checkpoint, capsys):
-    with pytest.raises(segzoo.SegzooError, match=r"published.json is not that of model_cards/; run .*release.py pin"):
+def test_pinning_makes_a_checkpoint_ready(release, checkpoint, capsys, refused):
+    with refused(segzoo.SegzooError):
         release.push_all(dry_run=True)
     assert 'CMUNeXt.from_pretrained("cmunext-s-mine")' in (checkpoint / "README.md").read_text()
     release.write_pins()
@@ -117,12 +117,12 @@ def test_pinning_makes_a_checkpoint_ready(release, checkpoint, capsys):
     assert "segzoo/cmunext-s-mine, tagged v1.0" in capsys.readouterr().out
 
 
-def test_what_is_not_ready_is_not_released(release, checkpoint):
+def test_what_is_not_ready_is_not_released(release, checkpoint, refused):
     release.write_pins()
-    with pytest.raises(segzoo.SegzooError, match=r"the tag is v0.0.7 and the package's version"):
+    with refused(segzoo.SegzooError):
         release.check("v0.0.7")
     (checkpoint / "README.md").write_text("mine")
-    with pytest.raises(segzoo.SegzooError, match=r"README.md is not the card of its config.json"):
+    with refused(segzoo.SegzooError):
         release.check(f"v{segzoo.__version__}")
 
 

@@ -10,9 +10,8 @@ import torch
 from PIL import Image, TiffImagePlugin
 
 from segzoo.errors import MissingError, SegzooError
-from segzoo.imaging.images import as_image, image_files, image_size, read_image
-from segzoo.imaging.masks import read_mask, write_mask
-from segzoo.imaging.notes import read_note
+from segzoo.imaging.images import as_image, image_files, image_size, read_image, read_note, write_mask
+from segzoo.imaging.masks import read_mask
 
 GREY = np.array([[0, 100, 255], [7, 8, 9]], np.uint8)
 RGB = np.stack([GREY, GREY // 2, 255 - GREY], axis=-1)

@@ -20,13 +20,14 @@ import SimpleITK as sitk
 
 from segzoo.errors import MissingError, SegzooError
 from segzoo.imaging.geometry import Geometry, same_grid
+from segzoo.imaging.readers import inputs_in
 from segzoo.imaging.volumes import (
+    VolumeFile,
     is_volume,
     read_geometry,
     read_volume,
     read_volume_mask,
     read_volume_note,
-    volume_files,
     volume_stem,
     volume_suffix,
     write_volume_mask,
@@ -135,7 +136,7 @@ def test_names(refused):
 def test_volumes_of_a_folder(tmp_path):
     for name in ("b.nii.gz", "a.nrrd", "._a.nrrd", "c.png"):
         (tmp_path / name).touch()
-    assert [path.name for path in volume_files(tmp_path)] == ["a.nrrd", "b.nii.gz"]
+    assert [given.path.name for given in inputs_in(tmp_path) if isinstance(given, VolumeFile)] == ["a.nrrd", "b.nii.gz"]
 
 
 @pytest.mark.parametrize("letters", ["".join(x) for x in itertools.product("SI", "AP", "RL")])
@@ -173,7 +174,7 @@ def test_channels_are_a_fourth_axis_or_components(tmp_path, refused):
     sitk.WriteImage(sitk.JoinSeries(parts), str(tmp_path / "series.nii.gz"))
     for name in ("vector.nrrd", "vector.mha", "vector.nii"):
         sitk.WriteImage(sitk.Compose(parts), str(tmp_path / name))
-    for file in volume_files(tmp_path):
+    for file in (given.path for given in inputs_in(tmp_path)):
         volume = read_volume(file, channels=3)
         np.testing.assert_array_equal(volume.array, array)
         assert volume.geometry.spacing == pytest.approx((3, 2, 1))

@@ -320,7 +320,8 @@ def test_what_cannot_be_built_is_one_sentence(arguments, refused):
 # ---- deep supervision
 
 
-def test_heads_are_kept_or_dropped_by_rule(tmp_path, capsys):
+def test_heads_are_kept_or_dropped_by_rule(tmp_path, caplog):
+    caplog.set_level("INFO", "segzoo")
     with_heads = segzoo.create_model("mednext", width=4)
     without = segzoo.create_model("mednext", width=4, deep_supervision=False)
     heads = sorted(set(with_heads.state_dict()) - set(without.state_dict()))
@@ -341,7 +342,7 @@ def test_heads_are_kept_or_dropped_by_rule(tmp_path, capsys):
         loaded = segzoo.from_pretrained(folder)
         report = loaded.load_report
         assert sorted(report.initialised if supervised else report.ignored) == heads
-        assert heads[0] in capsys.readouterr().err
+        assert heads[0] in caplog.messages[-1]
         assert len(loaded.train()(torch.randn(2, 1, 32, 16, 16))) == (5 if supervised else 2)
 
 
@@ -528,15 +529,16 @@ def test_upkern_interpolates_the_depthwise_kernels_and_copies_all_else(dims):
     assert all(torch.equal(value, before[key]) for key, value in small.state_dict().items())
 
 
-def test_upkern_names_what_only_one_model_has(capsys):
+def test_upkern_names_what_only_one_model_has(caplog):
+    caplog.set_level("INFO", "segzoo")
     small, large = segzoo.create_model("mednext", width=4), segzoo.create_model("mednext_s_k5", width=4)
     segzoo.upkern(small, large)
-    assert capsys.readouterr().out == ""
+    assert caplog.messages == []
     bare = segzoo.create_model("mednext_s_k5", width=4, deep_supervision=False)
     segzoo.upkern(small, bare)
-    assert "auxiliary_heads.0.weight" in capsys.readouterr().out
+    assert "auxiliary_heads.0.weight" in caplog.messages[-1]
     segzoo.upkern(bare, segzoo.create_model("mednext", width=4))
-    assert "newly initialised" in capsys.readouterr().out
+    assert "newly initialised" in caplog.messages[-1]
 
 
 def test_upkern_remembers_what_the_small_model_was_trained_on():
@@ -578,7 +580,7 @@ def test_upkern_from_a_checkpoint_in_the_shell(samples, tmp_path, capsys):
         *("--trainer.max_epochs", "1", "--data.num_workers", "0"),
     ]
     assert main(command) == 0
-    assert "210 tensors copied and 26 interpolated" in capsys.readouterr().out
+    assert "210 tensors copied and 26 interpolated" in capsys.readouterr().err
     for file in folder.iterdir():
         file.unlink()  # what was trained needs it no more
     trained = segzoo.from_pretrained(tmp_path / "run" / "checkpoint")

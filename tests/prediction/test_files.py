@@ -25,17 +25,18 @@ from PIL import Image
 import segzoo
 from segzoo.cli.command import main
 from segzoo.errors import SegzooError
-from segzoo.imaging.images import read_image
-from segzoo.imaging.masks import read_mask, write_mask
+from segzoo.imaging.images import read_image, write_mask
+from segzoo.imaging.masks import read_mask
+from segzoo.imaging.readers import Reader
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.imaging.volumes import read_volume_mask, write_volume_mask
 from segzoo.prediction import files as file_pipeline
-from segzoo.prediction import network
 from segzoo.prediction.files import segment_files
-from segzoo.prediction.network import NetworkPredictor
 from segzoo.prediction.plan import Job, plan
+from segzoo.prediction.predictor import Predictor
 from segzoo.prediction.processes import launch
 from segzoo.prediction.resume import unfinished
+from segzoo.prediction.torch_backend import TorchBackend
 
 
 class Named:
@@ -49,12 +50,12 @@ class Named:
         self.read_files: list[str] = []
         self.lock = threading.Lock()
 
-    def read(self, file: Path) -> str:
+    def read(self, source: Reader) -> str:
         with self.lock:
-            self.read_files.append(file.stem)
-        if "bad" in file.stem:
-            raise SegzooError(f"{file.name} is bad")
-        return file.stem
+            self.read_files.append(source.stem)
+        if "bad" in source.stem:
+            raise SegzooError(f"{source.path.name} is bad")
+        return source.stem
 
     def key(self, given: str) -> str | None:
         return None if "alone" in given else given[0]
@@ -132,10 +133,10 @@ def test_reading_goes_on_while_a_batch_is_segmented(tmp_path):
     predictor, others = Named(), threading.Event()
     read, segment = predictor.read, predictor.segment
 
-    def telling(file: Path) -> str:
-        if file.stem == "a2":
+    def telling(source: Reader) -> str:
+        if source.stem == "a2":
             others.set()
-        return read(file)
+        return read(source)
 
     def waiting(given: Sequence[str]) -> list[Segmentation]:
         assert given[0] != "a1" or others.wait(10)
@@ -194,7 +195,7 @@ def pictures(folder: Path, count: int, seed: int = 0) -> Path:
 @pytest.mark.parametrize("tta", [False, True])
 def test_batches_give_what_single_images_give(checkpoint, tmp_path, tta):
     model = segzoo.from_pretrained(checkpoint)
-    predictor = NetworkPredictor(model.deploy(), "", tta=tta)
+    predictor = Predictor(TorchBackend(model.deploy()), tta=tta)
     predictor.batch_size = 4
     jobs = plan([pictures(tmp_path / "in", 6)], tmp_path / "out", overlay=False)
     assert all(isinstance(outcome, str) for _, outcome in segment_files(predictor, jobs))
@@ -210,11 +211,10 @@ def test_batches_give_what_single_images_give(checkpoint, tmp_path, tta):
 def test_half_precision_keeps_most_of_a_mask(checkpoint, tmp_path):
     """What a GPU computes in, here on the CPU."""
     model = segzoo.from_pretrained(checkpoint).deploy()
-    predictor = NetworkPredictor(model, "")
+    predictor = Predictor(TorchBackend(model))
     given = [predictor.read(pictures(tmp_path / "in", 1) / "000.png")]
     exact = predictor.segment(given)[0]
-    predictor.precision = torch.bfloat16
-    rounded = predictor.segment(given)[0]
+    rounded = Predictor(TorchBackend(model, precision=torch.bfloat16)).segment(given)[0]
     assert rounded.probabilities.dtype == np.float32
     assert (rounded.probabilities != exact.probabilities).any()
     np.testing.assert_allclose(rounded.probabilities, exact.probabilities, atol=0.05)
@@ -363,7 +363,7 @@ def test_names_as_long_as_names_can_be(checkpoint, tmp_path, capsys):
 
 
 def test_where_nothing_can_be_written_nothing_is_segmented(checkpoint, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(network, "segment", lambda *_: pytest.fail("was segmented"))
+    monkeypatch.setattr(Predictor, "segment", lambda *_: pytest.fail("was segmented"))
     images = pictures(tmp_path / "in", 1)
     (tmp_path / "file").touch()
     assert main(["predict", str(checkpoint), str(images), "--output", str(tmp_path / "file")]) == 2
@@ -375,8 +375,8 @@ def test_a_full_disk_ends_the_run(checkpoint, tmp_path, capsys, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     images = pictures(tmp_path / "in", 60)
-    segmented, segment = [], network.segment
-    monkeypatch.setattr(network, "segment", lambda *given: (segmented.append(1), segment(*given))[1])
+    segmented, segment = [], Predictor.segment
+    monkeypatch.setattr(Predictor, "segment", lambda *given: (segmented.append(1), segment(*given))[1])
     monkeypatch.setattr("os.replace", replace)
     assert main(["predict", str(checkpoint), str(images), "--output", str(tmp_path / "out")]) == 2
     told = capsys.readouterr().err.splitlines()
@@ -425,13 +425,13 @@ def test_files_that_go_and_volumes_beyond_memory_stop_nothing(checkpoint, tmp_pa
     images, output = pictures(tmp_path / "in", 3), tmp_path / "out"
     (images / "0.png").symlink_to(tmp_path / "gone.png")
 
-    def segment(network, inputs, *options):
-        if inputs[0].given.shape == given.shape and (inputs[0].given == given).all():
+    def segment(predictor, inputs):
+        if inputs[0].image.shape == given.shape and (inputs[0].image == given).all():
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
-        return true_segment(network, inputs, *options)
+        return true_segment(predictor, inputs)
 
-    given, true_segment = read_image(images / "001.png"), network.segment
-    monkeypatch.setattr(network, "segment", segment)
+    given, true_segment = read_image(images / "001.png"), Predictor.segment
+    monkeypatch.setattr(Predictor, "segment", segment)
     assert main(["predict", str(checkpoint), str(images), "--output", str(output)]) == 2
     assert sorted(path.name for path in output.iterdir()) == ["000.png", "002.png"]
     told = capsys.readouterr().err
@@ -514,7 +514,7 @@ def test_volumes_and_classes_with_masks_of_their_own_are_found_again(samples, tm
     ],
 )
 def test_masks_that_would_be_one_file_are_refused(tmp_path, capsys, monkeypatch, classes, names, options, message):
-    monkeypatch.setattr(network, "segment", lambda *_: pytest.fail("was segmented"))
+    monkeypatch.setattr(Predictor, "segment", lambda *_: pytest.fail("was segmented"))
     model = segzoo.create_model("cmunext_s", num_classes=2, multilabel=True)
     model.class_names = tuple(classes)
     checkpoint = model.save_pretrained(tmp_path / "tiny")
@@ -708,7 +708,7 @@ def waited(condition: Any, process: subprocess.Popen[str]) -> None:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("victim", ["a worker", "the run"])
 def test_what_a_kill_left_is_finished_by_the_same_command(checkpoint, tmp_path, victim):
-    images, output = pictures(tmp_path / "in", 400), tmp_path / "out"
+    images, output = pictures(tmp_path / "in", 150), tmp_path / "out"
     options = ["--devices", "2"] if victim == "a worker" else []
     again = command(checkpoint, images, output, *options)
     process = subprocess.Popen(again, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -720,12 +720,12 @@ def test_what_a_kill_left_is_finished_by_the_same_command(checkpoint, tmp_path, 
         assert "the same command continues from there" in error.splitlines()[-1]
     before = stamps(output)
     masks = [output / name for name in before if name.endswith(".png")]
-    assert 10 < len(masks) < 400
+    assert 10 < len(masks) < 150
     for mask in masks:
         np.asarray(Image.open(mask))  # complete
 
     done = subprocess.run(again, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == f"{len(masks)} of 400 were done before"
+    assert done.stdout.splitlines()[0] == f"{len(masks)} of 150 were done before"
     assert sorted(file.name for file in output.glob("[!.]*")) == sorted(file.name for file in images.iterdir())
     assert not changed(before, output) & {mask.name for mask in masks}

@@ -14,7 +14,7 @@ import segzoo
 from segzoo.imaging.geometry import Geometry, same_grid
 from segzoo.imaging.overlay import to_uint8
 from segzoo.imaging.volumes import Volume, read_volume, read_volume_mask, volume_suffix
-from segzoo.prediction.network import predict_probabilities
+from segzoo.prediction.torch_backend import predict_probabilities
 from segzoo.prediction.window import slide
 
 
@@ -125,15 +125,15 @@ def test_the_overlay_outlines_the_mask():
 
 
 @pytest.mark.parametrize(
-    ("bad", "message"),
+    "bad",
     [
-        (np.zeros((8, 8, 5), np.uint8), "5 channels"),
-        (np.full((8, 8), np.nan), "NaN"),
-        ("nowhere.png", "nowhere.png"),
+        np.zeros((8, 8, 5), np.uint8),
+        np.full((8, 8), np.nan),
+        "nowhere.png",
     ],
 )
-def test_images_that_cannot_be_read_are_one_sentence(model, bad, message):
-    with pytest.raises(segzoo.SegzooError, match=message):
+def test_images_that_cannot_be_read_are_one_sentence(model, bad, refused):
+    with refused(segzoo.SegzooError):
         model.predict(bad)
 
 
@@ -218,19 +218,19 @@ def test_paths_volumes_arrays_and_tensors_are_the_same_volume(scan):
 
 
 @pytest.mark.parametrize(
-    ("bad", "message"),
+    "bad",
     [
-        (np.zeros((2, 8, 8, 8)), "2 channels where the model expects 1"),
-        (np.zeros((8, 8)), r"\[D, H, W\] or \[C, D, H, W\], not float64 of shape \[8, 8\]"),
-        (np.zeros((0, 8, 8)), r"not float64 of shape \[1, 0, 8, 8\]"),
-        (np.full((8, 8, 8), np.nan), "NaN"),
-        ("nowhere.nii.gz", "There is no file nowhere.nii.gz"),
-        ("picture.png", "This model segments volumes .*, and picture.png is none"),
-        (Image.new("L", (8, 8)), "This model segments volumes .*, and a picture is none"),
+        np.zeros((2, 8, 8, 8)),
+        np.zeros((8, 8)),
+        np.zeros((0, 8, 8)),
+        np.full((8, 8, 8), np.nan),
+        "nowhere.nii.gz",
+        "picture.png",
+        Image.new("L", (8, 8)),
     ],
 )
-def test_what_is_no_volume_is_one_sentence(bad, message):
-    with pytest.raises(segzoo.SegzooError, match=message):
+def test_what_is_no_volume_is_one_sentence(bad, refused):
+    with refused(segzoo.SegzooError):
         Tiny().predict(bad)
 
 
@@ -244,31 +244,31 @@ def test_a_volume_in_memory_may_hold_integers_in_any_layout():
 
 
 @pytest.mark.parametrize(
-    ("array", "message"),
+    "array",
     [
-        (np.full((1, 8, 8, 8), np.nan, np.float32), "NaN"),
-        (np.zeros((1, 4, 8, 8), np.float32), r"array is \[4, 8, 8\] voxels, its geometry \[8, 8, 8\]"),
-        (np.zeros((8, 8), np.float32), "must be numbers of shape"),
+        np.full((1, 8, 8, 8), np.nan, np.float32),
+        np.zeros((1, 4, 8, 8), np.float32),
+        np.zeros((8, 8), np.float32),
     ],
 )
 @pytest.mark.parametrize("dimensions", [2, 3])
-def test_a_volume_that_contradicts_itself_is_one_sentence(array, message, dimensions):
+def test_a_volume_that_contradicts_itself_is_one_sentence(array, dimensions, refused):
     model = Tiny() if dimensions == 3 else segzoo.create_model("cmunext_s", in_channels=1).eval()
-    with pytest.raises(segzoo.SegzooError, match=message):
+    with refused(segzoo.SegzooError):
         model.predict(Volume(array, Geometry.along_axes((8, 8, 8))))
 
 
-def test_weights_of_a_training_that_diverged_give_no_empty_mask(image):
+def test_weights_of_a_training_that_diverged_give_no_empty_mask(image, refused):
     model = segzoo.create_model("cmunext_s").eval()
     with torch.no_grad():
         model.head.weight.fill_(torch.nan)
-    with pytest.raises(segzoo.SegzooError, match="the network gives NaN for this input: its weights are not finite"):
+    with refused(segzoo.SegzooError):
         model.predict(image)
 
 
 @pytest.mark.parametrize("batch", [torch.zeros(1, 3, 64, 64), np.zeros((1, 64, 64, 3), np.uint8)], ids=["CHW", "HWC"])
-def test_a_batch_of_images_is_not_taken_for_a_volume(batch):
-    with pytest.raises(segzoo.SegzooError, match=r"of shape .* is a batch of images, or a volume of 3 slices"):
+def test_a_batch_of_images_is_not_taken_for_a_volume(batch, refused):
+    with refused(segzoo.SegzooError):
         segzoo.create_model("cmunext_s").predict(batch)
 
 
@@ -312,8 +312,8 @@ def test_small_volumes_are_seen_as_they_are():
 
 
 @pytest.mark.parametrize("overlap", [-0.1, 1.0])
-def test_the_overlap_is_below_one(overlap):
-    with pytest.raises(segzoo.SegzooError, match="overlap must be at least 0 and below 1"):
+def test_the_overlap_is_below_one(overlap, refused):
+    with refused(segzoo.SegzooError):
         Tiny().predict(np.zeros((4, 4, 4)), overlap=overlap)
 
 
@@ -353,7 +353,7 @@ def test_only_axes_that_training_mirrored_are_mirrored(scan):
 MEMORY = """
 import resource, sys, torch
 from tests.prediction.test_network import Tiny
-from segzoo.prediction.network import predict_probabilities
+from segzoo.prediction.torch_backend import predict_probabilities
 
 torch.set_num_threads(1)
 model = Tiny(num_classes=4, pointwise=True, patch_size=(16, 16, 16))
@@ -399,9 +399,9 @@ def test_a_model_for_images_goes_through_a_volume_slice_by_slice(scan):
     assert max(result.overlay().size) > 500
 
 
-def test_a_model_for_images_of_other_channels_refuses_a_volume(scan):
+def test_a_model_for_images_of_other_channels_refuses_a_volume(scan, refused):
     model = segzoo.create_model("cmunext_s", in_channels=5).eval()
-    with pytest.raises(segzoo.SegzooError, match=r"hippocampus_148\.nii\.gz has 1 channels where 5 are needed"):
+    with refused(segzoo.SegzooError):
         model.predict(scan)
 
 
@@ -428,8 +428,8 @@ def test_multi_label_volumes_are_one_file_a_class(scan, tmp_path):
     assert result.overlay().size[0] > 500
 
 
-def test_a_volumes_mask_is_not_saved_as_a_picture(scan, tmp_path):
-    with pytest.raises(segzoo.SegzooError, match=r"mask\.png is not named as a volume is"):
+def test_a_volumes_mask_is_not_saved_as_a_picture(scan, tmp_path, refused):
+    with refused(segzoo.SegzooError):
         Tiny().predict(scan).save(tmp_path / "mask.png")
 
 
@@ -489,7 +489,7 @@ def test_a_prediction_takes_a_volume_in_memory_with_its_place(scan):
     np.testing.assert_allclose(found.probabilities, expected.probabilities.transpose(0, 2, 3, 1), atol=1e-5)
 
 
-def test_windows_without_monai_are_one_sentence(monkeypatch):
+def test_windows_without_monai_are_one_sentence(monkeypatch, refused):
     monkeypatch.setitem(sys.modules, "monai.inferers.utils", None)
-    with pytest.raises(segzoo.MissingError, match="pip install monai"):
+    with refused(segzoo.MissingError):
         slide(torch.sigmoid, torch.zeros(1, 1, 8, 8, 9), (8, 8, 8))

@@ -23,7 +23,7 @@ import segzoo
 from segzoo.cli.command import main
 from segzoo.imaging.images import read_image
 from segzoo.imaging.volumes import read_volume_mask
-from segzoo.prediction.exported import ExportedPredictor
+from segzoo.prediction.predictor import Predictor
 from segzoo.prediction.runtimes import BACKENDS, choose_backend, open_exported, thread_count
 
 pytest.importorskip("onnxscript", reason="nothing can be exported without onnxscript")
@@ -63,7 +63,7 @@ def zoo(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamesp
     models = {
         "classes": lively(segzoo.create_model("cmunext_s", num_classes=3), image),
         "labels": lively(segzoo.create_model("cmunext_s", num_classes=2, multilabel=True), image),
-        "volumes": segzoo.create_model("mednext", num_classes=3, width=4).eval(),
+        "volumes": segzoo.create_model("mednext", num_classes=3, width=4, depths=1).eval(),
     }
     models["labels"].class_names = ("left", "right/outer side")
     models["volumes"].preprocessing = segzoo.VolumePreprocessing(1, patch_size=(16, 32, 16), mirror_axes=(0, 2))
@@ -126,7 +126,7 @@ def test_masks_and_overlays_are_those_of_the_checkpoint(name, backend, zoo, imag
 @pytest.mark.parametrize("name", ["classes", "labels"])
 def test_probabilities_are_those_of_the_checkpoint(name, tta, backend, zoo, images, scan):
     model = zoo.models[name]
-    predictor = ExportedPredictor(open_exported(zoo.files[name], backend), tta=tta)
+    predictor = Predictor(open_exported(zoo.files[name], backend), tta=tta)
     for file in [*sorted(images.iterdir()), scan]:
         (found,) = predictor.segment([predictor.read(file)])
         expected = model.predict(file, tta=tta)
@@ -182,7 +182,7 @@ def test_volumes_are_segmented_window_by_window(tta, backend, zoo, scan, tmp_pat
     expected, found = (read_volume_mask(tmp_path / name / scan.name)[0] for name in ("expected", "found"))
     assert len(np.unique(expected)) > 1
     assert (expected != found).mean() < 1e-4
-    predictor = ExportedPredictor(open_exported(zoo.files["volumes"], backend), tta=tta, overlap=0.25)
+    predictor = Predictor(open_exported(zoo.files["volumes"], backend), tta=tta, overlap=0.25)
     (segmentation,) = predictor.segment([predictor.read(scan)])
     probabilities = zoo.models["volumes"].predict(scan, tta=tta, overlap=0.25).probabilities
     np.testing.assert_allclose(segmentation.probabilities, probabilities, atol=ROUNDING)
@@ -334,9 +334,9 @@ def test_what_cannot_be_done_is_said_in_one_sentence(case, zoo, images, tmp_path
     assert re.search(wanted, err.splitlines()[-1]), err
 
 
-def test_a_damaged_file_is_one_to_every_backend(backend, zoo, tmp_path):
-    for spoil, message in ((damaged, f"cannot be opened by {backend}"), (foreign, "was not written by segzoo")):
-        with pytest.raises(segzoo.SegzooError, match=message):
+def test_a_damaged_file_is_one_to_every_backend(backend, zoo, tmp_path, refused):
+    for spoil in (damaged, foreign):
+        with refused(segzoo.SegzooError):
             open_exported(spoil(zoo, tmp_path), backend)
 
 
@@ -382,13 +382,13 @@ def test_a_volume_smaller_than_a_window_is_segmented_where_windows_may_vary(zoo,
     assert "fewer than the windows of 16 x 32 x 16 that" in capsys.readouterr().err
 
 
-def test_the_first_backend_that_is_installed_is_taken(monkeypatch):
+def test_the_first_backend_that_is_installed_is_taken(monkeypatch, refused):
     monkeypatch.setattr("segzoo.prediction.runtimes.find_spec", lambda name: None if name == "onnxruntime" else 1)
     assert choose_backend(None) == "openvino"
-    with pytest.raises(segzoo.MissingError, match=r"need onnxruntime to run: pip install 'medsegzoo\[onnxruntime\]'"):
+    with refused(segzoo.MissingError):
         choose_backend("onnxruntime")
     monkeypatch.setattr("segzoo.prediction.runtimes.find_spec", lambda name: None)
-    with pytest.raises(segzoo.MissingError, match=r"pip install 'medsegzoo\[onnxruntime\]'"):
+    with refused(segzoo.MissingError):
         choose_backend(None)
     monkeypatch.undo()
     assert choose_backend("openvino" if find_spec("openvino") else "onnxruntime") in BACKENDS

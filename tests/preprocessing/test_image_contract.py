@@ -78,27 +78,27 @@ def test_round_trip_through_json(contract):
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    "config",
     [
-        ({"sizes": 3}, "Unknown preprocessing key 'sizes'; known are channels"),
-        ({"channels": 1}, "mean must hold one value for each of the 1 channels, not 3"),
-        ({"std": [1, 1]}, "std must hold one value for each of the 3 channels, not 2"),
-        ({"std": [1, 1, 0]}, "std must be above 0"),
-        ({"image_size": [256]}, "image_size must be a height and a width"),
-        ({"image_size": [0, 5]}, "image_size must be a height and a width"),
-        ({"channels": 0}, "channels must be 1 or more"),
-        ({"mean": None}, "cannot be read"),
+        {"sizes": 3},
+        {"channels": 1},
+        {"std": [1, 1]},
+        {"std": [1, 1, 0]},
+        {"image_size": [256]},
+        {"image_size": [0, 5]},
+        {"channels": 0},
+        {"mean": None},
     ],
 )
-def test_bad_contract(config, message):
-    with pytest.raises(SegzooError, match=message):
+def test_bad_contract(config, refused):
+    with refused(SegzooError):
         Preprocessing.from_dict(config)
 
 
-def test_resize_refuses_other_images():
-    with pytest.raises(SegzooError, match="has 1 channels where the model expects 3"):
+def test_resize_refuses_other_images(refused):
+    with refused(SegzooError):
         Preprocessing().resize(np.zeros((4, 4, 1), np.uint8))
-    with pytest.raises(SegzooError, match="Expected a uint8 image"):
+    with refused(SegzooError):
         Preprocessing().resize(np.zeros((4, 4, 3)))
 
 

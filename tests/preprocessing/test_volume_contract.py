@@ -55,9 +55,9 @@ def test_axes_are_turned_to_where_the_network_wants_them(orientation):
         assert contract.grid(volume.geometry) == found.shape[1:]
 
 
-def test_a_spacing_that_no_scan_has_is_one_sentence():
+def test_a_spacing_that_no_scan_has_is_one_sentence(refused):
     volume = ramps((4, 5, 6), (1000.0, 50.0, 3000.0), "SAR")
-    with pytest.raises(SegzooError, match=r"spacing of 1000 x 50 x 3000 mm would make 1\.8e\+10 voxels"):
+    with refused(SegzooError):
         VolumePreprocessing(3, spacing=(1.0, 1.0, 1.0))(volume)
 
 
@@ -108,8 +108,8 @@ def test_ct_is_clipped_to_its_window(shared):
     assert volume.array.min() < -1000  # the input stays as it was
 
 
-def test_another_number_of_channels_is_refused(hippocampus):
-    with pytest.raises(SegzooError, match="has 1 channels where the model expects 2"):
+def test_another_number_of_channels_is_refused(hippocampus, refused):
+    with refused(SegzooError):
         VolumePreprocessing(2)(hippocampus[0])
 
 
@@ -198,28 +198,28 @@ def test_images_and_volumes_are_told_apart():
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    "config",
     [
-        ({"image_size": [3, 3]}, "Unknown preprocessing key 'image_size'; known are channels"),
-        ({"channels": 0}, "channels must be 1 or more"),
-        ({"orientation": "SAA"}, "orientation must name one of"),
-        ({"orientation": "SARS"}, "orientation must name one of"),
-        ({"orientation": "sar"}, "orientation must name one of"),
-        ({"patch_size": [16, 16]}, "patch_size must be three numbers above 0"),
-        ({"patch_size": [16, 16, 0]}, "patch_size must be three numbers above 0"),
-        ({"spacing": [1, 1]}, "spacing must be three lengths above 0"),
-        ({"spacing": [1, 1, 0]}, "spacing must be three lengths above 0"),
-        ({"intensity": "minmax"}, "intensity must be"),
-        ({"intensity": "window"}, "needs window="),
-        ({"intensity": "window", "window": [0, 1], "mean": 0}, "needs window="),
-        ({**CT, "window": [1, 1]}, "window must rise and std be above 0"),
-        ({**CT, "std": 0}, "window must rise and std be above 0"),
-        ({"mean": 3}, "belong to intensity"),
-        ({"patch_size": None}, "cannot be read"),
+        {"image_size": [3, 3]},
+        {"channels": 0},
+        {"orientation": "SAA"},
+        {"orientation": "SARS"},
+        {"orientation": "sar"},
+        {"patch_size": [16, 16]},
+        {"patch_size": [16, 16, 0]},
+        {"spacing": [1, 1]},
+        {"spacing": [1, 1, 0]},
+        {"intensity": "minmax"},
+        {"intensity": "window"},
+        {"intensity": "window", "window": [0, 1], "mean": 0},
+        {**CT, "window": [1, 1]},
+        {**CT, "std": 0},
+        {"mean": 3},
+        {"patch_size": None},
     ],
 )
-def test_bad_contract(config, message):
-    with pytest.raises(SegzooError, match=message):
+def test_bad_contract(config, refused):
+    with refused(SegzooError):
         VolumePreprocessing.from_dict(config)
 
 

@@ -123,7 +123,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(monkeypatch, tmp_path, s
 def test_two_processes_freeze_and_then_train_the_same_encoder(monkeypatch, tmp_path):
     model = nano_model(monkeypatch)
     start = digest(model.encoder.state_dict())
-    trainer(tmp_path, max_epochs=FROZEN + 2, devices=2, strategy="ddp_spawn").fit(model, batches())
+    trainer(tmp_path, max_epochs=FROZEN + 2, devices=2, strategy="ddp_fork").fit(model, batches())
     for rank in (0, 1):
         assert_frozen_until_trained(rows(tmp_path, rank), start)
     for part in ("parameters", "decoder"):  # of different images, but of one averaged gradient

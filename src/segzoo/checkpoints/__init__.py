@@ -1,1 +1,1 @@
-"""The checkpoint folder: its config, weights and card."""
+"""Folder of a checkpoint: its config, weights and card."""

@@ -13,7 +13,7 @@ from segzoo.checkpoints.config import Config
 from segzoo.checkpoints.entries import Example, Metrics
 from segzoo.checkpoints.licences import allows, hub_licence, licence_name
 from segzoo.checkpoints.pins import ORGANISATION, published
-from segzoo.checkpoints.provenance import listed, parts_of, seen_before, trainings
+from segzoo.checkpoints.provenance import listed, parts_of, seen_before, size_words, trainings
 from segzoo.metrics.names import METRIC_NAMES, class_metric, scores_by_class
 from segzoo.registry import class_of, model_facts
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
+RESOLUTIONS = {"original": "the images' own", "resized": "the network's"}  # of the masks that were compared
 GITHUB = f"{ORGANISATION}/segzoo"  # the repository that torch.hub fetches
 
 
@@ -48,7 +49,9 @@ def render_card(config: Config) -> str:
         dataset_page=dataset_page,
         listed=listed,
         parts_of=parts_of,
+        resolutions=RESOLUTIONS,
         seen_before=seen_before,
+        size_words=size_words,
         quoted=partial(json.dumps, ensure_ascii=False),  # a string of Python's, in double quotes
         shell=shlex.quote,
     )
@@ -110,13 +113,13 @@ def eval_results(config: Config) -> "list[EvalResult]":
             task_type="image-segmentation",
             dataset_type=dataset,
             dataset_name=dataset,
-            dataset_args={key: data.get(key) for key in ("split", "fold", "split_sha256")},
+            dataset_args={key: data.get(key) for key in ("split", "fold", "split_sha256", "longest_side")},
             metric_type=name,
             metric_value=value,
             metric_name=label(name, config),
             metric_args={"protocol": protocol(name, metrics), "resolution": resolution},
         )
-        for resolution, scores in (("original", metrics.original), ("resized", metrics.resized))
+        for resolution, scores in zip(RESOLUTIONS.values(), (metrics.original, metrics.resized), strict=True)
         for name, value in scores.items()
     ]
 

@@ -26,15 +26,15 @@ class Description:
 
     Args:
         entries: the JSON object.
-        where: it stands, for messages; nothing is the kind of description.
+        where: subject of messages, such as the file's path.
 
     Raises:
         SegzooError: it lacks an entry, or one is not what it must be.
     """
 
-    subject: ClassVar[str] = "the description"
+    subject: ClassVar[str]  # of sentences, where nothing else is given
     lacks: ClassVar[str] = "lacks"
-    needed: ClassVar[frozenset[str]] = frozenset({"preprocessing", "class_names", "data"})
+    needed: ClassVar[frozenset[str]]
 
     entries: dict[str, Any]
     where: InitVar[str | Path] = ""
@@ -53,7 +53,7 @@ class Description:
     @classmethod
     def of_values(cls, **entries: Any) -> Self:
         """Describe by values of Python, NumPy or PyTorch, as JSON has them."""
-        return cls(json.loads(json.dumps(entries, default=plain_number)))
+        return cls(json.loads(json.dumps(entries, default=python_number)))
 
     # ---- what all of them say
 
@@ -70,7 +70,7 @@ class Description:
 
     @cached_property
     def contract(self) -> "Preprocessing | VolumePreprocessing":
-        """Input contract; it imports torch.
+        """Input contract.
 
         Raises:
             SegzooError: a part of it is unknown or does not fit.
@@ -122,6 +122,7 @@ class Learned(Description):
     """Entry in Lightning's own files: what a model has learned besides its weights."""
 
     subject = "the entry 'segzoo' of Lightning's file"
+    needed = frozenset({"preprocessing", "class_names", "data"})
 
     @classmethod
     def of(cls, model: "SegmentationNetwork") -> Self:
@@ -134,7 +135,7 @@ def contract_entries(model: "SegmentationNetwork") -> dict[str, Any]:
     return {"preprocessing": model.preprocessing.to_dict(), "class_names": model.class_names}
 
 
-def plain_number(value: Any) -> int | float:
+def python_number(value: Any) -> int | float:
     """Return a NumPy or PyTorch scalar as a number of Python's, which is what JSON takes."""
     number: int | float = value.item()
     return number

@@ -61,7 +61,7 @@ class Metadata(Description):
             ) from error
 
     def check(self, where: str | Path) -> None:
-        """Refuse metadata that do not say what the file takes and gives; those of volumes import torch."""
+        """Refuse metadata that do not say what the file takes and gives."""
         for part in ("model", "checkpoint"):
             if not isinstance(self.entries.get(part, {}), dict):
                 raise SegzooError(f"{where} give its {part} as {self.entries[part]!r}")

@@ -69,6 +69,13 @@ def seen_before(data: dict[str, Any]) -> list[str]:
     )
 
 
+def size_words(data: dict[str, Any]) -> str:
+    """Say how large the images are that were trained and tested on, which may be reduced copies; "" if not known."""
+    sides = [part["longest_side"] for part in parts_of(data) if "longest_side" in part]
+    unit = "voxels" if "patch_size" in data else "pixels"
+    return f"of at most {max(sides)} {unit} a side" if sides else ""
+
+
 def listed(words: Iterable[str]) -> str:
     """Return words as "a", "a and b" or "a, b and c"."""
     *first, last = words

@@ -10,14 +10,14 @@ from segzoo.hub.publish import plan_upload, push
 
 
 def run_pull(options: argparse.Namespace) -> None:
-    """``segzoo pull CHECKPOINT... --to DIR``."""
+    """Run ``segzoo pull CHECKPOINT... --to DIR``."""
     for name in options.checkpoints:
         print(f"{name} -> {pull(name, options.to, revision=options.revision)}")
     print(f"set SEGZOO_HUB={options.to} to use them where there is no network")
 
 
 def run_push(options: argparse.Namespace) -> None:
-    """``segzoo push FOLDER [REPO]``."""
+    """Run ``segzoo push FOLDER [REPO]``."""
     repository = options.repository or f"{organisation()}/{options.folder.resolve().name}"
     upload = plan_upload(options.folder, repository, options.version)
     print(upload)

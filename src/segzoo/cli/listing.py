@@ -11,7 +11,7 @@ from segzoo.registry import class_of, list_models, model_facts, models, package_
 
 
 def run_list(options: argparse.Namespace) -> None:
-    """``segzoo list``."""
+    """Run ``segzoo list``."""
     names, checkpoints = list_models(options.pattern), list_checkpoints(options.pattern)
     folders = checkpoint_folders()
     listed = {name: listing(name, folders.get(name)) for name in checkpoints}
@@ -39,7 +39,7 @@ def model_line(name: str) -> str:
 
 
 def checkpoint_line(facts: dict[str, Any]) -> str:
-    """One line on a checkpoint."""
+    """Return one line on a checkpoint."""
     if "error" in facts:
         return f"not usable: {facts['error']}"
     dice = "not scored" if facts["dice"] is None else f"Dice {facts['dice']:.3f} ({facts['images']} held-out images)"
@@ -52,7 +52,7 @@ def checkpoint_line(facts: dict[str, Any]) -> str:
 
 
 def run_info(options: argparse.Namespace) -> None:
-    """``segzoo info NAME``."""
+    """Run ``segzoo info NAME``."""
     if options.name not in list_models():
         print(json.dumps(open_checkpoint(options.name).config.entries, indent=2))
         return

@@ -1,22 +1,27 @@
-"""``segzoo predict``."""
+"""``segzoo predict``. For an image and an exported file nothing here imports torch, which takes longer than both."""
 
 import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from segzoo import __version__
+from segzoo.checkpoints.opened import Checkpoint
 from segzoo.cli.output import sentence, show_any_name
 from segzoo.errors import SegzooError, attempt
+from segzoo.hub.find import open_checkpoint
+from segzoo.prediction.files import OutputError, segment_files
+from segzoo.prediction.plan import Job, plan, remove_dead_drafts, require_distinct, require_writable
+from segzoo.prediction.predictor import Predictor
+from segzoo.prediction.resume import unfinished
+from segzoo.prediction.runtimes import ExportedModel, open_exported
+from segzoo.prediction.window import require_overlap
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-    from segzoo.checkpoints.opened import Checkpoint
-    from segzoo.prediction.plan import Job
-    from segzoo.prediction.predictor import Predictor
-    from segzoo.prediction.runtimes import ExportedModel
+Model: TypeAlias = Checkpoint | ExportedModel
 
 
 def run_predict(options: argparse.Namespace) -> None:
@@ -25,9 +30,6 @@ def run_predict(options: argparse.Namespace) -> None:
     Raises:
         SegzooError: an input could not be segmented; all others have been by then.
     """
-    from segzoo.prediction.plan import plan, remove_dead_drafts, require_distinct, require_writable
-    from segzoo.prediction.predictor import require_overlap
-
     require_overlap(options.overlap)
     jobs = plan(options.inputs, options.output, options.overlay)
     require_writable(options.output)
@@ -38,10 +40,9 @@ def run_predict(options: argparse.Namespace) -> None:
     if options.devices == options.nodes == 1 and not is_one_of_several():
         outcomes = segment_share(None, *work)
     else:
-        from segzoo.prediction.network import choose_device
-        from segzoo.prediction.processes import launch
+        from segzoo.prediction.processes import launch  # imports torch and Fabric
 
-        outcomes = launch(segment_share, choose_device(options.device), options.devices, options.nodes, *work)
+        outcomes = launch(segment_share, options.device, options.devices, options.nodes, *work)
     failures: list[str] = []
     for outcome in outcomes:
         if isinstance(outcome, SegzooError):
@@ -53,12 +54,12 @@ def run_predict(options: argparse.Namespace) -> None:
 
 
 def is_one_of_several() -> bool:
-    """Whether torchrun, or srun with several tasks, has started this process."""
+    """Return whether torchrun, or srun with several tasks, has started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ or os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
 
 
-def open_model(options: argparse.Namespace) -> "Checkpoint | ExportedModel":
-    """What `run_predict` is to segment with.
+def open_model(options: argparse.Namespace) -> Model:
+    """Find what `run_predict` is to segment with.
 
     Raises:
         SegzooError: there is none, it is damaged, or it cannot do what the options ask for.
@@ -68,21 +69,17 @@ def open_model(options: argparse.Namespace) -> "Checkpoint | ExportedModel":
     if suffix == ".pt2":
         raise SegzooError(f"{name} is a program for torch.export.load; export an .onnx file to predict with segzoo")
     if suffix == ".onnx":
-        from segzoo.prediction.runtimes import open_exported
-
         if options.device == "cuda":
             raise SegzooError(f"{name} runs on the CPU; leave --device cuda out, or predict with the checkpoint")
         options.device = "cpu"  # also where "auto" would find a GPU
         return open_exported(Path(name), options.backend)
     if options.backend:
         raise SegzooError(f"--backend runs .onnx files, and {name} is none; `segzoo export {name} FILE.onnx` writes it")
-    from segzoo.hub.find import open_checkpoint
-
     return open_checkpoint(name)
 
 
 def segment_share(
-    fabric: "Fabric | None", options: argparse.Namespace, model: "Checkpoint | ExportedModel", jobs: "list[Job]"
+    fabric: "Fabric | None", options: argparse.Namespace, model: Model, jobs: list[Job]
 ) -> list[list[str] | SegzooError]:
     """Segment what is not done yet, or this process's share of it.
 
@@ -95,8 +92,6 @@ def segment_share(
     Returns:
         In the first process, and for each: why inputs were not segmented, or what kept it from starting.
     """
-    from segzoo.prediction.resume import unfinished
-
     show_any_name()  # also where this process was started by another
     rank, processes = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
     todo = unfinished(jobs, recipe(options, model), model.mask_names) if rank == 0 else []
@@ -108,21 +103,19 @@ def segment_share(
     outcome = attempt(segment_jobs, todo[rank::processes], options, model, device, rank, len(jobs) > 1)
     if fabric is None:
         return [outcome]
-    from segzoo.prediction.processes import gather
-
-    outcomes = gather(fabric, outcome)
+    outcomes = [fabric.broadcast(outcome, src=one) for one in range(processes)]
     return outcomes if rank == 0 else []
 
 
 def segment_jobs(
-    jobs: "list[Job]",
+    jobs: list[Job],
     options: argparse.Namespace,
-    model: "Checkpoint | ExportedModel",
+    model: Model,
     device: str,
     rank: int,
     several: bool,
 ) -> list[str]:
-    """Segment files and print what was found; returns why some could not be.
+    """Segment files and print what was found; return why some could not be.
 
     Args:
         jobs: to do.
@@ -137,9 +130,6 @@ def segment_jobs(
     """
     if not jobs:
         return []
-    from segzoo.prediction.files import segment_files
-    from segzoo.prediction.predictor import OutputError
-
     predictor = load_predictor(model, device, options)
     if rank == 0:
         print(predictor.description, file=sys.stderr, flush=True)
@@ -157,18 +147,15 @@ def segment_jobs(
     return failures
 
 
-def load_predictor(model: "Checkpoint | ExportedModel", device: str, options: argparse.Namespace) -> "Predictor":
-    """What segments; for an exported file without importing torch."""
-    from segzoo.prediction.exported import ExportedPredictor
-    from segzoo.prediction.runtimes import ExportedModel
-
+def load_predictor(model: Model, device: str, options: argparse.Namespace) -> Predictor:
+    """Make what segments."""
     if isinstance(model, ExportedModel):
-        return ExportedPredictor(model, tta=options.tta, overlap=options.overlap)
-    from segzoo.hub import load
+        return Predictor(model, tta=options.tta, overlap=options.overlap)
+    from segzoo.hub import load  # imports torch
 
     return load.load_predictor(model, device, tta=options.tta, overlap=options.overlap)
 
 
-def recipe(options: argparse.Namespace, model: "Checkpoint | ExportedModel") -> dict[str, Any]:
-    """What masks depend on besides the image; a run that is like this one continues it."""
+def recipe(options: argparse.Namespace, model: Model) -> dict[str, Any]:
+    """Return what masks depend on besides the image; a run that is like this one continues it."""
     return {"segzoo": __version__, **model.identity, "tta": options.tta, "overlap": options.overlap}

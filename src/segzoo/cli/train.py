@@ -4,7 +4,6 @@ LightningCLI does the work. Added here are short names for models, checkpoints a
 all that a run leaves behind, and a checkpoint folder at its end.
 """
 
-import re
 import signal
 import sys
 import warnings
@@ -17,7 +16,7 @@ import torch
 import yaml
 from jsonargparse.typing import register_type
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateFinder
+from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple, instantiate_class
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -26,7 +25,7 @@ from torch.optim import Optimizer
 import segzoo.data as data_modules
 from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.names import CONFIG, RECIPE, WEIGHTS
-from segzoo.checkpoints.provenance import listed, other_splits, parts_of, same_names, same_split, split_hashes
+from segzoo.checkpoints.provenance import split_hashes
 from segzoo.checkpoints.save import record
 from segzoo.cli.run_folder import (
     SPLIT,
@@ -41,23 +40,24 @@ from segzoo.cli.run_folder import (
     refuse_overwriting,
     resume_file,
 )
+from segzoo.cli.train_checks import (
+    refuse_other_preprocessing,
+    refuse_random_weights,
+    refuse_recording,
+    refuse_unwritable,
+    refuse_wrong_monitors,
+    split_warning,
+)
 from segzoo.cli.train_errors import cause_in_input
-from segzoo.errors import MissingError, SegzooError
-from segzoo.extensions import announced, imported
-from segzoo.hub.find import open_checkpoint
+from segzoo.cli.train_names import run_name, spell_out
+from segzoo.errors import SegzooError
 from segzoo.metrics.names import scores_by_class
 from segzoo.module import SegmentationModule
 from segzoo.network import SegmentationNetwork
-from segzoo.registry import list_models, model_facts, models, nearest
 
 EPOCHS = 300  # of both papers
 SEED = 42
-LOGGED = ("val/dice", "val/iou", "val/loss", "val/dataset_dice", "val/dataset_iou", "train/loss")  # by every model
-MODEL_OPTION, DATA_OPTION = "--model", "--data"
-LOADER = "segzoo.hub.from_pretrained"
-IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 GO_ON = "go on from the last whole epoch with --ckpt_path last"  # said where a signal ended a training
-UNWRITABLE = "Unable to serialize instance "  # what jsonargparse writes in the place of a value it cannot write
 
 
 def plain_number(value: Any) -> Number:
@@ -107,12 +107,14 @@ class TrainingCLI(LightningCLI):
     """LightningCLI over the zoo's models and datasets.
 
     Attributes:
+        given: the command line; its first word is the verb.
         claimed: what keeps the run's folder to this training, while it runs.
     """
 
     claimed: IO[str] | None = None
 
     def __init__(self, args: list[str]) -> None:
+        self.given = args
         raising = {"exit_on_error": False}  # so that a wrong option ends like any other bad input
         super().__init__(
             SegmentationNetwork,  # which from_pretrained is said to return
@@ -130,10 +132,13 @@ class TrainingCLI(LightningCLI):
             args=args,
         )
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Lightning's, without its predict: ``segzoo predict`` takes image files."""
-        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name != "predict"}
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the verb that was given, or all where none was: each takes a while to build.
+
+        Lightning's predict is left out, as ``segzoo predict`` takes image files.
+        """
+        verbs = {name: skipped for name, skipped in LightningCLI.subcommands().items() if name != "predict"}
+        return {name: verbs[name] for name in self.given[:1] if name in verbs} or verbs
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Take --optimizer and --lr_scheduler; what is not given stays the model's."""
@@ -324,146 +329,6 @@ class TrainingCLI(LightningCLI):
             folder = Path(self.model.load_report.source)
             record(folder, metrics=results)
             print(f"segzoo: recorded in {folder}")
-
-
-def spell_out(arguments: list[str]) -> list[str]:
-    """Return a command line with import paths in the place of the zoo's names after --model and --data."""
-    spelled: list[str] = []
-    options = iter([part for argument in arguments for part in split_option(argument)])
-    for argument in options:
-        spelled.append(argument)
-        value = next(options, None) if argument in (MODEL_OPTION, DATA_OPTION) else None
-        if value is not None:
-            spelled += model_options(value) if argument == MODEL_OPTION else [data_path(value)]
-    return spelled
-
-
-def split_option(argument: str) -> list[str]:
-    """``--model=x`` as two arguments."""
-    option, equals, value = argument.partition("=")
-    return [option, value] if equals and option in (MODEL_OPTION, DATA_OPTION) else [argument]
-
-
-def model_options(name: str) -> list[str]:
-    """Return what follows --model: a builder for a model's name, a loader for a checkpoint's name or folder."""
-    if name in list_models():
-        return [model_facts(name).builder]
-    if IMPORT_PATH.fullmatch(name) and not Path(name).exists():
-        return [name]
-    open_checkpoint(name)  # fails here, in one sentence, rather than in the middle of the parser
-    return [LOADER, "--model.name_or_path", name]
-
-
-def data_path(name: str) -> str:
-    """Return the import path of a dataset."""
-    if IMPORT_PATH.fullmatch(name):
-        return name
-    kinds = {known: getattr(data_modules, known) for known in data_modules.__all__}
-    datasets = [known for known, kind in kinds.items() if getattr(kind, "name", None)]  # not the bases of others
-    if name in datasets:
-        return f"segzoo.data.{name}"
-    others = announced("datasets")
-    if name not in others:
-        known = [*datasets, *others]
-        raise MissingError(f"there is no dataset {name!r}{nearest(name, known)}; there are {', '.join(known)}")
-    imported("datasets", others[name])  # fails here, in one sentence, rather than in the middle of the parser
-    return others[name].value.replace(":", ".")
-
-
-def run_name(options: Any) -> str:
-    """``lv_unet-busi``: what is trained on what."""
-    if options.model.class_path == LOADER:
-        checkpoint = open_checkpoint(options.model.init_args.name_or_path)
-        name = checkpoint.config.entries.get("name", checkpoint.folder.name)
-        model = Path(str(name)).name  # a stranger's stays below runs/
-    else:
-        model = options.model.class_path.rpartition(".")[2]
-    fold = options.data.init_args.get("fold", 0)  # those of a cross-validation may be trained at the same time
-    return f"{model}-{options.data.class_path.rpartition('.')[2].lower()}" + (f"-fold{fold}" if fold else "")
-
-
-def refuse_unwritable(recipe: str) -> None:
-    """Refuse to train by a configuration that could not be read again.
-
-    Raises:
-        SegzooError: naming the option.
-    """
-    line = next((line for line in recipe.splitlines() if UNWRITABLE in line), None)
-    if line is not None:
-        raise SegzooError(
-            f"{RECIPE} cannot hold {line.strip().replace(UNWRITABLE, '')}, so nobody could train so again; give that "
-            "option as a number, a text, or a class_path with its init_args"
-        )
-
-
-def refuse_wrong_monitors(model: SegmentationModule, callbacks: list[Callback], scheduler: Any) -> None:
-    """Refuse to watch a score that nobody logs, which would end the training after its first epoch, or for its worst.
-
-    A model or a callback of somebody's own may log others.
-    """
-    packages = {type(part).__module__.partition(".")[0] for part in (model, *callbacks)}
-    watched = [("--trainer.callbacks", getattr(one, "monitor", None), getattr(one, "mode", None)) for one in callbacks]
-    if scheduler:
-        watched.append(("--lr_scheduler", scheduler.init_args.get("monitor"), scheduler.init_args.get("mode")))
-    for option, name, mode in watched:
-        unknown = name is not None and name.startswith(("train/", "val/")) and name not in LOGGED
-        if unknown and packages <= {"segzoo", "lightning"}:
-            raise SegzooError(f"there is no {name!r} to monitor; there are {', '.join(LOGGED)}")
-        best, worst = ("min", "max") if str(name).endswith("loss") else ("max", "min")
-        if name in LOGGED and mode == worst:
-            raise SegzooError(
-                f"what monitors {name} would take its worst for the best (mode {mode}); add {option}.mode {best}"
-            )
-
-
-def refuse_random_weights(options: Any) -> None:
-    """Refuse to score a model of the zoo that nothing has trained; classes of somebody's own may load weights."""
-    builders = {known.builder for known in models().values()}
-    if options.ckpt_path is None and options.model.class_path in builders:
-        raise SegzooError(
-            "this model has random weights: name a trained one by --model FOLDER/checkpoint, or add --ckpt_path best "
-            "to the command of its run"
-        )
-
-
-def refuse_other_preprocessing(data: data_modules.SegmentationDataModule, model: SegmentationModule) -> None:
-    """Refuse to record what a checkpoint scores on images that are prepared otherwise than `predict` does it."""
-    used, stored = data.preprocessing.to_dict(), model.preprocessing.to_dict()
-    of_training = ("patch_size", "mirror_axes")  # these may differ, since they say how it was trained
-    differing = [key for key in stored if key not in of_training and used.get(key) != stored[key]]
-    if differing:
-        raise SegzooError(
-            f"--record is for what a checkpoint scores as it predicts, and {differing[0]} is {used.get(differing[0])} "
-            f"here and {stored[differing[0]]} there: leave that option out"
-        )
-
-
-def refuse_recording(options: Any) -> None:
-    """Refuse --record where there is nothing to write into, or nothing that should be written.
-
-    Raises:
-        SegzooError: saying so.
-    """
-    if options.model.class_path != LOADER or not Path(options.model.init_args.name_or_path).is_dir():
-        raise SegzooError("--record writes into a checkpoint folder, so test one by its path: --model FOLDER")
-    if options.ckpt_path is not None:
-        raise SegzooError("--record is for a checkpoint's own weights: leave --ckpt_path out")
-    if options.metrics and not {"dice", "iou"} <= set(options.metrics):
-        raise SegzooError("--record replaces all results, and cards show Dice and IoU: add both to --metrics")
-    if options.tta:
-        raise SegzooError("--record is for what a checkpoint scores without --tta: leave one of the two out")
-
-
-def split_warning(tested: dict[str, Any], trained: dict[str, Any]) -> str | None:
-    """Return a warning where the images of a test may be among those that a checkpoint was trained on."""
-    known = [part for part in parts_of(trained) if "split_sha256" in part]
-    other = [part for part in parts_of(tested) if not any(same_split(part, one) for one in known)]
-    if known and other:
-        if all(any(same_names(part, one) for one in known) for part in other):
-            return "files have changed since the checkpoint was trained (same names, other sizes)"
-        return "this is not the split the checkpoint was trained on"
-    names = other_splits(tested, trained.get("pretrained_on", []))
-    return f"the checkpoint was pretrained on another split of {listed(names)}" if names else None
 
 
 def test_results(model: SegmentationModule, trainer: Trainer) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from segzoo.hub.verify import verify
 
 
 def run_verify(options: argparse.Namespace) -> None:
-    """``segzoo verify [CHECKPOINT...]``.
+    """Run ``segzoo verify [CHECKPOINT...]``.
 
     Raises:
         SegzooError: a checkpoint is damaged, or computes something else here; all others have been verified by then.

@@ -173,6 +173,15 @@ class SegmentationDataModule(LightningDataModule):
         """Name of the split in records, which hold nobody's paths."""
         return LISTED if is_listed(self.split) else self.split
 
+    @property
+    def longest_side(self) -> int:
+        """Longest side of any image as it is stored here, which may be a reduced copy, in pixels or voxels."""
+        return max(side for sample in self._by_id.values() for side in self.size_of(sample))
+
+    def size_of(self, sample: Sample) -> tuple[int, ...]:
+        """Return the sides of a sample's image or volume, as its header states them; each base says how."""
+        raise NotImplementedError
+
     def split_record(self) -> dict[str, Any]:
         """Say how the split was made, and by what it is known again."""
         return {
@@ -193,6 +202,7 @@ class SegmentationDataModule(LightningDataModule):
             "seed": self.seed,
             "split_sha256": self.split_sha256,
             "counts": {part: len(ids) for part, ids in self.split_ids.items()},
+            "longest_side": self.longest_side,
             "licence": self.licence,
             **{key: contract[key] for key in ("image_size", "patch_size") if key in contract},
         }

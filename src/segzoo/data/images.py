@@ -15,7 +15,7 @@ from segzoo.data.augmentation import RandomFlipRotate90
 from segzoo.data.base import Item, SegmentationDataModule, evaluation_sampler
 from segzoo.data.samples import Sample, check_sample, read_label
 from segzoo.errors import SegzooError, attempt
-from segzoo.imaging.images import read_image
+from segzoo.imaging.images import image_size, read_image
 from segzoo.preprocessing.image import Preprocessing
 
 CACHE_BYTES = 2**30  # resized images and labels kept in memory, for each of train, val and test
@@ -83,6 +83,10 @@ class ImageDataModule(SegmentationDataModule):
     def check(self, sample: Sample) -> None:
         """Refuse a sample whose files do not fit together, as far as their headers tell."""
         check_sample(sample)
+
+    def size_of(self, sample: Sample) -> tuple[int, ...]:
+        """Return height and width of a sample's image, as its header states them."""
+        return image_size(sample.image)
 
     def check_pixels(self, part: str, channels: int) -> None:
         """Decode all images and masks of a part once: what is damaged is known before the training, not after it.

@@ -136,6 +136,10 @@ class VolumeDataModule(SegmentationDataModule):
             "grid."
         )
 
+    def size_of(self, sample: Sample) -> tuple[int, ...]:
+        """Return depth, height and width of a sample's volume, as its header states them."""
+        return read_geometry(sample.image).shape
+
     @property
     def preprocessing(self) -> VolumePreprocessing:
         """Input contract: what was asked for here, and for the rest that of the model in the trainer.

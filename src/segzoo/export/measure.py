@@ -19,9 +19,9 @@ from segzoo.export.check import check_inputs
 from segzoo.export.int8 import speed_ratio
 from segzoo.export.write import export
 from segzoo.metrics.metric import Dice
-from segzoo.prediction.exported import ExportedPredictor
-from segzoo.prediction.network import predict
+from segzoo.prediction.predictor import Predictor
 from segzoo.prediction.runtimes import ExportedModel
+from segzoo.prediction.torch_backend import TorchBackend
 
 if TYPE_CHECKING:
     from segzoo.network import SegmentationNetwork
@@ -121,14 +121,14 @@ def measure(
         data: of which the test images are taken.
         size: sides of the inputs that the file takes; None where they vary.
     """
-    network, predictor = model.deploy(), ExportedPredictor(ExportedModel(path, "onnxruntime"))
-    of_file, of_python = (Dice(model.num_classes, multilabel=model.multilabel) for _ in range(2))
+    network = model.deploy()
+    of_network, of_file = Predictor(TorchBackend(network)), Predictor(ExportedModel(path, "onnxruntime"))
+    file_dice, python_dice = (Dice(model.num_classes, multilabel=model.multilabel) for _ in range(2))
     samples = part(data, "test")
     for sample in samples:
         target = torch.from_numpy(read_target(sample, data))[None]
-        found, expected = predictor.segment([predictor.read(sample.image)])[0], predict(network, sample.image)
-        for metric, segmentation in ((of_file, found), (of_python, expected)):
-            metric.update(torch.from_numpy(segmentation.mask)[None].long(), target)
+        for predictor, metric in ((of_file, file_dice), (of_network, python_dice)):
+            metric.update(torch.from_numpy(predictor(sample.image).mask)[None].long(), target)
     x, _ = check_inputs(network, samples[0].image, size)
     with TemporaryDirectory() as folder:
         whole = export(model, Path(folder) / "float32.onnx", size=size).path
@@ -137,8 +137,8 @@ def measure(
         size=path.stat().st_size / 1e6,
         float32_size=float32_size / 1e6,
         speed=speed,
-        dice=of_file.compute().item(),
-        python_dice=of_python.compute().item(),
+        dice=file_dice.compute().item(),
+        python_dice=python_dice.compute().item(),
         images=len(samples),
         dataset=model.data["dataset"],
     )

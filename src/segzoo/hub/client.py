@@ -41,7 +41,7 @@ def ask(repository: str, name: str, revision: str, token: str | bool | None) -> 
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     url = hf_hub_url(repository, name, revision=revision)
-    with one_sentence(repository, revision, name):
+    with explained(repository, revision, name):
         within(DEADLINE_SECONDS, lambda: get_hf_file_metadata(url, token=token, timeout=CONNECT_SECONDS))
 
 
@@ -53,7 +53,7 @@ def reach() -> None:
     """
     from huggingface_hub import constants, get_session
 
-    with one_sentence(constants.ENDPOINT):
+    with explained(constants.ENDPOINT):
         within(DEADLINE_SECONDS, lambda: get_session().head(constants.ENDPOINT, timeout=CONNECT_SECONDS))
 
 
@@ -68,7 +68,7 @@ def download(
     """
     from huggingface_hub import hf_hub_download
 
-    with one_sentence(repository, revision, name):
+    with explained(repository, revision, name):
         return Path(hf_hub_download(repository, name, revision=revision, token=token, cache_dir=cache_dir))
 
 
@@ -113,7 +113,7 @@ def within(seconds: float, question: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def one_sentence(repository: str, revision: str = "main", name: str = "") -> Iterator[None]:
+def explained(repository: str, revision: str = "main", name: str = "") -> Iterator[None]:
     """Turn what the client raises into one sentence of ours."""
     from huggingface_hub import constants
     from huggingface_hub.errors import (

@@ -16,7 +16,7 @@ from segzoo.errors import SegzooError
 from segzoo.hub.load import from_pretrained
 from segzoo.hub.verify import compute_logits
 from segzoo.imaging.overlay import draw_overlay, to_uint8
-from segzoo.prediction.network import predict
+from segzoo.prediction.torch_backend import predict
 
 if TYPE_CHECKING:
     from segzoo.network import SegmentationNetwork
@@ -49,8 +49,7 @@ def add_example(
             f"{', '.join(sorted(FREE_LICENCES))}"
         )
     model = from_pretrained(folder)
-    reduce = reduced_image if model.preprocessing.spatial_dims == 2 else cut_volume
-    image, truth = reduce(model, image, truth)
+    image, truth = model.preprocessing.excerpt(image, truth, PIXELS)
     config = read_config(folder)
     with replacing(folder) as draft:
         copy_files(folder, draft, config)
@@ -62,32 +61,6 @@ def add_example(
             made.append(PICTURE)
         hashes = {**config.sha256, **{name: sha256(draft / name) for name in made}}
         write_config(draft, config.changed(example={"source": source, "licence": licence}, sha256=hashes))
-
-
-def reduced_image(
-    model: "SegmentationNetwork", image: np.ndarray, truth: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Reduce an image and its truth to no side longer than `PIXELS`."""
-    scale = PIXELS / max(image.shape[:2])
-    if scale >= 1:
-        return image, truth
-    size = tuple(max(1, round(side * scale)) for side in reversed(image.shape[:2]))
-    channels = [np.asarray(Image.fromarray(channel).resize(size)) for channel in np.moveaxis(image, -1, 0)]
-    if truth is not None:
-        truth = np.asarray(Image.fromarray(truth.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
-    return np.stack(channels, axis=-1), truth
-
-
-def cut_volume(
-    model: "SegmentationNetwork", volume: np.ndarray, truth: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Cut the middle out of a volume and its truth, as large as the model's patch."""
-    patch = model.preprocessing.patch_size or volume.shape[1:]
-    box = []
-    for side, wanted in zip(volume.shape[1:], patch, strict=True):
-        first = max(0, (side - wanted) // 2)
-        box.append(slice(first, first + wanted))
-    return volume[:, *box], None if truth is None else truth[*box]
 
 
 def draw_example(model: "SegmentationNetwork", image: np.ndarray, truth: np.ndarray) -> Image.Image:

@@ -40,6 +40,7 @@ def list_checkpoints(pattern: str = "*") -> list[str]:
         pattern: of a shell, for names.
 
     Example:
+        >>> import segzoo
         >>> segzoo.list_checkpoints("lv-unet-bus?")
         ['lv-unet-busi']
     """

@@ -4,12 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from segzoo.checkpoints.fill import LoadReport, fill, read_weights
 from segzoo.checkpoints.names import CONFIG, WEIGHTS
 from segzoo.checkpoints.opened import Checkpoint
 from segzoo.errors import SegzooError
 from segzoo.hub.find import open_checkpoint
-from segzoo.prediction.network import NetworkPredictor, choose_device
+from segzoo.prediction.predictor import Predictor
+from segzoo.prediction.torch_backend import TorchBackend, best_precision, choose_device
 from segzoo.registry import create_model, require_model
 
 if TYPE_CHECKING:
@@ -107,8 +110,8 @@ def load(
 
 def load_predictor(
     checkpoint: "Checkpoint", device: str = "auto", *, tta: bool = False, overlap: float = 0.5
-) -> NetworkPredictor:
-    """A checkpoint's network, deployed.
+) -> Predictor:
+    """Return a predictor of a checkpoint's network, deployed.
 
     Args:
         checkpoint: its files checked.
@@ -119,8 +122,8 @@ def load_predictor(
     Raises:
         SegzooError: the weights cannot be loaded, or there is no such device.
     """
-    from segzoo.hub.load import load
-
+    place = torch.device(choose_device(device))
     model = load(checkpoint)
-    network = model.deploy() if model.is_deployable else model
-    return NetworkPredictor(network.to(choose_device(device)), str(model.load_report), tta=tta, overlap=overlap)
+    network = (model.deploy() if model.is_deployable else model).to(place)
+    backend = TorchBackend(network, str(model.load_report), precision=best_precision(place))
+    return Predictor(backend, tta=tta, overlap=overlap)

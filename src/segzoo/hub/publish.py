@@ -9,8 +9,8 @@ from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.files import file_names, verify_files
 from segzoo.checkpoints.names import CARD, CONFIG
 from segzoo.checkpoints.weights import sha256
-from segzoo.errors import SegzooError
-from segzoo.hub.client import download, one_sentence, reach
+from segzoo.errors import MissingFileError, SegzooError
+from segzoo.hub.client import download, explained, reach
 from segzoo.hub.listing import facts_of
 
 
@@ -46,14 +46,14 @@ def plan_upload(folder: str | Path, repository: str, version: str | None = None)
         version: what the tag is made of; None is the config's.
 
     Raises:
-        MissingError: a file is missing.
+        MissingFileError: a file is missing.
         SegzooError: it is no checkpoint, a file is not the one that its config lists, or the version makes no tag.
     """
     folder = Path(folder)
     config = read_config(folder)
     verify_files(folder, config)
     if not (folder / CARD).is_file():
-        raise SegzooError(f"{folder} has no {CARD}, the card that the Hub shows; save it with save_pretrained")
+        raise MissingFileError(f"{folder} has no {CARD}, the card that the Hub shows; save it with save_pretrained")
     if version is not None:
         config = config.changed(version=version)
     if not re.fullmatch(r"\d[\w.+-]*", config.version):  # the Hub would take all but the tag
@@ -76,7 +76,7 @@ def push(upload: Upload, *, private: bool = False, token: str | bool | None = No
 
     reach()
     hub = HfApi(token=token, library_name="segzoo")
-    with one_sentence(upload.repository):
+    with explained(upload.repository):
         repository = hub.create_repo(upload.repository, private=private, exist_ok=True)
         if private and not hub.repo_info(upload.repository).private:
             raise SegzooError(

@@ -12,7 +12,6 @@ from segzoo.checkpoints.weights import read_safetensors
 from segzoo.errors import SegzooError
 from segzoo.hub.find import open_checkpoint
 from segzoo.hub.load import from_pretrained
-from segzoo.prediction.inputs import as_volume
 
 if TYPE_CHECKING:
     from segzoo.network import SegmentationNetwork
@@ -56,7 +55,7 @@ def verify(name_or_path: str | Path) -> str:
 def compute_logits(model: "SegmentationNetwork", image: Tensor) -> Tensor:
     """Compute the logits [K, *S] of a raw image [H, W, C] (uint8) or volume [C, D, H, W], in one piece, on the CPU."""
     preprocessing = model.preprocessing
-    raw = image.numpy() if preprocessing.spatial_dims == 2 else as_volume(preprocessing, image)
+    given = preprocessing.read(image.numpy())
     with torch.inference_mode():
-        logits = model.cpu().eval()(preprocessing(raw)[None])[0]  # type: ignore[arg-type]
+        logits: Tensor = model.cpu().eval()(preprocessing(given)[None])[0]
     return logits.contiguous()

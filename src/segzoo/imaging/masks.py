@@ -1,5 +1,6 @@
-"""Mask files <-> class indices, which are never rescaled."""
+"""Mask files -> class indices, which are never rescaled."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from segzoo.errors import SegzooError
-from segzoo.imaging.notes import write_png
-from segzoo.imaging.pillow import decode
+from segzoo.imaging.images import as_stored, decode, pixels_of
+
+_BLACK = (0, 0, 0)
+_FEW = 4  # indices that may be classes or marks, which the reader of labels knows; more are shades, in any order
 
 
 def read_mask(path: str | Path, *, binary: bool = False) -> npt.NDArray[np.integer[Any]]:
@@ -31,7 +34,7 @@ def read_mask(path: str | Path, *, binary: bool = False) -> npt.NDArray[np.integ
             a palette's colours do not tell the background of a binary one.
     """
     path = Path(path)
-    values = decode(path, for_mask=True, binary=binary)
+    values = decode(path, partial(_stored_values, binary=binary))
     if values.ndim == 3:
         colours, alpha = (values[..., :-1], values[..., -1]) if values.shape[2] in (2, 4) else (values, None)
         if (colours != colours[..., :1]).any():
@@ -48,28 +51,6 @@ def read_mask(path: str | Path, *, binary: bool = False) -> npt.NDArray[np.integ
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
-def write_mask(path: str | Path, mask: npt.ArrayLike, note: str = "") -> None:
-    """Write class indices as a grey PNG of 8 bits, or of 16 where a value exceeds 255.
-
-    Args:
-        path: The file; its folder is made where missing.
-        mask: Integer (or boolean) array ``[H, W]`` of values 0..65535.
-        note: For `read_note`.
-
-    Raises:
-        SegzooError: If the mask is of another shape or holds other values.
-    """
-    values = np.asarray(mask)
-    if values.ndim != 2 or values.dtype.kind not in "biu":
-        raise SegzooError(f"A mask must be integers of shape [H, W], not {values.dtype} of shape {list(values.shape)}.")
-    if values.size and (values.min() < 0 or values.max() > 65535):
-        raise SegzooError(f"A mask file holds values 0..65535, not {values.min()}..{values.max()}.")
-    wide = values.size > 0 and values.max() > 255
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_png(path, Image.fromarray(values.astype(np.uint16 if wide else np.uint8)), note)
-
-
 def palette(path: Path) -> list[bytes]:
     """Return the colours of a readable PNG's palette, RGB each, as its header gives them; none of any other file."""
     if path.suffix.lower() != ".png":
@@ -77,3 +58,40 @@ def palette(path: Path) -> list[bytes]:
     with Image.open(path) as image:
         table = image.palette.palette if image.palette else b""
         return [bytes(table[start : start + 3]) for start in range(0, len(table), 3)]
+
+
+def _stored_values(path: Path, image: Image.Image, *, binary: bool) -> npt.NDArray[Any]:
+    """Return an opened mask's values [H, W] or [H, W, C]."""
+    stored = as_stored(image)
+    if not binary or stored.mode != "P":
+        return pixels_of(stored, for_mask=True)
+    return pixels_of(stored.convert("LA"), for_mask=True) if _is_grey(stored) else _coloured(path, stored)
+
+
+def _is_grey(image: Image.Image) -> bool:
+    """Return whether this palette image looks like a grey one, and not the same all over."""
+    used = np.unique(np.asarray(image)).tolist()
+    colours = {_colour(image, index) for index in used}
+    if "transparency" not in image.info and len(colours) == 1 < len(used):
+        return False
+    return bool(used) and all(len(colour) == 3 and len(set(colour)) == 1 for colour in colours)
+
+
+def _colour(image: Image.Image, index: int) -> tuple[int, ...]:
+    """Return the colour of a palette's index, RGB."""
+    return tuple((image.getpalette() or [])[3 * index : 3 * index + 3])
+
+
+def _coloured(path: Path, image: Image.Image) -> npt.NDArray[Any]:
+    """Return a coloured palette's indices where the first is black, as drawing tools have it, else where it is not."""
+    indices = np.asarray(image)
+    used = np.unique(indices).tolist()
+    if _colour(image, 0) == _BLACK and len(used) <= _FEW:
+        return indices
+    black = [index for index in used if _colour(image, index) == _BLACK]
+    if len(used) > 2 or len(black) != 1:
+        raise SegzooError(
+            f"Mask {path} has a palette of {len(used)} colour{'s' if len(used) > 1 else ''}, where a binary mask has "
+            "one on black; save it as one channel of 0 and 255."
+        )
+    return indices != black[0]

@@ -1,35 +1,104 @@
-"""Files as a model takes them."""
+"""Table of inputs: what a path is, and so how it is read, and how its mask is called.
 
+A new format is one class in a file of its own and one row here; a package adds one by an entry point of the group
+``segzoo.readers``. A path may be a folder, such as one of a DICOM series, or the first of several files.
+"""
+
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from segzoo.errors import SegzooError
-from segzoo.imaging.images import read_image
-from segzoo.imaging.volumes import VOLUME_SUFFIXES, Volume, is_volume, read_volume
+from segzoo.errors import MissingFileError
+from segzoo.extensions import Table
+from segzoo.imaging.images import ImageFile
+from segzoo.imaging.volumes import VolumeFile
+
+if TYPE_CHECKING:
+    from segzoo.imaging.volumes import Volume
 
 
-def read_file(file: str | Path, channels: int, spatial_dims: int) -> npt.NDArray[np.uint8] | Volume:
-    """An image [H, W, C] or a volume, as a model takes it.
+@runtime_checkable
+class Reader(Protocol):
+    """One input, or one mask, of one kind.
 
-    Args:
-        file: to read.
-        channels: of the model's input.
-        spatial_dims: 2 for a model of images, which takes volumes slice by slice; 3 for one of volumes.
+    Attributes:
+        folders: whether its inputs are folders, such as those of DICOM series; else files.
+        large: whether it takes so much memory that only the next one is read ahead.
+        path: the file or folder.
+        stem: its name without what its kind adds, which the overlay is called after.
+        mask_name: the name of its mask's file, in a format that masks are written in: PNG or a volume's.
+    """
+
+    folders: ClassVar[bool]
+    large: ClassVar[bool]
+    path: Path
+    stem: str
+    mask_name: str
+
+    def __init__(self, path: Path) -> None: ...
+
+    @staticmethod
+    def accepts(path: Path) -> bool:
+        """Return whether a path is of this kind, by its name or, of a folder, by what is in it."""
+
+    def for_images(self, channels: int) -> "npt.NDArray[np.uint8] | Volume":
+        """Return an image [H, W, channels], or a volume to go through slice by slice, for a model of images.
+
+        Raises:
+            MissingError: it is not there.
+            SegzooError: it cannot be read, or has another number of channels.
+        """
+
+    def for_volumes(self, channels: int) -> "Volume":
+        """Return a volume for a model of volumes.
+
+        Raises:
+            MissingError: it is not there.
+            SegzooError: it cannot be read, has another number of channels, or is not a volume.
+        """
+
+    def note(self) -> str | None:
+        """Return the note that a mask was written with, "" where it has none; None where it is damaged."""
+
+
+READERS: Table[type[Reader]] = Table("readers", {"volumes": VolumeFile, "images": ImageFile})
+
+
+def reader_of(path: str | Path) -> Reader:
+    """Return what reads a path: the first kind that accepts it, else an image, of whatever suffix.
+
+    Example:
+        >>> from segzoo.imaging.readers import reader_of
+        >>> reader_of("scans/liver.nii.gz").mask_name, reader_of("scans/lesion.jpg").mask_name
+        ('liver.nii.gz', 'lesion.png')
+    """
+    path = Path(path)
+    return next((kind for kind in READERS.usable() if kind.accepts(path)), ImageFile)(path)
+
+
+def inputs_in(given: Path) -> list[Reader]:
+    """Return a file itself, or what there is to segment directly inside a folder, by name.
+
+    Hidden files (``._x.png`` of macOS) are left out.
 
     Raises:
-        MissingError: there is no such file.
-        SegzooError: it cannot be read, or it is an image where the model takes volumes.
+        MissingFileError: it is not there, or holds nothing to segment.
     """
-    if is_volume(file):
-        # the slices of a volume are grey, also to a model that takes RGB
-        return read_volume(file, 1 if spatial_dims == 2 and channels == 3 else channels)
-    if spatial_dims == 3:
-        raise no_volume(file)
-    return read_image(file, channels)
+    try:
+        given.lstat()  # of a link that leads nowhere reading it tells
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingFileError(f"there is no file or folder {given} to segment") from None
+    if not os.path.isdir(given) or any(kind.folders and kind.accepts(given) for kind in READERS.usable()):
+        return [reader_of(given)]
+    found = [reader_of(path) for path in sorted(given.iterdir()) if is_listed(path)]
+    if not found:
+        raise MissingFileError(f"the folder {given} holds no image (png, jpg, tif, bmp) or volume (nii, nrrd, mha)")
+    return found
 
 
-def no_volume(what: object) -> SegzooError:
-    """That this is an image where a model takes volumes."""
-    return SegzooError(f"This model segments volumes ({', '.join(VOLUME_SUFFIXES)}), and {what} is none.")
+def is_listed(path: Path) -> bool:
+    """Return whether what lies in a folder is to be segmented: it is not hidden, and some kind accepts it."""
+    return not path.name.startswith(".") and any(kind.accepts(path) for kind in READERS.usable())

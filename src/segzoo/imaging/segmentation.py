@@ -1,4 +1,4 @@
-"""What a model sees in an image or a volume: masks, their files and their picture. Needs neither torch nor a model."""
+"""Segmentations: masks, their files and their picture, without torch and without a model."""
 
 import re
 from collections.abc import Sequence
@@ -10,16 +10,17 @@ from PIL import Image
 
 from segzoo.errors import SegzooError
 from segzoo.imaging.geometry import Geometry
-from segzoo.imaging.masks import write_mask
+from segzoo.imaging.images import write_mask
 from segzoo.imaging.overlay import contact_sheet, draw_overlay
-from segzoo.imaging.volumes import is_volume, volume_stem, volume_suffix, write_volume_mask
+from segzoo.imaging.readers import reader_of
+from segzoo.imaging.volumes import write_volume_mask
 
 SEPARATORS = r"[ /\\]"  # in classes' names, which become file names
 
 
 @dataclass  # not frozen: Trainer.predict takes no frozen ones
 class Segmentation:
-    """What a model sees in one image or volume, on its own grid.
+    """Mask and probabilities of one image or volume, on its own grid.
 
     Attributes:
         mask: integers [H, W] or [D, H, W], indices into ``class_names``; multi-label: 0 or 1 [K, H, W] or
@@ -29,6 +30,13 @@ class Segmentation:
         image: the image itself, uint8 [H, W, C], or the volume's intensities, float32 [C, D, H, W], for the overlay;
             None where it is not at hand.
         geometry: where a volume's voxels lie; None for an image.
+
+    Example:
+        >>> import numpy as np
+        >>> import segzoo
+        >>> found = segzoo.from_pretrained("lv-unet-busi").predict(np.zeros((40, 60), np.uint8))
+        >>> found.mask.shape, found.probabilities.shape, found.foreground_names()
+        ((40, 60), (1, 40, 60), ('lesion',))
     """
 
     mask: np.ndarray
@@ -39,7 +47,7 @@ class Segmentation:
 
     @property
     def multilabel(self) -> bool:
-        """Whether every class has a mask of its own."""
+        """True where every class has a mask of its own."""
         return self.mask.ndim == self.probabilities.ndim
 
     def save(self, path: str | Path, *, note: str = "") -> None:
@@ -53,7 +61,8 @@ class Segmentation:
         Raises:
             SegzooError: the suffix of a volume's mask is another one, or two classes would be one file.
         """
-        require_own_files(self.class_names if self.multilabel else ())
+        if self.multilabel:
+            require_own_files(self.class_names)
         masks = self.mask if self.multilabel else [self.mask]
         paths = mask_paths(Path(path), self.class_names if self.multilabel else None)
         for file, mask in zip(paths, masks, strict=True):
@@ -63,7 +72,7 @@ class Segmentation:
                 write_volume_mask(file, mask, self.geometry, note)
 
     def overlay(self) -> Image.Image:
-        """The image, or a sheet of the volume's slices, with every class tinted and outlined in its colour."""
+        """Draw the image, or a sheet of the volume's slices, with every class tinted and outlined in its colour."""
         if self.image is None:
             raise SegzooError("this segmentation does not hold its image, so there is nothing to draw on")
         if self.geometry is None:
@@ -71,18 +80,18 @@ class Segmentation:
         return contact_sheet(self.image[0], self.class_masks(), self.geometry)
 
     def class_masks(self) -> list[np.ndarray]:
-        """A boolean [H, W] or [D, H, W] for every class but the background."""
+        """Return a boolean [H, W] or [D, H, W] for every class but the background."""
         if self.multilabel:
             return [mask.astype(bool) for mask in self.mask]
         return [self.mask == index for index in range(1, len(self.class_names))]
 
     def foreground_names(self) -> tuple[str, ...]:
-        """The names that belong to :meth:`class_masks`."""
+        """Return the names that belong to :meth:`class_masks`."""
         return self.class_names if self.multilabel else self.class_names[1:]
 
 
 def mask_paths(path: Path, channels: Sequence[str] | None) -> list[Path]:
-    """The files that a segmentation is saved in.
+    """Return the files that a segmentation is saved in.
 
     Args:
         path: as given to :meth:`Segmentation.save`.
@@ -90,7 +99,8 @@ def mask_paths(path: Path, channels: Sequence[str] | None) -> list[Path]:
     """
     if channels is None:
         return [path]
-    stem, suffix = (volume_stem(path), volume_suffix(path)) if is_volume(path) else (path.stem, path.suffix)
+    stem = reader_of(path).stem
+    suffix = path.name.removeprefix(stem)
     return [path.with_name(f"{stem}_{re.sub(SEPARATORS, '-', name)}{suffix}") for name in channels]
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,40 @@ class Volume:
     geometry: Geometry
 
 
+class VolumeFile:
+    """Volume file as an input, and as a mask; see :class:`segzoo.imaging.readers.Reader`."""
+
+    folders: ClassVar[bool] = False
+    large: ClassVar[bool] = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.stem = volume_stem(path)
+        self.mask_name = path.name
+
+    @staticmethod
+    def accepts(path: Path) -> bool:
+        """Return whether a file's name is that of a volume."""
+        return is_volume(path)
+
+    def for_images(self, channels: int) -> Volume:
+        """Read it for a model of images, to which its slices are grey, also where the model takes RGB."""
+        return read_volume(self.path, 1 if channels == 3 else channels)
+
+    def for_volumes(self, channels: int) -> Volume:
+        """Read it for a model of volumes."""
+        return read_volume(self.path, channels)
+
+    def note(self) -> str | None:
+        """Return the note that it was written with, as `read_volume_note` does."""
+        return read_volume_note(self.path)
+
+
+def no_volume(what: object) -> SegzooError:
+    """Return the error that this is an image where a model takes volumes."""
+    return SegzooError(f"This model segments volumes ({', '.join(VOLUME_SUFFIXES)}), and {what} is none.")
+
+
 def is_volume(path: str | Path) -> bool:
     """Return whether a file's name is that of a volume."""
     return str(path).lower().endswith(VOLUME_SUFFIXES)
@@ -64,11 +98,6 @@ def volume_suffix(path: str | Path) -> str:
         if name.lower().endswith(suffix):
             return name[-len(suffix) :]
     raise SegzooError(f"{path} is not named as a volume is: the name must end in {', '.join(VOLUME_SUFFIXES)}.")
-
-
-def volume_files(folder: str | Path) -> list[Path]:
-    """Return the volumes directly inside a folder, by name; hidden files (``._x.nii.gz`` of macOS) are left out."""
-    return sorted(path for path in Path(folder).iterdir() if is_volume(path) and not path.name.startswith("."))
 
 
 def read_volume(path: str | Path, channels: int = 1) -> Volume:
@@ -205,7 +234,7 @@ def read_volume_note(path: str | Path) -> str | None:
 
 
 class _Quiet:
-    """SimpleITK's warnings off. The switch is one for all threads: the first one in turns it, the last one out back."""
+    """Switch for SimpleITK's warnings. It is one for all threads: the first one in turns it, the last one out back."""
 
     def __init__(self) -> None:
         self.lock, self.inside, self.shown = threading.Lock(), 0, True
@@ -231,7 +260,7 @@ _quiet = _Quiet()
 
 @contextmanager
 def _simpleitk() -> Iterator[Any]:
-    """SimpleITK, its warnings off: what matters of them is an error here."""
+    """Yield SimpleITK, its warnings off: what matters of them is an error here."""
     import SimpleITK as sitk
 
     with _quiet(sitk):
@@ -239,7 +268,7 @@ def _simpleitk() -> Iterator[Any]:
 
 
 def _read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
-    """Voxels [C, D, H, W] as stored (any real dtype) and their geometry."""
+    """Return voxels [C, D, H, W] as stored (any real dtype) and their geometry."""
     plain = _checked(path, whole=True)
     with _simpleitk() as sitk, _clear_errors(path):
         reader, affine = _opened(sitk, path)

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -12,28 +14,51 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from segzoo.errors import SegzooError, attempt
-from segzoo.imaging.notes import is_colour, read_note, write_png
+from segzoo.imaging.images import is_colour, read_note, write_png
+from segzoo.imaging.readers import Reader
 from segzoo.imaging.segmentation import Segmentation
-from segzoo.imaging.volumes import is_volume
-from segzoo.prediction.plan import DRAFT, DRAFT_END, Job, overlay_file, written_files
-from segzoo.prediction.predictor import OutputError, Predictor, enough_memory
+from segzoo.prediction.plan import DRAFT, DRAFT_END, Job
+from segzoo.prediction.predictor import Predictor
 
 THREADS = 4  # that read, and as many that write: decoding and compressing release Python's lock
+NO_MEMORY = "(out of|allocate|not enough) memory|bad_alloc"  # in errors of torch and of SimpleITK
 NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what keeps any further file from being written
+
+
+class OutputError(SegzooError):
+    """Nothing more can be written; to go on would be lost work."""
+
+
+@contextmanager
+def enough_memory(what: object) -> Iterator[None]:
+    """Say in one sentence that there is not.
+
+    Args:
+        what: does not fit.
+
+    Raises:
+        SegzooError: saying so.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # they have no kind of their own for a CPU's memory
+        if isinstance(error, MemoryError) or re.search(NO_MEMORY, str(error)):
+            raise SegzooError(f"there is not enough memory for {what}") from error
+        raise
 
 
 # ---- run
 
 
 def segment_files(predictor: Predictor, jobs: Sequence[Job]) -> Iterator[tuple[Job, str | SegzooError]]:
-    """Do all jobs; yields, in their order, what each mask covers, or why there is none.
+    """Do all jobs; yield, in their order, what each mask covers, or why there is none.
 
     While one batch is segmented, the next inputs are read and the last masks written. What is read ahead or waits to be
     written is bounded, so that memory does not grow with the number of files: a few batches of images, but of volumes
     only the next one and the last one beside the one that is segmented.
     """
-    for volumes, group in groupby(jobs, key=lambda job: is_volume(job.file)):
-        ahead = 1 if volumes else 2 * predictor.batch_size + THREADS
+    for large, group in groupby(jobs, key=lambda job: job.input.large):
+        ahead = 1 if large else 2 * predictor.batch_size + THREADS
         with ThreadPoolExecutor(THREADS) as readers, ThreadPoolExecutor(THREADS) as writers:
             written: deque[tuple[Job, Future[str | SegzooError]]] = deque()
             for batch in batches(predictor, read_ahead(readers, predictor.read, group, ahead)):
@@ -48,9 +73,9 @@ def segment_files(predictor: Predictor, jobs: Sequence[Job]) -> Iterator[tuple[J
 
 
 def read_ahead(
-    readers: ThreadPoolExecutor, read: Callable[[Path], Any], jobs: Iterable[Job], ahead: int
+    readers: ThreadPoolExecutor, read: Callable[[Reader], Any], jobs: Iterable[Job], ahead: int
 ) -> Iterator[tuple[Job, Any]]:
-    """Each job with its input, or with the error that reading it met; up to ``ahead`` more are being read."""
+    """Yield each job with its input, or with the error that reading it met; up to ``ahead`` more are being read."""
     reading: deque[tuple[Job, Future[Any]]] = deque()
     for job in jobs:
         reading.append((job, readers.submit(attempt, read_input, read, job)))
@@ -62,8 +87,8 @@ def read_ahead(
         yield first, given.result()
 
 
-def read_input(read: Callable[[Path], Any], job: Job) -> Any:
-    """A job's input.
+def read_input(read: Callable[[Reader], Any], job: Job) -> Any:
+    """Read a job's input.
 
     Raises:
         SegzooError: it cannot be read, whatever the reason (files can be wrong in more ways than decoders know of), or
@@ -75,7 +100,8 @@ def read_input(read: Callable[[Path], Any], job: Job) -> Any:
             "another --output, or remove it"
         )
     try:
-        return read(job.file)
+        with enough_memory(job.file):
+            return read(job.input)
     except SegzooError:
         raise
     except Exception as error:
@@ -84,7 +110,7 @@ def read_input(read: Callable[[Path], Any], job: Job) -> Any:
 
 
 def batches(predictor: Predictor, inputs: Iterator[tuple[Job, Any]]) -> Iterator[list[tuple[Job, Any]]]:
-    """Neighbours of one key together, as many as the predictor takes; what could not be read is alone."""
+    """Yield neighbours of one key together, as many as the predictor takes; what could not be read is alone."""
 
     def key(read: tuple[Job, Any]) -> Hashable | None:
         return None if isinstance(read[1], SegzooError) else predictor.key(read[1])
@@ -97,9 +123,9 @@ def batches(predictor: Predictor, inputs: Iterator[tuple[Job, Any]]) -> Iterator
 def segmented(
     predictor: Predictor, batch: Sequence[tuple[Job, Any]]
 ) -> Iterator[tuple[Job, Segmentation | SegzooError]]:
-    """Each job of a batch with its segmentation, or with the error that it met."""
+    """Yield each job of a batch with its segmentation, or with the error that it met."""
     jobs, inputs = zip(*batch, strict=True)
-    found = inputs[0] if isinstance(inputs[0], SegzooError) else attempt(predictor.segment, inputs)
+    found = inputs[0] if isinstance(inputs[0], SegzooError) else attempt(segment_batch, predictor, inputs)
     del inputs
     if isinstance(found, SegzooError):
         yield from ((job, naming(job.file, found)) for job in jobs)
@@ -107,13 +133,19 @@ def segmented(
         yield from zip(jobs, found, strict=True)
 
 
+def segment_batch(predictor: Predictor, inputs: Sequence[Any]) -> list[Segmentation]:
+    """Segment inputs of one key."""
+    with enough_memory("it"):
+        return predictor.segment(inputs)
+
+
 def naming(file: Path, error: SegzooError) -> SegzooError:
-    """An error that says which file it is about."""
+    """Return an error that says which file it is about."""
     return error if file.name in str(error) else SegzooError(f"{file}: {error}")
 
 
 def to_write(job: Job, found: Segmentation | SegzooError) -> Segmentation | SegzooError:
-    """A segmentation without its probabilities, and without its image where no overlay is drawn."""
+    """Return a segmentation without its probabilities, and without its image where no overlay is drawn."""
     if isinstance(found, SegzooError):
         return found
     none = found.probabilities[:0].copy()  # of no class, and no view that would keep the others
@@ -121,7 +153,7 @@ def to_write(job: Job, found: Segmentation | SegzooError) -> Segmentation | Segz
 
 
 def finish(job: Job, found: Segmentation | SegzooError) -> str:
-    """Write a segmentation; says what it covers.
+    """Write a segmentation and say what it covers.
 
     Raises:
         OutputError: no other can be written either.
@@ -148,13 +180,13 @@ def write(job: Job, found: Segmentation) -> None:
     with TemporaryDirectory(prefix=DRAFT, suffix=DRAFT_END, dir=job.mask.parent, ignore_cleanup_errors=True) as folder:
         draft = Path(folder)
         found.save(draft / job.mask.name, note=job.note)
-        if job.overlay is None:
-            remove_overlay_of_another_mask(job)
-        else:
+        if job.overlay is not None:
             write_png(draft / job.overlay.name, found.overlay(), note=job.note)
-        for file in written_files(job, found.class_names if found.multilabel else None):
-            settle(draft / file.name)
-            os.replace(draft / file.name, file)
+        elif job.left is not None:
+            remove_overlay_of_another_mask(job.left, job.note)
+        for file in sorted(draft.iterdir()):
+            settle(file)
+            os.replace(file, job.mask.with_name(file.name))
 
 
 def settle(file: Path) -> None:
@@ -163,8 +195,7 @@ def settle(file: Path) -> None:
         os.fsync(written.fileno())
 
 
-def remove_overlay_of_another_mask(job: Job) -> None:
-    """The overlay that an earlier run, with other options, left beside a mask that is about to go."""
-    overlay = overlay_file(job.file, job.mask.parent)
-    if read_note(overlay) not in (None, "", job.note) and is_colour(overlay):  # a grey one is the mask of another image
+def remove_overlay_of_another_mask(overlay: Path, note: str) -> None:
+    """Remove the overlay that an earlier run, with other options, left beside a mask that is about to go."""
+    if read_note(overlay) not in (None, "", note) and is_colour(overlay):  # a grey one is the mask of another image
         overlay.unlink(missing_ok=True)

@@ -1,79 +1,158 @@
-"""The interface of what turns files into segmentations."""
+"""One pipeline from an input to its segmentation, whatever computes.
 
-import re
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+Read, prepare, probabilities (over mirrored copies, window by window, slice by slice), restore, mask, post-process:
+the input contract knows what an image or a volume needs, the backend computes, and this puts them in order.
+"""
+
+import sys
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
 
 from segzoo.errors import SegzooError
+from segzoo.imaging.readers import Reader
 from segzoo.imaging.segmentation import Segmentation
+from segzoo.prediction.backend import Backend
+from segzoo.prediction.postprocess import Step, checked, chosen
+from segzoo.prediction.window import require_overlap, slide
+from segzoo.preprocessing.base import Prepared
 
-NO_MEMORY = "(out of|allocate|not enough) memory|bad_alloc"  # in errors of torch and of SimpleITK
+FloatArray = npt.NDArray[np.float32]
 
 
-class OutputError(SegzooError):
-    """Nothing more can be written; to go on would be lost work."""
+class Predictor:
+    """Model, made once, that segments one input after another.
 
-
-class Predictor(Protocol):
-    """What turns files into segmentations.
+    Args:
+        backend: what computes.
+        tta: average over mirrored copies.
+        overlap: of a volume's windows, as part of their length.
+        postprocessing: steps that change a mask, in their order: names of the table `POSTPROCESSING`, or functions.
 
     Attributes:
         batch_size: how many inputs of one key are segmented together.
         description: what computes, and how, in one line for people.
+
+    Raises:
+        MissingError: there is no such step.
+        SegzooError: ``overlap`` is out of range.
     """
 
-    batch_size: int
-    description: str
+    def __init__(
+        self, backend: Backend, *, tta: bool = False, overlap: float = 0.5, postprocessing: Sequence[str | Step] = ()
+    ) -> None:
+        require_overlap(overlap)
+        self.backend, self.contract = backend, backend.contract
+        self.tta, self.overlap, self.steps = tta, overlap, chosen(postprocessing)
+        self.batch_size, self.description = backend.batch_size, backend.description
 
-    def read(self, file: Path) -> Any:
-        """An input, ready to be segmented; called by several threads.
+    def __call__(self, source: Any) -> Segmentation:
+        """Segment one input: a path, or an image or volume in memory."""
+        return self.segment([self.read(source)])[0]
+
+    # ---- read
+
+    def read(self, source: Any) -> Prepared:
+        """Return an input, ready to be segmented; may be called by several threads.
 
         Raises:
-            SegzooError: the file cannot be read, or is nothing that this model takes.
+            MissingError: there is no such file.
+            SegzooError: it cannot be read, or is not what this model takes.
         """
+        given = self.contract.read(source)
+        file = source.path if isinstance(source, Reader) else source if isinstance(source, str | Path) else None
+        self.backend.require_size(given, file or "the input")
+        try:
+            return self.contract.prepare(given)
+        except SegzooError as error:
+            raise SegzooError(f"{file}: {error}" if file else str(error)) from error
 
-    def key(self, given: Any) -> Hashable | None:
-        """What inputs have in common that can be segmented together; None: this one is segmented alone."""
+    def key(self, given: Prepared) -> Hashable | None:
+        """Return what inputs have in common that can be segmented together; None: this one is segmented alone."""
+        return given.key
 
-    def segment(self, given: Sequence[Any]) -> list[Segmentation]:
-        """The segmentations of up to ``batch_size`` inputs of one key, in their order; called by one thread.
+    # ---- segment
+
+    def segment(self, given: Sequence[Prepared]) -> list[Segmentation]:
+        """Return the segmentations of up to ``batch_size`` inputs of one key, in their order.
 
         Raises:
             SegzooError: they cannot be segmented.
         """
+        if given[0].slices is not None:
+            return [self.segmentation(one, self.by_slices(one)) for one in given]
+        batch = given[0].batch if len(given) == 1 else np.concatenate([one.batch for one in given])
+        found = self.probabilities(batch, progress=sys.stderr.isatty())
+        return [self.segmentation(one, self.restored(found[i : i + 1], one)[0]) for i, one in enumerate(given)]
+
+    def by_slices(self, given: Prepared) -> FloatArray:
+        """Return probabilities [K, D, H, W] of a volume, as a network for images sees its slices [B, C, H, W]."""
+        found = np.empty((self.backend.task.num_classes, *given.image.shape[1:]), np.float32)
+        first = 0
+        for batch in tqdm(given.slices, disable=None):  # None: shown on a terminal
+            some = self.restored(self.probabilities(batch), given)
+            found[:, first : first + len(some)] = some.swapaxes(0, 1)
+            first += len(some)
+        return found
+
+    def probabilities(self, batch: Any, *, progress: bool = False) -> Any:
+        """Return probabilities [B, K, *S] of a preprocessed batch, in one piece or by the sliding window.
+
+        Args:
+            batch: [B, C, *S], tensor or array, wherever it lies.
+            progress: show a bar on stderr that counts the batches of windows.
+        """
+        patch = self.contract.patch_size
+        if patch is None:
+            return self.backend.fetch(self.averaged(batch))
+        return slide(self.averaged, batch, patch, overlap=self.overlap, device=self.backend.device, progress=progress)
+
+    def averaged(self, batch: Any) -> Any:
+        """Return probabilities of a batch; with ``tta``, their mean over all mirrorings that the network knows."""
+        backend = self.backend
+        batch = backend.place(batch)
+        total = backend.compute(batch)
+        if not self.tta:
+            return total
+        axes = [2 + axis for axis in self.contract.mirror_axes]
+        subsets = [tuple(axis for bit, axis in enumerate(axes) if code >> bit & 1) for code in range(2 ** len(axes))]
+        for subset in subsets[1:]:  # the first one mirrors nothing
+            total += backend.flip(backend.compute(backend.flip(batch, subset)), subset)
+        total /= len(subsets)
+        return total
+
+    def restored(self, probabilities: Any, given: Prepared) -> FloatArray:
+        """Return probabilities [B, K, *S] on an input's own grid, as an array."""
+        return np.asarray(self.contract.restore(probabilities, given.grid), np.float32)
+
+    def segmentation(self, given: Prepared, probabilities: FloatArray) -> Segmentation:
+        """Return what probabilities [K, *S] on an input's own grid say."""
+        refuse_nan(probabilities, self.backend.subject)
+        names = self.backend.class_names
+        mask = self.backend.task.mask(probabilities[None])[0].astype(np.uint8 if len(names) <= 256 else np.int32)
+        found = Segmentation(mask, probabilities, names, given.image, given.geometry)
+        for step in self.steps:
+            found = replace(found, mask=checked(step, found))
+        return found
 
 
-# ---- plan
-
-
-def require_overlap(overlap: float) -> None:
-    """Refuse what windows cannot share of their length.
-
-    Raises:
-        SegzooError: saying so.
-    """
-    if not 0 <= overlap < 1:
-        raise SegzooError(f"overlap must be at least 0 and below 1, not {overlap}.")
-
-
-# ---- read
-
-
-@contextmanager
-def enough_memory(what: object) -> Iterator[None]:
-    """That there is not, in one sentence.
+def refuse_nan(probabilities: Any, subject: str = "the network") -> None:
+    """Refuse what has no mask: comparisons with NaN are false, so that it would be an empty one.
 
     Args:
-        what: does not fit.
+        probabilities: a tensor or an array.
+        subject: what gave them.
 
     Raises:
-        SegzooError: saying so.
+        SegzooError: a probability is NaN.
     """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:  # they have no kind of their own for a CPU's memory
-        if isinstance(error, MemoryError) or re.search(NO_MEMORY, str(error)):
-            raise SegzooError(f"there is not enough memory for {what}") from error
-        raise
+    total = probabilities.sum()
+    if total != total:
+        raise SegzooError(
+            f"{subject} gives NaN for this input: its weights are not finite, as a training that diverged leaves them"
+        )

@@ -15,6 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.multiprocessing import ProcessExitedException
 
 from segzoo.errors import SegzooError
+from segzoo.prediction.torch_backend import choose_device
 
 FOR_EVER = timedelta(days=30)  # a process that is done waits for the slowest one
 
@@ -32,7 +33,7 @@ def launch(function: Callable[..., Any], accelerator: str, devices: int, nodes: 
 
     Args:
         function: one that can be imported, as its arguments can be pickled.
-        accelerator: "cpu" or "cuda".
+        accelerator: "cpu", "cuda", or "auto" for a GPU where there is one.
         devices: processes on each machine; on GPUs each has its own.
         nodes: machines.
         *arguments: passed on.
@@ -43,7 +44,7 @@ def launch(function: Callable[..., Any], accelerator: str, devices: int, nodes: 
     Raises:
         SegzooError: there are not as many devices or processes, or a process was killed.
     """
-    fabric = prepare(accelerator, devices, nodes)
+    fabric = prepare(choose_device(accelerator), devices, nodes)
     try:
         # bound to the function, where Fabric does not look through them for tensors: it takes no frozen dataclasses
         return fabric.launch(partial(call, function, arguments))
@@ -55,7 +56,7 @@ def launch(function: Callable[..., Any], accelerator: str, devices: int, nodes: 
 
 
 def prepare(accelerator: str, devices: int, nodes: int) -> Fabric:
-    """A Fabric that starts the processes, or joins those that are there.
+    """Make a Fabric that starts the processes, or joins those that are there.
 
     Raises:
         SegzooError: there are not as many devices or processes.
@@ -113,22 +114,15 @@ def require_srun(environment: ClusterEnvironment) -> None:
 
 
 def fabric_of(start_method: Any, accelerator: str, devices: int, nodes: int) -> Fabric:
-    """A Fabric that has not started anything yet."""
+    """Make a Fabric that has not started anything yet."""
     strategy = DDPStrategy(start_method=start_method, process_group_backend="gloo", timeout=FOR_EVER)
     return Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy)
 
 
 def call(function: Callable[..., Any], arguments: tuple[Any, ...], fabric: Fabric) -> Any:
-    """What Fabric calls in each process."""
+    """Call the function in a process that Fabric started."""
     try:
         return function(fabric, *arguments)
     finally:
         # Fabric does so for NCCL alone; gloo's threads may let go of tensors after Python has ended, which aborts it
         torch.distributed.destroy_process_group()
-
-
-def gather(fabric: Fabric, value: Any) -> list[Any]:
-    """The values of all processes, by rank."""
-    values = [None] * fabric.world_size
-    torch.distributed.all_gather_object(values, value)
-    return values

@@ -1,4 +1,4 @@
-"""What an earlier run has done already, told by notes in the masks."""
+"""Going on: notes in the masks tell what an earlier run has done already."""
 
 import hashlib
 import json
@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segzoo.imaging.notes import read_note
-from segzoo.imaging.volumes import is_volume, read_volume_note
+from segzoo.imaging.readers import reader_of
 from segzoo.prediction.plan import Job, leads_to, written_files
 
 SOURCE = 14  # characters of a note that tell where the input lies
@@ -18,7 +17,7 @@ SOURCE = 14  # characters of a note that tell where the input lies
 
 
 def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[str] | None) -> list[Job]:
-    """The jobs whose files are not all there as this recipe makes them from the input as it is now.
+    """Return the jobs whose files are not all there as this recipe makes them from the input as it is now.
 
     Every file that is written holds a note that tells: so no mask of another model, of other options or of another
     input is ever taken for this one's, whoever wrote it, and no record has to be kept beside the masks. What was made
@@ -45,7 +44,7 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
 
 
 def note_of(file: Path, recipe: dict[str, Any]) -> str:
-    """What a mask depends on, in 79 characters, since NIfTI has room for no more: see `same_source`.
+    """Return what a mask depends on, in 79 characters, since NIfTI has room for no more: see `same_source`.
 
     Empty for a file that is not there any more, of which reading it will tell.
     """
@@ -58,15 +57,15 @@ def note_of(file: Path, recipe: dict[str, Any]) -> str:
 
 
 def digest(facts: Any) -> str:
-    """Plain values as 64 hexadecimal digits."""
+    """Return plain values as 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def same_source(note: str, other: str) -> bool:
-    """Whether two notes begin alike, where they tell where the input lies, before its state and the recipe."""
+    """Return whether two notes begin alike, where they tell where the input lies, before its state and the recipe."""
     return note[:SOURCE] == other[:SOURCE]
 
 
 def stored_note(file: Path) -> str | None:
-    """The note in a mask or overlay, an empty one where it has none; None of a file that is not there or damaged."""
-    return (read_volume_note if is_volume(file) else read_note)(file) if file.is_file() else None
+    """Return the note in a mask or overlay, "" where it has none; None of a file that is not there or is damaged."""
+    return reader_of(file).note() if file.is_file() else None

@@ -1,4 +1,4 @@
-"""Exported files, opened by ONNX Runtime or OpenVINO."""
+"""ONNX Runtime and OpenVINO as backends: exported files. Images need no torch, which takes longer to import."""
 
 import os
 from collections.abc import Callable
@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from segzoo.checkpoints.metadata import Metadata
 from segzoo.checkpoints.weights import sha256
 from segzoo.errors import MissingFileError, MissingPackageError, SegzooError, first_line
+from segzoo.preprocessing.base import InputContract
+from segzoo.preprocessing.exported import FloatArray, exported_contract
+from segzoo.tasks import Task
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 
 FACTS = "segzoo"  # the metadata's key, in ONNX and in the extra files of torch.export
-FloatArray = npt.NDArray[np.float32]
 
 
 # ---- backends
@@ -28,7 +29,7 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Session:
-    """A file, opened by what runs it.
+    """Exported file, opened by what runs it.
 
     Attributes:
         runtime: the name and version of that.
@@ -44,7 +45,7 @@ class Session:
 
 
 def open_onnxruntime(path: Path, threads: int) -> Session:
-    """By ONNX Runtime, on the CPU."""
+    """Open a file by ONNX Runtime, on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -60,7 +61,7 @@ def open_onnxruntime(path: Path, threads: int) -> Session:
 
 
 def open_openvino(path: Path, threads: int) -> Session:
-    """By OpenVINO, on the CPU."""
+    """Open a file by OpenVINO, on the CPU."""
     import openvino
 
     core = openvino.Core()
@@ -88,7 +89,7 @@ BACKENDS: dict[str, Callable[[Path, int], Session]] = {"onnxruntime": open_onnxr
 
 
 def choose_backend(wanted: str | None) -> str:
-    """The backend asked for, or the first that is installed.
+    """Return the backend asked for, or the first that is installed.
 
     Raises:
         MissingPackageError: it, or any, is not installed.
@@ -101,7 +102,7 @@ def choose_backend(wanted: str | None) -> str:
 
 
 def thread_count() -> int:
-    """As torch has it: ``OMP_NUM_THREADS``, or as many as there are cores for this process."""
+    """Return what torch would: ``OMP_NUM_THREADS``, or as many as there are cores for this process."""
     said = os.environ.get("OMP_NUM_THREADS", "")
     if said.isdigit() and int(said) > 0:
         return int(said)
@@ -112,7 +113,9 @@ def thread_count() -> int:
 
 
 class ExportedModel:
-    """An exported file and the backend that is to run it.
+    """Exported file with what runs it, a :class:`segzoo.prediction.backend.Backend`.
+
+    Masks are those of the checkpoint that was exported, but for pixels where rounding decides.
 
     Args:
         path: of the file.
@@ -122,16 +125,20 @@ class ExportedModel:
         SegzooError: by every attribute, that the file cannot be opened or is not one that segzoo wrote.
     """
 
+    batch_size = 1  # as a checkpoint has it on a CPU
+    device = "cpu"
+
     def __init__(self, path: Path, backend: str) -> None:
         self.path, self.backend = path, backend
+        self.subject = str(path)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Sessions cannot go to another process, which opens its own, with as many threads as it may have."""
+        """Leave the session behind: another process opens its own, with as many threads as it may have."""
         return ExportedModel, (self.path, self.backend)
 
     @cached_property
     def session(self) -> Session:
-        """The opened file."""
+        """File as its backend has opened it."""
         try:
             return BACKENDS[self.backend](self.path, thread_count())
         except Exception as error:  # either backend raises many kinds; all mean the same here
@@ -140,37 +147,12 @@ class ExportedModel:
                 f"({first_line(error)})"
             ) from error
 
-    def run(self, x: FloatArray) -> FloatArray:
-        """Probabilities [B, K, *S] of inputs [B, C, *S].
-
-        Raises:
-            SegzooError: the backend cannot compute them, mostly for want of memory, or they are of other classes than
-                the metadata announce.
-        """
-        try:
-            found = self.session.run(x)
-        except MemoryError:
-            raise
-        except Exception as error:  # as above
-            raise SegzooError(
-                f"{self.backend} cannot compute an input of {' x '.join(map(str, x.shape[2:]))} ({first_line(error)})"
-            ) from error
-        if found.shape[1] != self.facts["num_classes"]:
-            raise SegzooError(
-                f"{self.path} gives {found.shape[1]} classes where its metadata announce {self.facts['num_classes']}; "
-                "export it again"
-            )
-        return found
-
     @cached_property
     def metadata(self) -> Metadata:
         """Description of the file by itself, checked."""
         return Metadata.read(self.path, self.session.facts)
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Entries of the metadata."""
-        return self.metadata.entries
+    # ---- to be told from others
 
     @property
     def mask_names(self) -> list[str] | None:
@@ -179,12 +161,78 @@ class ExportedModel:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What tells its masks from those of any other model."""
+        """Hash and backend, which tell its masks from those of any other model."""
         return {"exported": sha256(self.path), "backend": self.backend}
+
+    # ---- as a backend
+
+    @property
+    def description(self) -> str:
+        """One line for people: what computes, and how."""
+        threads = thread_count()
+        return (
+            f"{self.path}, exported from {self.metadata.name}; {self.session.runtime} on the CPU, {threads} "
+            f"thread{'s' * (threads > 1)}, {self.metadata.precision}"
+        )
+
+    @cached_property
+    def contract(self) -> InputContract:
+        """Contract of what the graph leaves to its user."""
+        return exported_contract(self.metadata.contract, self.session.size)
+
+    @property
+    def task(self) -> Task:
+        """Number and kind of the classes."""
+        return self.metadata.task
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the mask's values, or of the channels."""
+        return self.metadata.class_names
+
+    def require_size(self, given: Any, file: object) -> None:
+        """Refuse an input that a file of one size does not take."""
+        if self.session.size is not None:
+            self.contract.require_size(given, self.session.size, file, self.path)
+
+    def place(self, batch: Any) -> FloatArray:
+        """Return inputs as an array."""
+        return np.asarray(batch, np.float32)
+
+    def compute(self, batch: FloatArray) -> FloatArray:
+        """Return the probabilities that the file gives.
+
+        Raises:
+            SegzooError: the backend cannot compute them, mostly for want of memory, or they are of other classes than
+                the metadata announce.
+        """
+        try:
+            found = self.session.run(np.ascontiguousarray(batch))
+        except MemoryError:
+            raise
+        except Exception as error:  # as above
+            raise SegzooError(
+                f"{self.backend} cannot compute an input of {' x '.join(map(str, batch.shape[2:]))} "
+                f"({first_line(error)})"
+            ) from error
+        if found.shape[1] != self.task.num_classes:
+            raise SegzooError(
+                f"{self.path} gives {found.shape[1]} classes where its metadata announce {self.task.num_classes}; "
+                "export it again"
+            )
+        return found
+
+    def flip(self, batch: FloatArray, axes: tuple[int, ...]) -> FloatArray:
+        """Return a mirrored view."""
+        return np.flip(batch, axes)
+
+    def fetch(self, probabilities: FloatArray) -> FloatArray:
+        """Return probabilities, which are in the CPU's memory already."""
+        return probabilities
 
 
 def open_exported(path: Path, backend: str | None = None) -> ExportedModel:
-    """An exported file, found good.
+    """Open an exported file and find it good.
 
     Args:
         path: an .onnx file.
@@ -205,7 +253,7 @@ def open_exported(path: Path, backend: str | None = None) -> ExportedModel:
 
 
 def open_session(path: Path, threads: int | None = None) -> "InferenceSession":
-    """A file, ready to run on the CPU; None is as many threads as PyTorch takes."""
+    """Open a file to run on the CPU; None is as many threads as PyTorch takes."""
     import onnxruntime
     import torch
 

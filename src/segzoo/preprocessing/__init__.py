@@ -1,4 +1,4 @@
-"""The input contract of a model: from an image or a volume as it is to what the network sees, and back."""
+"""Input contracts: the way from an image or a volume as it is to what the network sees, and back."""
 
 from typing import TYPE_CHECKING
 

@@ -1,20 +1,144 @@
-"""What the input contracts of images and of volumes share."""
+"""Base of the input contracts: what everything above asks them, so that nobody else asks "images or volumes?".
 
-from collections.abc import Mapping
+A contract is a few plain values, stored in a checkpoint's config.json. Torch is imported where tensors are made, since
+an exported file for images needs none.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
 
 from segzoo.errors import SegzooError
+from segzoo.imaging.geometry import Geometry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class Prepared:
+    """Input as a network sees it, with the way back.
+
+    Attributes:
+        image: the image itself, uint8 [H, W, C], or the volume's intensities, float32 [C, D, H, W].
+        batch: tensor or array [1, C, *S]; None for a volume that a network for images goes through slice by slice.
+        grid: where `restore` brings probabilities to.
+        geometry: of the volume; None for an image.
+        slices: batches [B, C, *S] of such a volume, each made when its turn comes.
+        key: inputs of one key can be segmented together; None: this one is segmented alone.
+    """
+
+    image: npt.NDArray[Any]
+    batch: Any
+    grid: Any
+    geometry: Geometry | None = None
+    slices: Iterable[Any] | None = None
+    key: Hashable | None = None
 
 
 @dataclass(frozen=True)
-class InputContract:
-    """What the contracts of images and of volumes share: how config.json stores them."""
+class InputContract(ABC):
+    """Way from an input as it is to what the network sees, and back.
+
+    Attributes:
+        spatial_dims: of the network.
+        form: of its batches, in words.
+        channels: of its inputs.
+    """
 
     spatial_dims: ClassVar[int]
+    form: ClassVar[str]
+
+    channels: int
+
+    @property
+    @abstractmethod
+    def patch_size(self) -> tuple[int, ...] | None:
+        """Sides of the windows that an input is segmented in; None: in one piece."""
+
+    @property
+    @abstractmethod
+    def mirror_axes(self) -> tuple[int, ...]:
+        """Axes along which the network has seen mirrored inputs: test-time augmentation mirrors these."""
+
+    # ---- to the network, and back
+
+    @abstractmethod
+    def read(self, source: Any) -> Any:
+        """Return an image, uint8 [H, W, C], or a volume, of whatever ``predict`` was given.
+
+        Args:
+            source: a path, what :func:`segzoo.imaging.readers.reader_of` gives, or an input in memory.
+
+        Raises:
+            MissingError: there is no such file.
+            SegzooError: it cannot be read, or is not what the model takes.
+        """
+
+    @abstractmethod
+    def prepare(self, given: Any) -> Prepared:
+        """Preprocess what `read` gave.
+
+        Raises:
+            SegzooError: it does not fit the model.
+        """
+
+    @abstractmethod
+    def __call__(self, given: Any) -> Any:
+        """Preprocess what `read` gave to one input [C, *S], without the way back."""
+
+    @abstractmethod
+    def restore(self, probabilities: Any, grid: Any) -> Any:
+        """Bring probabilities [B, K, *S] to an input's own grid, as `Prepared` names it."""
+
+    @abstractmethod
+    def with_channels(self, channels: int) -> Self:
+        """Return the same contract for inputs of another number of channels."""
+
+    # ---- for files and examples
+
+    @abstractmethod
+    def require_size(self, given: Any, size: tuple[int, ...], file: object, model: Path) -> None:
+        """Refuse what an exported file of one size cannot segment as the network does.
+
+        Args:
+            given: of `read`.
+            size: the sides that the file takes.
+            file: names the input.
+            model: the exported file.
+
+        Raises:
+            SegzooError: saying so.
+        """
+
+    @abstractmethod
+    def for_graph(self, given: Any, size: Sequence[int] | None) -> "tuple[Tensor, Tensor]":
+        """Return what an exported graph takes of an input, and what the network itself does: both [1, C, *S].
+
+        Args:
+            given: of `read`.
+            size: the sides that the graph takes; None where they vary.
+        """
+
+    @abstractmethod
+    def excerpt(
+        self, image: npt.NDArray[Any], truth: npt.NDArray[Any] | None, most: int
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+        """Return an example small enough to keep, and its truth; an image of ``most`` pixels a side."""
+
+    @abstractmethod
+    def noise(self) -> npt.NDArray[np.uint8]:
+        """Return made-up intensities in the form of an input."""
+
+    # ---- as config.json has it
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for config.json (tuples as lists)."""
+        """Return plain values for config.json (tuples as lists)."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod

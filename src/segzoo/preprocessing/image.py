@@ -1,25 +1,33 @@
-"""The input contract of a model: channels, size and normalisation, stored in a checkpoint's config.json."""
+"""Input contract of a model for images: channels, size and normalisation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from PIL import Image
 
 from segzoo.errors import SegzooError
-from segzoo.preprocessing.base import InputContract
+from segzoo.imaging.arrays import as_volume
+from segzoo.imaging.images import as_image
+from segzoo.imaging.overlay import to_uint8
+from segzoo.imaging.readers import Reader, reader_of
+from segzoo.imaging.volumes import Volume
+from segzoo.preprocessing.base import InputContract, Prepared
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BATCH_SLICES = 8  # of a volume, that are segmented together
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class Preprocessing(InputContract):
-    """From a raw 8-bit image to a network's input.
+    """Way from a raw 8-bit image to a network's input, and back.
 
     Args:
         channels: 1 is grey, 3 is RGB, any other number means exactly that many.
@@ -29,9 +37,17 @@ class Preprocessing(InputContract):
 
     Raises:
         SegzooError: If a length or a value does not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> import segzoo
+        >>> contract = segzoo.Preprocessing(channels=1, image_size=(32, 48), mean=(0.5,), std=(0.25,))
+        >>> contract(np.full((10, 20, 1), 255, np.uint8)).shape
+        torch.Size([1, 32, 48])
     """
 
     spatial_dims: ClassVar[int] = 2
+    form: ClassVar[str] = "images [B, C, H, W]"
     patch_size: ClassVar[None] = None  # an image is segmented in one piece
     mirror_axes: ClassVar[tuple[int, ...]] = (0, 1)
 
@@ -58,7 +74,35 @@ class Preprocessing(InputContract):
         if min(self.std) <= 0:
             raise SegzooError(f"std must be above 0 in every channel, not {list(self.std)}.")
 
-    def resize(self, image: npt.NDArray[np.uint8]) -> Tensor:
+    # ---- read
+
+    def read(self, source: Any) -> npt.NDArray[np.uint8] | Volume:
+        """Return an image [H, W, C], or a volume, which is gone through slice by slice."""
+        if isinstance(source, str | Path):
+            source = reader_of(source)
+        if isinstance(source, Reader):
+            return source.for_images(self.channels)
+        if isinstance(source, Volume):
+            return as_volume(source)
+        if isinstance(source, Image.Image) or np.ndim(source) != 4:
+            return as_image(source, self.channels)
+        if self.channels in np.shape(source)[1::2]:
+            raise SegzooError(
+                f"An array of shape {list(np.shape(source))} is a batch of images, or a volume of {self.channels} "
+                "slices; give images one by one, and such a volume as segzoo.volumes.Volume."
+            )
+        return as_volume(source)
+
+    # ---- to the network
+
+    def prepare(self, given: npt.NDArray[np.uint8] | Volume) -> Prepared:
+        """Preprocess an image; the slices of a volume follow when they are asked for."""
+        if isinstance(given, Volume):
+            return Prepared(given.array, None, given.geometry.shape[1:], given.geometry, Slices(self, given.array))
+        batch = self(given)[None]
+        return Prepared(given, batch, given.shape[:2], key=tuple(batch.shape))
+
+    def resize(self, image: npt.NDArray[np.uint8]) -> "Tensor":
         """Bring an image to the network's size, bilinear with antialiasing; nothing is rounded.
 
         Args:
@@ -70,6 +114,9 @@ class Preprocessing(InputContract):
         Raises:
             SegzooError: If the image is not of that form or has another number of channels.
         """
+        import torch
+        from torch.nn import functional as F
+
         if image.dtype != np.uint8 or image.ndim != 3:
             raise SegzooError(f"Expected a uint8 image [H, W, C], not {image.dtype} of shape {list(image.shape)}.")
         if image.shape[2] != self.channels:
@@ -79,7 +126,7 @@ class Preprocessing(InputContract):
             return tensor
         return F.interpolate(tensor[None], size=list(self.image_size), mode="bilinear", antialias=True)[0]
 
-    def normalize(self, image: Tensor) -> Tensor:
+    def normalize(self, image: "Tensor") -> "Tensor":
         """Subtract the mean and divide by the standard deviation.
 
         Args:
@@ -88,16 +135,20 @@ class Preprocessing(InputContract):
         Returns:
             float32 tensor of the same shape.
         """
+        import torch
+
         mean = torch.tensor(self.mean, device=image.device).mul_(255.0)[:, None, None]
         std = torch.tensor(self.std, device=image.device).mul_(255.0)[:, None, None]
         # One copy, then in place: this runs once for every training image.
         return image.to(torch.float32, copy=True).sub_(mean).div_(std)
 
-    def __call__(self, image: npt.NDArray[np.uint8]) -> Tensor:
+    def __call__(self, image: npt.NDArray[np.uint8]) -> Any:
         """Resize and normalise a uint8 image ``[H, W, C]`` to float32 ``[C, *image_size]``."""
         return self.normalize(self.resize(image))
 
-    def restore(self, probabilities: Tensor, size: Sequence[int]) -> Tensor:
+    # ---- and back
+
+    def restore(self, probabilities: Any, size: Sequence[int]) -> Any:
         """Bring a network's output back to the image's own grid, bilinear.
 
         Args:
@@ -109,16 +160,20 @@ class Preprocessing(InputContract):
         """
         if tuple(probabilities.shape[2:]) == tuple(size):
             return probabilities
+        from torch.nn import functional as F
+
         height, width = size
         if width == 1:  # to which PyTorch repeats the first row; on its side it does not
             return F.interpolate(probabilities.mT, size=(width, height), mode="bilinear", antialias=True).mT
         return F.interpolate(probabilities, size=(height, width), mode="bilinear", antialias=True)
 
+    # ---- other contracts
+
     @classmethod
     def for_channels(
         cls, channels: int, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
     ) -> "Preprocessing":
-        """RGB statistics for images of ``channels``: their average for grey, repeated in turn for more channels."""
+        """Return RGB statistics for images of ``channels``: their average for grey, in turn for more channels."""
         if channels == len(mean):
             return cls(channels, mean=tuple(mean), std=tuple(std))
         if channels == 1:
@@ -127,5 +182,67 @@ class Preprocessing(InputContract):
         return cls(channels, mean=tuple(mean[turn] for turn in turns), std=tuple(std[turn] for turn in turns))
 
     def with_channels(self, channels: int) -> "Preprocessing":
-        """The same contract for images of another number of channels."""
+        """Return the same contract for images of another number of channels."""
         return replace(self.for_channels(channels, self.mean, self.std), image_size=self.image_size)
+
+    # ---- for files and examples
+
+    def require_size(
+        self, given: npt.NDArray[np.uint8] | Volume, size: tuple[int, ...], file: object, model: Path
+    ) -> None:
+        """Refuse an image of neither the file's size nor, as the network resizes it itself, the network's own."""
+        own = given.geometry.shape[1:] if isinstance(given, Volume) else given.shape[:2]
+        if size not in (own, self.image_size):
+            raise SegzooError(
+                f"{file} is {' x '.join(map(str, own))} and {model} takes only {' x '.join(map(str, size))}; export "
+                "it again without --size"
+            )
+
+    def for_graph(self, given: Any, size: Sequence[int] | None) -> "tuple[Tensor, Tensor]":
+        """Return raw intensities, which the graph preprocesses itself, and the network's input."""
+        import torch
+        from torch.nn import functional as F
+
+        x = torch.from_numpy(given.transpose(2, 0, 1).astype(np.float32))[None]
+        if size is None:
+            return x, self(given)[None]
+        x = F.interpolate(x, size=tuple(size), mode="bilinear", antialias=True).round()
+        return x, self(x[0].permute(1, 2, 0).numpy().astype(np.uint8))[None]
+
+    def excerpt(
+        self, image: npt.NDArray[Any], truth: npt.NDArray[Any] | None, most: int
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+        """Reduce an image [H, W, C] and its truth so that no side is longer than ``most``."""
+        scale = most / max(image.shape[:2])
+        if scale >= 1:
+            return image, truth
+        size = tuple(max(1, round(side * scale)) for side in reversed(image.shape[:2]))
+        channels = [np.asarray(Image.fromarray(channel).resize(size)) for channel in np.moveaxis(image, -1, 0)]
+        if truth is not None:
+            truth = np.asarray(Image.fromarray(truth.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
+        return np.stack(channels, axis=-1), truth
+
+    def noise(self) -> npt.NDArray[np.uint8]:
+        """Return an image of noise [H, W, C]."""
+        return np.random.default_rng(0).integers(0, 256, (256, 256, self.channels)).astype(np.uint8)
+
+
+class Slices:
+    """Slices of a volume along its first axis as a model for images sees them, in batches made when their turn comes.
+
+    Args:
+        contract: of the model.
+        volume: intensities [C, D, H, W].
+    """
+
+    def __init__(self, contract: Preprocessing, volume: npt.NDArray[np.float32]) -> None:
+        self.contract, self.volume = contract, volume
+
+    def __len__(self) -> int:
+        return -(-self.volume.shape[1] // BATCH_SLICES)
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.float32]]:
+        intensities = to_uint8(self.volume)
+        for start in range(0, self.volume.shape[1], BATCH_SLICES):
+            some = intensities[:, start : start + BATCH_SLICES].transpose(1, 2, 3, 0)
+            yield np.stack([self.contract(as_image(one, self.contract.channels)) for one in some])

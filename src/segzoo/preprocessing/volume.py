@@ -1,26 +1,31 @@
-"""The input contract of a model for volumes: orientation, spacing, intensities and patch size."""
+"""Input contract of a model for volumes: orientation, spacing, intensities and patch size."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from PIL import Image
 
 from segzoo.errors import SegzooError
+from segzoo.imaging.arrays import as_volume
 from segzoo.imaging.geometry import OPPOSITES, Geometry, axes_between
-from segzoo.imaging.volumes import Volume
-from segzoo.preprocessing.base import InputContract
+from segzoo.imaging.readers import Reader, reader_of
+from segzoo.imaging.volumes import Volume, no_volume
+from segzoo.preprocessing.base import InputContract, Prepared
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_VOXELS = 2**31  # 8 GiB of float32
 
 
 @dataclass(frozen=True)
 class VolumePreprocessing(InputContract):
-    """From a volume of raw intensities to a network's input.
+    """Way from a volume of raw intensities to a network's input, and back.
 
     Every tuple is in the order of the axes, ``(d, h, w)``.
 
@@ -38,9 +43,17 @@ class VolumePreprocessing(InputContract):
 
     Raises:
         SegzooError: If a length or a value does not fit.
+
+    Example:
+        >>> import segzoo
+        >>> from segzoo.imaging.geometry import Geometry
+        >>> contract = segzoo.VolumePreprocessing(spacing=(2, 1, 1), patch_size=(16, 32, 32))
+        >>> contract.grid(Geometry.along_axes((20, 50, 50), spacing=(1, 1, 2)))
+        (10, 50, 100)
     """
 
     spatial_dims: ClassVar[int] = 3
+    form: ClassVar[str] = "volumes [B, C, D, H, W]"
 
     channels: int = 1
     orientation: str = "SAR"
@@ -83,7 +96,25 @@ class VolumePreprocessing(InputContract):
                 'window, mean and std belong to intensity "window"; "zscore" takes them from each volume.'
             )
 
-    def __call__(self, volume: Volume) -> Tensor:
+    # ---- read
+
+    def read(self, source: Any) -> Volume:
+        """Return a volume; an array [D, H, W] or [C, D, H, W] is taken to lie as the model wants it."""
+        if isinstance(source, str | Path):
+            source = reader_of(source)
+        if isinstance(source, Reader):
+            return source.for_volumes(self.channels)
+        if isinstance(source, Image.Image):
+            raise no_volume("a picture")
+        return as_volume(source, self.spacing or (1.0, 1.0, 1.0), self.orientation)
+
+    # ---- to the network
+
+    def prepare(self, volume: Volume) -> Prepared:
+        """Preprocess a volume."""
+        return Prepared(volume.array, self(volume)[None], volume.geometry, volume.geometry)
+
+    def __call__(self, volume: Volume) -> "Tensor":
         """Reorient, resample (trilinear) and normalise a volume.
 
         Returns:
@@ -92,6 +123,9 @@ class VolumePreprocessing(InputContract):
         Raises:
             SegzooError: If it has another number of channels.
         """
+        import torch
+        from torch.nn import functional as F
+
         if volume.array.shape[0] != self.channels:
             raise SegzooError(
                 f"The volume has {volume.array.shape[0]} channels where the model expects {self.channels}."
@@ -102,14 +136,16 @@ class VolumePreprocessing(InputContract):
             image = F.interpolate(image[None], size=size, mode="trilinear")[0]
         return self.normalize(image)
 
-    def normalize(self, image: Tensor) -> Tensor:
+    def normalize(self, image: "Tensor") -> "Tensor":
         """Bring intensities ``[C, *S]`` to the network's range; a constant channel becomes 0."""
         if self.window is not None and self.mean is not None and self.std is not None:
             return image.clamp(*self.window).sub_(self.mean).div_(self.std)
+        import torch
+
         std, mean = torch.std_mean(image, dim=tuple(range(1, image.ndim)), correction=0, keepdim=True)
         return (image - mean).div_(torch.where(std > 0, std, 1))
 
-    def label(self, mask: npt.NDArray[np.integer], geometry: Geometry) -> Tensor:
+    def label(self, mask: npt.NDArray[np.integer], geometry: Geometry) -> "Tensor":
         """Bring class indices to the grid that the image is brought to, by nearest neighbour.
 
         Args:
@@ -119,13 +155,18 @@ class VolumePreprocessing(InputContract):
         Returns:
             int32 tensor ``[*S]``.
         """
+        import torch
+        from torch.nn import functional as F
+
         label = reorient(torch.from_numpy(mask.astype(np.int32)), geometry.orientation, self.orientation)
         size = self.grid(geometry)
         if label.shape != size:  # float32 holds all indices that files can
             label = F.interpolate(label[None, None].float(), size=size, mode="nearest-exact")[0, 0].int()
         return label
 
-    def restore(self, probabilities: Tensor, geometry: Geometry) -> Tensor:
+    # ---- and back
+
+    def restore(self, probabilities: "Tensor", geometry: Geometry) -> "Tensor":
         """Bring a network's output back to a volume's own grid.
 
         Exact where only the orientation differs, else trilinear, one class at a time.
@@ -137,6 +178,8 @@ class VolumePreprocessing(InputContract):
         Returns:
             ``[B, K, *geometry.shape]``.
         """
+        from torch.nn import functional as F
+
         own = geometry.orientation
         own_size = tuple(geometry.shape[axis] for axis in self._own_axes(geometry))
         if probabilities.shape[2:] == own_size:
@@ -147,8 +190,10 @@ class VolumePreprocessing(InputContract):
             restored[:, index] = reorient(resampled[:, 0], self.orientation, own)
         return restored
 
+    # ---- grids
+
     def grid(self, geometry: Geometry) -> tuple[int, ...]:
-        """The size of a volume on the network's grid: as many voxels as fit its extent, to the nearest.
+        """Return the size of a volume on the network's grid: as many voxels as fit its extent, to the nearest.
 
         Raises:
             SegzooError: that would be more than any scan has, as where a header's spacing is wrong.
@@ -167,19 +212,56 @@ class VolumePreprocessing(InputContract):
         return size
 
     def network_spacing(self, geometry: Geometry) -> tuple[float, ...]:
-        """Millimetres between voxels on the network's grid of a volume."""
+        """Return millimetres between voxels on the network's grid of a volume."""
         return self.spacing or tuple(geometry.spacing[axis] for axis in self._own_axes(geometry))
 
     def _own_axes(self, geometry: Geometry) -> list[int]:
-        """Which axis of a volume each of the network's axes is."""
+        """Return which axis of a volume each of the network's axes is."""
         return axes_between(geometry.orientation, self.orientation)[0]
 
     def with_channels(self, channels: int) -> "VolumePreprocessing":
-        """The same contract for volumes of another number of channels."""
+        """Return the same contract for volumes of another number of channels."""
         return replace(self, channels=channels)
 
+    # ---- for files and examples
 
-def reorient(values: Tensor, source: str, target: str) -> Tensor:
+    def require_size(self, given: Volume, size: tuple[int, ...], file: object, model: Path) -> None:
+        """Refuse a volume with less on the network's grid than a window."""
+        own = self.grid(given.geometry)
+        if any(side < window for side, window in zip(own, size, strict=True)):
+            raise SegzooError(
+                f"{file} has {' x '.join(map(str, own))} voxels, fewer than the windows of "
+                f"{' x '.join(map(str, size))} that {model} takes; segment it with the checkpoint"
+            )
+
+    def for_graph(self, given: Volume, size: Sequence[int] | None) -> "tuple[Tensor, Tensor]":
+        """Return a preprocessed window, twice, its border repeated where the volume has less than the graph takes."""
+        from torch.nn import functional as F
+
+        depth, height, width = size or self.patch_size
+        window = self(given)[None, :, :depth, :height, :width]
+        if size is not None:
+            depth, height, width = (side - own for side, own in zip(size, window.shape[2:], strict=True))
+            window = F.pad(window, (0, width, 0, height, 0, depth), mode="replicate")
+        return window, window
+
+    def excerpt(
+        self, image: npt.NDArray[Any], truth: npt.NDArray[Any] | None, most: int
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+        """Cut the middle out of a volume [C, D, H, W] and its truth, as large as the model's patch."""
+        box = []
+        for side, wanted in zip(image.shape[1:], self.patch_size, strict=True):
+            first = max(0, (side - wanted) // 2)
+            box.append(slice(first, first + wanted))
+        return image[:, *box], None if truth is None else truth[*box]
+
+    def noise(self) -> npt.NDArray[np.uint8]:
+        """Return a volume of noise [C, D, H, W], as large as a patch."""
+        noise = np.random.default_rng(0).integers(0, 256, (*self.patch_size, self.channels)).astype(np.uint8)
+        return np.moveaxis(noise, -1, 0)
+
+
+def reorient(values: "Tensor", source: str, target: str) -> "Tensor":
     """Permute and flip the last three axes from one orientation to another; no value changes.
 
     Args:

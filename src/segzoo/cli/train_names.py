@@ -1,0 +1,71 @@
+"""Names of models, checkpoints and datasets on a training's command line, spelled out as import paths."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import segzoo.data as data_modules
+from segzoo.errors import MissingError
+from segzoo.extensions import announced, imported
+from segzoo.hub.find import open_checkpoint
+from segzoo.registry import list_models, model_facts, nearest
+
+MODEL_OPTION, DATA_OPTION = "--model", "--data"
+LOADER = "segzoo.hub.from_pretrained"
+IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+def spell_out(arguments: list[str]) -> list[str]:
+    """Return a command line with import paths in the place of the zoo's names after --model and --data."""
+    spelled: list[str] = []
+    options = iter([part for argument in arguments for part in split_option(argument)])
+    for argument in options:
+        spelled.append(argument)
+        value = next(options, None) if argument in (MODEL_OPTION, DATA_OPTION) else None
+        if value is not None:
+            spelled += model_options(value) if argument == MODEL_OPTION else [data_path(value)]
+    return spelled
+
+
+def split_option(argument: str) -> list[str]:
+    """``--model=x`` as two arguments."""
+    option, equals, value = argument.partition("=")
+    return [option, value] if equals and option in (MODEL_OPTION, DATA_OPTION) else [argument]
+
+
+def model_options(name: str) -> list[str]:
+    """Return what follows --model: a builder for a model's name, a loader for a checkpoint's name or folder."""
+    if name in list_models():
+        return [model_facts(name).builder]
+    if IMPORT_PATH.fullmatch(name) and not Path(name).exists():
+        return [name]
+    open_checkpoint(name)  # fails here, in one sentence, rather than in the middle of the parser
+    return [LOADER, "--model.name_or_path", name]
+
+
+def data_path(name: str) -> str:
+    """Return the import path of a dataset."""
+    if IMPORT_PATH.fullmatch(name):
+        return name
+    kinds = {known: getattr(data_modules, known) for known in data_modules.__all__}
+    datasets = [known for known, kind in kinds.items() if getattr(kind, "name", None)]  # not the bases of others
+    if name in datasets:
+        return f"segzoo.data.{name}"
+    others = announced("datasets")
+    if name not in others:
+        known = [*datasets, *others]
+        raise MissingError(f"there is no dataset {name!r}{nearest(name, known)}; there are {', '.join(known)}")
+    imported("datasets", others[name])  # fails here, in one sentence, rather than in the middle of the parser
+    return others[name].value.replace(":", ".")
+
+
+def run_name(options: Any) -> str:
+    """``lv_unet-busi``: what is trained on what."""
+    if options.model.class_path == LOADER:
+        checkpoint = open_checkpoint(options.model.init_args.name_or_path)
+        name = checkpoint.config.entries.get("name", checkpoint.folder.name)
+        model = Path(str(name)).name  # a stranger's stays below runs/
+    else:
+        model = options.model.class_path.rpartition(".")[2]
+    fold = options.data.init_args.get("fold", 0)  # those of a cross-validation may be trained at the same time
+    return f"{model}-{options.data.class_path.rpartition('.')[2].lower()}" + (f"-fold{fold}" if fold else "")

@@ -1,0 +1,68 @@
+"""Interface of what computes: PyTorch, ONNX Runtime, OpenVINO."""
+
+from typing import Any, Protocol
+
+from segzoo.preprocessing.base import InputContract
+from segzoo.tasks import Task
+
+
+class Backend(Protocol):
+    """Way from preprocessed inputs to probabilities, by a network or by an exported file.
+
+    Arrays are of the backend's own kind, tensors or NumPy's; only `place` takes either.
+    """
+
+    @property
+    def description(self) -> str:
+        """One line for people: what computes, and how."""
+
+    @property
+    def subject(self) -> str:
+        """Word for what holds the weights, for sentences: "the network", or the file."""
+
+    @property
+    def contract(self) -> InputContract:
+        """Contract of its inputs."""
+
+    @property
+    def task(self) -> Task:
+        """Number and kind of the classes."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the mask's values, or of the channels."""
+
+    @property
+    def batch_size(self) -> int:
+        """Number of inputs of one size that it computes best together."""
+
+    @property
+    def device(self) -> Any:
+        """Place where windows of a volume are computed, as torch names it."""
+
+    def require_size(self, given: Any, file: object) -> None:
+        """Refuse an input of a size that it does not take.
+
+        Args:
+            given: as the contract reads it.
+            file: names the input.
+
+        Raises:
+            SegzooError: saying so.
+        """
+
+    def place(self, batch: Any) -> Any:
+        """Bring inputs [B, C, *S] to where it computes."""
+
+    def compute(self, batch: Any) -> Any:
+        """Return probabilities [B, K, *S], at least float32, of inputs that `place` gave; they may be written to.
+
+        Raises:
+            SegzooError: they cannot be computed.
+        """
+
+    def flip(self, batch: Any, axes: tuple[int, ...]) -> Any:
+        """Return inputs or probabilities, mirrored along some axes."""
+
+    def fetch(self, probabilities: Any) -> Any:
+        """Bring probabilities to the CPU's memory."""

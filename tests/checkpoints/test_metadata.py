@@ -1,0 +1,69 @@
+"""Metadata of exported files: what `segzoo export` writes is read back, and nothing else is taken for it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import segzoo
+from segzoo.checkpoints.metadata import Metadata
+from segzoo.tasks import Task
+
+FILE = Path("mine.onnx")
+
+
+@pytest.fixture(scope="module")
+def entries():
+    model = segzoo.create_model("cmunext_s", num_classes=3)
+    model.preprocessing = segzoo.Preprocessing(image_size=(96, 64))
+    details = {"checkpoint": {"name": "mine"}, "licence": "MIT"}
+    return Metadata.of(model, state_sha256="0", precision="float16", details=details).entries
+
+
+def test_what_is_written_is_read_back(entries):
+    found = Metadata.read(FILE, json.dumps(entries))
+    assert found.entries == entries
+    assert list(entries)[-1] == "precision"
+    assert (found.name, found.precision, found.task, found.mask_names) == ("mine", "float16", Task(3), None)
+    assert found.class_names == ("background", "class 1", "class 2")
+    assert found.contract == segzoo.Preprocessing(image_size=(96, 64))
+    nameless = {key: value for key, value in entries.items() if key != "checkpoint"}
+    assert Metadata(nameless).name == "cmunext_s"
+
+
+def test_every_channel_of_a_multi_label_file_has_its_mask(entries):
+    of_channels = {**entries, "multilabel": True, "class_names": ["one", "two", "three"]}
+    assert Metadata(of_channels).mask_names == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"class_names": None},
+        {"num_classes": "3"},
+        {"num_classes": 0},
+        {"model": "cmunext_s"},
+        {"checkpoint": 1},
+        {"preprocessing": {}},
+        {"preprocessing": {"channels": 3, "image_size": 96}},
+        {"preprocessing": {"channels": 1, "patch_size": [0]}},
+    ],
+)
+def test_strange_metadata_are_refused_by_the_files_name(entries, changes, refused):
+    with refused(segzoo.SegzooError):
+        Metadata.read(FILE, json.dumps({**entries, **changes}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, "{oops", "[]"],
+)
+def test_what_segzoo_did_not_export_is_refused(text, refused):
+    with refused(segzoo.SegzooError):
+        Metadata.read(FILE, text)
+
+
+def test_parts_that_are_lacking_are_named(entries, refused):
+    lacking = {key: value for key, value in entries.items() if key not in ("precision", "model")}
+    with refused(segzoo.SegzooError):
+        Metadata.read(FILE, json.dumps(lacking))
