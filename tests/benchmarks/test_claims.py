@@ -131,7 +131,7 @@ def test_every_arm_is_one_of_the_recipes():
 
 
 @pytest.mark.slow
-def test_what_is_missing_is_trained_scored_and_reported(tmp_path, samples, monkeypatch):
+def test_what_is_missing_is_trained_scored_and_reported(commands_here, tmp_path, samples, monkeypatch):
     recipes = tmp_path / "recipes"
     recipes.mkdir()
     recipe = yaml.safe_load(TINY.format(root=samples / "BUSI"))

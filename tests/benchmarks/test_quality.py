@@ -474,7 +474,7 @@ def test_a_run_without_a_checkpoint_folder_is_scored_and_measured(tmp_path, samp
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_scored_on_another_dataset(tmp_path, samples):
+def test_a_checkpoint_is_scored_on_another_dataset(commands_here, tmp_path, samples):
     file = measuring.across(measuring.MODEL_CARDS / "lv-unet-busi", "lv-unet-busi", "BUSI", str(samples), tmp_path)
     assert file == tmp_path / "lv-unet-busi@BUSI.csv"
     with file.open(newline="") as rows:
@@ -482,7 +482,7 @@ def test_a_checkpoint_is_scored_on_another_dataset(tmp_path, samples):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_scored_on_mirrored_copies(tmp_path, samples, monkeypatch, capfd):
+def test_a_checkpoint_is_scored_on_mirrored_copies(commands_here, tmp_path, samples, monkeypatch, capfd):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "BUSI").symlink_to(samples / "BUSI")
     monkeypatch.chdir(tmp_path)
