@@ -119,7 +119,7 @@ def correlation(one: Array, other: Array) -> float:
 
 
 def middle(picture: Image.Image) -> Image.Image:
-    """An image without its dark frame and what lies along it: the edge of a round picture, words, marks."""
+    """Return an image without its dark frame and what lies along it: a round edge, words, marks."""
     lit = np.asarray(picture) > DARK
     box = [0, 0, *picture.size]
     for axis in (0, 1):  # columns, rows
