@@ -25,11 +25,12 @@ from segzoo.data.samples import Sample
 from segzoo.data.splits import FOLDS, make_split
 
 COARSE, FINE = 36, 128  # the longer side of an image as a texture: to search with and to decide by, in pixels
-SCALES = np.geomspace(0.55, 1, 8)  # how large the second image of a pair may be on the first one: each 9 % larger
+SCALES = np.geomspace(0.6, 1, 7)  # how large the second image of a pair may be on the first one: each 9 % larger
 CLOSER = np.linspace(0.94, 1.06, 13)  # of the scale that was found
+DARK, LIT, MARGIN = 30, 0.3, 0.1  # grey level of a frame, share of a line that is none, and what is cut off beside it
 DETAIL, REACH = 2.5, 6.0  # radii in pixels: of what is texture, and of what it is as strong as everywhere
 OVERLAP = 0.4  # of the smaller image, which must lie on the other one
-ALIKE, SAME = 0.55, 0.55  # correlation of a candidate's coarse textures and of a near copy's fine ones
+ALIKE, SAME = 0.5, 0.55  # correlation of a candidate's coarse textures and of a near copy's fine ones
 BATCH = 128  # images that one is compared with at once
 
 Array = np.ndarray
@@ -37,7 +38,7 @@ Array = np.ndarray
 
 def near_copies(samples: Sequence[Sample]) -> list[tuple[float, Sample, Sample]]:
     """Pairs of images not known to be alike, the most alike first, with the correlation of their textures."""
-    pictures = [Image.open(sample.image).convert("L") for sample in samples]
+    pictures = [middle(Image.open(sample.image).convert("L")) for sample in samples]
     found = []
     for (first, second), (scale, mirrored) in candidates(pictures).items():
         one, other = samples[first], samples[second]
@@ -115,6 +116,18 @@ def correlation(one: Array, other: Array) -> float:
 
 
 # ---- images
+
+
+def middle(picture: Image.Image) -> Image.Image:
+    """Return an image without its dark frame and what lies along it: a round edge, words, marks."""
+    lit = np.asarray(picture) > DARK
+    box = [0, 0, *picture.size]
+    for axis in (0, 1):  # columns, rows
+        lines = np.flatnonzero(lit.mean(axis) > LIT)
+        if 2 * len(lines) > picture.size[axis]:  # else it is dark itself
+            cut = round(MARGIN * (lines[-1] + 1 - lines[0]))
+            box[axis], box[axis + 2] = int(lines[0]) + cut, int(lines[-1]) + 1 - cut
+    return picture.crop((box[0], box[1], box[2], box[3]))
 
 
 def turned(picture: Image.Image, mirrored: bool) -> Image.Image:

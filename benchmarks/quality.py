@@ -315,11 +315,15 @@ def heading(name: str, results: list[Result]) -> str:
     return f"### {name}\n\n{said}: {counted}" + (f", in {groups} groups." if groups < images else ".")
 
 
-def size_words(results: Iterable[Result]) -> str:
-    """Return how large the images of a dataset are, as the models trained on it have recorded."""
-    own = [one for one in results if not one.trained_elsewhere and "longest_side" in one.facts["data"]]
-    unit = "voxels" if own and is_of_volumes(own[0]) else "pixels"
-    return f"of at most {own[0].facts['data']['longest_side']} {unit} a side" if own else ""
+def size_words(results: Sequence[Result]) -> str:
+    """Say how large the images of a dataset are, where its models do."""
+    side, unit = longest_side(results), "voxels" if any(map(is_of_volumes, results)) else "pixels"
+    return f"of at most {side} {unit} a side" if side else ""
+
+
+def longest_side(results: Sequence[Result]) -> int | None:
+    """Return the longest side of a dataset's images, which the models trained on it have recorded."""
+    return next((one.facts["data"].get("longest_side") for one in results if not one.trained_elsewhere), None)
 
 
 def split_words(data: dict[str, Any]) -> str:
@@ -394,12 +398,10 @@ def explanation(datasets: dict[str, list[Result]]) -> str:
     """Return how the numbers of the tables come about."""
     every = unique(one for results in datasets.values() for one in results)
     volumes = any(is_of_volumes(one) for one in every)
-    sizes = [
-        f"{name} {size.removeprefix('of ')}" for name, results in datasets.items() if (size := size_words(results))
-    ]
+    sides = [f"{name} {side}" for name, results in datasets.items() if (side := longest_side(results))]
     said = [
         "Scores are means over the test images at their own resolution"
-        + (f" ({', '.join(sizes)})" if sizes else "")
+        + (f" (longest side: {', '.join(sides)} pixels or voxels)" if sides else "")
         + (", of volumes the mean of the classes" if volumes else "")
         + f", with 95 % bootstrap intervals ({RESAMPLES:,} resamples; frames of one sequence and images of one "
         "subject, picture or scene are drawn together, as far as they are known).",

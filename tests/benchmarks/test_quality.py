@@ -228,7 +228,7 @@ def test_groups_of_the_images_widen_what_is_reported(made_up):
     _, page = run_report(made_up)
     assert "(sha256 `bbbbbbbbbbbb`): 50 images of at most 384 pixels a side, in 5 groups." in page
     assert "(sha256 `aaaaaaaaaaaa`): 50 images of at most 320 pixels a side." in page
-    assert "own resolution (BUSI at most 320 pixels a side, KvasirSEG at most 384 pixels a side)" in words(page)
+    assert "own resolution (longest side: BUSI 320, KvasirSEG 384 pixels or voxels)" in words(page)
     assert rows(page, "good-polyps")[1] != rows(before, "good-polyps")[1]
     assert rows(page, "good-polyps")[0] == rows(before, "good-polyps")[0]  # tested on BUSI
 

@@ -162,7 +162,7 @@ def test_list_shows_published_checkpoints_with_their_scores(capsys):
         "lv_unet",
         "BUSI",
         "Dice 0.7",
-        "116 held-out images",
+        "105 held-out images",
         "0.91 M parameters",
         "weights Apache-2.0",
         "here",

@@ -9,7 +9,7 @@ class KvasirSEG(ImageDataModule):
     """Kvasir-SEG: 1000 colonoscopy images with the mask of their polyps.
 
     The masks are JPEG and cut at 127. Three pairs of near-identical images stay together in the ``grouped`` split; of
-    a fourth, neither is tested while the other is in another part.
+    those that were found later, none is tested while another part has its copy.
 
     Layout: ``images/<id>.jpg``, ``masks/<id>.jpg``.
 
