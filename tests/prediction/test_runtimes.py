@@ -63,7 +63,7 @@ def zoo(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamesp
     models = {
         "classes": lively(segzoo.create_model("cmunext_s", num_classes=3), image),
         "labels": lively(segzoo.create_model("cmunext_s", num_classes=2, multilabel=True), image),
-        "volumes": segzoo.create_model("mednext", num_classes=3, width=4, depths=1).eval(),
+        "volumes": segzoo.create_model("mednext", num_classes=3, width=4).eval(),
     }
     models["labels"].class_names = ("left", "right/outer side")
     models["volumes"].preprocessing = segzoo.VolumePreprocessing(1, patch_size=(16, 32, 16), mirror_axes=(0, 2))
