@@ -153,6 +153,10 @@ class SegmentationNetwork(LightningModule):
         logits = logits if logits.dtype == torch.float64 else logits.float()
         return self.task.activate(logits)
 
+    def logits_of(self, probabilities: Tensor) -> Tensor:
+        """Return logits that :meth:`activate` turns into these probabilities, for the loss of a stitched volume."""
+        return self.task.logits_of(probabilities, torch.finfo(probabilities.dtype).tiny)
+
     def mask(self, probabilities: Tensor) -> Tensor:
         """Integer masks: [B, *S] of class indices, or [B, K, *S] of 0 and 1 for multi-label."""
         return self.task.mask(probabilities).long()

@@ -138,7 +138,7 @@ class SegmentationSteps(SegmentationNetwork):
         image, label = batch["image"], batch["label"]
         if self.preprocessing.patch_size is not None:  # too large for one piece
             probabilities = predict_probabilities(self, image).to(label.device)
-            logits = self.task.logits_of(probabilities, torch.finfo(probabilities.dtype).tiny)
+            logits = self.logits_of(probabilities)
         else:
             logits = self(image)
             probabilities = self.activate(logits)
