@@ -190,10 +190,10 @@ def test_two_files_of_one_stem(tmp_path, refused):
         ("cvc_clinicdb", 612, 29),
         ("isic2017", 8, 4),
         ("kvasir_seg", 6, 3),
-        ("busi_lookalikes", 151, 68),
+        ("busi_lookalikes", 215, 90),
         ("isic2017_lookalikes", 12, 6),
         ("kvasir_seg_lookalikes", 2, 1),
-        ("dsb2018_lookalikes", 309, 105),
+        ("dsb2018_lookalikes", 311, 106),
     ],
 )
 def test_shipped_groups(name, images, groups):
