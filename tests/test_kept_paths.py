@@ -43,6 +43,7 @@ PATHS = [
     *(f"segzoo.metrics.{name}_score" for name in ("dice", "iou", "precision", "recall")),
     *(f"segzoo.metrics.{name}" for name in ("confusion", "hausdorff_distance95", "image_scores", "metric_class")),
     *(f"segzoo.metrics.{name}" for name in ("METRICS", "SegmentationMetric", "write_image_scores")),
+    "segzoo.losses.DiceCELoss",
     "segzoo.nn.bi_wkv",
     "segzoo.volumes.Volume",
     "segzoo.volumes.read_volume",

@@ -129,7 +129,7 @@ listed = torch.hub.list("org/segzoo:main", trust_repo=True)
 import segzoo.preprocessing
 print(segzoo.preprocessing.__file__, len(listed))
 """
-    preprocessing = hub / "org_segzoo_main/src/segzoo/preprocessing.py"
+    preprocessing = hub / "org_segzoo_main/src/segzoo/preprocessing/__init__.py"
     assert printed(run(code, stranger, site)) == f"{preprocessing} {len(segzoo.list_models())}"
 
 

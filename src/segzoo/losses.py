@@ -1,0 +1,3 @@
+"""Earlier path of the loss, which train.yaml files of runs may name."""
+
+from segzoo.training.losses import DiceCELoss as DiceCELoss
