@@ -192,7 +192,7 @@ def test_two_files_of_one_stem(tmp_path, refused):
         ("kvasir_seg", 6, 3),
         ("busi_lookalikes", 215, 90),
         ("isic2017_lookalikes", 12, 6),
-        ("kvasir_seg_lookalikes", 2, 1),
+        ("kvasir_seg_lookalikes", 30, 15),
         ("dsb2018_lookalikes", 311, 106),
     ],
 )
