@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from segzoo.checkpoints.state import State, renamed
+from segzoo.models.lv_unet import ENCODER_NORM_EPS, EXPANDING_PAIRS, SEPARABLE_PAIRS
 
 # the original's groups, layer by layer -> (timm's stage.block, has squeeze-and-excite)
 LV_UNET_LAYERS = {
@@ -20,8 +21,6 @@ LV_UNET_LAYERS = {
 
 def lv_unet_rules() -> list[tuple[str, str]]:
     """List prefixes of the original LV-UNet and ours."""
-    from segzoo.models.lv_unet import EXPANDING_PAIRS, SEPARABLE_PAIRS
-
     rules = [(r"firstconv\.0", "encoder.conv_stem"), (r"firstconv\.1", "encoder.bn1")]
     for original, (block, squeeze) in LV_UNET_LAYERS.items():
         parts = SEPARABLE_PAIRS if original == "encoder1.0" else EXPANDING_PAIRS  # that one layer does not expand
@@ -58,8 +57,6 @@ def lv_unet_names(state: State, own: State) -> dict[str, Tensor]:
     """Put the original LV-UNet under our names; its fused form leaves the MobileNet's norms, which ours folds too."""
     from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-    from segzoo.models.lv_unet import ENCODER_NORM_EPS
-
     ours = renamed(state, lv_unet_rules())
     if "encoder.bn1.weight" in own or "deep_training_lambda" in own:
         return ours
@@ -78,8 +75,6 @@ def lv_unet_names(state: State, own: State) -> dict[str, Tensor]:
 
 def encoder_pairs() -> list[tuple[str, str]]:
     """List every convolution of LV-UNet's encoder and the norm after it, by our names."""
-    from segzoo.models.lv_unet import EXPANDING_PAIRS, SEPARABLE_PAIRS
-
     pairs = [("encoder.conv_stem", "encoder.bn1")]
     for block, _ in LV_UNET_LAYERS.values():
         names = SEPARABLE_PAIRS if block == "0.0" else EXPANDING_PAIRS

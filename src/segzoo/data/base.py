@@ -173,11 +173,6 @@ class SegmentationDataModule(LightningDataModule):
         """Name of the split in records, which hold nobody's paths."""
         return LISTED if is_listed(self.split) else self.split
 
-    @property
-    def longest_side(self) -> int:
-        """Longest side of any image as it is stored here, which may be a reduced copy, in pixels or voxels."""
-        return max(side for sample in self._by_id.values() for side in self.size_of(sample))
-
     def size_of(self, sample: Sample) -> tuple[int, ...]:
         """Return the sides of a sample's image or volume, as its header states them; each base says how."""
         raise NotImplementedError
@@ -202,7 +197,8 @@ class SegmentationDataModule(LightningDataModule):
             "seed": self.seed,
             "split_sha256": self.split_sha256,
             "counts": {part: len(ids) for part, ids in self.split_ids.items()},
-            "longest_side": self.longest_side,
+            # of images as they are stored here, which may be reduced copies
+            "longest_side": max(side for sample in self._by_id.values() for side in self.size_of(sample)),
             "licence": self.licence,
             **{key: contract[key] for key in ("image_size", "patch_size") if key in contract},
         }
@@ -240,10 +236,6 @@ class SegmentationDataModule(LightningDataModule):
     @property
     def _world_size(self) -> int:
         return self.trainer.world_size if self.trainer is not None else 1
-
-    def _share_of_worker(self, cache_bytes: int) -> int:
-        """Share out the memory for what was read: each worker keeps what it reads itself."""
-        return cache_bytes // max(1, self.num_workers)
 
     def _loader(self, dataset: Dataset[Item], **options: Any) -> DataLoader[Item]:
         defaults: dict[str, Any] = {
@@ -283,3 +275,8 @@ def collate(items: Sequence[Item]) -> dict[str, Any]:
     """Stack images and labels; ids and labels of the images' own sizes stay lists."""
     batch: dict[str, Any] = {key: [item[key] for item in items] for key in items[0]}
     return batch | {"image": torch.stack(batch["image"]), "label": torch.stack(batch["label"])}
+
+
+def share_of_worker(cache_bytes: int, num_workers: int) -> int:
+    """Return a worker's share of the memory for what was read: each worker keeps what it reads itself."""
+    return cache_bytes // max(1, num_workers)

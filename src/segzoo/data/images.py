@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 
 from segzoo.data.augmentation import RandomFlipRotate90
-from segzoo.data.base import Item, SegmentationDataModule, evaluation_sampler
+from segzoo.data.base import Item, SegmentationDataModule, evaluation_sampler, share_of_worker
 from segzoo.data.samples import Sample, check_sample, read_label
 from segzoo.errors import SegzooError, attempt
 from segzoo.imaging.images import image_size, read_image
@@ -148,7 +148,7 @@ class ImageDataModule(SegmentationDataModule):
             multilabel=self.multilabel,
             augmentation=augmentation,
             originals=part != "train",
-            cache_bytes=self._share_of_worker(CACHE_BYTES),
+            cache_bytes=share_of_worker(CACHE_BYTES, self.num_workers),
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from torch.utils.data import DataLoader
 
-from segzoo.data.base import Item, SegmentationDataModule, evaluation_sampler
+from segzoo.data.base import Item, SegmentationDataModule, evaluation_sampler, share_of_worker
 from segzoo.data.samples import Sample
 from segzoo.data.volume_augmentation import VolumeAugmentation
 from segzoo.data.volume_dataset import (
@@ -198,7 +198,7 @@ class VolumeDataModule(SegmentationDataModule):
         """Load random patches of the training part, augmented; a volume comes ``patches_per_volume`` times an epoch."""
         patches = PatchDataset(
             *self._part("train"),
-            cache_bytes=self._share_of_worker(self.cache_bytes),
+            cache_bytes=share_of_worker(self.cache_bytes, self.num_workers),
             patches_per_volume=self.patches_per_volume,
             foreground=self.foreground,
             augmentation=self.augmentation,
@@ -206,7 +206,7 @@ class VolumeDataModule(SegmentationDataModule):
         return self._loader(patches, shuffle=True)
 
     def _evaluation_loader(self, part: str) -> DataLoader[Item]:
-        dataset = VolumeDataset(*self._part(part), cache_bytes=self._share_of_worker(self.cache_bytes))
+        dataset = VolumeDataset(*self._part(part), cache_bytes=share_of_worker(self.cache_bytes, self.num_workers))
         return self._loader(dataset, batch_size=1, sampler=evaluation_sampler(self, dataset))
 
     def _part(self, part: str) -> tuple[list[Sample], VolumePreprocessing, LabelValues]:
