@@ -58,7 +58,9 @@ def test_test_images_that_another_part_continues_are_counted(tiles, monkeypatch)
     assert mosaics.continued(listed, beside, 0) == (0, 5)
 
 
-def test_the_shipped_list_is_what_it_prints(shared):
+def test_the_shipped_list_is_what_it_prints_and_one_pair_of_near_copies(shared):
     samples = DSB2018(shared / "data").samples()
     found = mosaics.mosaics(samples, mosaics.neighbours(mosaics.borders(samples)))
-    assert {tile: tiles[0] for tiles in found for tile in tiles} == shipped_groups("dsb2018_lookalikes")
+    printed, listed = {tile: tiles[0] for tiles in found for tile in tiles}, shipped_groups("dsb2018_lookalikes")
+    assert printed.items() <= listed.items()
+    assert len(listed) == len(printed) + 2
