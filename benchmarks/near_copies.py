@@ -24,14 +24,15 @@ import segzoo.data
 from segzoo.data.samples import Sample
 from segzoo.data.splits import FOLDS, make_split
 
-COARSE, FINE = 36, 128  # the longer side of an image as a texture: to search with and to decide by, in pixels
-SCALES = np.geomspace(0.6, 1, 7)  # how large the second image of a pair may be on the first one: each 9 % larger
+COARSE, FINE = 54, 128  # the longer side of an image as a texture: to search with and to decide by, in pixels
+DETAIL = {COARSE: 1.2, FINE: 2.5}  # radius of what is texture, in pixels
+REACH = 6.0  # of what is made as strong as everywhere, likewise
+SCALES = np.geomspace(0.6, 1, 9)  # how large the second image of a pair may be on the first one: each 7 % larger
 CLOSER = np.linspace(0.94, 1.06, 13)  # of the scale that was found
-DARK, LIT, MARGIN = 30, 0.3, 0.1  # grey level of a frame, share of a line that is none, and what is cut off beside it
-DETAIL, REACH = 2.5, 6.0  # radii in pixels: of what is texture, and of what it is as strong as everywhere
 OVERLAP = 0.4  # of the smaller image, which must lie on the other one
-ALIKE, SAME = 0.5, 0.55  # correlation of a candidate's coarse textures and of a near copy's fine ones
-BATCH = 128  # images that one is compared with at once
+ALIKE, SAME = 0.35, 0.55  # correlation of a candidate's coarse textures and of a near copy's fine ones
+DARK, LIT, MARGIN = 30, 0.3, 0.1  # grey level of a frame, share of a line that is none, and what is cut off beside it
+BATCH = 64  # images that one is compared with at once
 
 Array = np.ndarray
 
@@ -76,7 +77,7 @@ def spectra(pictures: Sequence[Image.Image], scale: float) -> Tensor:
     """Return spectra of coarse textures of length 1, in frames in which a shift by half an image leaves them apart."""
     frames = torch.zeros(len(pictures), COARSE * 4 // 3, COARSE * 4 // 3)
     for frame, picture in zip(frames, pictures, strict=True):
-        image = texture(picture, COARSE * scale)
+        image = texture(picture, COARSE, scale)
         frame[: image.shape[0], : image.shape[1]] = torch.from_numpy(image / (np.linalg.norm(image) + 1e-6))
     return rfft2(frames)
 
@@ -96,8 +97,8 @@ def matches(whole: Tensor, others: Tensor) -> Iterator[tuple[int, int, float]]:
 
 def closest(one: Image.Image, other: Image.Image, scale: float) -> float:
     """Return the correlation of two images' fine textures at the best of the scales around one."""
-    texture_of_one = texture(one, FINE)
-    return max(correlation(texture_of_one, texture(other, FINE * scale * factor)) for factor in CLOSER)
+    texture_of_one = texture(one, FINE, 1)
+    return max(correlation(texture_of_one, texture(other, FINE, scale * factor)) for factor in CLOSER)
 
 
 def correlation(one: Array, other: Array) -> float:
@@ -119,7 +120,7 @@ def correlation(one: Array, other: Array) -> float:
 
 
 def middle(picture: Image.Image) -> Image.Image:
-    """Return an image without its dark frame and what lies along it: a round edge, words, marks."""
+    """Return an image without its dark frame and what lies along it: the edge of a round picture, words, marks."""
     lit = np.asarray(picture) > DARK
     box = [0, 0, *picture.size]
     for axis in (0, 1):  # columns, rows
@@ -134,15 +135,20 @@ def turned(picture: Image.Image, mirrored: bool) -> Image.Image:
     return ImageOps.mirror(picture) if mirrored else picture
 
 
-def texture(picture: Image.Image, side: float) -> Array:
-    """Return an image, its longer side so long, without its large regions and as strong in all its parts.
+def texture(picture: Image.Image, side: int, scale: float) -> Array:
+    """Return an image without its large dark and bright regions and as strong in all its parts.
 
     In the regions most ultrasound images agree, and marks drawn into one are stronger than anything else.
+
+    Args:
+        picture: The image.
+        side: `COARSE` or `FINE`.
+        scale: How large it is, its longer side being ``side`` at 1.
     """
-    shrunk = side / max(picture.size)
+    shrunk = side * scale / max(picture.size)
     size = [max(1, round(length * shrunk)) for length in picture.size]
     pixels = np.asarray(picture.resize(size, Image.Resampling.BICUBIC), np.float32)
-    details = pixels - gaussian_filter(pixels, DETAIL)
+    details = pixels - gaussian_filter(pixels, DETAIL[side])
     strength = np.sqrt(gaussian_filter(details**2, REACH))
     return details / (strength + 2)  # two grey levels are noise
 
