@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from segzoo.checkpoints.description import Learned
+from segzoo.checkpoints.finite import require_finite
 from segzoo.checkpoints.licences import joined
 from segzoo.checkpoints.provenance import split_hashes, with_history
 from segzoo.errors import SegzooError
@@ -225,20 +226,22 @@ class SegmentationSteps(SegmentationNetwork):
         """Take back what :meth:`on_save_checkpoint` kept; a training that goes on has its contract from its data.
 
         Raises:
-            SegzooError: it would go on with other images than it started with.
+            SegzooError: its weights are not finite, or it would go on with other images than it started with.
         """
+        require_finite(checkpoint.get("state_dict", {}), "Lightning's file")
         contract = checkpoint.get("segzoo", {})
         if not contract:
             return
         if self.knows_its_data and self.trainer.state.fn == "fit":
-            if split_hashes(contract["data"]) != split_hashes(self.data):
+            if split_hashes(Learned(contract).data) != split_hashes(self.data):
                 raise SegzooError(OTHER_IMAGES)
             return
         self.take_back(contract)
 
     def take_back(self, contract: dict[str, Any]) -> None:
         """Take the input contract, classes and provenance that :meth:`on_save_checkpoint` kept."""
-        Learned({"licence": self.licence, **contract}).give_to(self)  # files of old say no licence
+        own = {"licence": self.licence}  # files of old say no licence
+        Learned({**own, **contract} if isinstance(contract, dict) else contract).give_to(self)
 
 
 def check_classes(model: SegmentationNetwork, datamodule: Any, stage: str) -> None:

@@ -15,7 +15,8 @@ from segzoo.imaging.images import as_image
 from segzoo.imaging.overlay import to_uint8
 from segzoo.imaging.readers import Reader, reader_of
 from segzoo.imaging.volumes import Volume
-from segzoo.preprocessing.base import InputContract, Prepared
+from segzoo.preprocessing.base import InputContract, Prepared, numbers, sides
+from segzoo.tasks import require_count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,21 +59,16 @@ class Preprocessing(InputContract):
 
     def __post_init__(self) -> None:
         # JSON and YAML give lists; tuples keep the contract hashable and comparable.
-        object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
-        object.__setattr__(self, "std", tuple(float(v) for v in self.std))
+        require_count("channels", self.channels)
+        object.__setattr__(self, "mean", numbers("mean", self.mean))
+        object.__setattr__(self, "std", numbers("std", self.std, positive=True))
         if self.image_size is not None:
-            sides = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
-            object.__setattr__(self, "image_size", tuple(int(v) for v in sides))
-            if len(self.image_size) != 2 or min(self.image_size) < 1:
-                raise SegzooError(f"image_size must be a height and a width, not {list(self.image_size)}.")
-        if self.channels < 1:
-            raise SegzooError(f"channels must be 1 or more, not {self.channels}.")
+            both = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+            object.__setattr__(self, "image_size", sides("image_size", both, 2))
         for name in ("mean", "std"):
             found = len(getattr(self, name))
             if found != self.channels:
                 raise SegzooError(f"{name} must hold one value for each of the {self.channels} channels, not {found}.")
-        if min(self.std) <= 0:
-            raise SegzooError(f"std must be above 0 in every channel, not {list(self.std)}.")
 
     # ---- read
 
