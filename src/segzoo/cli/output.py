@@ -3,7 +3,7 @@
 import io
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from segzoo.errors import SegzooError
@@ -35,3 +35,28 @@ def sentence(error: SegzooError) -> str:
     """Return what an error says; one from a data loader's process has it at the end of that process's traceback."""
     last_line = str(error).rstrip().rpartition("\n")[2]
     return last_line.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
+
+
+def each_apart(names: Sequence[str], work: Callable[[str], str], kind: str, done: str) -> None:
+    """Do something for each name and print what it returns; one that fails stops none of the others.
+
+    Args:
+        names: to go through.
+        work: called with each.
+        kind: what the names are, in the plural, for sentences.
+        done: what is done to each, likewise: "3 checkpoints could not be verified".
+
+    Raises:
+        SegzooError: one failed; all have been tried by then.
+    """
+    failures: list[str] = []
+    for name in names:
+        try:
+            print(work(name), flush=True)
+        except (SegzooError, OSError) as error:
+            failures.append(sentence(error) if isinstance(error, SegzooError) else f"{name}: {error}")
+            if len(names) > 1:
+                print(f"segzoo: not {done}: {failures[-1]}", file=sys.stderr, flush=True)
+    if failures:
+        which = f"{len(failures)} of {len(names)} {kind} could not be {done}, the first because: "
+        raise SegzooError((which if len(names) > 1 else "") + failures[0])

@@ -69,9 +69,10 @@ def download(
     """
     from huggingface_hub import hf_hub_download
 
-    def fetch(progress_bar: type) -> str:
-        where = {"revision": revision, "token": token, "cache_dir": cache_dir}
-        return hf_hub_download(repository, name, tqdm_class=progress_bar, **where)  # type: ignore[arg-type]
+    def fetch(bar: type) -> str:
+        return hf_hub_download(
+            repository, name, revision=revision, token=token, cache_dir=cache_dir, dry_run=False, tqdm_class=bar
+        )
 
     with explained(repository, revision, name):
         try:

@@ -121,7 +121,7 @@ class Transfer:
 
         transfer = self
 
-        class Bar(tqdm):  # type: ignore[misc]
+        class Bar(tqdm):
             monitor_interval = 0  # or every such class starts a thread that stays
 
             def __init__(self, *arguments: Any, **options: Any) -> None:
