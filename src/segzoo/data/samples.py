@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from lightning.pytorch.utilities import rank_zero_warn
 from scipy.ndimage import label as connected
-from scipy.ndimage import maximum
+from scipy.ndimage import maximum, minimum
 
 from segzoo.errors import MissingError, SegzooError
 from segzoo.imaging.images import IMAGE_SUFFIXES, image_files, image_size
@@ -23,6 +23,7 @@ IGNORED = -1
 IGNORED_STORED = 255  # how a multi-class mask file writes "ignored"
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
 ANY = "any"  # value above 0 is foreground
+SMALLEST_AREA = 4  # pixels of what may be an object
 
 
 @dataclass(frozen=True)
@@ -297,22 +298,23 @@ def _is_of_few_levels(mask: npt.NDArray[Any], highest: int) -> bool:
 def _is_of_instances(mask: npt.NDArray[Any], highest: int) -> bool:
     """Tell whether what is neither black nor white are areas of their own, as of numbered objects, and no soft edges.
 
-    An edge goes up to white. An object stands alone, or is a flat area of one value, which no edge is: of two rows and
-    columns, at least, not counting what is nearly black, as rings of a JPEG are that was saved as PNG.
+    An object is of one value: it stands alone, or is a flat area of two rows and columns at least, and edges are
+    neither. What is nearly black does not count: rings of a JPEG that was saved as PNG.
     """
     between = _between(mask, highest) & (mask > highest // 8)
     if not between.any():
         return False
     apart, number = connected(mask > highest // 8, np.ones((3, 3)))
-    brightest = np.array([0, *maximum(mask, apart, np.arange(1, number + 1))])
-    alone = between & _between(brightest, highest)[apart]
+    lowest, brightest = (extreme(mask, apart, np.arange(number + 1)) for extreme in (minimum, maximum))
+    alone = between & np.equal(lowest, brightest)[apart]
     flat = np.zeros_like(between)
     squares = between[:-1, :-1] & (mask[:-1, :-1] == mask[1:, 1:])
     squares &= (mask[:-1, :-1] == mask[:-1, 1:]) & (mask[:-1, :-1] == mask[1:, :-1])
     for rows in (slice(None, -1), slice(1, None)):
         for columns in (slice(None, -1), slice(1, None)):
             flat[rows, columns] |= squares
-    return 2 * int((alone | flat).sum()) > int(between.sum())
+    areas, white = int((alone | flat).sum()), int((mask >= highest - highest // 8).sum())
+    return areas >= SMALLEST_AREA and 2 * areas > int(between.sum()) and 4 * areas > white
 
 
 def _class_indices(path: Path, num_classes: int) -> npt.NDArray[np.int16]:
