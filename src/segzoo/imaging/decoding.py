@@ -22,7 +22,7 @@ DECODING_ERRORS = (
     *(OSError, SyntaxError, TypeError, ValueError, EOFError, LookupError, ArithmeticError, RuntimeError),
     *(AssertionError, struct.error, zlib.error, Image.DecompressionBombError),
 )
-_PIXEL_BYTES = 12  # of the decoder, and of copies on the way to an array
+_PIXEL_BYTES = 16  # of the decoder, and of copies on the way to an array: 4 for grey, 14 for RGB, as measured
 _LARGE = 2**20  # pixels below which nobody asks for the free memory
 _LOCK = Lock()
 

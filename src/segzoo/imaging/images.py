@@ -9,6 +9,7 @@ import io
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +27,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 Range = tuple[float, float]
 UInt8Array = npt.NDArray[np.uint8]
 _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's mode "L"
+_PART = 2**20  # values that are converted together
 _NOTE = "segzoo"  # the keyword of a PNG's note
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
@@ -217,7 +219,7 @@ def _to_uint8(pixels: npt.NDArray[Any], white: int, name: str) -> UInt8Array:
         return pixels.astype(np.uint8) * np.uint8(255)
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
         _require_bright(int(pixels.max()), white, name)
-        return np.round(pixels / (white / 255)).astype(np.uint8)  # 65535 -> 255
+        return _by_rows(lambda part: np.round(part / (white / 255)), pixels)  # 65535 -> 255
     _require_finite(pixels)
     low, high = float(pixels.min()), float(pixels.max())
     if low < 0 or high > 255:
@@ -232,8 +234,8 @@ def _to_uint8(pixels: npt.NDArray[Any], white: int, name: str) -> UInt8Array:
             f"{name} has floating-point values, of which none exceeds 1: it is read as 0..1, not 0..255.",
             stacklevel=4,
         )
-        pixels = pixels * 255.0
-    return np.round(pixels).astype(np.uint8)
+        return _by_rows(lambda part: np.round(part * 255.0), pixels)
+    return _by_rows(np.round, pixels)
 
 
 def scaled(pixels: npt.NDArray[Any], low: float, high: float, name: str = "The image") -> UInt8Array:
@@ -264,8 +266,15 @@ def scaled(pixels: npt.NDArray[Any], low: float, high: float, name: str = "The i
             stacklevel=4,
         )
     exact: type[np.floating] = np.float32 if pixels.dtype.itemsize <= 2 else np.float64
-    found = (pixels.astype(exact) - exact(low)) * exact(255 / (high - low))
-    return np.round(np.clip(found, 0, 255, out=found), out=found).astype(np.uint8)
+    scale = exact(255 / (high - low))
+    return _by_rows(lambda part: np.round(((part.astype(exact) - exact(low)) * scale).clip(0, 255)), pixels)
+
+
+def _by_rows(convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], pixels: npt.NDArray[Any]) -> UInt8Array:
+    """Convert some rows at a time: floating-point numbers of a whole picture would take several times its memory."""
+    rows = max(1, _PART * len(pixels) // max(1, pixels.size))
+    parts = [convert(pixels[start : start + rows]).astype(np.uint8) for start in range(0, len(pixels), rows)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _require_finite(pixels: npt.NDArray[Any]) -> None:
@@ -305,7 +314,7 @@ def _match_channels(pixels: UInt8Array, channels: int) -> UInt8Array:
     if (found, channels) == (1, 3):
         return np.repeat(pixels, 3, axis=2)
     if (found, channels) == (3, 1):
-        return np.round(pixels @ _GREY_WEIGHTS).astype(np.uint8)[..., None]
+        return _by_rows(lambda part: np.round(part @ _GREY_WEIGHTS), pixels)[..., None]
     raise SegzooError(f"The image has {found} channel{'s' if found > 1 else ''} where {channels} are needed.")
 
 

@@ -129,10 +129,12 @@ class Preprocessing(InputContract):
             raise SegzooError(f"Expected a uint8 image [H, W, C], not {image.dtype} of shape {list(image.shape)}.")
         if image.shape[2] != self.channels:
             raise SegzooError(f"The image has {image.shape[2]} channels where the model expects {self.channels}.")
-        tensor = torch.from_numpy(np.array(image.transpose(2, 0, 1), np.float32, order="C"))
-        if self.image_size is None or tensor.shape[1:] == self.image_size:
-            return tensor
-        return F.interpolate(tensor[None], size=list(self.image_size), mode="bilinear", antialias=True)[0]
+        if self.image_size in (None, image.shape[:2]):
+            return torch.from_numpy(np.array(image.transpose(2, 0, 1), np.float32, order="C"))
+        # one channel at a time: in float32 a picture takes four times its memory
+        planes = (torch.from_numpy(image[None, None, ..., i].astype(np.float32)) for i in range(self.channels))
+        sides = list(self.image_size)
+        return torch.cat([F.interpolate(one, size=sides, mode="bilinear", antialias=True)[0] for one in planes])
 
     def normalize(self, image: "Tensor") -> "Tensor":
         """Subtract the mean and divide by the standard deviation.
