@@ -1,6 +1,7 @@
 """What stored values mean is the same whatever opened the file: Pillow, tifffile or somebody's own program."""
 
 import struct
+import subprocess
 import sys
 import warnings
 import zlib
@@ -199,16 +200,17 @@ def test_an_animated_png_is_refused(tmp_path):
 # ---- intensities of more than 8 bits
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def deep_png(path: Path, pixels: np.ndarray) -> Path:
     """Write a PNG of 16 bits a colour, which Pillow reads and does not write."""
     height, width, bands = pixels.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[bands], 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    checked = (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(checked))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in chunks))
     return path
 
 
@@ -264,3 +266,58 @@ def test_16_bits_with_transparency_cannot_be_read_whole(tmp_path, refused):
     grey_alpha = np.dstack([GREYS, GREYS]).astype(np.uint16) * 257
     with refused(SegzooError):
         read_image(deep_png(tmp_path / "a.png", grey_alpha), 1, (0, 4095))
+
+
+# ---- limits
+
+
+def test_a_picture_above_the_limit_is_refused_by_its_header(tmp_path):
+    header = struct.pack(">IIBBBBB", 30000, 20000, 8, 0, 0, 0, 0)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"none"))
+    for read in (read_image, read_mask, image_size):
+        with pytest.raises(SegzooError, match=r"a\.png has 600,000,000 .* SEGZOO_MAX_IMAGE_PIXELS"):
+            read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
+def test_the_limit_stands_in_place_of_pillows_which_others_keep(tmp_path, monkeypatch, suffix):
+    Image.fromarray(GREYS).save(path := tmp_path / f"a.{suffix}")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(read_mask(path), GREYS)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_picture_that_the_memory_does_not_hold_is_refused(tmp_path):
+    Image.new("RGB", (5000, 5000)).save(tmp_path / "a.png")
+    code = """
+import resource, sys, psutil
+from segzoo import SegzooError
+from segzoo.imaging.images import read_image
+left = psutil.Process().memory_info().vms + 2**28
+resource.setrlimit(resource.RLIMIT_AS, (left, left))
+try:
+    read_image(sys.argv[1])
+except SegzooError as error:
+    print(error, "torch" in sys.modules)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "a.png")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "not enough memory" in said
+    assert "a.png" in said
+    assert said.endswith("False\n")
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])
+def test_a_text_that_unpacks_without_end_is_one_sentence(tmp_path, kind):
+    bomb = zlib.compress(bytes(2**23))
+    text = b"k\0\0" + bomb if kind == b"zTXt" else b"k\0\1\0\0\0" + bomb
+    Image.fromarray(GREYS).save(tmp_path / "a.png")
+    raw = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(raw[:33] + chunk(kind, text) + raw[33:])
+    for read in (read_image, read_mask, image_size):
+        with pytest.raises(SegzooError, match=r"a\.png"):
+            read(tmp_path / "a.png")

@@ -292,7 +292,10 @@ def _require_bright(brightest: int, white: int, name: str) -> None:
         white: what stands for white.
         name: begins what is said of it: "The image".
     """
-    way_out = f"say by intensity_range which values become 0 and 255, such as 0 and {2 ** brightest.bit_length() - 1}"
+    way_out = (
+        f"say by intensity_range (--intensity-range) which values become 0 and 255, such as 0 and "
+        f"{2 ** brightest.bit_length() - 1}"
+    )
     if 0 < brightest <= white // 16:
         raise SegzooError(
             f"The image's 16-bit values only reach {brightest} of {white}, which is nearly black; scale them to the "
