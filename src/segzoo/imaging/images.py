@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from segzoo.errors import MissingFileError, SegzooError
 from segzoo.imaging.volumes import no_volume
+from segzoo.paths import require_file
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 UInt8Array = npt.NDArray[np.uint8]
@@ -215,12 +216,6 @@ def _match_channels(pixels: UInt8Array, channels: int) -> UInt8Array:
 
 
 # ---- decode
-
-
-def require_file(path: Path) -> None:
-    """Refuse a path where there is no file."""
-    if not path.is_file():
-        raise MissingFileError(f"There is no file {path}.")
 
 
 def decode(path: Path, pixels: Callable[[Path, Any], npt.NDArray[Any]]) -> npt.NDArray[Any]:

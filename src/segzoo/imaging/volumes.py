@@ -18,10 +18,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from segzoo.errors import MissingFileError, SegzooError
+from segzoo.errors import SegzooError
 from segzoo.imaging.geometry import Geometry, check_directions, check_spacing, not_finite, skewed, unreadable
 from segzoo.imaging.nifti import check_nifti
 from segzoo.imaging.packed import check_packed
+from segzoo.paths import require_file
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])  # SimpleITK's coordinates lead left and posterior
@@ -286,8 +287,7 @@ def _read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
 def _checked(path: Path, *, whole: bool) -> npt.NDArray[np.float64] | None:
     """Return the affine, where a header says it plainly, of an undamaged file (``whole``: its voxels, too)."""
     suffix = volume_suffix(path).lower()
-    if not path.is_file():
-        raise MissingFileError(f"There is no file {path}.")
+    require_file(path)
     if suffix in (".nii", ".nii.gz"):
         return check_nifti(path, whole=whole)
     if whole:
