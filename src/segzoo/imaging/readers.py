@@ -18,6 +18,7 @@ from segzoo.imaging.volumes import VolumeFile
 from segzoo.paths import require_file
 
 if TYPE_CHECKING:
+    from segzoo.imaging.nifti import Form
     from segzoo.imaging.volumes import Volume
 
 
@@ -62,14 +63,18 @@ class Reader(Protocol):
         """
 
     def note(self) -> str | None:
-        """Return the note that a mask was written with, "" where it has none; None where it is damaged."""
+        """Return the note that a mask was written with; "" where it has none or was changed, None where it is damaged."""
 
 
 READERS: Table[type[Reader]] = Table("readers", {"volumes": VolumeFile, "images": ImageFile})
 
 
-def reader_of(path: str | Path) -> Reader:
+def reader_of(path: str | Path, *, geometry: "Form | None" = None) -> Reader:
     """Return what reads a path: the first kind that accepts it, else an image, of whatever suffix.
+
+    Args:
+        path: of a file or a folder.
+        geometry: for volume files, as of `segzoo.imaging.volumes.read_volume`.
 
     Example:
         >>> from segzoo.imaging.readers import reader_of
@@ -77,7 +82,8 @@ def reader_of(path: str | Path) -> Reader:
         ('liver.nii.gz', 'lesion.png')
     """
     path = Path(path)
-    return next((kind for kind in READERS.usable() if kind.accepts(path)), ImageFile)(path)
+    kind = next((kind for kind in READERS.usable() if kind.accepts(path)), ImageFile)
+    return VolumeFile(path, geometry) if kind is VolumeFile else kind(path)
 
 
 def openable(source: "str | Path | Reader") -> Reader:
