@@ -81,7 +81,9 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--tta", action="store_true", help="average over mirrored copies of each image")
     predict.add_argument("--overlap", type=float, default=0.5, help="of a volume's windows, 0 to below 1 (default 0.5)")
     predict.add_argument(
-        "--geometry", choices=["sform", "qform"], help="what says where voxels lie in NIfTI files whose two forms differ"
+        "--geometry",
+        choices=["sform", "qform"],
+        help="what says where voxels lie, where a NIfTI file's two forms differ",
     )
     predict.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one"

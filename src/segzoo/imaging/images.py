@@ -337,7 +337,7 @@ def write_mask(path: str | Path, mask: npt.ArrayLike, note: str = "") -> None:
 
 
 def write_png(path: Path, picture: Image.Image, note: str = "") -> None:
-    """Write a picture as PNG, with a note of up to 47 characters for `read_note`, stored with a digest of the pixels."""
+    """Write a picture as PNG, with a note for `read_note` that holds a digest of the pixels."""
     texts = PngInfo()
     if note:
         texts.add_text(_NOTE, sealed(note, np.asarray(picture)))

@@ -5,7 +5,6 @@ point, for ITK writes and reads "1,75" or cuts "1.75" to 1 where the C library's
 """
 
 import locale
-import os
 import re
 import threading
 from collections.abc import Iterator, Sequence

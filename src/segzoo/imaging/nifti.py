@@ -43,7 +43,7 @@ NIFTI_TYPES: dict[int, str | tuple[str, int]] = {  # of a voxel, by the header's
 NIFTI_2_BYTES = 540
 NIFTI_MILLIMETRES = {1: 1000.0, 3: 0.001}  # in a metre and in a micrometre, by the lowest three bits of xyzt_units
 MASK_START = 352  # of the voxels: after the header and four bytes that announce no extension
-AGREE = 0.01  # relative difference between two sizes of a voxel from which they are two
+AGREE = 1e-3  # relative difference between two sizes of a voxel above which they are two; rounding makes 1e-7
 CHUNK = 1 << 20
 
 
@@ -185,12 +185,12 @@ def nifti_geometry(path: Path, header: Any, raw: bytes, form: Form | None) -> Ge
         )
     elif form is not None and not coded[form]:
         raise SegzooError(f"{path} has no {form}; leave --geometry {form} out for it (in Python, geometry={form!r}).")
-    elif form is None and coded["sform"]:
-        require_agreement(path, header, sizes)
     chosen = form or ("sform" if coded["sform"] else "qform")
     affine = nifti_affine(header, chosen)
     check_spacing(path, np.linalg.norm(affine[:3, :3], axis=0)[::-1].tolist())
     check_directions(path, affine)
+    if form is None and coded["sform"]:
+        require_agreement(path, header, sizes)
     width, height, depth = nifti_sides(header)[:3]
     return Geometry((depth, height, width), affine, raw)
 
@@ -208,7 +208,7 @@ def require_form(form: str | None) -> None:
 def require_agreement(path: Path, header: Any, sizes: npt.NDArray[np.float64]) -> None:
     """Refuse a header whose sform makes other voxels than it says: programs disagree about which is meant."""
     by_form = np.linalg.norm(nifti_affine(header, "sform")[:3, 2::-1], axis=0)
-    if (by_form > 0).all() and np.isfinite(by_form).all() and (np.abs(by_form / sizes - 1) > AGREE).any():
+    if (np.abs(by_form / sizes - 1) > AGREE).any():
         said, meant = (" x ".join(f"{side:g}" for side in lengths) for lengths in (sizes, by_form))
         named = "pixdim and its qform" if header["qform_code"] > 0 else "pixdim"
         raise SegzooError(
@@ -285,7 +285,7 @@ def nifti_voxels(path: Path, file: BufferedIOBase, header: Any) -> npt.NDArray[A
 
 def fill(file: BufferedIOBase, target: npt.NDArray[np.uint8]) -> int:
     """Read bytes into an array and return how many there were."""
-    view, found = memoryview(target), 0
+    view, found = target.data, 0
     while got := file.readinto(view[found : found + CHUNK]):
         found += got
     return found

@@ -63,7 +63,7 @@ class Reader(Protocol):
         """
 
     def note(self) -> str | None:
-        """Return the note that a mask was written with; "" where it has none or was changed, None where it is damaged."""
+        """Return a mask's note; "" where it has none or was changed since, None where it is damaged."""
 
 
 READERS: Table[type[Reader]] = Table("readers", {"volumes": VolumeFile, "images": ImageFile})

@@ -1,4 +1,4 @@
-"""Seals: a written note holds a digest of the values beside it, which tells whether a file is still what was written."""
+"""Seals: a note holds a digest of the values beside it, which tells whether a file is still what was written."""
 
 import hashlib
 import re

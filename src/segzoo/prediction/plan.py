@@ -64,7 +64,8 @@ def plan(inputs: Sequence[Path], output: Path, overlay: bool, geometry: "Form | 
     output_leads = leads_to(output)
     for given in (found for where in inputs for found in inputs_in(where)):
         file, mask, picture = given.path, output / given.mask_name, output / f"{given.stem}_overlay.png"
-        job = Job(file, mask, geometry=geometry, **{"overlay" if overlay else "left": picture})
+        drawn, left = (picture, None) if overlay else (None, picture)
+        job = Job(file, mask, overlay=drawn, left=left, geometry=geometry)
         for written in filter(None, (job.mask, job.overlay)):
             first = makers.setdefault(written, file)
             if leads_to(first) != leads_to(file):

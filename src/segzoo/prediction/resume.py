@@ -69,5 +69,5 @@ def same_source(note: str, other: str) -> bool:
 
 
 def stored_note(file: Path) -> str | None:
-    """Return the note in a mask or overlay; "" where it has none or was changed, None where it is missing or damaged."""
+    """Return a mask's or overlay's note; "" where it has none or was changed, None where it is missing or damaged."""
     return reader_of(file).note() if file.is_file() else None

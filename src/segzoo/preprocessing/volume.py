@@ -21,6 +21,7 @@ from segzoo.preprocessing.base import InputContract, Prepared
 if TYPE_CHECKING:
     from torch import Tensor
 
+
 @dataclass(frozen=True)
 class VolumePreprocessing(InputContract):
     """Way from a volume of raw intensities to a network's input, and back.
