@@ -55,7 +55,8 @@ def read_nifti(path: Path, form: Form | None = None) -> tuple[npt.NDArray[Any], 
 
     Args:
         path: of a regular file.
-        form: place to take where a header gives two; None: the sform, where its voxels are as large as the header says.
+        form: place to take where a header gives two, as it stands; None: the sform, whose voxels must be as large as
+            the header says.
 
     Raises:
         SegzooError: saying what is wrong.
@@ -172,7 +173,7 @@ def nifti_geometry(path: Path, header: Any, raw: bytes, form: Form | None) -> Ge
     """Return the grid that a header states, with the header itself, for the masks that will lie on it.
 
     Raises:
-        SegzooError: it makes no grid, or two, or lacks the form that is asked for.
+        SegzooError: it makes no grid, or two.
     """
     require_form(form)
     sizes = nifti_unit(header) * header["pixdim"][1:4].astype(np.float64)
@@ -183,13 +184,12 @@ def nifti_geometry(path: Path, header: Any, raw: bytes, form: Form | None) -> Ge
             f"{path} does not say how the patient lies: its first axis is taken to lead left, as ANALYZE had it.",
             stacklevel=2,
         )
-    elif form is not None and not coded[form]:
-        raise SegzooError(f"{path} has no {form}; leave --geometry {form} out for it (in Python, geometry={form!r}).")
-    chosen = form or ("sform" if coded["sform"] else "qform")
+    wanted = form or "sform"
+    chosen: Form = wanted if coded[wanted] else "sform" if coded["sform"] else "qform"
     affine = nifti_affine(header, chosen)
     check_spacing(path, np.linalg.norm(affine[:3, :3], axis=0)[::-1].tolist())
     check_directions(path, affine)
-    if form is None and coded["sform"]:
+    if chosen == "sform" != form:
         require_agreement(path, header, sizes)
     width, height, depth = nifti_sides(header)[:3]
     return Geometry((depth, height, width), affine, raw)
@@ -210,10 +210,10 @@ def require_agreement(path: Path, header: Any, sizes: npt.NDArray[np.float64]) -
     by_form = np.linalg.norm(nifti_affine(header, "sform")[:3, 2::-1], axis=0)
     if (np.abs(by_form / sizes - 1) > AGREE).any():
         said, meant = (" x ".join(f"{side:g}" for side in lengths) for lengths in (sizes, by_form))
-        named = "pixdim and its qform" if header["qform_code"] > 0 else "pixdim"
+        named, other = ("pixdim and its qform", " or qform") if header["qform_code"] > 0 else ("pixdim", "")
         raise SegzooError(
-            f"{path} has voxels of {meant} mm by its sform and of {said} mm by its {named}; say which is right by "
-            "--geometry sform or --geometry qform (in Python, geometry=...), or correct the header."
+            f"{path} has voxels of {meant} mm by its sform and of {said} mm by its {named}; look which is right and "
+            f"say so by --geometry sform{other} (in Python, geometry=...), or correct the header."
         )
 
 

@@ -17,8 +17,8 @@ from segzoo.imaging.geometry import unreadable, warn_of_no_place
 
 CHUNK = 1 << 20
 NRRD_END = re.compile(rb"\n\r?\n")  # an empty line
-MHA_END = re.compile(rb"[^\r\n]*ElementDataFile[^\n]*\n", re.IGNORECASE)
-LOCAL = re.compile(rb"ElementDataFile\s*[=:]\s*(LOCAL|Local|local)\s*")
+MHA_END = b"elementdatafile"  # the field, in small letters, whose line is the last one
+LOCAL = re.compile(rb"\nElementDataFile[ \t]*[=:][ \t]*(LOCAL|Local|local)[ \t]*\r?\n\Z")
 SIGNS = re.compile(r"\b(un)?signed |\bu(?=\w)|_t\b|(?<=\w) int\b")  # what NRRD's names of types have more than a size
 WIDTHS = {  # in bytes, of a component, without these
     **dict.fromkeys(("char", "int8", "met_char", "met_uchar"), 1),
@@ -95,17 +95,29 @@ def read_text_header(path: Path, *, nrrd: bool) -> TextHeader:
         head = file.read(most + 1)
     if nrrd and not head.startswith(b"NRRD"):
         raise unreadable(path)
-    end = (NRRD_END if nrrd else MHA_END).search(head)
-    length = len(head) if end is None else end.end()
-    header = TextHeader(dict(fields_of(head[:length])), length, nrrd)
-    refuse_other_files(path, header, b"" if end is None else end.group())
-    if end is None:
-        limits.HEADER_BYTES.check(length, f"{path} has")
+    length = nrrd_length(head) if nrrd else mha_length(head)
+    header = TextHeader(dict(fields_of(head[:length])), length or len(head), nrrd)
+    refuse_other_files(path, header, head[:length] if length is not None else None)
+    if length is None:
+        limits.HEADER_BYTES.check(len(head), f"{path} has")
         raise unreadable(path)
     if (sides := header.sides) is None:
         raise unreadable(path)
     limits.VOXELS.check(math.prod(sides), f"{path} has")
     return header
+
+
+def nrrd_length(head: bytes) -> int | None:
+    """Return the bytes of an NRRD file's header, up to an empty line; None where it does not end."""
+    end = NRRD_END.search(head)
+    return None if end is None else end.end()
+
+
+def mha_length(head: bytes) -> int | None:
+    """Return the bytes of an MHA file's header, the line that says where the voxels are included; None likewise."""
+    said = head.lower().find(MHA_END)
+    end = head.find(b"\n", said)
+    return None if said < 0 else end + 1 if end >= 0 else len(head)
 
 
 def fields_of(head: bytes) -> Iterator[tuple[str, str]]:
@@ -116,11 +128,21 @@ def fields_of(head: bytes) -> Iterator[tuple[str, str]]:
             yield name.strip().lower().decode("latin-1"), value[0].strip().decode("latin-1")
 
 
-def refuse_other_files(path: Path, header: TextHeader, last: bytes) -> None:
-    """Refuse a header that names a file to take the voxels from: it might be any that this person may read."""
-    names = ("data file", "datafile") if header.nrrd else ("elementdatafile",)
-    named = next((header.fields[name] for name in names if name in header.fields), None)
-    if named is not None and not (not header.nrrd and LOCAL.fullmatch(last)):
+def refuse_other_files(path: Path, header: TextHeader, whole: bytes | None) -> None:
+    """Refuse a header that names a file to take the voxels from: it might be any that this person may read.
+
+    Args:
+        path: of the file.
+        header: its fields.
+        whole: its bytes; None where it does not end.
+    """
+    if header.nrrd:
+        named = header.fields.get("data file", header.fields.get("datafile"))
+    elif whole is None or LOCAL.search(whole):
+        named = None
+    else:
+        named = re.split(rb"[\r\n]+", whole.strip())[-1].decode("latin-1")
+    if named is not None:
         raise SegzooError(
             f"{path} is a header that points to another file ({named[:80]!r}), which is not opened; save the volume as "
             "one file."
