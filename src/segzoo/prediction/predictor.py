@@ -4,6 +4,7 @@ Read, prepare, probabilities (over mirrored copies, window by window, slice by s
 the input contract knows what an image or a volume needs, the backend computes, and this puts them in order.
 """
 
+import math
 import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from segzoo import limits
 from segzoo.errors import SegzooError
 from segzoo.imaging.readers import Reader
 from segzoo.imaging.segmentation import Segmentation
@@ -110,6 +112,8 @@ class Predictor:
         patch = self.contract.patch_size
         if patch is None:
             return self.backend.fetch(self.averaged(batch))
+        stitched = (len(batch), self.backend.task.num_classes + 1, *batch.shape[2:])  # and the windows' weights
+        limits.require_memory(4 * math.prod(stitched), "its probabilities")
         return slide(self.averaged, batch, patch, overlap=self.overlap, device=self.backend.device, progress=progress)
 
     def averaged(self, batch: Any) -> Any:
@@ -134,11 +138,17 @@ class Predictor:
         """Return what probabilities [K, *S] on an input's own grid say."""
         refuse_nan(probabilities, self.backend.subject)
         names = self.backend.class_names
-        mask = self.backend.task.mask(probabilities[None])[0].astype(np.uint8 if len(names) <= 256 else np.int32)
-        found = Segmentation(mask, probabilities, names, given.image, given.geometry)
+        found = Segmentation(self.mask(probabilities), probabilities, names, given.image, given.geometry)
         for step in self.steps:
             found = replace(found, mask=checked(step, found))
         return found
+
+    def mask(self, probabilities: FloatArray) -> npt.NDArray[Any]:
+        """Return the mask of probabilities [K, *S]; of a volume plane by plane, as a maximum takes 20 bytes a voxel."""
+        planes = np.split(probabilities, len(probabilities[0]), 1) if probabilities.ndim == 4 else [probabilities]
+        kind = np.uint8 if len(self.backend.class_names) <= 256 else np.int32
+        masks = [self.backend.task.mask(plane[None])[0].astype(kind) for plane in planes]
+        return np.concatenate(masks, axis=-3) if len(masks) > 1 else masks[0]
 
 
 def refuse_nan(probabilities: Any, subject: str = "the network") -> None:

@@ -129,6 +129,7 @@ class VolumePreprocessing(InputContract):
             )
         image = reorient(torch.from_numpy(volume.array), volume.geometry.orientation, self.orientation)
         size = self.grid(volume.geometry)
+        limits.require_memory(2 * 4 * self.channels * math.prod(size), "the volume on the network's grid")
         if image.shape[1:] != size:
             image = F.interpolate(image[None], size=size, mode="trilinear")[0]
         return self.normalize(image)
