@@ -69,9 +69,7 @@ def test_a_mask_takes_little_beside_its_probabilities(task):
     assert peak < 3 * mask.size
 
 
-@pytest.mark.parametrize(
-    "left", [2_000, 10_000]
-)  # bytes: not for the network's grid, not for the rest
+@pytest.mark.parametrize("left", [2_000, 10_000])  # bytes: not for the network's grid, not for the rest
 def test_what_does_not_fit_is_refused_before_it_is_computed(monkeypatch, refused, left):
     predictor = Predictor(Thresholds(Task(3, False)))  # type: ignore[arg-type]
     volume = Volume(np.random.default_rng(0).random((1, 10, 10, 10), dtype=np.float32), Geometry.along_axes((10,) * 3))

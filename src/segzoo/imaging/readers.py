@@ -15,7 +15,6 @@ from segzoo.errors import MissingFileError
 from segzoo.extensions import Table
 from segzoo.imaging.images import ImageFile
 from segzoo.imaging.volumes import VolumeFile
-from segzoo.paths import require_file
 
 if TYPE_CHECKING:
     from segzoo.imaging.nifti import Form
@@ -84,19 +83,6 @@ def reader_of(path: str | Path, *, geometry: "Form | None" = None) -> Reader:
     path = Path(path)
     kind = next((kind for kind in READERS.usable() if kind.accepts(path)), ImageFile)
     return VolumeFile(path, geometry) if kind is VolumeFile else kind(path)
-
-
-def openable(source: "str | Path | Reader") -> Reader:
-    """Return what reads an input, which a pipe or a device cannot be.
-
-    Raises:
-        MissingFileError: there is no such file.
-        SegzooError: it is none that may be opened.
-    """
-    reader = reader_of(source) if isinstance(source, str | Path) else source
-    if not reader.folders:
-        require_file(reader.path)
-    return reader
 
 
 def inputs_in(given: Path) -> list[Reader]:

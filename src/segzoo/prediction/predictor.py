@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from segzoo import limits
 from segzoo.errors import SegzooError
-from segzoo.imaging.readers import Reader
+from segzoo.imaging.readers import Reader, reader_of
 from segzoo.imaging.segmentation import Segmentation
+from segzoo.paths import require_file
 from segzoo.prediction.backend import Backend
 from segzoo.prediction.postprocess import Step, checked, chosen
 from segzoo.prediction.window import require_overlap, slide
@@ -66,8 +67,11 @@ class Predictor:
             MissingError: there is no such file.
             SegzooError: it cannot be read, or is not what this model takes.
         """
+        source = reader_of(source) if isinstance(source, str | Path) else source
+        if isinstance(source, Reader) and not source.folders:
+            require_file(source.path)  # whoever reads it
         given = self.contract.read(source)
-        file = source.path if isinstance(source, Reader) else source if isinstance(source, str | Path) else None
+        file = source.path if isinstance(source, Reader) else None
         self.backend.require_size(given, file or "the input")
         try:
             return self.contract.prepare(given)

@@ -13,7 +13,7 @@ from segzoo.errors import SegzooError
 from segzoo.imaging.arrays import as_volume
 from segzoo.imaging.images import as_image
 from segzoo.imaging.overlay import to_uint8
-from segzoo.imaging.readers import Reader, openable
+from segzoo.imaging.readers import Reader, reader_of
 from segzoo.imaging.volumes import Volume
 from segzoo.preprocessing.base import InputContract, Prepared
 
@@ -78,8 +78,10 @@ class Preprocessing(InputContract):
 
     def read(self, source: Any) -> npt.NDArray[np.uint8] | Volume:
         """Return an image [H, W, C], or a volume, which is gone through slice by slice."""
-        if isinstance(source, str | Path | Reader):
-            return openable(source).for_images(self.channels)
+        if isinstance(source, str | Path):
+            source = reader_of(source)
+        if isinstance(source, Reader):
+            return source.for_images(self.channels)
         if isinstance(source, Volume):
             return as_volume(source)
         if isinstance(source, Image.Image) or np.ndim(source) != 4:

@@ -14,7 +14,7 @@ from segzoo import limits
 from segzoo.errors import SegzooError
 from segzoo.imaging.arrays import as_volume
 from segzoo.imaging.geometry import OPPOSITES, Geometry, axes_between
-from segzoo.imaging.readers import Reader, openable
+from segzoo.imaging.readers import Reader, reader_of
 from segzoo.imaging.volumes import Volume, no_volume
 from segzoo.preprocessing.base import InputContract, Prepared
 
@@ -99,8 +99,10 @@ class VolumePreprocessing(InputContract):
 
     def read(self, source: Any) -> Volume:
         """Return a volume; an array [D, H, W] or [C, D, H, W] is taken to lie as the model wants it."""
-        if isinstance(source, str | Path | Reader):
-            return openable(source).for_volumes(self.channels)
+        if isinstance(source, str | Path):
+            source = reader_of(source)
+        if isinstance(source, Reader):
+            return source.for_volumes(self.channels)
         if isinstance(source, Image.Image):
             raise no_volume("a picture")
         return as_volume(source, self.spacing or (1.0, 1.0, 1.0), self.orientation)
