@@ -88,6 +88,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="values of 16-bit or float images that are black and white (default: the checkpoint's, or all 16 bits)",
     )
     predict.add_argument(
+        "--geometry",
+        choices=["sform", "qform"],
+        help="what says where voxels lie, where a NIfTI file's two forms differ",
+    )
+    predict.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one"
     )
     predict.add_argument(
