@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from segzoo.errors import SegzooError
+from segzoo.imaging.names import on_one_line
 
 
 def show_any_name() -> None:
@@ -32,6 +33,8 @@ def log_on_stderr() -> Iterator[None]:
 
 
 def sentence(error: SegzooError) -> str:
-    """Return what an error says; one from a data loader's process has it at the end of that process's traceback."""
-    last_line = str(error).rstrip().rpartition("\n")[2]
-    return last_line.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
+    """Return what an error says, on one line; one from a data loader's process has it at the end of a traceback."""
+    said = str(error).rstrip()
+    if said.startswith("Caught "):
+        said = said.rpartition("\n")[2].removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
+    return on_one_line(said)

@@ -27,11 +27,11 @@ from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.names import CONFIG, RECIPE, WEIGHTS
 from segzoo.checkpoints.provenance import split_hashes
 from segzoo.checkpoints.save import record
+from segzoo.cli.run_files import BEST, LAST, WEIGHTS_ALONE, ReplacingCheckpointIO, first_whole, remove_drafts
 from segzoo.cli.run_folder import (
     SPLIT,
     BestCheckpoint,
     LastCheckpoint,
-    ReplacingCheckpointIO,
     RunCheckpoint,
     claim,
     is_within,
@@ -54,6 +54,7 @@ from segzoo.errors import SegzooError
 from segzoo.metrics.names import scores_by_class
 from segzoo.module import SegmentationModule
 from segzoo.network import SegmentationNetwork
+from segzoo.steps import Diverged
 
 EPOCHS = 300  # of both papers
 SEED = 42
@@ -183,6 +184,8 @@ class TrainingCLI(LightningCLI):
         if not self.options.weights_only:
             raise SegzooError("weights_only: false would run what a pickle holds as code; leave it out")
         trainer = self.options.trainer
+        if trainer.barebones:
+            raise SegzooError("--trainer.barebones measures Lightning's own speed and keeps nothing; leave it out")
         if trainer.max_epochs is None and trainer.max_steps == -1:
             trainer.max_epochs = EPOCHS
         if trainer.default_root_dir is None:
@@ -238,6 +241,7 @@ class TrainingCLI(LightningCLI):
             refuse_other_run(Path(self.options.ckpt_path).parent, now, self.datamodule.split_sha256)
         root.mkdir(parents=True, exist_ok=True)
         self.claimed = claim(root)
+        remove_drafts(root)
         (root / RECIPE).write_text(text, "utf-8")
         self.datamodule.write_split(root / SPLIT)
 
@@ -248,13 +252,16 @@ class TrainingCLI(LightningCLI):
             print(f"segzoo: {sentence}")
 
     def fit(self, **arguments: Any) -> None:
-        """Train; where a signal ends that, write the best epoch so far, as the end of the training would."""
+        """Train; where a signal or NaN ends that, write the best epoch so far, as the end of the training would."""
         try:
             self.trainer.fit(**arguments)
         except SystemExit:  # Lightning's, for Ctrl+C and SIGTERM
             # without optimizers it has not come as far as to know its data
-            if self.trainer.optimizers and (Path(self.trainer.default_root_dir) / "best.ckpt").is_file():
+            if self.trainer.optimizers and (Path(self.trainer.default_root_dir) / BEST).is_file():
                 self.after_fit()
+            raise
+        except Diverged:
+            self.after_fit()
             raise
         finally:
             if self.claimed is not None:
@@ -272,7 +279,9 @@ class TrainingCLI(LightningCLI):
         if not self.trainer.is_global_zero or self.options.trainer.fast_dev_run:
             return
         root = Path(self.trainer.default_root_dir)
-        kept = next((file for file in (root / "best.ckpt", root / "last.ckpt") if file.is_file()), None)
+        kept, reasons = first_whole([root / BEST, root / LAST], WEIGHTS_ALONE)
+        for reason in reasons:
+            print(f"segzoo: {reason}, so it is not what is kept")
         if kept is None:
             return
         state = torch.load(kept, map_location="cpu", weights_only=True)

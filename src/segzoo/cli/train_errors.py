@@ -1,5 +1,6 @@
 """Errors that Lightning and jsonargparse raise over bad input of a training, in one sentence."""
 
+import errno
 import re
 from argparse import ArgumentError
 from pickle import UnpicklingError
@@ -13,6 +14,7 @@ OPTION_OF_NONE = re.compile(
     r"key \"(optimizer|lr_scheduler)\":.*?'torch\.optim\.(?:Optimizer|lr_scheduler\.LRScheduler)':\s+Option '(\w+)'",
     re.DOTALL,
 )
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 EXAMPLES = {
     "optimizer": "--optimizer AdamW --optimizer.lr 1e-4",
     "lr_scheduler": "--lr_scheduler StepLR --lr_scheduler.step_size 30",
@@ -52,8 +54,11 @@ def cause_in_input(error: Exception, verb: str) -> SegzooError | None:
             "--ckpt_path names the run of another model, or of this one with other arguments; give the run that this "
             "command started"
         )
-    if isinstance(error, RuntimeError) and "PytorchStreamReader" in str(error):
-        return SegzooError("--ckpt_path names a file that is damaged or cut short; give another .ckpt file of the run")
+    if isinstance(error, OSError) and error.errno in NO_ROOM:  # while a log or a recipe is written
+        return SegzooError(
+            f"{error.filename or 'a file of the run'} cannot be written ({error.strerror}), and what the run has kept "
+            "is as it was; free some space, and go on with --ckpt_path last"
+        )
     return None
 
 

@@ -10,7 +10,10 @@ from segzoo.data.samples import Sample, check_groups, folder_identity, paired_sa
 from segzoo.errors import SegzooError
 from segzoo.imaging.images import IMAGE_SUFFIXES
 from segzoo.imaging.masks import palette
+from segzoo.imaging.names import is_hidden, require_good_name
 from segzoo.imaging.segmentation import mask_paths
+
+YAML_WORDS = "yes, no, on, off, null and numbers, which YAML reads as something else"
 
 
 class Folder(ImageDataModule):
@@ -54,6 +57,13 @@ class Folder(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(root, **kwargs)
+        if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
+            raise SegzooError(
+                f"class_names must be a list of texts, not {class_names!r}; quote {YAML_WORDS}, as in "
+                '\'["background","yes"]\''
+            )
+        for name in class_names:
+            require_good_name(name)
         if len(set(class_names)) != len(class_names) or len(class_names) < (1 if multilabel else 2):
             raise SegzooError(
                 f"class_names must be different names, background first unless multilabel, not {list(class_names)}."
@@ -117,7 +127,7 @@ def unread(root: Path, samples: Iterable[Sample], classes: Sequence[str]) -> lis
     folders = {root / "images", root / "masks", *of_masks}
     known = {*folders, *(file for sample in samples for file in (sample.image, *sample.masks))}
     entries = [path for folder in sorted(folders) if folder.is_dir() for path in sorted(folder.iterdir())]
-    others = [path for path in entries if path not in known and not path.name.startswith(".")]
+    others = [path for path in entries if path not in known and not is_hidden(path)]
     masks = [
         path for path in others if path.parent in of_masks and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
     ]

@@ -19,6 +19,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from segzoo.errors import MissingFileError, SegzooError
+from segzoo.imaging.names import is_hidden
 from segzoo.imaging.volumes import no_volume
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -86,7 +87,7 @@ def image_files(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingFileError(f"There is no folder {folder}.")
-    return sorted(path for path in folder.iterdir() if ImageFile.accepts(path) and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if ImageFile.accepts(path) and not is_hidden(path))
 
 
 def read_image(path: str | Path, channels: int = 3) -> UInt8Array:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from segzoo.errors import MissingFileError
 from segzoo.extensions import Table
 from segzoo.imaging.images import ImageFile
+from segzoo.imaging.names import is_hidden
 from segzoo.imaging.volumes import VolumeFile
 
 if TYPE_CHECKING:
@@ -101,4 +102,4 @@ def inputs_in(given: Path) -> list[Reader]:
 
 def is_listed(path: Path) -> bool:
     """Return whether what lies in a folder is to be segmented: it is not hidden, and some kind accepts it."""
-    return not path.name.startswith(".") and any(kind.accepts(path) for kind in READERS.usable())
+    return not is_hidden(path) and any(kind.accepts(path) for kind in READERS.usable())
