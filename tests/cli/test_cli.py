@@ -456,7 +456,8 @@ def pickled_run(here: SimpleNamespace) -> list[Any]:
 
 def run_of_another_model(here: SimpleNamespace) -> list[Any]:
     state = {"state_dict": {"layer": torch.zeros(1)}, "pytorch-lightning_version": "2.6.0", "loops": None}
-    torch.save(state | {"epoch": 0, "global_step": 0}, here.root / "last.ckpt")
+    state |= {"epoch": 0, "global_step": 0, "callbacks": {}, "optimizer_states": [], "lr_schedulers": []}
+    torch.save(state, here.root / "last.ckpt")
     return fit(here, "--ckpt_path", here.root / "last.ckpt")
 
 

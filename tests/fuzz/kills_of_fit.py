@@ -25,7 +25,8 @@ from segzoo.cli.run_files import BEST, LAST, PREVIOUS, STATE, damage
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 EPOCHS = 6
-QUIET = "--trainer.accelerator cpu --trainer.enable_progress_bar false --trainer.enable_model_summary false".split()
+QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+QUIET += ["--trainer.enable_model_summary", "false"]
 
 
 def command(run: Path) -> list[str]:

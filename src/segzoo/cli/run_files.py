@@ -61,7 +61,7 @@ def remove_drafts(root: Path) -> None:
 
 def first_whole(files: Iterable[Path], needed: Iterable[str]) -> tuple[Path | None, list[str]]:
     """Return the first whole one of files, if there is one, and what is wrong with those before it that are there."""
-    reasons = []
+    reasons: list[str] = []
     for file in (one for one in files if one.is_file()):
         reason = damage(file, needed)
         if reason is None:
