@@ -75,6 +75,11 @@ register_type(Number, plain_number, plain_number, type_check=isinstance)
 register_type(torch.device)
 
 
+def is_utf8(text: str) -> bool:
+    """Return whether a file in UTF-8 could hold a text; names of files may hold bytes that are no characters."""
+    return text.encode(errors="ignore").decode() == text
+
+
 def main(arguments: list[str]) -> None:
     """Run ``fit``, ``validate`` or ``test`` with a command line that starts with the verb.
 
@@ -169,6 +174,10 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse a command line in which models, checkpoints and datasets go by their names."""
+        if unwritable := [one for one in args if not is_utf8(one)]:
+            raise SegzooError(
+                f"{unwritable[0]} is not UTF-8, as a run's {RECIPE} has to be; rename that folder, or start in it"
+            )
         self.config = parser.parse_args(spell_out(args))
 
     def _parse_ckpt_path(self) -> None:

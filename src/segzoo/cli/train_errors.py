@@ -19,6 +19,8 @@ EXAMPLES = {
     "optimizer": "--optimizer AdamW --optimizer.lr 1e-4",
     "lr_scheduler": "--lr_scheduler StepLR --lr_scheduler.step_size 30",
 }
+NO_TEXT = re.compile(r"<class 'str'>\. Got value: (True|False|None|[\d.]+)$", re.MULTILINE)
+QUOTE = "quote what YAML takes for something else, such as yes, no, on, off, null and numbers: '[\"no\",\"yes\"]'"
 # what jsonargparse says around the one line that helps
 NOISE = re.compile(r"Does not validate against any|Subtypes:|Errors:|- Expected (a )?<class 'NoneType'>|Given value")
 
@@ -38,7 +40,8 @@ def cause_in_input(error: Exception, verb: str) -> SegzooError | None:
     if isinstance(error, ArgumentError) or (
         isinstance(error, ValueError) and str(error).startswith("Does not validate")
     ):
-        return SegzooError(f"{one_sentence(str(error))}; see segzoo {verb} --help")
+        advice = QUOTE if NO_TEXT.search(str(error)) else f"see segzoo {verb} --help"
+        return SegzooError(f"{one_sentence(str(error))}; {advice}")
     if isinstance(error, MisconfigurationException):
         return SegzooError(one_sentence(str(error)))
     if isinstance(error, UnpicklingError):
@@ -65,5 +68,5 @@ def cause_in_input(error: Exception, verb: str) -> SegzooError | None:
 def one_sentence(message: str) -> str:
     """Return the lines of a parser's message that say what is wrong, as one; ``fit.data`` is typed as --data."""
     lines = [line.strip().removeprefix("- ") for line in message.splitlines() if not NOISE.search(line)]
-    joined = "; ".join(line for line in lines if line).replace(":; ", ": ")
+    joined = "; ".join(dict.fromkeys(line for line in lines if line)).replace(":; ", ": ")
     return re.sub(r"\b(?:fit|validate|test)\.(data|model)\b", r"--\1", joined)

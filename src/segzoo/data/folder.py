@@ -13,8 +13,6 @@ from segzoo.imaging.masks import palette
 from segzoo.imaging.names import is_hidden, require_good_name
 from segzoo.imaging.segmentation import mask_paths
 
-YAML_WORDS = "yes, no, on, off, null and numbers, which YAML reads as something else"
-
 
 class Folder(ImageDataModule):
     """Your own data: images, and masks with the same stems.
@@ -59,8 +57,8 @@ class Folder(ImageDataModule):
         super().__init__(root, **kwargs)
         if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
             raise SegzooError(
-                f"class_names must be a list of texts, not {class_names!r}; quote {YAML_WORDS}, as in "
-                '\'["background","yes"]\''
+                f"class_names must be a list of texts, not {class_names!r}; quote what YAML takes for something else, "
+                "such as yes, no and numbers"
             )
         for name in class_names:
             require_good_name(name)

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from segzoo.errors import MissingError, SegzooError
 from segzoo.imaging.images import IMAGE_SUFFIXES, image_files, image_size
 from segzoo.imaging.masks import read_mask
+from segzoo.imaging.names import as_utf8
 
 IGNORED = -1
 IGNORED_STORED = 255  # how a multi-class mask file writes "ignored"
@@ -27,7 +28,7 @@ class Sample:
     """Image with its masks.
 
     Args:
-        id: Unique name, the file's stem.
+        id: Unique name, the file's stem; bytes of it that are not UTF-8 are spelled out, and so in ``group``.
         image: The image file.
         masks: Its mask files, merged by OR; of a multi-label dataset, one for each class in order.
         group: Images of one group never part in a grouped split.
@@ -44,6 +45,10 @@ class Sample:
     stratum: str = ""
     channels: tuple[Path, ...] = ()
     lookalikes: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("id", "group"):  # which are written into splits and tables
+            object.__setattr__(self, name, as_utf8(getattr(self, name)))
 
 
 def shipped_groups(name: str) -> dict[str, str]:
@@ -208,7 +213,7 @@ def folder_identity(root: Path, samples: Iterable[Sample]) -> dict[str, str]:
         for sample in samples
     }
     listed = json.dumps(sizes, sort_keys=True, separators=(",", ":"))
-    return {"folder": root.resolve().name, "files_sha256": hashlib.sha256(listed.encode()).hexdigest()}
+    return {"folder": as_utf8(root.resolve().name), "files_sha256": hashlib.sha256(listed.encode()).hexdigest()}
 
 
 def read_label(sample: Sample, num_classes: int, multilabel: bool) -> npt.NDArray[np.int16]:

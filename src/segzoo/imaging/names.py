@@ -17,7 +17,7 @@ def require_good_name(name: Path | str) -> None:
     r"""Refuse a name that takes more than a line, or would steer a terminal; every other one is good.
 
     So a name may hold blanks, begin with ``-`` or ``=``, be as long as the file system takes, and be no UTF-8, as those
-    of old archives: where such names are printed or written into tables, what has no character is spelled out.
+    of old archives: see `as_utf8`.
 
     Raises:
         SegzooError: it holds a line break or another control character.
@@ -43,3 +43,15 @@ def is_of_a_line(character: str) -> bool:
 def on_one_line(text: str) -> str:
     """Spell out what would break a line of text or steer a terminal."""
     return "".join(one if is_of_a_line(one) else repr(one)[1:-1] for one in text)
+
+
+def as_utf8(name: str) -> str:
+    r"""Spell out the bytes of a name that are no characters, for what is written down: tables, splits, descriptions.
+
+    Example:
+        >>> import os
+        >>> from segzoo.imaging.names import as_utf8
+        >>> print(as_utf8(os.fsdecode(b"M\xfcller")))
+        M\udcfcller
+    """
+    return name.encode(errors="backslashreplace").decode()
