@@ -461,6 +461,12 @@ def run_of_another_model(here: SimpleNamespace) -> list[Any]:
     return fit(here, "--ckpt_path", here.root / "last.ckpt")
 
 
+def line_break_in_a_name(here: SimpleNamespace) -> list[Any]:
+    for part in ("images", "masks"):
+        (here.data / part / "3.png").rename(here.data / part / "scan\n3.png")
+    return fit(here)
+
+
 def lost_weights(here: SimpleNamespace) -> list[Any]:
     (here.checkpoint / "model.safetensors").unlink()
     return predict(here)
@@ -506,6 +512,17 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "unknown option of the trainer": (lambda here: fit(here, "--trainer.epochs", 3), r"--trainer\.epochs"),
     "wrong value": (lambda here: fit(here, "--trainer.max_epochs", "many"), r"trainer\.max_epochs.*Expected.*int"),
+    "classes that are words of YAML": (
+        lambda here: fit(here, "--data.class_names", "[background,yes]"),
+        r'"class_names".* True; .*"no","yes"',
+    ),
+    "classes that are numbers": (lambda here: fit(here, "--data.class_names", "[0,1]"), r'"class_names".*"no","yes"'),
+    "barebones": (lambda here: fit(here, "--trainer.barebones", "true"), r"--trainer\.barebones"),
+    "line break in a name": (line_break_in_a_name, r"images/scan\\n3\.png"),
+    "root that is not UTF-8": (
+        lambda here: fit(here, "--data.root", os.fsdecode(b"M\xfcller")),
+        r"M\\udcfcller .*UTF-8",
+    ),
     "unknown split": (lambda here: fit(here, "--data.split", "half"), r"Unknown split 'half'; choose one of grouped"),
     "no data": (lambda here: ["fit", "--model", "lv_unet"], r"required: --data"),
     "no configuration file": (lambda here: ["fit", "-c", "none.yaml"], r"File does not exist: .*none\.yaml"),

@@ -21,6 +21,7 @@ import torch
 
 import segzoo
 from segzoo import cli
+from segzoo.checkpoints.names import RECIPE
 from segzoo.cli.run_files import BEST, LAST, PREVIOUS, STATE, damage
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -44,15 +45,22 @@ def train(arguments: list[str]) -> None:
     os._exit(cli.main(arguments))
 
 
-def killed(run: Path, seconds: float) -> int:
-    """Train for so long; return how the process ended: minus the signal, or its status where it was quicker."""
+def killed(run: Path, seconds: float) -> tuple[int, float]:
+    """Train for so long after the run has its folder.
+
+    Returns:
+        How the process ended: minus the signal, or its status where it was quicker; and the seconds that it had.
+    """
     process = multiprocessing.get_context("fork").Process(target=train, args=(command(run),))
     process.start()
+    while process.is_alive() and not (run / RECIPE).is_file():
+        time.sleep(0.002)
+    began = time.monotonic()
     process.join(seconds)
     if process.is_alive():
         os.kill(process.pid, signal.SIGKILL)
     process.join()
-    return process.exitcode
+    return process.exitcode, time.monotonic() - began
 
 
 def whole_epochs(run: Path) -> int:
@@ -76,10 +84,10 @@ def kill_and_go_on(run: Path, seconds: float) -> str:
     Raises:
         AssertionError: something was lost, or left over.
     """
-    status = killed(run, seconds)
+    status, _ = killed(run, seconds)
     before = whole_epochs(run)
     drafts = [path.name for path in run.glob("*.part")] + [path.name for path in run.glob(".checkpoint*")]
-    assert killed(run, 600) == 0
+    assert killed(run, 600)[0] == 0
     assert whole_epochs(run) == EPOCHS
     if before < EPOCHS:
         assert trained_epochs(run) == list(range(before, EPOCHS))
@@ -93,9 +101,8 @@ def rounds(kills: int, seed: int = 0) -> Iterator[str]:
     """Yield the rows of the table, of kills spread over the time that one training takes."""
     randomness = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
-        began = time.monotonic()
-        assert killed(Path(folder) / "whole", 600) == 0
-        whole = time.monotonic() - began
+        status, whole = killed(Path(folder) / "whole", 600)
+        assert status == 0
         for number in range(kills):
             yield kill_and_go_on(Path(folder) / str(number), randomness.uniform(0, whole))
 

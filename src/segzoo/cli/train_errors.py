@@ -20,7 +20,7 @@ EXAMPLES = {
     "lr_scheduler": "--lr_scheduler StepLR --lr_scheduler.step_size 30",
 }
 NO_TEXT = re.compile(r"<class 'str'>\. Got value: (True|False|None|[\d.]+)$", re.MULTILINE)
-QUOTE = "quote what YAML takes for something else, such as yes, no, on, off, null and numbers: '[\"no\",\"yes\"]'"
+QUOTE = 'quote what YAML takes for something else, such as yes, no, on, off, null and numbers: \'["no","yes"]\''
 # what jsonargparse says around the one line that helps
 NOISE = re.compile(r"Does not validate against any|Subtypes:|Errors:|- Expected (a )?<class 'NoneType'>|Given value")
 
