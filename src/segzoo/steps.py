@@ -12,10 +12,10 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from segzoo.checkpoints.description import Learned
-from segzoo.checkpoints.finite import first_not_finite, require_finite
+from segzoo.checkpoints.finite import require_finite
 from segzoo.checkpoints.licences import joined
 from segzoo.checkpoints.provenance import split_hashes, with_history
-from segzoo.errors import SegzooError
+from segzoo.errors import SegzooError, attempt
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.metrics.metric import SegmentationMetric, metric_class
 from segzoo.metrics.per_image import image_scores
@@ -295,13 +295,12 @@ def refuse_divergence(state: Mapping[str, Any], trainer: Trainer, step: int | No
     Raises:
         Diverged: saying when, and what to try.
     """
-    name = first_not_finite(state)
-    if trainer.strategy.reduce_boolean_decision(name is not None, all=False):
+    found = attempt(require_finite, state, "the network")
+    if trainer.strategy.reduce_boolean_decision(found is not None, all=False):
         raise Diverged(
             f"the training diverged in epoch {trainer.current_epoch}, step {step or trainer.global_step}: its weights "
-            f"are not finite any more ({name or 'those of another process'}), and what it kept before stays as it is; "
-            f"{AGAINST_DIVERGENCE}"
-        )
+            f"are not finite any more, and what it kept before stays as it is; {AGAINST_DIVERGENCE}"
+        ) from found
 
 
 def check_classes(model: SegmentationNetwork, datamodule: Any, stage: str) -> None:

@@ -187,8 +187,8 @@ def test_a_run_s_split_holds_when_the_folder_grows(folder_data, draw, tmp_path):
 # ---- names
 
 
-@pytest.mark.parametrize("name", ["=1+1", "-3", " 3 ", "3" * 250, os.fsdecode(b"M\xfcller")])
-def test_any_name_of_a_file_that_is_one_line_can_be_split_and_written(folder_data, tmp_path, name):
+@pytest.mark.parametrize("name", ["=1+1", "-3", " 3 ", "3" * 250, "scan\n3", os.fsdecode(b"M\xfcller")])
+def test_any_name_of_a_file_can_be_split_and_written(folder_data, tmp_path, name):
     for part in ("images", "masks"):
         (folder_data / part / "3.png").rename(folder_data / part / f"{name}.png")
     for split in ("grouped", "random-64-16-20"):
@@ -200,13 +200,6 @@ def test_any_name_of_a_file_that_is_one_line_can_be_split_and_written(folder_dat
         json.dumps(data.describe(), ensure_ascii=False).encode()
         (sample,) = [sample for sample in data.samples() if sample.id == own]
         assert sample.image.is_file()
-
-
-def test_a_line_break_in_a_name_is_refused(folder_data):
-    for part in ("images", "masks"):
-        (folder_data / part / "3.png").rename(folder_data / part / "scan\n3.png")
-    with pytest.raises(SegzooError, match=r"scan\\n3\.png"):
-        Folder(folder_data).setup()
 
 
 @pytest.mark.parametrize(

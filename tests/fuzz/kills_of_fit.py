@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 import segzoo
+import segzoo.cli.train  # before the forks, which would take as long each
 from segzoo import cli
 from segzoo.checkpoints.names import RECIPE
 from segzoo.cli.run_files import BEST, LAST, PREVIOUS, STATE, damage

@@ -1,48 +1,40 @@
-"""Weights that compute nothing: NaN, infinities, negative variances."""
+"""Weights that are no numbers: refused wherever a state dict comes in or goes out."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segzoo.errors import SegzooError
 
-if TYPE_CHECKING:
-    from torch import Tensor
 
-
-def require_finite(state: "Mapping[str, Tensor]", where: object) -> None:
-    """Refuse weights of which a network makes NaN or, where a layer swallows that, a plausible wrong mask.
+def require_finite(state: Mapping[str, Any], where: object) -> None:
+    """Refuse a state dict that holds NaN, infinity, or a variance below 0, of which a network makes plausible masks.
 
     Args:
-        state: state dict, buffers included.
-        where: it is from, such as a file.
+        state: name -> tensor, buffers included; what is no floating tensor is passed over.
+        where: holds it, for the sentence.
 
     Raises:
-        SegzooError: naming the tensor.
+        SegzooError: naming the first such tensor.
+
+    Example:
+        >>> import torch
+        >>> from segzoo.checkpoints.finite import require_finite
+        >>> require_finite({"head.bias": torch.zeros(2), "epoch": 3}, "last.ckpt")
     """
-    if (name := first_not_finite(state)) is not None:
-        raise SegzooError(
-            f"the weights in {where} are not finite: {name} holds NaN, an infinite value or a negative variance, so "
-            "that no mask of theirs means anything; take weights of before, or train anew"
-        )
+    import torch
 
-
-def first_not_finite(state: Mapping[str, Any]) -> str | None:
-    """Return the name of the first tensor with a value that is NaN or infinite, or a variance below 0; else None.
-
-    Args:
-        state: state dict; what in it is no floating tensor counts as finite.
-    """
-    return next((name for name, value in state.items() if is_floating(value) and not is_finite(name, value)), None)
-
-
-def is_floating(value: Any) -> bool:
-    """Return whether something is a tensor of floating numbers, without importing torch."""
-    return bool(getattr(value, "is_floating_point", bool)())
-
-
-def is_finite(name: str, value: "Tensor") -> bool:
-    """Return whether a tensor holds finite values alone and, of batch norm's variances, none below 0."""
-    finite = value.isfinite().all()
-    if name.endswith("running_var"):
-        finite &= (value >= 0).all()
-    return bool(finite)
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point() or not value.numel() or value.is_meta:
+            continue
+        values = value.detach()
+        least, most = torch.aminmax(values.float() if values.itemsize < 2 else values)  # NaN passes through
+        if not (torch.isfinite(least) and torch.isfinite(most)):
+            raise SegzooError(
+                f"{where} holds NaN or infinity in {name}, as a training that diverged or a damaged file leaves it; "
+                "take weights from before that"
+            )
+        if name.endswith("running_var") and least < 0:
+            raise SegzooError(
+                f"{where} holds a variance below 0 in {name}, which no training gives; take the weights from where "
+                "they were made"
+            )

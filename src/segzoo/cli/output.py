@@ -6,8 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from segzoo.errors import SegzooError
-from segzoo.imaging.names import on_one_line
+from segzoo.errors import SegzooError, one_line
 
 
 def show_any_name() -> None:
@@ -33,8 +32,5 @@ def log_on_stderr() -> Iterator[None]:
 
 
 def sentence(error: SegzooError) -> str:
-    """Return what an error says, on one line; one from a data loader's process has it at the end of a traceback."""
-    said = str(error).rstrip()
-    if said.startswith("Caught "):
-        said = said.rpartition("\n")[2].removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
-    return on_one_line(said)
+    """Return what an error says, in one line; one from a data loader's process has it at that traceback's end."""
+    return one_line(str(error).rstrip().rpartition(f"{type(error).__module__}.{type(error).__qualname__}: ")[2])

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from segzoo.data.samples import Sample
 from segzoo.data.splits import LISTED, Split, check_split, crowded_part, is_listed, make_split, split_sha256
 from segzoo.errors import MissingError, SegzooError
-from segzoo.imaging.names import require_good_name
 from segzoo.preprocessing.base import InputContract
 
 Item = dict[str, Any]
@@ -123,8 +122,7 @@ class SegmentationDataModule(LightningDataModule):
 
         Raises:
             MissingError: If the folder, its images or a mask are not there.
-            SegzooError: If a mask is of another size than its image, a file's name is not a good one, or there are too
-                few groups.
+            SegzooError: If a mask is of another size than its image or there are too few groups.
         """
         if self._samples is not None:
             return
@@ -132,8 +130,6 @@ class SegmentationDataModule(LightningDataModule):
         if not samples:
             raise MissingError(f"{self.name}: there are no images ({self.formats}) in {self.find_root()}.")
         for sample in samples:
-            for file in (sample.image, *sample.channels, *sample.masks):
-                require_good_name(file)
             self.check(sample)
         self._split = make_split(samples, self.split, self.fold, self.seed)
         self._samples = {sample.id: sample for sample in samples}

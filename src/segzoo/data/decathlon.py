@@ -13,7 +13,7 @@ from segzoo.data.samples import Sample, check_groups, folder_identity, read_grou
 from segzoo.data.volume_dataset import LabelValues
 from segzoo.data.volumes import VolumeDataModule
 from segzoo.errors import MissingError, SegzooError
-from segzoo.imaging.names import as_utf8, is_hidden
+from segzoo.imaging.names import is_hidden, spelled_out
 from segzoo.imaging.volumes import is_volume, volume_stem
 
 DESCRIPTION = "dataset.json"
@@ -129,7 +129,7 @@ class Decathlon(VolumeDataModule):
 
     def describe(self) -> dict[str, Any]:
         """Add to the base: the folder's name and, unless it is that of a published task, the identity of its files."""
-        facts = super().describe() | {"dataset": as_utf8(self.root.resolve().name)}
+        facts = super().describe() | {"dataset": spelled_out(self.root.resolve().name)}
         return facts if dataset_page(facts) else facts | folder_identity(self.root, self.used_samples())
 
 

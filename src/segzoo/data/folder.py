@@ -7,10 +7,10 @@ from typing import Any
 
 from segzoo.data.images import ImageDataModule
 from segzoo.data.samples import Sample, check_groups, folder_identity, paired_samples, read_groups
-from segzoo.errors import SegzooError
+from segzoo.errors import SegzooError, one_line
 from segzoo.imaging.images import IMAGE_SUFFIXES
 from segzoo.imaging.masks import palette
-from segzoo.imaging.names import is_hidden, require_good_name
+from segzoo.imaging.names import is_hidden
 from segzoo.imaging.segmentation import mask_paths
 
 
@@ -55,13 +55,13 @@ class Folder(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(root, **kwargs)
-        if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
+        if isinstance(class_names, str) or not all(
+            isinstance(name, str) and one_line(name) == name for name in class_names
+        ):
             raise SegzooError(
-                f"class_names must be a list of texts, not {class_names!r}; quote what YAML takes for something else, "
-                "such as yes, no and numbers"
+                f"class_names must be a list of texts of one line, not {class_names!r}; quote what YAML takes for "
+                "something else, such as yes, no and numbers"
             )
-        for name in class_names:
-            require_good_name(name)
         if len(set(class_names)) != len(class_names) or len(class_names) < (1 if multilabel else 2):
             raise SegzooError(
                 f"class_names must be different names, background first unless multilabel, not {list(class_names)}."

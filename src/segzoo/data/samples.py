@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from segzoo.errors import MissingError, SegzooError
 from segzoo.imaging.images import IMAGE_SUFFIXES, image_files, image_size
 from segzoo.imaging.masks import read_mask
-from segzoo.imaging.names import as_utf8
+from segzoo.imaging.names import spelled_out
 
 IGNORED = -1
 IGNORED_STORED = 255  # how a multi-class mask file writes "ignored"
@@ -28,7 +28,7 @@ class Sample:
     """Image with its masks.
 
     Args:
-        id: Unique name, the file's stem; bytes of it that are not UTF-8 are spelled out, and so in ``group``.
+        id: Unique name, the file's stem; what cannot be written on a line of UTF-8 is spelled out, as in ``group``.
         image: The image file.
         masks: Its mask files, merged by OR; of a multi-label dataset, one for each class in order.
         group: Images of one group never part in a grouped split.
@@ -48,7 +48,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         for name in ("id", "group"):  # which are written into splits and tables
-            object.__setattr__(self, name, as_utf8(getattr(self, name)))
+            object.__setattr__(self, name, spelled_out(getattr(self, name)))
 
 
 def shipped_groups(name: str) -> dict[str, str]:
@@ -213,7 +213,7 @@ def folder_identity(root: Path, samples: Iterable[Sample]) -> dict[str, str]:
         for sample in samples
     }
     listed = json.dumps(sizes, sort_keys=True, separators=(",", ":"))
-    return {"folder": as_utf8(root.resolve().name), "files_sha256": hashlib.sha256(listed.encode()).hexdigest()}
+    return {"folder": spelled_out(root.resolve().name), "files_sha256": hashlib.sha256(listed.encode()).hexdigest()}
 
 
 def read_label(sample: Sample, num_classes: int, multilabel: bool) -> npt.NDArray[np.int16]:

@@ -1,11 +1,12 @@
-"""Names of inputs: which are hidden, and which are good. One rule for training, testing and predicting."""
+"""Names of files. One rule for training, testing and predicting: every name is good, but hidden files are not listed.
 
-import unicodedata
+A name may hold blanks and line breaks, begin with ``-`` or ``=``, be as long as the file system takes, and be no UTF-8,
+as those of old archives.
+"""
+
 from pathlib import Path
 
-from segzoo.errors import SegzooError
-
-NO_LINE = ("Cc", "Zl", "Zp")  # Unicode's control characters and its separators of lines
+from segzoo.errors import one_line
 
 
 def is_hidden(path: Path) -> bool:
@@ -13,45 +14,13 @@ def is_hidden(path: Path) -> bool:
     return path.name.startswith(".")
 
 
-def require_good_name(name: Path | str) -> None:
-    r"""Refuse a name that takes more than a line, or would steer a terminal; every other one is good.
-
-    So a name may hold blanks, begin with ``-`` or ``=``, be as long as the file system takes, and be no UTF-8, as those
-    of old archives: see `as_utf8`.
-
-    Raises:
-        SegzooError: it holds a line break or another control character.
-
-    Example:
-        >>> from segzoo.imaging.names import require_good_name
-        >>> require_good_name("=Müller 1.png")
-        >>> try:
-        ...     require_good_name("scan\n1.png")
-        ... except ValueError as error:
-        ...     print(error)
-        the name 'scan\n1.png' holds a line break or another control character; rename it
-    """
-    if not all(map(is_of_a_line, str(name))):
-        raise SegzooError(f"the name {str(name)!r} holds a line break or another control character; rename it")
-
-
-def is_of_a_line(character: str) -> bool:
-    """Return whether a character may stand in a line of text: no break, no control character."""
-    return unicodedata.category(character) not in NO_LINE
-
-
-def on_one_line(text: str) -> str:
-    """Spell out what would break a line of text or steer a terminal."""
-    return "".join(one if is_of_a_line(one) else repr(one)[1:-1] for one in text)
-
-
-def as_utf8(name: str) -> str:
-    r"""Spell out the bytes of a name that are no characters, for what is written down: tables, splits, descriptions.
+def spelled_out(name: str) -> str:
+    r"""Return a name as it is written down, in splits, tables and descriptions: on one line, and in UTF-8.
 
     Example:
         >>> import os
-        >>> from segzoo.imaging.names import as_utf8
-        >>> print(as_utf8(os.fsdecode(b"M\xfcller")))
-        M\udcfcller
+        >>> from segzoo.imaging.names import spelled_out
+        >>> print(spelled_out(os.fsdecode(b"M\xfcller\n1")))
+        M\udcfcller\n1
     """
-    return name.encode(errors="backslashreplace").decode()
+    return one_line(name.encode(errors="backslashreplace").decode())
