@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 from collections.abc import Callable
@@ -140,17 +141,21 @@ def with_little_room(arguments: list[str], most: int) -> None:
     os._exit(cli.main(arguments))
 
 
-def test_a_run_without_room_can_go_on(finished, run, samples, capfd):
-    size = (run / LAST).stat().st_size
-    more = command(samples, run, 5, "--ckpt_path", "last")
-    kept = {name: (run / name).read_bytes() for name in (LAST, PREVIOUS, BEST)}
-    assert ended(with_little_room, more, size // 2) == 2
+@pytest.mark.parametrize(
+    ("epochs", "most", "what"),
+    [(5, 100_000, "best.ckpt|last.ckpt"), (3, 1000, "checkpoint"), (5, 1000, "file of the run")],
+)
+def test_a_run_without_room_can_go_on(run, samples, capfd, epochs, most, what):
+    again = command(samples, run, epochs, "--ckpt_path", "last")
+    kept = {name: (run / name).read_bytes() for name in (LAST, PREVIOUS, BEST, "split.json")}
+    kept |= {file: (run / file).read_bytes() for file in ("checkpoint/config.json", "checkpoint/model.safetensors")}
+    assert ended(with_little_room, again, most) == 2
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("segzoo: error")]
-    assert ".ckpt cannot be written (File too large)" in line
+    assert re.search(rf"({what}) .*File too large", line)
     assert {name: (run / name).read_bytes() for name in kept} == kept
-    assert not list(run.glob("*.part"))
-    assert cli.main(more) == 0
-    assert state_of(run / LAST)["epoch"] == 4
+    assert not [*run.glob("*.part"), *run.glob(".*")]
+    assert cli.main(again) == 0
+    assert state_of(run / LAST)["epoch"] == epochs - 1
 
 
 def test_drafts_of_a_killed_training_are_removed(run, samples):

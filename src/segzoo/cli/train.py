@@ -39,6 +39,7 @@ from segzoo.cli.run_folder import (
     refuse_other_run,
     refuse_overwriting,
     resume_file,
+    written,
 )
 from segzoo.cli.train_checks import (
     refuse_other_preprocessing,
@@ -251,8 +252,11 @@ class TrainingCLI(LightningCLI):
         root.mkdir(parents=True, exist_ok=True)
         self.claimed = claim(root)
         remove_drafts(root)
-        (root / RECIPE).write_text(text, "utf-8")
-        self.datamodule.write_split(root / SPLIT)
+        # what is there already stays untouched, so that no full disk can empty it
+        if (root / RECIPE).read_bytes() != text.encode():
+            (root / RECIPE).write_text(text, "utf-8")
+        if written(root / SPLIT).get("sha256") != self.datamodule.split_sha256:
+            self.datamodule.write_split(root / SPLIT)
 
     @rank_zero_only
     def say_what_is_read(self) -> None:
