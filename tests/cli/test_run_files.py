@@ -160,5 +160,7 @@ def test_a_run_without_room_can_go_on(run, samples, capfd, epochs, most, what):
 
 def test_drafts_of_a_killed_training_are_removed(run, samples):
     (run / "best.ckpt.part").write_bytes(b"half")
+    (run / ".checkpoint-abc").mkdir()
+    (run / ".checkpoint-abc" / "model.safetensors").write_bytes(b"half")
     assert cli.main(command(samples, run, 3, "--ckpt_path", "last")) == 0
-    assert not list(run.glob("*.part"))
+    assert not [*run.glob("*.part"), *run.glob(".*")]

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from pickle import UnpicklingError
@@ -14,6 +15,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from segzoo.errors import SegzooError, first_line
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+CHECKPOINT = "checkpoint"  # the folder of the weights that the run is for
 DRAFT_END = ".part"
 WEIGHTS_ALONE = ("state_dict",)  # what a test takes from a file
 STATE = (*WEIGHTS_ALONE, "epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
@@ -57,6 +59,8 @@ def remove_drafts(root: Path) -> None:
     """Clear up after a training that was killed while it saved; the folder must be this training's alone."""
     for draft in root.glob(f"*.ckpt{DRAFT_END}"):
         draft.unlink(missing_ok=True)
+    for draft in root.glob(f".{CHECKPOINT}-*"):  # see `segzoo.checkpoints.folder.replacing`
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def first_whole(files: Iterable[Path], needed: Iterable[str]) -> tuple[Path | None, list[str]]:

@@ -27,7 +27,15 @@ from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.names import CONFIG, RECIPE, WEIGHTS
 from segzoo.checkpoints.provenance import split_hashes
 from segzoo.checkpoints.save import record
-from segzoo.cli.run_files import BEST, LAST, WEIGHTS_ALONE, ReplacingCheckpointIO, first_whole, remove_drafts
+from segzoo.cli.run_files import (
+    BEST,
+    CHECKPOINT,
+    LAST,
+    WEIGHTS_ALONE,
+    ReplacingCheckpointIO,
+    first_whole,
+    remove_drafts,
+)
 from segzoo.cli.run_folder import (
     SPLIT,
     BestCheckpoint,
@@ -323,7 +331,7 @@ class TrainingCLI(LightningCLI):
 
     def write_checkpoint(self, root: Path) -> Path:
         """Save the model as the run's checkpoint folder; one of the same weights keeps its version and its results."""
-        folder = root / "checkpoint"
+        folder = root / CHECKPOINT
         before = read_config(folder) if (folder / CONFIG).is_file() else None
         self.model.save_pretrained(folder, name=root.name, train_config=root / RECIPE)
         if before is not None and before.sha256[WEIGHTS] == read_config(folder).sha256[WEIGHTS]:
