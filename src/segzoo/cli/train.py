@@ -272,6 +272,13 @@ class TrainingCLI(LightningCLI):
         for sentence in self.datamodule.summary():
             print(f"segzoo: {sentence}")
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            if self.claimed is not None:  # until the checkpoint is written, whose draft another training would remove
+                self.claimed.close()
+
     def fit(self, **arguments: Any) -> None:
         """Train; where a signal or NaN ends that, write the best epoch so far, as the end of the training would."""
         try:
@@ -284,9 +291,6 @@ class TrainingCLI(LightningCLI):
         except Diverged:
             self.after_fit()
             raise
-        finally:
-            if self.claimed is not None:
-                self.claimed.close()
 
     def before_test(self) -> None:
         """Say what there is to test on, and measure what was asked for, as it was asked for."""
