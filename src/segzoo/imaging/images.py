@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from segzoo.errors import MissingFileError, SegzooError
 from segzoo.imaging.decoding import DECODING_ERRORS, decode, header_size
+from segzoo.imaging.names import is_hidden
 from segzoo.imaging.pixels import Picture, picture_of
 from segzoo.imaging.seals import note_of_sealed, sealed
 from segzoo.imaging.volumes import no_volume
@@ -76,7 +77,7 @@ def image_files(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingFileError(f"There is no folder {folder}.")
-    named = sorted(path for path in folder.iterdir() if ImageFile.accepts(path) and not path.name.startswith("."))
+    named = sorted(path for path in folder.iterdir() if ImageFile.accepts(path) and not is_hidden(path))
     return [path for path in named if not is_folder_named_like_a_file(path)]
 
 

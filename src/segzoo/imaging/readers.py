@@ -14,6 +14,7 @@ import numpy.typing as npt
 from segzoo.errors import MissingFileError
 from segzoo.extensions import Table
 from segzoo.imaging.images import ImageFile, is_folder_named_like_a_file
+from segzoo.imaging.names import is_hidden
 from segzoo.imaging.volumes import VolumeFile
 
 if TYPE_CHECKING:
@@ -117,5 +118,5 @@ def is_listed(path: Path) -> bool:
 
     A folder that is named like a file is passed over, with a warning.
     """
-    kinds = [] if path.name.startswith(".") else [kind for kind in READERS.usable() if kind.accepts(path)]
+    kinds = [] if is_hidden(path) else [kind for kind in READERS.usable() if kind.accepts(path)]
     return any(kind.folders for kind in kinds) or (bool(kinds) and not is_folder_named_like_a_file(path))
