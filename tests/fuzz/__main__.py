@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from tests.fuzz.kinds import KINDS
+from tests.fuzz.materials import checkpoint, exported, volume_checkpoint
 from tests.fuzz.oracle import Broken, Case, judge
 
 CASES = 500  # of each kind
@@ -28,6 +29,8 @@ def fuzz(kind: str, cases: int, number: int, notes: Path) -> None:
     """Judge cases of one kind, and note the outcome of each before the next begins."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for make in (checkpoint, volume_checkpoint, exported):
+        make()
     left = cases
     with notes.open("a", buffering=1) as noted:
 

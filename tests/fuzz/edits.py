@@ -66,26 +66,20 @@ def edit_lines(lines: list[str], edits: tuple[LineEdit, ...]) -> list[str]:
 # ---- JSON
 
 JsonEdit = tuple[str, int, str]
+LONG = {  # written down by these names
+    "@lists": "[" * 20000 + "]" * 20000,
+    "@objects": '{"a":' * 3000 + "1" + "}" * 3000,
+    "@digits": "1" * 5000,
+    "@text": '"' + "x" * 3000 + '"',
+}
 RAW = (
     "NaN", "Infinity", "-Infinity", "1e-320", "1e30", "1e400", "-1", "0", "1", "2", "3", "1.5", "-0.0", "65537",
-    "18446744073709551616", "1" * 400, "1" * 5000, "true", "false", "null", '""', '" "', '"x"', '"nan"', '"1"',
-    '"../../x"', '"/etc/passwd"', '".."', '"a\\nb"', '"a\\u0000b"', '"\\ud800"', '"\\u202egnp"', '"' + "x" * 3000 + '"',
+    "18446744073709551616", "1" * 400, "true", "false", "null", '""', '" "', '"x"', '"nan"', '"1"',
+    '"../../x"', '"/etc/passwd"', '".."', '"a\\nb"', '"a\\u0000b"', '"\\ud800"', '"\\u202egnp"',
     "[]", "{}", "[[]]", "[1]", "[1, 2]", "[1, 2, 3, 4]", "[null]", '["background"]', '{"a": 1, "a": 2}',
-    "[" * 50 + "]" * 50, "[" * 20000 + "]" * 20000, '{"a":' * 3000 + "1" + "}" * 3000,
+    "[" * 50 + "]" * 50, *LONG,
 )  # fmt: skip
-KEYS = (
-    "",
-    "x",
-    "format",
-    "name",
-    "arguments",
-    "channels",
-    "image_size",
-    "class_names",
-    "sha256",
-    "__class__",
-    "\ud800",
-)
+KEYS = ("", "x", "format", "name", "arguments", "channels", "class_names", "sha256", "__class__", "\ud800")
 
 
 def edit_json(document: Any, edits: tuple[JsonEdit, ...]) -> bytes:
@@ -110,7 +104,7 @@ def edit_json(document: Any, edits: tuple[JsonEdit, ...]) -> bytes:
             break
     text = json.dumps(document, indent=1)
     for mark, new in raw.items():
-        text = text.replace(f'"{mark}"', new)
+        text = text.replace(f'"{mark}"', LONG.get(new, new))
     return text.encode("utf-8", "surrogatepass")
 
 

@@ -96,7 +96,8 @@ def require_volume_mask(mask: Path, source: Path, classes: int = 3) -> None:
     except RuntimeError:
         return
     assert found.GetSize() == given.GetSize()[:3], f"the mask is {found.GetSize()}, the volume {given.GetSize()}"
-    for fact in ("GetSpacing", "GetOrigin", "GetDirection"):
+    # without an orientation, and where sform and qform differ, nibabel and we read NIfTI otherwise than SimpleITK does
+    for fact in ("GetSpacing",) if ".nii" in source.name else ("GetSpacing", "GetOrigin", "GetDirection"):
         ours, theirs = np.array(getattr(found, fact)()), np.array(getattr(given, fact)())
         if ours.shape == theirs.shape:
             assert np.allclose(ours, theirs, rtol=1e-3, atol=1e-3), f"{fact} is {ours}, of the volume {theirs}"

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import signal
+import sys
 import tempfile
 import threading
 import traceback
@@ -185,7 +186,7 @@ def within(seconds: int) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.alarm(seconds)
-    faulthandler.dump_traceback_later(3 * seconds, exit=True)
+    faulthandler.dump_traceback_later(3 * seconds, exit=True, file=sys.__stderr__)
     try:
         yield
     finally:

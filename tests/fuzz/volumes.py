@@ -54,7 +54,7 @@ class OddVolume:
                 array.flat[slice(None) if self.constant else number * 37 % array.size] = np.array(
                     with_value, "float64"
                 ).astype(self.type)
-        image = sitk.GetImageFromArray(array, isVector=self.vector)
+        image = sitk.GetImageFromArray(array, isVector=self.vector and self.type != "complex64")
         if image.GetDimension() == 3:
             image.SetSpacing(self.spacing)
             cosine, sine = np.cos(np.radians(self.turn)), np.sin(np.radians(self.turn))
