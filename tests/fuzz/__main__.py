@@ -22,6 +22,13 @@ from tests.fuzz.materials import checkpoint, exported, volume_checkpoint
 from tests.fuzz.oracle import Broken, Case, judge
 
 CASES = 500  # of each kind
+FEW = settings(  # of one seed: Hypothesis draws most of many as neighbours of each other
+    max_examples=4,
+    phases=[Phase.generate],
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
 MEMORY = 10 * 2**30  # bytes that a process may address: what asks for more is to be refused, not to fill the machine
 
 
@@ -31,27 +38,19 @@ def fuzz(kind: str, cases: int, number: int, notes: Path) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for make in (checkpoint, volume_checkpoint, exported):
         make()
-    left = cases
+    judged: set[str] = set()
     with notes.open("a", buffering=1) as noted:
 
-        @seed(number)
-        @settings(
-            max_examples=cases,
-            phases=[Phase.generate],
-            database=None,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(KINDS[kind])
         def run(case: Case) -> None:
-            nonlocal left
-            if left == 0:
+            if len(judged) == cases or repr(case) in judged:
                 return
-            left -= 1
+            judged.add(repr(case))
             noted.write(json.dumps(["begun", repr(case)]) + "\n")
             noted.write(json.dumps([*outcome_of(case), repr(case)]) + "\n")
 
-        run()
+        while len(judged) < cases:
+            number += 1
+            seed(number)(FEW(given(KINDS[kind])(run)))()
 
 
 def outcome_of(case: Case) -> tuple[str, ...]:
@@ -74,11 +73,11 @@ def fuzz_in_processes(kind: str, cases: int, number: int, notes: Path) -> None:
     done = 0
     while done < cases:
         command = [sys.executable, "-m", "tests.fuzz", "--kind", kind, "--cases", str(cases - done)]
-        command += ["--seed", str(number + done), "--notes", str(notes)]
+        command += ["--seed", str(number + 1000 * done), "--notes", str(notes)]
         errors = notes.with_suffix(".stderr")
         with errors.open("wb") as stderr:
             ended = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=stderr, check=False).returncode
-        *_, last = lines = notes.read_text().splitlines() or ["null"]
+        *_, last = notes.read_text().splitlines() or ["null"]
         if (last := json.loads(last)) and last[0] == "begun":
             with notes.open("a") as noted:
                 said = errors.read_text(errors="replace")[-2000:]
@@ -89,7 +88,6 @@ def fuzz_in_processes(kind: str, cases: int, number: int, notes: Path) -> None:
         if new == done:
             return
         done = new if ended else cases
-        del lines
 
 
 def report(kind: str, notes: Path, failures: dict[str, tuple[int, str, str]]) -> str:

@@ -69,7 +69,7 @@ def encoded(mode: str, format: str, frames: int) -> bytes:
         image = Image.merge(mode, [Image.fromarray(grey)] * 3)
     else:
         image = Image.fromarray(grey).convert("RGB").convert(mode if mode != "PA" else "P").convert(mode)
-    for wanted in (image, image.convert("L").convert("RGB")):
+    for wanted in (image, Image.fromarray(grey).convert("RGB")):
         file = io.BytesIO()
         try:
             more = {"save_all": True, "append_images": [wanted] * (frames - 1)} if frames > 1 else {}
@@ -77,8 +77,7 @@ def encoded(mode: str, format: str, frames: int) -> bytes:
         except (OSError, ValueError, KeyError, TypeError, SystemError):
             continue
         return file.getvalue()
-    image.convert("L").save(file := io.BytesIO(), "PNG")
-    return file.getvalue()
+    raise ValueError(f"{format} takes no RGB")
 
 
 def rewritten_chunk(png: bytes, name: bytes, edits: tuple[BytesEdit, ...]) -> bytes:

@@ -84,7 +84,7 @@ def require_mask(mask: Path, size: tuple[int, int], classes: int = 2) -> None:
     with Image.open(mask) as image:
         image.load()
         assert image.size == size, f"the mask is {image.size}, the picture {size}"
-        assert max(image.getdata()) < classes
+        assert np.asarray(image).max() < classes
 
 
 def require_volume_mask(mask: Path, source: Path, classes: int = 3) -> None:
