@@ -1,9 +1,11 @@
 """Errors a person can cause: each is one sentence that says what is wrong, where, and what to do."""
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+LINE_ENDS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # and all other control characters
 
 
 class SegzooError(ValueError):
@@ -47,6 +49,17 @@ class MissingPackageError(MissingError, ImportError):
 def first_line(error: Exception) -> str:
     """Return what an error of somebody else's code says first, of what may be pages."""
     return str(error).strip().partition("\n")[0][:200]
+
+
+def one_line(text: str) -> str:
+    r"""Return a text with its line ends and control characters spelled out, as names of files may hold them.
+
+    Example:
+        >>> from segzoo.errors import one_line
+        >>> print(one_line("two\nlines.png"))
+        two\nlines.png
+    """
+    return LINE_ENDS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def attempt(function: Callable[..., T], *arguments: Any) -> T | SegzooError:

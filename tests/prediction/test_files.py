@@ -27,14 +27,14 @@ from segzoo.cli.command import main
 from segzoo.errors import SegzooError
 from segzoo.imaging.images import read_image, write_mask
 from segzoo.imaging.masks import read_mask
-from segzoo.imaging.readers import Reader
+from segzoo.imaging.readers import Reader, inputs_in
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.imaging.volumes import read_volume_mask, write_volume_mask
 from segzoo.prediction import files as file_pipeline
 from segzoo.prediction.files import segment_files
 from segzoo.prediction.plan import Job, plan
 from segzoo.prediction.predictor import Predictor
-from segzoo.prediction.processes import launch
+from segzoo.prediction.processes import launch, prepare
 from segzoo.prediction.resume import unfinished
 from segzoo.prediction.torch_backend import TorchBackend
 
@@ -50,7 +50,7 @@ class Named:
         self.read_files: list[str] = []
         self.lock = threading.Lock()
 
-    def read(self, source: Reader) -> str:
+    def read(self, source: Reader, *, drawn: bool) -> str:
         with self.lock:
             self.read_files.append(source.stem)
         if "bad" in source.stem:
@@ -133,10 +133,10 @@ def test_reading_goes_on_while_a_batch_is_segmented(tmp_path):
     predictor, others = Named(), threading.Event()
     read, segment = predictor.read, predictor.segment
 
-    def telling(source: Reader) -> str:
+    def telling(source: Reader, *, drawn: bool) -> str:
         if source.stem == "a2":
             others.set()
-        return read(source)
+        return read(source, drawn=drawn)
 
     def waiting(given: Sequence[str]) -> list[Segmentation]:
         assert given[0] != "a1" or others.wait(10)
@@ -146,8 +146,7 @@ def test_reading_goes_on_while_a_batch_is_segmented(tmp_path):
     assert len(list(segment_files(predictor, jobs_of(tmp_path, "a1", "a2", "a3")))) == 3
 
 
-@pytest.mark.parametrize("overlay", [False, True])
-def test_what_waits_to_be_written_holds_no_more_than_that(tmp_path, monkeypatch, overlay):
+def test_what_waits_to_be_written_holds_no_more_than_that(tmp_path, monkeypatch):
     """Probabilities of a volume are several times its size, and compressing a mask may take as long as the next one."""
     may_write, waiting = threading.Event(), []
     monkeypatch.setattr(file_pipeline, "write", lambda job, found: may_write.wait(30))
@@ -158,14 +157,13 @@ def test_what_waits_to_be_written_holds_no_more_than_that(tmp_path, monkeypatch,
                 self.held = [one() is not None for one in waiting]
                 may_write.set()
             found = super().segment(given)[0]
-            found.image = np.zeros((2, 2, 1), np.uint8)
-            waiting.extend(weakref.ref(array) for array in (found.mask, found.probabilities, found.image))
+            waiting.extend(weakref.ref(array) for array in (found.mask, found.probabilities))
             return [found]
 
     predictor, files = Heavy(), [tmp_path / f"{name}.nii.gz" for name in ("a1", "a2")]
-    jobs = [Job(file, tmp_path / "out" / file.name, overlay=file if overlay else None) for file in files]
+    jobs = [Job(file, tmp_path / "out" / file.name) for file in files]
     assert [outcome for _, outcome in segment_files(predictor, jobs)] == ["one 100.0%", "one 0.0%"]
-    assert predictor.held == [True, False, overlay]
+    assert predictor.held == [True, False]
 
 
 # ---- networks
@@ -197,7 +195,7 @@ def test_batches_give_what_single_images_give(checkpoint, tmp_path, tta):
     model = segzoo.from_pretrained(checkpoint)
     predictor = Predictor(TorchBackend(model.deploy()), tta=tta)
     predictor.batch_size = 4
-    jobs = plan([pictures(tmp_path / "in", 6)], tmp_path / "out", overlay=False)
+    jobs = plan(inputs_in(pictures(tmp_path / "in", 6)), tmp_path / "out", overlay=False)
     assert all(isinstance(outcome, str) for _, outcome in segment_files(predictor, jobs))
     read = [predictor.read(job.file) for job in jobs]
     together = predictor.segment(read[:4]) + predictor.segment(read[4:])
@@ -426,7 +424,7 @@ def test_files_that_go_and_volumes_beyond_memory_stop_nothing(checkpoint, tmp_pa
     (images / "0.png").symlink_to(tmp_path / "gone.png")
 
     def segment(predictor, inputs):
-        if inputs[0].image.shape == given.shape and (inputs[0].image == given).all():
+        if inputs[0].grid == given.shape[:2]:  # as no other has it
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
         return true_segment(predictor, inputs)
 
@@ -533,7 +531,7 @@ def interrupt(*_, **__):
 @pytest.mark.parametrize("stage", ["while it writes", "before the draft is removed"])
 def test_nothing_is_half_written(checkpoint, tmp_path, monkeypatch, stage):
     """A process that is killed leaves the old mask, the new one or none, and its draft, which is nobody else's."""
-    (job,) = plan([pictures(tmp_path / "in", 1)], tmp_path / "out", overlay=True)
+    (job,) = plan(inputs_in(pictures(tmp_path / "in", 1)), tmp_path / "out", overlay=True)
     (job,) = unfinished([job], {}, None)
     found = segzoo.from_pretrained(checkpoint).predict(job.file)
     with monkeypatch.context() as patch:
@@ -563,7 +561,7 @@ def test_only_drafts_of_yesterday_are_cleared_up(checkpoint, tmp_path):
 
 
 def test_runs_that_write_the_same_mask_at_once_lose_nothing(checkpoint, tmp_path, monkeypatch):
-    (job,) = plan([pictures(tmp_path / "in", 1)], tmp_path / "out", overlay=True)
+    (job,) = plan(inputs_in(pictures(tmp_path / "in", 1)), tmp_path / "out", overlay=True)
     (job,) = unfinished([job], {}, None)
     found, settle = segzoo.from_pretrained(checkpoint).predict(job.file), file_pipeline.settle
 
@@ -604,7 +602,7 @@ def test_a_process_leaves_no_group_behind(monkeypatch):
     of_torchrun |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     for name, value in of_torchrun.items():
         monkeypatch.setenv(name, value)
-    assert launch(rank_of, "cpu", 1, 1, "rank") == "rank 0"
+    assert launch(prepare("cpu", 1, 1), rank_of, "rank") == "rank 0"
     assert not torch.distributed.is_initialized()
 
 

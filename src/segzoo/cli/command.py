@@ -1,6 +1,7 @@
 """``segzoo`` command: verbs to functions. Nothing heavy is imported before a verb needs it."""
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -10,13 +11,14 @@ from pathlib import Path
 
 from segzoo import __version__
 from segzoo.cli.output import log_on_stderr, sentence, show_any_name
-from segzoo.errors import SegzooError
+from segzoo.errors import SegzooError, one_line
 
 TRAINING_VERBS = {
     "fit": "train a model, or train a checkpoint further",
     "validate": "score a model on the validation images",
     "test": "score a model on the held-out images",
 }
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk or a limit has no room for
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,17 +37,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"segzoo: error: {sentence(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever reads the output, such as head, has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        drop_output()
         return 1
     except OSError as error:  # of a file or a folder: not allowed, no space, no such device
-        if error.filename is None:
+        if error.filename is not None:
+            print(f"segzoo: error: {one_line(str(error.filename))}: {error.strerror}", file=sys.stderr)
+        elif error.errno in FULL:  # of what is printed, mostly
+            print(f"segzoo: error: nothing more can be written ({error.strerror}); make room", file=sys.stderr)
+            drop_output()
+        else:
             raise
-        print(f"segzoo: error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("segzoo: stopped; every file that is written is complete", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
+
+
+def drop_output() -> None:
+    """Write nothing more to stdout, or Python complains when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def imported(path: str) -> Callable[..., None]:

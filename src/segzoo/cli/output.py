@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from segzoo.errors import SegzooError
+from segzoo.errors import SegzooError, one_line
 
 
 def show_any_name() -> None:
@@ -32,6 +32,5 @@ def log_on_stderr() -> Iterator[None]:
 
 
 def sentence(error: SegzooError) -> str:
-    """Return what an error says; one from a data loader's process has it at the end of that process's traceback."""
-    last_line = str(error).rstrip().rpartition("\n")[2]
-    return last_line.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
+    """Return what an error says, in one line; one from a data loader's process has it at that traceback's end."""
+    return one_line(str(error).rstrip().rpartition(f"{type(error).__module__}.{type(error).__qualname__}: ")[2])

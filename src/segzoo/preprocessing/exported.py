@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from segzoo.preprocessing.image import Preprocessing
 from segzoo.preprocessing.volume import VolumePreprocessing
 
 FloatArray = npt.NDArray[np.float32]
+STRIP_ROWS = 512  # of a picture that are copied at a time
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,17 @@ class ExportedImages(Preprocessing):
 
     size: tuple[int, ...] | None = None
 
-    def __call__(self, image: npt.NDArray[np.uint8]) -> FloatArray:
-        """Return raw intensities [C, H, W] at the size that the file takes."""
-        planes = image.transpose(2, 0, 1).astype(np.float32)
-        return resized(planes, self.size or planes.shape[1:])
+    def __call__(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """Return raw intensities [C, H, W] at the size that the file takes, in uint8 where that is the image's own."""
+        planes = image.transpose(2, 0, 1)
+        return planes if self.size in (None, planes.shape[1:]) else resized(planes, self.size)
 
     def restore(self, probabilities: FloatArray, size: Sequence[int]) -> FloatArray:
         """Bring probabilities [B, K, H, W] to the image's own size."""
-        return np.stack([resized(planes, size) for planes in probabilities])
+        if probabilities.shape[2:] == tuple(size):
+            return probabilities
+        planes = probabilities.reshape(-1, *probabilities.shape[2:])
+        return resized(planes, size).reshape(*probabilities.shape[:2], *size)
 
 
 def exported_contract(
@@ -47,10 +52,13 @@ def exported_contract(
     return ExportedImages(**vars(contract), size=size)
 
 
-def resized(planes: FloatArray, size: Sequence[int]) -> FloatArray:
+def resized(planes: npt.NDArray[Any], size: Sequence[int]) -> FloatArray:
     """Return planes [C, H, W] at another height and width, as `Preprocessing` resizes: bilinear with antialiasing."""
     height, width = size
-    if planes.shape[1:] == (height, width):
-        return planes
-    bilinear = Image.Resampling.BILINEAR
-    return np.stack([np.asarray(Image.fromarray(plane).resize((width, height), bilinear)) for plane in planes])
+    found = np.empty((len(planes), height, width), np.float32)
+    for plane, target in zip(planes, found, strict=True):
+        picture = Image.fromarray(plane.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+        for top in range(0, height, STRIP_ROWS):  # of a whole picture Pillow makes two copies
+            bottom = min(top + STRIP_ROWS, height)
+            target[top:bottom] = np.asarray(picture.crop((0, top, width, bottom)))
+    return found

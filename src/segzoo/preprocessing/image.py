@@ -121,10 +121,14 @@ class Preprocessing(InputContract):
             raise SegzooError(f"Expected a uint8 image [H, W, C], not {image.dtype} of shape {list(image.shape)}.")
         if image.shape[2] != self.channels:
             raise SegzooError(f"The image has {image.shape[2]} channels where the model expects {self.channels}.")
-        tensor = torch.from_numpy(np.array(image.transpose(2, 0, 1), np.float32, order="C"))
-        if self.image_size is None or tensor.shape[1:] == self.image_size:
-            return tensor
-        return F.interpolate(tensor[None], size=list(self.image_size), mode="bilinear", antialias=True)[0]
+        size = self.image_size
+        if size is None or image.shape[:2] == size:
+            return torch.from_numpy(np.array(image.transpose(2, 0, 1), np.float32, order="C"))
+        found = torch.empty(1, self.channels, *size, dtype=torch.float32)
+        for channel in range(self.channels):  # one by one: in float32 a large picture takes four times as much
+            plane = torch.from_numpy(np.array(image[None, None, ..., channel], np.float32, order="C"))
+            found[:, channel : channel + 1] = F.interpolate(plane, size=list(size), mode="bilinear", antialias=True)
+        return found[0]
 
     def normalize(self, image: "Tensor") -> "Tensor":
         """Subtract the mean and divide by the standard deviation.
