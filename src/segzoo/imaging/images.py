@@ -19,6 +19,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from segzoo.errors import MissingFileError, SegzooError
+from segzoo.imaging.strips import array_of
 from segzoo.imaging.volumes import no_volume
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -279,10 +280,10 @@ def pixels_of(image: Image.Image, *, for_mask: bool) -> npt.NDArray[Any]:
     if mode in ("La", "RGBa"):  # premultiplied: Pillow converts these only by way of LA and RGBA
         image = image.convert(mode.upper())
     if mode == "RGBA" or (for_mask and image.mode in ("LA", "RGBA")):
-        return np.asarray(image)
+        return array_of(image)
     if image.mode in ("1", "L", "LA"):
-        return np.asarray(image.convert("L"))
-    return np.asarray(image.convert("RGB"))
+        return array_of(image, "L")
+    return array_of(image, "RGB")
 
 
 def _decode_tiff(path: Path, error: BaseException) -> npt.NDArray[Any]:

@@ -137,10 +137,15 @@ class Office:
 
     def answer(self, worker: Worker) -> None:
         """Give a worker one more job, or None where it should finish what it has; where it has nothing, it waits."""
-        source = self.todo or (self.again if not worker.jobs else None)
-        if not source and not worker.jobs:
+        left = len(self.todo) + sum(len(one.jobs) for one in self.workers)
+        has_its_share = len(worker.jobs) * len(self.workers) >= left  # or one would read ahead what others wait for
+        source = self.again if not self.todo else self.todo
+        if worker.jobs and (has_its_share or source is self.again):
+            job = None
+        elif source:
+            job = source.popleft()
+        else:
             return
-        job = source.popleft() if source else None
         worker.jobs += [job] if job else []
         worker.asks, worker.silence = False, 0.0
         with suppress(OSError):  # it has ended, of which listening tells

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segzoo.imaging.strips import array_of
 from segzoo.preprocessing.image import Preprocessing
 from segzoo.preprocessing.volume import VolumePreprocessing
 
 FloatArray = npt.NDArray[np.float32]
-STRIP_ROWS = 512  # of a picture that are copied at a time
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,6 @@ def resized(planes: npt.NDArray[Any], size: Sequence[int]) -> FloatArray:
     height, width = size
     found = np.empty((len(planes), height, width), np.float32)
     for plane, target in zip(planes, found, strict=True):
-        picture = Image.fromarray(plane.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
-        for top in range(0, height, STRIP_ROWS):  # of a whole picture Pillow makes two copies
-            bottom = min(top + STRIP_ROWS, height)
-            target[top:bottom] = np.asarray(picture.crop((0, top, width, bottom)))
+        picture = Image.fromarray(plane.astype(np.float32))
+        target[:] = array_of(picture.resize((width, height), Image.Resampling.BILINEAR))
     return found

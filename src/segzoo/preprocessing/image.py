@@ -126,8 +126,12 @@ class Preprocessing(InputContract):
             return torch.from_numpy(np.array(image.transpose(2, 0, 1), np.float32, order="C"))
         found = torch.empty(1, self.channels, *size, dtype=torch.float32)
         for channel in range(self.channels):  # one by one: in float32 a large picture takes four times as much
-            plane = torch.from_numpy(np.array(image[None, None, ..., channel], np.float32, order="C"))
-            found[:, channel : channel + 1] = F.interpolate(plane, size=list(size), mode="bilinear", antialias=True)
+            found[:, channel : channel + 1] = F.interpolate(
+                torch.from_numpy(np.array(image[None, None, ..., channel], np.float32, order="C")),
+                size=list(size),
+                mode="bilinear",
+                antialias=True,
+            )
         return found[0]
 
     def normalize(self, image: "Tensor") -> "Tensor":
