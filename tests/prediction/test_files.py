@@ -30,6 +30,7 @@ from segzoo.imaging.masks import read_mask
 from segzoo.imaging.readers import Reader, inputs_in
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.imaging.volumes import read_volume_mask, write_volume_mask
+from segzoo.limits import PIXELS_IN_FLIGHT
 from segzoo.prediction import files as file_pipeline
 from segzoo.prediction.files import segment_files
 from segzoo.prediction.plan import Job, plan
@@ -164,6 +165,50 @@ def test_what_waits_to_be_written_holds_no_more_than_that(tmp_path, monkeypatch)
     jobs = [Job(file, tmp_path / "out" / file.name) for file in files]
     assert [outcome for _, outcome in segment_files(predictor, jobs)] == ["one 100.0%", "one 0.0%"]
     assert predictor.held == [True, False]
+
+
+def grey(folder: Path, pixels: dict[str, int]) -> list[Job]:
+    """Jobs for grey pictures of some pixels each."""
+    for name, count in pixels.items():
+        Image.new("L", (count, 1)).save(folder / f"{name}.png")
+    return jobs_of(folder, *pixels)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_pixels_that_are_held_at_once_are_bounded(tmp_path, monkeypatch, batch_size):
+    """What is read ahead, segmented and not yet written; one that is larger than all may be is alone."""
+    monkeypatch.setenv(PIXELS_IN_FLIGHT.variable, "100")
+    pixels = {f"a{number}": 30 for number in range(8)} | {"b1": 300, "b2": 60, "b3": 41, "c1": 300, "c2": 300}
+    held, most, lock = dict[str, int](), [0], threading.Lock()
+
+    class Counting(Named):
+        def read(self, source: Reader, *, drawn: bool) -> str:
+            with lock:
+                held[source.stem] = pixels[source.stem]
+                most.append(sum(held.values()) if len(held) > 1 else 0)
+            return super().read(source, drawn=drawn)
+
+    def write(job: Job, found: Segmentation) -> None:
+        time.sleep(0.02)
+        with lock:
+            del held[job.file.stem]
+
+    monkeypatch.setattr(file_pipeline, "write", write)
+    predictor = Counting(batch_size)
+    done = list(segment_files(predictor, grey(tmp_path, pixels)))
+    assert [job.file.stem for job, _ in done] == [*pixels]
+    assert all(isinstance(outcome, str) for _, outcome in done)
+    assert 60 <= max(most) <= 100
+    assert max(map(len, predictor.batches)) == min(batch_size, 3)
+
+
+def test_an_image_is_kept_for_an_overlay_alone(checkpoint, tmp_path):
+    predictor = Predictor(TorchBackend(segzoo.from_pretrained(checkpoint)))
+    (file,) = pictures(tmp_path / "in", 1).iterdir()
+    without, drawn = predictor.read(file, drawn=False), predictor.read(file)
+    assert without.image is None
+    assert drawn.image.shape == (50, 70, 3)
+    np.testing.assert_array_equal(predictor.segment([without])[0].mask, predictor.segment([drawn])[0].mask)
 
 
 # ---- networks
@@ -358,6 +403,86 @@ def test_names_as_long_as_names_can_be(checkpoint, tmp_path, capsys):
     for _ in range(2):
         assert main(["predict", str(checkpoint), str(images), "--output", str(output)]) == 0
     assert capsys.readouterr().out.endswith("1 of 1 were done before\n")
+
+
+def test_an_overlay_of_too_long_a_name_costs_no_mask(checkpoint, tmp_path, capsys):
+    images, output = pictures(tmp_path / "in", 2), tmp_path / "out"
+    long = (images / "000.png").rename(images / f"{'x' * 250}.png")
+    for _ in range(2):
+        assert main(["predict", str(checkpoint), str(images), "--output", str(output), "--overlay"]) == 2
+        assert sorted(stamps(output)) == ["001.png", "001_overlay.png", long.name]
+        told = capsys.readouterr().err
+        assert f"{'x' * 250}_overlay.png cannot be written" in told.splitlines()[-1]
+        assert "1 of 2 inputs" in told.splitlines()[-1]
+
+
+@pytest.mark.parametrize("blocked", ["000.png", "000_overlay.png"])
+def test_each_file_that_cannot_be_written_is_named(checkpoint, tmp_path, capsys, blocked):
+    images, output = pictures(tmp_path / "in", 1), tmp_path / "out"
+    (output / blocked).mkdir(parents=True)
+    assert main(["predict", str(checkpoint), str(images), "--output", str(output), "--overlay"]) == 2
+    assert f"{output / blocked} cannot be written" in capsys.readouterr().err.splitlines()[-1]
+    assert sorted(stamps(output)) == ["000.png", "000_overlay.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+@pytest.mark.parametrize(("most", "written"), [(60, []), (1500, ["000.png", "001.png", "002.png"])])
+def test_what_a_limit_of_file_sizes_left_is_finished_without_it(checkpoint, tmp_path, capsys, most, written):
+    import resource
+
+    images, output = pictures(tmp_path / "in", 3), tmp_path / "out"
+    arguments = ["predict", str(checkpoint), str(images), "--output", str(output), "--overlay"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        assert main(arguments) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(stamps(output)) == written
+    told = capsys.readouterr().err.splitlines()
+    assert "3 of 3 inputs were not segmented" in told[-1]
+    assert f"cannot be written ({os.strerror(errno.EFBIG)})" in told[-1]
+    assert main(arguments) == 0
+    assert len(stamps(output)) == 6
+
+
+def test_inputs_that_are_not_there_stop_no_other(checkpoint, tmp_path, capsys, monkeypatch):
+    images = pictures(tmp_path / "in", 1)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "closed").mkdir()
+    true_iterdir = Path.iterdir
+
+    def iterdir(path: Path) -> Any:  # a test may run as root, for whom nothing is closed
+        if path.name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return true_iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    bad = [tmp_path / "gone.png", tmp_path / "empty", tmp_path / "closed", tmp_path / ("x" * 300)]
+    inputs = [*map(str, bad[:2]), str(images), *map(str, bad[2:])]
+    assert main(["predict", str(checkpoint), *inputs, "--output", str(tmp_path / "out")]) == 2
+    assert sorted(stamps(tmp_path / "out")) == ["000.png"]
+    *told, last = capsys.readouterr().err.splitlines()
+    named = [line for line in told if "not segmented" in line]
+    assert all(str(path) in line for path, line in zip(bad, named, strict=True))
+    assert "4 of 5 inputs were not segmented" in last
+    assert main(["predict", str(checkpoint), *map(str, bad), "--output", str(tmp_path / "none")]) == 2
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows allows no such names")
+def test_a_line_stays_one_whatever_is_in_a_name(checkpoint, tmp_path, capsys):
+    images, output = pictures(tmp_path / "in", 2), tmp_path / "out"
+    (images / "000.png").rename(images / "two\nlines\x1b[2J.png")
+    (images / "bad\nname.png").write_text("no image")
+    assert main(["predict", str(checkpoint), str(images), "--output", str(output)]) == 2
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 2
+    assert f"{images}/two\\nlines\\x1b[2J.png -> " in printed.out
+    _loaded, bad, last = printed.err.splitlines()
+    assert "bad\\nname.png" in bad
+    assert last.startswith("segzoo: error: 1 of 3 inputs")
+    assert "bad\\nname.png" in last
 
 
 def test_where_nothing_can_be_written_nothing_is_segmented(checkpoint, tmp_path, capsys, monkeypatch):
@@ -703,19 +828,14 @@ def waited(condition: Any, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("victim", ["a worker", "the run"])
-def test_what_a_kill_left_is_finished_by_the_same_command(checkpoint, tmp_path, victim):
+@pytest.mark.skipif(sys.platform == "win32", reason="kills by a signal")
+def test_what_a_kill_left_is_finished_by_the_same_command(checkpoint, tmp_path):
     images, output = pictures(tmp_path / "in", 150), tmp_path / "out"
-    options = ["--devices", "2"] if victim == "a worker" else []
-    again = command(checkpoint, images, output, *options)
+    again = command(checkpoint, images, output)
     process = subprocess.Popen(again, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     waited(lambda: output.is_dir() and len(list(output.glob("*.png"))) > 10, process)
-    os.kill(children(process.pid)[0] if options else process.pid, signal.SIGKILL)
-    _, error = process.communicate(timeout=120)
-    if options:
-        assert process.returncode == 2, error
-        assert "the same command continues from there" in error.splitlines()[-1]
+    process.kill()
+    process.communicate(timeout=120)
     before = stamps(output)
     masks = [output / name for name in before if name.endswith(".png")]
     assert 10 < len(masks) < 150
@@ -727,3 +847,18 @@ def test_what_a_kill_left_is_finished_by_the_same_command(checkpoint, tmp_path, 
     assert done.stdout.splitlines()[0] == f"{len(masks)} of 150 were done before"
     assert sorted(file.name for file in output.glob("[!.]*")) == sorted(file.name for file in images.iterdir())
     assert not changed(before, output) & {mask.name for mask in masks}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_the_other_process_does_what_a_killed_one_left(checkpoint, tmp_path):
+    images, output = pictures(tmp_path / "in", 150), tmp_path / "out"
+    both = command(checkpoint, images, output, "--devices", "2")
+    process = subprocess.Popen(both, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    waited(lambda: output.is_dir() and len(list(output.glob("*.png"))) > 10, process)
+    os.kill(victim := children(process.pid)[0], signal.SIGKILL)
+    printed, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    assert f"of 2 (pid {victim}) was ended by SIGKILL" in error
+    assert len(printed.splitlines()) == 150
+    assert sorted(file.name for file in output.glob("[!.]*")) == sorted(file.name for file in images.iterdir())
