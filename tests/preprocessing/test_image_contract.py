@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -104,3 +105,15 @@ def test_resize_refuses_other_images(refused):
 
 def test_one_number_is_a_square():
     assert Preprocessing(3, 352) == Preprocessing(3, (352, 352))
+
+
+def test_resizing_takes_no_float_copy_of_all_channels():
+    image = np.zeros((1500, 2000, 3), np.uint8)
+    contract = Preprocessing()
+    tracemalloc.start()
+    try:
+        contract.resize(image)
+        _, most = tracemalloc.get_traced_memory()  # of NumPy's arrays
+    finally:
+        tracemalloc.stop()
+    assert most < 1.2 * 4 * 1500 * 2000

@@ -13,11 +13,12 @@ from segzoo.preprocessing.image import Preprocessing
 from segzoo.preprocessing.volume import VolumePreprocessing
 
 FloatArray = npt.NDArray[np.float32]
+GRAPH_PIXELS = 2**24  # of an image that the graph resizes itself, which takes it 40 bytes for each
 
 
 @dataclass(frozen=True)
 class ExportedImages(Preprocessing):
-    """Contract of a file for images, whose graph resizes and normalises them itself.
+    """Contract of a file for images, whose graph normalises them, and resizes all but the largest.
 
     Args:
         size: sides that the file takes, where images are resized outside of it; None where they vary.
@@ -27,8 +28,10 @@ class ExportedImages(Preprocessing):
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """Return raw intensities [C, H, W] at the size that the file takes, in uint8 where that is the image's own."""
-        planes = image.transpose(2, 0, 1)
-        return planes if self.size in (None, planes.shape[1:]) else resized(planes, self.size)
+        planes, size = image.transpose(2, 0, 1), self.size
+        if size is None and planes[0].size > GRAPH_PIXELS:
+            size = self.image_size
+        return planes if size in (None, planes.shape[1:]) else resized(planes, size)
 
     def restore(self, probabilities: FloatArray, size: Sequence[int]) -> FloatArray:
         """Bring probabilities [B, K, H, W] to the image's own size."""
