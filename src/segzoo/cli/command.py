@@ -1,6 +1,7 @@
 """``segzoo`` command: verbs to functions. Nothing heavy is imported before a verb needs it."""
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ TRAINING_VERBS = {
     "validate": "score a model on the validation images",
     "test": "score a model on the held-out images",
 }
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk or a limit has no room for
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,9 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"segzoo: error: {sentence(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever reads the output, such as head, has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        drop_output()
         return 1
     except OSError as error:  # of a file or a folder: not allowed, no space, no such device
+        if error.errno in FULL and error.filename is None:  # of what is printed, mostly
+            print(f"segzoo: error: nothing more can be written ({error.strerror}); make room", file=sys.stderr)
+            drop_output()
+            return 2
         where = "" if error.filename is None else f"{error.filename}: "
         print(f"segzoo: error: {one_line(where + (error.strerror or str(error)))}", file=sys.stderr)
         return 2
@@ -45,6 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("segzoo: stopped; every file that is written is complete", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
+
+
+def drop_output() -> None:
+    """Write nothing more to stdout, or Python complains when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def imported(path: str) -> Callable[..., None]:
