@@ -60,7 +60,7 @@ class Trace:
         if whole and self.state == "before":
             self.state = "on the way"
             up: FrameType | None = frame
-            while up is not None:
+            while up is not None and file_of(up) != "cli/command.py":  # which has called the verb
                 self.on_the_way |= {file} if (file := file_of(up)) else set()
                 up = up.f_back
         if (caller := caller_of(frame)) is not None:

@@ -2,7 +2,7 @@
 
 Images are read for what a person sees: 8 bits a channel, palette and alpha resolved. EXIF orientation is not applied:
 masks belong to the stored pixel grid. What a mask file stores is read in masks.py, and what both have in common in
-decoding.py and pixels.py.
+decoding.py.
 """
 
 import io
@@ -19,9 +19,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from segzoo.errors import MissingFileError, SegzooError
-from segzoo.imaging.decoding import DECODING_ERRORS, decode, header_size
+from segzoo.imaging.decoding import DECODING_ERRORS, Picture, decode, header_size, picture_of
 from segzoo.imaging.names import is_hidden
-from segzoo.imaging.pixels import Picture, picture_of
 from segzoo.imaging.seals import note_of_sealed, sealed
 from segzoo.imaging.volumes import no_volume
 

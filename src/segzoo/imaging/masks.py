@@ -9,8 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from segzoo.errors import SegzooError
-from segzoo.imaging.decoding import decode, stored_palette
-from segzoo.imaging.pixels import Picture
+from segzoo.imaging.decoding import Picture, decode, stored_palette
 
 _BLACK = (0, 0, 0)
 _FEW = 4  # indices that may be classes or marks, which the reader of labels knows; more are shades, in any order

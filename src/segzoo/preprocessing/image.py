@@ -131,10 +131,12 @@ class Preprocessing(InputContract):
             raise SegzooError(f"The image has {image.shape[2]} channels where the model expects {self.channels}.")
         if self.image_size in (None, image.shape[:2]):
             return torch.from_numpy(np.array(image.transpose(2, 0, 1), np.float32, order="C"))
-        # one channel at a time: in float32 a picture takes four times its memory
-        planes = (torch.from_numpy(image[None, None, ..., i].astype(np.float32)) for i in range(self.channels))
-        sides = list(self.image_size)
-        return torch.cat([F.interpolate(one, size=sides, mode="bilinear", antialias=True)[0] for one in planes])
+
+        def plane(channel: int) -> "Tensor":  # one at a time: in float32 a picture takes four times its memory
+            values = torch.from_numpy(image[None, None, ..., channel].astype(np.float32))
+            return F.interpolate(values, size=list(self.image_size or ()), mode="bilinear", antialias=True)[0]
+
+        return torch.cat([plane(channel) for channel in range(self.channels)])
 
     def normalize(self, image: "Tensor") -> "Tensor":
         """Subtract the mean and divide by the standard deviation.
