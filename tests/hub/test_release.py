@@ -4,13 +4,13 @@ import importlib.util
 import json
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+import processes
 import segzoo
 from hub_server import HubServer, client_environment
 from segzoo.checkpoints import pins
@@ -40,13 +40,10 @@ def release():
 
 def run(server, home, *arguments, **environment):
     """A process that knows the server alone."""
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
+    done = processes.run(
+        [sys.executable, *arguments],
         env=client_environment(server.url, home) | {"SEGZOO_HUB": "", "SEGZOO_ORGANISATION": "segzoo"} | environment,
         cwd=home,
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done
@@ -133,10 +130,12 @@ def test_the_workflow_checks_then_pushes_then_publishes(release):
     assert [(name, job.get("needs")) for name, job in jobs.items()] == [
         ("build", None),
         ("hub", "build"),
+        ("attest", "hub"),
         ("pypi", "hub"),
     ]
     commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
-    assert {".ci/run", "python -m build"} < set(commands)
+    assert ".ci/run" in commands
+    assert any("-m build --no-isolation" in command for command in commands)
     assert (ROOT / ".ci" / "run").is_file()
     scripted = [
         shlex.split(command.partition(".github/release.py ")[2]) for command in commands if "release.py" in command
@@ -145,4 +144,5 @@ def test_the_workflow_checks_then_pushes_then_publishes(release):
     for arguments in scripted:
         release.build_parser().parse_args(arguments)
     assert jobs["pypi"]["permissions"] == {"id-token": "write"}
+    assert jobs["attest"]["permissions"] == {"contents": "read", "id-token": "write", "attestations": "write"}
     assert [job for job in jobs if "secrets." in json.dumps(jobs[job])] == ["hub"]

@@ -71,9 +71,13 @@ class Metadata(Description):
         limits.CLASSES.check(number, f"{where} give")
         refuse_strange_classes(where, self.entries["class_names"], self.task)
         stored = self.entries["preprocessing"]
-        if not isinstance(stored, dict) or "channels" not in stored or isinstance(stored.get("image_size"), int):
+        known = isinstance(stored, dict) and type(stored.get("channels")) is int
+        if known and self.spatial_dims == 2:
+            size = stored.get("image_size", ())
+            known = size is None or (isinstance(size, list) and [type(side) for side in size] == [int, int])
+        if not known:
             raise SegzooError(f"{where} give its preprocessing as {stored!r}")
-        assert self.contract  # or it says what is wrong with it
+        assert self.contract
 
     @property
     def name(self) -> str | None:

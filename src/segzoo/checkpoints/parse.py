@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from segzoo import limits
 from segzoo.errors import SegzooError
+from segzoo.paths import require_file
 
 LARGEST = 2**63  # of whole numbers, which is more than anything that is counted
 
@@ -22,8 +23,7 @@ def read_bytes(path: Path, most: limits.Limit) -> bytes:
     Raises:
         SegzooError: it is none, cannot be read, or is larger.
     """
-    if not path.is_file():
-        raise SegzooError(f"{path} is no file; fetch the checkpoint again")
+    require_file(path, "; fetch the checkpoint again")
     try:
         with path.open("rb") as file:
             content = file.read(most.most + 1)

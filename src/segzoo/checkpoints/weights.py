@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segzoo.errors import SegzooError, first_line
+from segzoo.paths import require_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +17,7 @@ def read_safetensors(path: Path) -> "dict[str, Tensor]":
     Raises:
         SegzooError: the file is damaged or of another kind.
     """
+    require_file(path)
     try:
         return parse_safetensors(path.read_bytes(), path)
     except OSError as error:
@@ -37,12 +39,7 @@ def parse_safetensors(content: bytes, path: Path) -> "dict[str, Tensor]":
 
     try:
         return load(content)
-    except (
-        SafetensorError,
-        KeyError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # the last are of odd types
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:  # the last are of odd types
         raise SegzooError(
             f"{path} is not a safetensors file ({first_line(error)}); nothing else is loaded, pickles least of all"
         ) from None
@@ -66,5 +63,6 @@ def write_safetensors(tensors: "dict[str, Tensor]", path: Path) -> None:
 
 def sha256(path: Path) -> str:
     """Return the sha256 of a file, in hexadecimal."""
+    require_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

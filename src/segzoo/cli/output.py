@@ -1,12 +1,24 @@
 """Output of the command line."""
 
+import argparse
 import io
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
-from segzoo.errors import SegzooError
+from segzoo.errors import SegzooError, one_line
+
+TRACEBACK = "Traceback (most recent call last)"
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser whose errors are one line, whatever is in the words that it was given."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage, one sentence and status 2."""
+        super().error(one_line(message))
 
 
 def show_any_name() -> None:
@@ -31,10 +43,12 @@ def log_on_stderr() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def sentence(error: SegzooError) -> str:
-    """Return what an error says; one from a data loader's process has it at the end of that process's traceback."""
-    last_line = str(error).rstrip().rpartition("\n")[2]
-    return last_line.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
+def sentence(error: Exception) -> str:
+    """Return what an error says, on one line; one from a data loader's process has it at the end of a traceback."""
+    said = str(error).strip()
+    if TRACEBACK in said:
+        said = said.rpartition(f"{type(error).__module__}.{type(error).__qualname__}: ")[2]
+    return one_line(said)
 
 
 def each_apart(names: Sequence[str], work: Callable[[str], str], kind: str, done: str) -> None:
@@ -54,7 +68,7 @@ def each_apart(names: Sequence[str], work: Callable[[str], str], kind: str, done
         try:
             print(work(name), flush=True)
         except (SegzooError, OSError) as error:
-            failures.append(sentence(error) if isinstance(error, SegzooError) else f"{name}: {error}")
+            failures.append(sentence(error))
             if len(names) > 1:
                 print(f"segzoo: not {done}: {failures[-1]}", file=sys.stderr, flush=True)
     if failures:
