@@ -6,6 +6,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 
 import segzoo
+from segzoo.nn import fuse
 from segzoo.nn.fuse import ActivatedConv2d, can_join, fold_norm, fold_norm_forwards
 
 ACTIVATIONS = [nn.ReLU(), nn.GELU(), nn.Hardswish()]
@@ -116,9 +117,19 @@ def test_a_weight_that_changes_is_seen():
 def test_convolutions_one_after_another_look_at_their_input_once(monkeypatch):
     first, second = (ActivatedConv2d(nn.Conv2d(4, 4, 1), nn.ReLU()).requires_grad_(False) for _ in range(2))
     looked = []
-    norm = torch.linalg.vector_norm
-    monkeypatch.setattr(torch.linalg, "vector_norm", lambda x: looked.append(x) or norm(x))
+    length = fuse.length
+    monkeypatch.setattr(fuse, "length", lambda x: looked.append(x) or length(x))
     x = torch.randn(1, 4, 5, 5)
     second(first(x))
     assert len(looked) == 1
     assert looked[0] is x
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_no_value_is_larger_than_the_length(layout):
+    x = torch.randn(2, 3, 5, 7).contiguous(memory_format=layout)
+    for part in (x, x[1:], x[:, 1:], x[..., 1:-1]):
+        assert fuse.length(part) == pytest.approx(part.double().square().sum().sqrt().item(), rel=1e-5)
+        assert fuse.length(part) >= part.abs().max()
+    x[1, 2, 3, 4] = float("nan")
+    assert fuse.length(x) != fuse.length(x)

@@ -21,7 +21,7 @@ Layers = Callable[[Tensor], Tensor]  # voxels [V, C] to voxels [V, C']
 
 def eager_on_cpu(x: Tensor) -> bool:
     """Tell whether x is on a CPU and no compiler or exporter is looking on: these have ways of their own."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return x.is_cpu and not torch.compiler.is_compiling()
 
 
 def voxels(x: Tensor) -> Tensor:
