@@ -18,7 +18,7 @@ from segzoo.cli.command import main
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = Path(segzoo.__file__).parent
 NETWORK = ("network.py", "steps.py", "module.py", "models/", "nn/")  # a model's own files, from base to architecture
-NOT_COUNTED = (*NETWORK, "errors.py", "limits.py", "paths.py", "tasks.py", "imaging/seals.py")
+NOT_COUNTED = (*NETWORK, "errors.py", "limits.py", "paths.py", "tasks.py", "imaging/seals.py", "imaging/strips.py")
 MOST = 8
 NAMES = {("registry.py", "models/cmunext.py")}  # the table of models calls the one that is asked for
 
@@ -60,7 +60,7 @@ class Trace:
         if whole and self.state == "before":
             self.state = "on the way"
             up: FrameType | None = frame
-            while up is not None:
+            while up is not None and file_of(up) != "cli/command.py":  # which has called the verb
                 self.on_the_way |= {file} if (file := file_of(up)) else set()
                 up = up.f_back
         if (caller := caller_of(frame)) is not None:

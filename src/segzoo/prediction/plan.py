@@ -52,17 +52,42 @@ class Job:
 # ---- plan
 
 
-def plan(inputs: Sequence[Path], output: Path, overlay: bool, geometry: "Form | None" = None) -> list[Job]:
-    """List every image and volume to read, each once, with the files to write; folders give all that are in them.
+def find_inputs(inputs: Iterable[Path]) -> tuple[list[Reader], list[SegzooError]]:
+    """List every image and volume to read; folders give all that are in them.
+
+    Args:
+        inputs: files and folders.
+
+    Returns:
+        Them, and why others cannot be had: they are not there, must not be looked into, or hold nothing to segment.
 
     Raises:
-        MissingFileError: an input is not there, or a folder holds no image and no volume.
+        SegzooError: nothing can be had.
+    """
+    found: list[Reader] = []
+    refused: list[SegzooError] = []
+    for given in inputs:
+        try:
+            found += inputs_in(given)
+        except SegzooError as error:
+            refused.append(error)
+        except OSError as error:
+            refused.append(SegzooError(f"{given} cannot be looked into ({error.strerror}); look at its permissions"))
+    if not found:
+        raise refused[0]
+    return found, refused
+
+
+def plan(inputs: Iterable[Reader], output: Path, overlay: bool, geometry: "Form | None" = None) -> list[Job]:
+    """List what is to be done, each input once, with the files to write.
+
+    Raises:
         SegzooError: a file would be written twice, or over an input.
     """
     jobs: dict[Path, Job] = {}  # by the mask
     makers: dict[Path, Path] = {}  # what is written -> what it is made from
     output_leads = leads_to(output)
-    for given in (found for where in inputs for found in inputs_in(where)):
+    for given in inputs:
         file, mask, picture = given.path, output / given.mask_name, output / f"{given.stem}_overlay.png"
         drawn, left = (picture, None) if overlay else (None, picture)
         job = Job(file, mask, overlay=drawn, left=left, geometry=geometry)

@@ -5,10 +5,10 @@ the input contract knows what an image or a volume needs, the backend computes, 
 """
 
 import math
+import os
 import sys
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,23 +36,34 @@ class Predictor:
         tta: average over mirrored copies.
         overlap: of a volume's windows, as part of their length.
         postprocessing: steps that change a mask, in their order: names of the table `POSTPROCESSING`, or functions.
+        intensity_range: the stored values that become 0 and 255, in place of the model's own; None leaves it.
 
     Attributes:
         batch_size: how many inputs of one key are segmented together.
         description: what computes, and how, in one line for people.
+        progressed: called whenever a part of an input was computed.
 
     Raises:
         MissingError: there is no such step.
-        SegzooError: ``overlap`` is out of range.
+        SegzooError: ``overlap`` is out of range, or a model of volumes is given an ``intensity_range``.
     """
 
     def __init__(
-        self, backend: Backend, *, tta: bool = False, overlap: float = 0.5, postprocessing: Sequence[str | Step] = ()
+        self,
+        backend: Backend,
+        *,
+        tta: bool = False,
+        overlap: float = 0.5,
+        postprocessing: Sequence[str | Step] = (),
+        intensity_range: tuple[float, float] | None = None,
     ) -> None:
         require_overlap(overlap)
-        self.backend, self.contract = backend, backend.contract
+        contract = backend.contract
+        self.backend = backend
+        self.contract = contract if intensity_range is None else contract.with_intensity_range(intensity_range)
         self.tta, self.overlap, self.steps = tta, overlap, chosen(postprocessing)
         self.batch_size, self.description = backend.batch_size, backend.description
+        self.progressed: Callable[[], object] = lambda: None
 
     def __call__(self, source: Any) -> Segmentation:
         """Segment one input: a path, or an image or volume in memory."""
@@ -60,23 +71,28 @@ class Predictor:
 
     # ---- read
 
-    def read(self, source: Any) -> Prepared:
+    def read(self, source: Any, *, drawn: bool = True) -> Prepared:
         """Return an input, ready to be segmented; may be called by several threads.
+
+        Args:
+            source: a path, or an image or volume in memory.
+            drawn: keep the image itself, for an overlay.
 
         Raises:
             MissingError: there is no such file.
             SegzooError: it cannot be read, or is not what this model takes.
         """
-        source = reader_of(source) if isinstance(source, str | Path) else source
+        source = reader_of(source) if isinstance(source, str | os.PathLike) else source
         if isinstance(source, Reader) and not source.folders:
             require_file(source.path)  # whoever reads it
         given = self.contract.read(source)
         file = source.path if isinstance(source, Reader) else None
         self.backend.require_size(given, file or "the input")
         try:
-            return self.contract.prepare(given)
+            prepared = self.contract.prepare(given)
         except SegzooError as error:
             raise SegzooError(f"{file}: {error}" if file else str(error)) from error
+        return prepared if drawn else replace(prepared, image=None)
 
     def key(self, given: Prepared) -> Hashable | None:
         """Return what inputs have in common that can be segmented together; None: this one is segmented alone."""
@@ -98,7 +114,8 @@ class Predictor:
 
     def by_slices(self, given: Prepared) -> FloatArray:
         """Return probabilities [K, D, H, W] of a volume, as a network for images sees its slices [B, C, H, W]."""
-        found = np.empty((self.backend.task.num_classes, *given.image.shape[1:]), np.float32)
+        assert given.geometry is not None  # as of every volume
+        found = np.empty((self.backend.task.num_classes, *given.geometry.shape), np.float32)
         first = 0
         for batch in tqdm(given.slices, disable=None):  # None: shown on a terminal
             some = self.restored(self.probabilities(batch), given)
@@ -124,15 +141,21 @@ class Predictor:
         """Return probabilities of a batch; with ``tta``, their mean over all mirrorings that the network knows."""
         backend = self.backend
         batch = backend.place(batch)
-        total = backend.compute(batch)
+        total = self.computed(batch)
         if not self.tta:
             return total
         axes = [2 + axis for axis in self.contract.mirror_axes]
         subsets = [tuple(axis for bit, axis in enumerate(axes) if code >> bit & 1) for code in range(2 ** len(axes))]
         for subset in subsets[1:]:  # the first one mirrors nothing
-            total += backend.flip(backend.compute(backend.flip(batch, subset)), subset)
+            total += backend.flip(self.computed(backend.flip(batch, subset)), subset)
         total /= len(subsets)
         return total
+
+    def computed(self, batch: Any) -> Any:
+        """Return probabilities of a batch that is in its place."""
+        found = self.backend.compute(batch)
+        self.progressed()
+        return found
 
     def restored(self, probabilities: Any, given: Prepared) -> FloatArray:
         """Return probabilities [B, K, *S] on an input's own grid, as an array."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -70,4 +71,4 @@ def same_source(note: str, other: str) -> bool:
 
 def stored_note(file: Path) -> str | None:
     """Return a mask's or overlay's note; "" where it has none or was changed, None where it is missing or damaged."""
-    return reader_of(file).note() if file.is_file() else None
+    return reader_of(file).note() if os.path.isfile(file) else None  # which a name too long for a file is not

@@ -198,7 +198,7 @@ class ExportedModel:
 
     def place(self, batch: Any) -> FloatArray:
         """Return inputs as an array."""
-        return np.asarray(batch, np.float32)
+        return np.ascontiguousarray(batch, np.float32)
 
     def compute(self, batch: FloatArray) -> FloatArray:
         """Return the probabilities that the file gives.
