@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+import processes
 import segzoo
 from segzoo import cli
 from segzoo.checkpoints.provenance import seen_before
@@ -77,10 +77,10 @@ def state_of(checkpoint: Path) -> dict[str, Any]:
 
 
 def command(*arguments: Any) -> dict[str, Any]:
-    """What subprocess.run needs to start a fresh Python with this segzoo, on one thread."""
+    """What `processes.run` needs to start a fresh Python with this segzoo, on one thread."""
     path = os.pathsep.join(filter(None, [str(Path(segzoo.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    return {"args": [sys.executable, *map(str, arguments)], "env": environment, "capture_output": True, "text": True}
+    return {"command": [sys.executable, *map(str, arguments)], "env": environment}
 
 
 @pytest.fixture(scope="module")
@@ -841,7 +841,7 @@ def test_two_processes_measure_what_one_does(checkpoint, seven, tmp_path):
         options += ["--trainer.devices", devices, "--trainer.default_root_dir", root]
         if devices > 1:
             options += ["--trainer.strategy", "ddp"]
-            done = subprocess.run(**command("-m", "segzoo.cli", *options))
+            done = processes.run(**command("-m", "segzoo.cli", *options))
             assert done.returncode == 0, done.stderr
         else:
             assert cli.main([str(option) for option in options]) == 0
@@ -887,7 +887,7 @@ def test_a_resumed_run_and_another_process_draw_otherwise(samples, tmp_path, mon
 def test_two_processes_train(seven, tmp_path):
     options = ["fit", *QUIET, "--model", "cmunext_s", *busi(seven), "--data.batch_size", "2"]
     options += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_epochs", "1"]
-    done = subprocess.run(**command("-m", "segzoo.cli", *options, "--trainer.default_root_dir", tmp_path / "run"))
+    done = processes.run(**command("-m", "segzoo.cli", *options, "--trainer.default_root_dir", tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     assert segzoo.from_pretrained(tmp_path / "run" / "checkpoint").data["counts"]["train"] == 7
     assert done.stdout.count("is the checkpoint") == 1

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ import torch
 from lightning.fabric import Fabric
 from PIL import Image
 
+import processes
 import segzoo
 from segzoo.cli.command import main
 from segzoo.errors import SegzooError
@@ -654,9 +654,7 @@ def test_two_processes_write_each_file_once_and_as_one_does(checkpoint, tmp_path
     (images / "bad.png").write_text("no image")  # the eighth: the second process meets it
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     assert main(["predict", str(checkpoint), str(images), "--output", str(alone)]) == 2
-    done = subprocess.run(
-        command(checkpoint, images, shared, "--devices", "2"), env=environment(), capture_output=True, text=True
-    )
+    done = processes.run(command(checkpoint, images, shared, "--devices", "2"), env=environment())
     assert done.returncode == 2, done.stderr
     lines = sorted(line.split(" -> ")[0] for line in done.stdout.splitlines())
     assert lines == sorted(str(file) for file in images.iterdir() if file.name != "bad.png")
@@ -677,9 +675,7 @@ def test_processes_show_any_name(checkpoint, tmp_path):
     for number, name in enumerate((b"M\xfcller.png", b"Stra\xdfe.png")):
         (images / f"00{number}.png").rename(images / os.fsdecode(name))
     strict = {**environment(), "PYTHONIOENCODING": "utf-8:strict"}
-    done = subprocess.run(
-        command(checkpoint, images, tmp_path / "out", "--devices", "2"), env=strict, capture_output=True, text=True
-    )
+    done = processes.run(command(checkpoint, images, tmp_path / "out", "--devices", "2"), env=strict)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out").iterdir())) == 2
     assert "Stra\\udcdfe.png -> " in done.stdout
@@ -697,7 +693,7 @@ def children(parent: int) -> list[int]:
     return found
 
 
-def waited(condition: Any, process: subprocess.Popen[str]) -> None:
+def waited(condition: Any, process: processes.Process) -> None:
     """Until something is so; an error where the process ends first."""
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -711,7 +707,7 @@ def test_what_a_kill_left_is_finished_by_the_same_command(checkpoint, tmp_path, 
     images, output = pictures(tmp_path / "in", 150), tmp_path / "out"
     options = ["--devices", "2"] if victim == "a worker" else []
     again = command(checkpoint, images, output, *options)
-    process = subprocess.Popen(again, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = processes.Process(again, env=environment())
     waited(lambda: output.is_dir() and len(list(output.glob("*.png"))) > 10, process)
     os.kill(children(process.pid)[0] if options else process.pid, signal.SIGKILL)
     _, error = process.communicate(timeout=120)
@@ -724,7 +720,7 @@ def test_what_a_kill_left_is_finished_by_the_same_command(checkpoint, tmp_path, 
     for mask in masks:
         np.asarray(Image.open(mask))  # complete
 
-    done = subprocess.run(again, env=environment(), capture_output=True, text=True)
+    done = processes.run(again, env=environment())
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == f"{len(masks)} of 150 were done before"
     assert sorted(file.name for file in output.glob("[!.]*")) == sorted(file.name for file in images.iterdir())

@@ -19,6 +19,7 @@ import SimpleITK as sitk
 import torch
 from PIL import Image
 
+import processes
 import segzoo
 from segzoo.cli.command import main
 from segzoo.imaging.images import read_image
@@ -220,7 +221,7 @@ def test_processes_share_the_work(zoo, images, tmp_path):
     assert predict(zoo.files["classes"], images, tmp_path / "one") == 0
     arguments = ["predict", zoo.files["classes"], images, "--output", tmp_path / "two", "--devices", 2]
     command = [sys.executable, "-m", "segzoo.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = processes.run(command)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 3
     assert differing(tmp_path / "one", tmp_path / "two") == 0

@@ -149,13 +149,16 @@ def segment_jobs(
 
 def load_predictor(model: Model, device: str, options: argparse.Namespace) -> Predictor:
     """Make what segments."""
+    how = {"tta": options.tta, "overlap": options.overlap, "intensity_range": options.intensity_range}
     if isinstance(model, ExportedModel):
-        return Predictor(model, tta=options.tta, overlap=options.overlap)
+        return Predictor(model, **how)
     from segzoo.hub import load  # imports torch
 
-    return load.load_predictor(model, device, tta=options.tta, overlap=options.overlap)
+    return load.load_predictor(model, device, **how)
 
 
 def recipe(options: argparse.Namespace, model: Model) -> dict[str, Any]:
     """Return what masks depend on besides the image; a run that is like this one continues it."""
-    return {"segzoo": __version__, **model.identity, "tta": options.tta, "overlap": options.overlap}
+    made = {"segzoo": __version__, **model.identity, "tta": options.tta, "overlap": options.overlap}
+    stated = options.intensity_range  # no key without it: masks of earlier versions are known again
+    return made if stated is None else {**made, "intensity_range": stated}

@@ -246,7 +246,7 @@ class TrainingCLI(LightningCLI):
     def before_fit(self) -> None:
         """Say what there is to train on, and write the run's configuration as train.yaml, its split as split.json."""
         self.say_what_is_read()
-        self.datamodule.check_pixels("test", self.model.in_channels)
+        self.datamodule.check_pixels("test", self.model.preprocessing)
         if self.options.trainer.fast_dev_run:
             return
         root = Path(self.options.trainer.default_root_dir)

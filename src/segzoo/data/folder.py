@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from segzoo.data.images import ImageDataModule
-from segzoo.data.samples import Sample, check_groups, folder_identity, paired_samples, read_groups
+from segzoo.data.samples import ANY, Sample, check_groups, folder_identity, paired_samples, read_groups
 from segzoo.errors import SegzooError, one_line
 from segzoo.imaging.images import IMAGE_SUFFIXES
 from segzoo.imaging.masks import palette
@@ -28,10 +29,12 @@ class Folder(ImageDataModule):
         multilabel: Classes may overlap.
         groups: CSV file with the columns ``image`` (name or stem) and ``group`` (say, the patient): a ``grouped`` split
             never parts a group. Without it each image is a group of its own.
+        foreground: "any" takes every value above 0 of a binary mask as foreground, as where objects are numbered; None
+            refuses what is not two values.
         **kwargs: As of `ImageDataModule`.
 
     Raises:
-        SegzooError: If the class names do not fit.
+        SegzooError: If the class names do not fit, or ``foreground`` is another one or of several classes.
 
     Example:
         >>> from segzoo.data import Folder
@@ -52,6 +55,7 @@ class Folder(ImageDataModule):
         class_names: tuple[str, ...] | list[str] = ("background", "foreground"),
         multilabel: bool = False,
         groups: str | Path | None = None,
+        foreground: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(root, **kwargs)
@@ -72,6 +76,14 @@ class Folder(ImageDataModule):
                 f"class_names become names of files, so they must differ with '-' for blanks and hold no slash, not "
                 f"{list(class_names)}; rename the folders of masks too."
             )
+        if foreground not in (None, ANY):
+            raise SegzooError(f"foreground must be {ANY!r} or left out, not {foreground!r}.")
+        if foreground and len(class_names) > 2 and not multilabel:
+            raise SegzooError(
+                f"foreground is for masks of two classes, and there are {len(class_names)}, of which a value is the "
+                "class; leave it out."
+            )
+        self.foreground = foreground
         self.class_names = tuple(class_names)
         self.multilabel = multilabel
         self.groups = None if groups is None else Path(groups)
@@ -85,7 +97,7 @@ class Folder(ImageDataModule):
         samples = paired_samples(root / "images", folders, groups)
         if self.groups is not None:
             check_groups(self.groups, groups, [sample.id for sample in samples])
-        return samples
+        return [replace(sample, foreground=self.foreground) for sample in samples]
 
     def check(self, sample: Sample) -> None:
         """Check as the base does, and palettes: ones that differ mean that a class has another index in each mask."""
@@ -110,6 +122,7 @@ class Folder(ImageDataModule):
     def describe(self) -> dict[str, Any]:
         """Add to what the base says: the classes, and by what this folder is known again."""
         facts = super().describe() | {"class_names": list(self.class_names), "multilabel": self.multilabel}
+        facts |= {"foreground": self.foreground} if self.foreground else {}
         return facts | folder_identity(self.root, self.used_samples())
 
 

@@ -58,7 +58,7 @@ class VolumeFile:
         """Return whether a file's name is that of a volume."""
         return is_volume(path)
 
-    def for_images(self, channels: int) -> Volume:
+    def for_images(self, channels: int, intensity_range: tuple[float, float] | None = None) -> Volume:
         """Read it for a model of images, to which its slices are grey, also where the model takes RGB."""
         return read_volume(self.path, 1 if channels == 3 else channels)
 

@@ -4,10 +4,10 @@ Read, prepare, probabilities (over mirrored copies, window by window, slice by s
 the input contract knows what an image or a volume needs, the backend computes, and this puts them in order.
 """
 
+import os
 import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Predictor:
         tta: average over mirrored copies.
         overlap: of a volume's windows, as part of their length.
         postprocessing: steps that change a mask, in their order: names of the table `POSTPROCESSING`, or functions.
+        intensity_range: the stored values that become 0 and 255, in place of the model's own; None leaves it.
 
     Attributes:
         batch_size: how many inputs of one key are segmented together.
@@ -40,14 +41,22 @@ class Predictor:
 
     Raises:
         MissingError: there is no such step.
-        SegzooError: ``overlap`` is out of range.
+        SegzooError: ``overlap`` is out of range, or a model of volumes is given an ``intensity_range``.
     """
 
     def __init__(
-        self, backend: Backend, *, tta: bool = False, overlap: float = 0.5, postprocessing: Sequence[str | Step] = ()
+        self,
+        backend: Backend,
+        *,
+        tta: bool = False,
+        overlap: float = 0.5,
+        postprocessing: Sequence[str | Step] = (),
+        intensity_range: tuple[float, float] | None = None,
     ) -> None:
         require_overlap(overlap)
-        self.backend, self.contract = backend, backend.contract
+        contract = backend.contract
+        self.backend = backend
+        self.contract = contract if intensity_range is None else contract.with_intensity_range(intensity_range)
         self.tta, self.overlap, self.steps = tta, overlap, chosen(postprocessing)
         self.batch_size, self.description = backend.batch_size, backend.description
 
@@ -65,7 +74,7 @@ class Predictor:
             SegzooError: it cannot be read, or is not what this model takes.
         """
         given = self.contract.read(source)
-        file = source.path if isinstance(source, Reader) else source if isinstance(source, str | Path) else None
+        file = source.path if isinstance(source, Reader) else source if isinstance(source, str | os.PathLike) else None
         self.backend.require_size(given, file or "the input")
         try:
             return self.contract.prepare(given)

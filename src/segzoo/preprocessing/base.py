@@ -100,6 +100,14 @@ class InputContract(ABC):
     def with_channels(self, channels: int) -> Self:
         """Return the same contract for inputs of another number of channels."""
 
+    def with_intensity_range(self, values: tuple[float, float]) -> Self:
+        """Return the same contract for images whose stored values of this range become 0..255.
+
+        Raises:
+            SegzooError: it is no range, or the model is one of volumes, which it normalises itself.
+        """
+        raise SegzooError("intensity_range is for models of images, and this one is of volumes; leave it out")
+
     # ---- for files and examples
 
     @abstractmethod

@@ -1,6 +1,7 @@
 """Input contract of a model for volumes: orientation, spacing, intensities and patch size."""
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,7 +101,7 @@ class VolumePreprocessing(InputContract):
 
     def read(self, source: Any) -> Volume:
         """Return a volume; an array [D, H, W] or [C, D, H, W] is taken to lie as the model wants it."""
-        if isinstance(source, str | Path):
+        if isinstance(source, str | os.PathLike):
             source = reader_of(source)
         if isinstance(source, Reader):
             return source.for_volumes(self.channels)
