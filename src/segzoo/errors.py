@@ -1,11 +1,9 @@
 """Errors a person can cause: each is one sentence that says what is wrong, where, and what to do."""
 
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-LINE_ENDS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # and all other control characters
 
 
 class SegzooError(ValueError):
@@ -59,7 +57,7 @@ def one_line(text: str) -> str:
         >>> print(one_line("two\nlines.png"))
         two\nlines.png
     """
-    return LINE_ENDS.sub(lambda found: repr(found[0])[1:-1], text)
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def attempt(function: Callable[..., T], *arguments: Any) -> T | SegzooError:

@@ -679,3 +679,30 @@ def test_the_command_line_is_the_frozen_one():
     found = {verb: options_of(verbs[verb]) for verb in verbs if verb not in cli.TRAINING_VERBS}
     found |= {verb: options_of(parser) for verb, parser in training_parsers().items()}
     assert found == SURFACE["verbs"]
+
+
+# ---- sentences
+
+
+@pytest.mark.parametrize(
+    "words", [("predict", "mine", "a\nb\x1b[31m\u202e", "--output", "c"), ("info", "mine", "a\nb")]
+)
+def test_what_would_break_a_line_or_steer_a_terminal_is_written_out(words, capsys):
+    try:
+        status = main(list(words))
+    except SystemExit as ending:  # argparse's
+        status = ending.code
+    *_, last = capsys.readouterr().err.splitlines()
+    assert status == 2
+    assert last.startswith("segzoo")
+    assert r"a\nb" in last
+    assert last.isprintable()
+
+
+def test_an_error_of_the_system_is_one_sentence_even_without_a_file(monkeypatch, capsys):
+    def run(options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cli, "imported", lambda path: run)
+    assert main(["list"]) == 2
+    assert capsys.readouterr().err == "segzoo: error: No space left on device\n"

@@ -1,11 +1,13 @@
 """Files in, mask files out: order, batches, memory, failures, several processes, and going on after a kill."""
 
 import errno
+import gzip
 import os
 import re
 import shutil
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -492,6 +494,28 @@ def test_volumes_and_classes_with_masks_of_their_own_are_found_again(samples, tm
     write_volume_mask(one, *read_volume_mask(one))  # as where somebody has corrected it
     before = stamps(tmp_path / "out")
     assert main(arguments) == 2
+    assert changed(before, tmp_path / "out") == set()
+
+
+def test_the_form_that_says_where_a_volume_lies_is_part_of_what_is_done(samples, tmp_path, capsys):
+    torch.manual_seed(0)
+    checkpoint = segzoo.create_model("mednext", num_classes=3, width=2).save_pretrained(tmp_path / "tiny")
+    scan = sorted((samples / "Task04_Hippocampus" / "imagesTr").iterdir())[0]
+    raw = bytearray(gzip.decompress(scan.read_bytes()))
+    struct.pack_into("<12f", raw, 280, *np.diag((2, 2, 4, 1))[:3].ravel())  # the sform's
+    struct.pack_into("<2h", raw, 252, 1, 1)
+    (tmp_path / "scan.nii").write_bytes(raw)
+    arguments = ["predict", str(checkpoint), str(tmp_path / "scan.nii"), "--output", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert all(word in told for word in ("2 x 2 x 4 mm", "1 x 1 x 1 mm", "--geometry sform or qform"))
+    for form in ("sform", "qform", "qform"):
+        before = stamps(tmp_path / "out")
+        assert main([*arguments, "--geometry", form]) == 0
+        mask = (tmp_path / "out" / "scan.nii").read_bytes()
+        assert mask[252:328] == raw[252:328]  # both forms, as they are
+        assert mask[76:92] == raw[76:92]
+    assert capsys.readouterr().out.endswith("1 of 1 were done before\n")
     assert changed(before, tmp_path / "out") == set()
 
 

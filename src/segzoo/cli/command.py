@@ -9,8 +9,8 @@ from importlib import import_module
 from pathlib import Path
 
 from segzoo import __version__
-from segzoo.cli.output import log_on_stderr, sentence, show_any_name
-from segzoo.errors import SegzooError
+from segzoo.cli.output import Parser, log_on_stderr, sentence, show_any_name
+from segzoo.errors import SegzooError, one_line
 
 TRAINING_VERBS = {
     "fit": "train a model, or train a checkpoint further",
@@ -38,9 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
         return 1
     except OSError as error:  # of a file or a folder: not allowed, no space, no such device
-        if error.filename is None:
-            raise
-        print(f"segzoo: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"segzoo: error: {one_line(where + (error.strerror or str(error)))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("segzoo: stopped; every file that is written is complete", file=sys.stderr)
@@ -57,7 +56,7 @@ def imported(path: str) -> Callable[..., None]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of every verb but the training ones, which are listed for ``--help`` alone."""
-    parser = argparse.ArgumentParser("segzoo", description="A model zoo for medical image segmentation.")
+    parser = Parser("segzoo", description="A model zoo for medical image segmentation.")
     parser.add_argument("--version", action="version", version=f"segzoo {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
@@ -86,6 +85,11 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         metavar=("LOW", "HIGH"),
         help="values of 16-bit or float images that are black and white (default: the checkpoint's, or all 16 bits)",
+    )
+    predict.add_argument(
+        "--geometry",
+        choices=["sform", "qform"],
+        help="what says where voxels lie, where a NIfTI file's two forms differ",
     )
     predict.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one"

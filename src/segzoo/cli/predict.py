@@ -31,7 +31,7 @@ def run_predict(options: argparse.Namespace) -> None:
         SegzooError: an input could not be segmented; all others have been by then.
     """
     require_overlap(options.overlap)
-    jobs = plan(options.inputs, options.output, options.overlay)
+    jobs = plan(options.inputs, options.output, options.overlay, options.geometry)
     require_writable(options.output)
     remove_dead_drafts(options.output)
     model = open_model(options)
@@ -159,6 +159,6 @@ def load_predictor(model: Model, device: str, options: argparse.Namespace) -> Pr
 
 def recipe(options: argparse.Namespace, model: Model) -> dict[str, Any]:
     """Return what masks depend on besides the image; a run that is like this one continues it."""
-    made = {"segzoo": __version__, **model.identity, "tta": options.tta, "overlap": options.overlap}
-    stated = options.intensity_range  # no key without it: masks of earlier versions are known again
-    return made if stated is None else {**made, "intensity_range": stated}
+    stated = {"intensity_range": options.intensity_range, "geometry": options.geometry}
+    chosen = {name: value for name, value in stated.items() if value is not None}  # masks without are known again
+    return {"segzoo": __version__, **model.identity, "tta": options.tta, "overlap": options.overlap, **chosen}

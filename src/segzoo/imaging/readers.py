@@ -18,6 +18,7 @@ from segzoo.imaging.names import is_hidden
 from segzoo.imaging.volumes import VolumeFile
 
 if TYPE_CHECKING:
+    from segzoo.imaging.nifti import Form
     from segzoo.imaging.volumes import Volume
 
 
@@ -69,14 +70,18 @@ class Reader(Protocol):
         """
 
     def note(self) -> str | None:
-        """Return the note that a mask was written with, "" where it has none; None where it is damaged."""
+        """Return a mask's note; "" where it has none or was changed since, None where it is damaged."""
 
 
 READERS: Table[type[Reader]] = Table("readers", {"volumes": VolumeFile, "images": ImageFile})
 
 
-def reader_of(path: str | os.PathLike[str]) -> Reader:
+def reader_of(path: "str | os.PathLike[str]", *, geometry: "Form | None" = None) -> Reader:
     """Return what reads a path: the first kind that accepts it, else an image, of whatever suffix.
+
+    Args:
+        path: of a file or a folder.
+        geometry: for volume files, as of `segzoo.imaging.volumes.read_volume`.
 
     Example:
         >>> from segzoo.imaging.readers import reader_of
@@ -84,7 +89,8 @@ def reader_of(path: str | os.PathLike[str]) -> Reader:
         ('liver.nii.gz', 'lesion.png')
     """
     path = Path(path)
-    return next((kind for kind in READERS.usable() if kind.accepts(path)), ImageFile)(path)
+    kind = next((kind for kind in READERS.usable() if kind.accepts(path)), ImageFile)
+    return VolumeFile(path, geometry) if kind is VolumeFile else kind(path)
 
 
 def inputs_in(given: Path) -> list[Reader]:

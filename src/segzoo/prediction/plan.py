@@ -8,10 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
 
 from segzoo.errors import SegzooError
 from segzoo.imaging.readers import Reader, inputs_in, reader_of
 from segzoo.imaging.segmentation import mask_paths, require_own_files
+
+if TYPE_CHECKING:
+    from segzoo.imaging.nifti import Form
 
 DRAFT, DRAFT_END = ".segzoo-", ".writing"  # how a folder's name begins and ends that a process writes into
 DEAD = 24 * 60 * 60  # seconds after which nobody writes into a draft any more
@@ -29,6 +33,7 @@ class Job:
         note: what the written files depend on, which is stored in them; see `unfinished`.
         taken: one of the files to write, where what is there was not made from this input.
         left: where an earlier run, with other options, may have left an overlay; None where one is drawn.
+        geometry: form of a NIfTI header to take, as of `segzoo.imaging.volumes.read_volume`.
     """
 
     file: Path
@@ -37,16 +42,17 @@ class Job:
     note: str = ""
     taken: Path | None = None
     left: Path | None = None
+    geometry: "Form | None" = None
     input: Reader = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "input", reader_of(self.file))
+        object.__setattr__(self, "input", reader_of(self.file, geometry=self.geometry))
 
 
 # ---- plan
 
 
-def plan(inputs: Sequence[Path], output: Path, overlay: bool) -> list[Job]:
+def plan(inputs: Sequence[Path], output: Path, overlay: bool, geometry: "Form | None" = None) -> list[Job]:
     """List every image and volume to read, each once, with the files to write; folders give all that are in them.
 
     Raises:
@@ -58,7 +64,8 @@ def plan(inputs: Sequence[Path], output: Path, overlay: bool) -> list[Job]:
     output_leads = leads_to(output)
     for given in (found for where in inputs for found in inputs_in(where)):
         file, mask, picture = given.path, output / given.mask_name, output / f"{given.stem}_overlay.png"
-        job = Job(file, mask, overlay=picture) if overlay else Job(file, mask, left=picture)
+        drawn, left = (picture, None) if overlay else (None, picture)
+        job = Job(file, mask, overlay=drawn, left=left, geometry=geometry)
         for written in filter(None, (job.mask, job.overlay)):
             first = makers.setdefault(written, file)
             if leads_to(first) != leads_to(file):

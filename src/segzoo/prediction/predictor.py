@@ -4,6 +4,7 @@ Read, prepare, probabilities (over mirrored copies, window by window, slice by s
 the input contract knows what an image or a volume needs, the backend computes, and this puts them in order.
 """
 
+import math
 import os
 import sys
 from collections.abc import Hashable, Sequence
@@ -14,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from segzoo import limits
 from segzoo.errors import SegzooError
-from segzoo.imaging.readers import Reader
+from segzoo.imaging.readers import Reader, reader_of
 from segzoo.imaging.segmentation import Segmentation
+from segzoo.paths import require_file
 from segzoo.prediction.backend import Backend
 from segzoo.prediction.postprocess import Step, checked, chosen
 from segzoo.prediction.window import require_overlap, slide
@@ -73,8 +76,11 @@ class Predictor:
             MissingError: there is no such file.
             SegzooError: it cannot be read, or is not what this model takes.
         """
+        source = reader_of(source) if isinstance(source, str | os.PathLike) else source
+        if isinstance(source, Reader) and not source.folders:
+            require_file(source.path)  # whoever reads it
         given = self.contract.read(source)
-        file = source.path if isinstance(source, Reader) else source if isinstance(source, str | os.PathLike) else None
+        file = source.path if isinstance(source, Reader) else None
         self.backend.require_size(given, file or "the input")
         try:
             return self.contract.prepare(given)
@@ -119,6 +125,8 @@ class Predictor:
         patch = self.contract.patch_size
         if patch is None:
             return self.backend.fetch(self.averaged(batch))
+        stitched = (len(batch), self.backend.task.num_classes + 1, *batch.shape[2:])  # and the windows' weights
+        limits.require_memory(4 * math.prod(stitched), "its probabilities")
         return slide(self.averaged, batch, patch, overlap=self.overlap, device=self.backend.device, progress=progress)
 
     def averaged(self, batch: Any) -> Any:
@@ -143,11 +151,17 @@ class Predictor:
         """Return what probabilities [K, *S] on an input's own grid say."""
         refuse_nan(probabilities, self.backend.subject)
         names = self.backend.class_names
-        mask = self.backend.task.mask(probabilities[None])[0].astype(np.uint8 if len(names) <= 256 else np.int32)
-        found = Segmentation(mask, probabilities, names, given.image, given.geometry)
+        found = Segmentation(self.mask(probabilities), probabilities, names, given.image, given.geometry)
         for step in self.steps:
             found = replace(found, mask=checked(step, found))
         return found
+
+    def mask(self, probabilities: FloatArray) -> npt.NDArray[Any]:
+        """Return the mask of probabilities [K, *S]; of a volume plane by plane, as a maximum takes 20 bytes a voxel."""
+        planes = np.split(probabilities, len(probabilities[0]), 1) if probabilities.ndim == 4 else [probabilities]
+        kind = np.uint8 if len(self.backend.class_names) <= 256 else np.int32
+        masks = [self.backend.task.mask(plane[None])[0].astype(kind) for plane in planes]
+        return np.concatenate(masks, axis=-3) if len(masks) > 1 else masks[0]
 
 
 def refuse_nan(probabilities: Any, subject: str = "the network") -> None:
