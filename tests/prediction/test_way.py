@@ -18,8 +18,8 @@ from segzoo.cli.command import main
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = Path(segzoo.__file__).parent
 NETWORK = ("network.py", "steps.py", "module.py", "models/", "nn/")  # a model's own files, from base to architecture
-NOT_COUNTED = (*NETWORK, "errors.py", "tasks.py")
-MOST = 8
+NOT_COUNTED = (*NETWORK, "errors.py", "limits.py", "tasks.py")
+MOST = 10
 NAMES = {("registry.py", "models/cmunext.py")}  # the table of models calls the one that is asked for
 
 
