@@ -1,12 +1,13 @@
 # make demo   segment the sample images with the shipped checkpoint, into demo/
 # make test   run the tests
 # make lint   check style and types
+# make fuzz   run thousands of commands on odd input, and kill others on their way; an hour
 # make clean  remove what the above made, the environment in .venv/ included
 
 PYTHON ?= python3
 INSTALLED := .venv/installed
 
-.PHONY: demo test lint clean .venv
+.PHONY: demo test lint fuzz clean .venv
 
 demo: .venv
 	.venv/bin/python examples/demo.py
@@ -20,12 +21,17 @@ lint: .venv
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
+fuzz: .venv
+	.venv/bin/python -m tests.fuzz
+	.venv/bin/python -m tests.fuzz.kills
+
 .venv: $(INSTALLED)
 
 # Stamped by a file, so that it is done again only where the requirements have changed.
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml requirements.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --constraint constraints.txt --editable ".[dev]"
+	.venv/bin/python -m pip install --require-hashes --requirement requirements.txt
+	.venv/bin/python -m pip install --no-deps --no-build-isolation --no-index --editable .
 	touch $@
 
 clean:

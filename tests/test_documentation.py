@@ -11,11 +11,21 @@ import yaml
 from lightning import Trainer
 
 import segzoo
-from segzoo import registry
+from segzoo import limits, registry
 
 ROOT = Path(__file__).parents[1]
-README, CONTRIBUTING, CHANGELOG = (ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))
-PAGES = [README, CONTRIBUTING, CHANGELOG, *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("benchmarks/*.md"))]
+README, CONTRIBUTING, CHANGELOG, SECURITY = (
+    ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY")
+)
+SAFETY = ROOT / "docs" / "safety.md"
+PAGES = [
+    README,
+    CONTRIBUTING,
+    CHANGELOG,
+    SECURITY,
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("benchmarks/*.md")),
+]
 VERBS = json.loads((ROOT / "tests" / "surface.json").read_text(encoding="utf-8"))["verbs"]
 SHORT = {"-c", "-h", "--help"}  # what surface.json leaves out
 
@@ -41,7 +51,7 @@ def test_the_readme_is_short_and_has_one_table():
 def test_every_document_is_one_click_from_readme():
     linked = {link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text_of(README))}
     documents = {page.relative_to(ROOT).as_posix() for page in ROOT.glob("docs/*.md")}
-    documents |= {"CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE"}
+    documents |= {"CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "CITATION.cff", "LICENSE"}
     documents |= {f"benchmarks/{name}.md" for name in ("quality", "claims", "speed")}
     assert documents - linked == set()
 
@@ -190,6 +200,40 @@ def test_files_that_are_shown_otherwise_are_found(tmp_path):
 @pytest.mark.parametrize("kind", ["models", "datasets", "metrics", "readers", "export_formats", "postprocessing"])
 def test_contributing_names_what_packages_announce(kind):
     assert f"| `segzoo.{kind}` |" in text_of(CONTRIBUTING)
+
+
+# ---- safety
+
+
+def promises(text: str) -> list[str]:
+    """The points of a page of promises, each with what stands below it."""
+    return re.findall(r"^- (.*?)(?=^- |^#|\Z)", text, re.MULTILINE | re.DOTALL)
+
+
+def named_tests(text: str) -> list[tuple[str, str]]:
+    """The tests that a page names, by file below tests/ and function."""
+    return re.findall(r"`([\w/]+\.py)::(test_\w+)`", text)
+
+
+def test_every_promise_names_a_test():
+    assert len(promises(text_of(SAFETY))) > 10
+    unproven = [one for one in promises(text_of(SAFETY)) if not named_tests(one)]
+    assert [one for one in unproven if "nothing is promised" not in one] == []
+
+
+def test_the_tests_of_promises_are_there():
+    for file, name in named_tests(text_of(SAFETY)):
+        assert re.search(rf"^def {name}\(", text_of(ROOT / "tests" / file), re.MULTILINE), f"{file}::{name}"
+
+
+def test_every_limit_is_on_the_page_of_safety():
+    table = [line for line in text_of(SAFETY).splitlines() if line.startswith("| `SEGZOO_MAX_")]
+    known = [value for value in vars(limits).values() if isinstance(value, limits.Limit)]
+    assert table == [limit_row(limit) for limit in known]
+
+
+def limit_row(limit: limits.Limit) -> str:
+    return f"| `{limit.variable}` | {limit.default:,} {limit.unit} | {limit.reason} |"
 
 
 # ---- versions

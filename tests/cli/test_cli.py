@@ -481,8 +481,14 @@ def pickled_run(here: SimpleNamespace) -> list[Any]:
 
 def run_of_another_model(here: SimpleNamespace) -> list[Any]:
     state = {"state_dict": {"layer": torch.zeros(1)}, "pytorch-lightning_version": "2.6.0", "loops": None}
-    torch.save(state | {"epoch": 0, "global_step": 0}, here.root / "last.ckpt")
+    state |= {"epoch": 0, "global_step": 0, "callbacks": {}, "optimizer_states": [], "lr_schedulers": []}
+    torch.save(state, here.root / "last.ckpt")
     return fit(here, "--ckpt_path", here.root / "last.ckpt")
+
+
+def line_break_in_a_name(here: SimpleNamespace) -> list[Any]:
+    (here.data / "images" / "3.png").rename(here.data / "images" / "scan\n3.png")
+    return fit(here)
 
 
 def lost_weights(here: SimpleNamespace) -> list[Any]:
@@ -530,6 +536,17 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "unknown option of the trainer": (lambda here: fit(here, "--trainer.epochs", 3), r"--trainer\.epochs"),
     "wrong value": (lambda here: fit(here, "--trainer.max_epochs", "many"), r"trainer\.max_epochs.*Expected.*int"),
+    "classes that are words of YAML": (
+        lambda here: fit(here, "--data.class_names", "[background,yes]"),
+        r'"class_names".* True; .*"no","yes"',
+    ),
+    "classes that are numbers": (lambda here: fit(here, "--data.class_names", "[0,1]"), r'"class_names".*"no","yes"'),
+    "barebones": (lambda here: fit(here, "--trainer.barebones", "true"), r"--trainer\.barebones"),
+    "line break in the name of an image without mask": (line_break_in_a_name, r"images/scan\\n3\.png has no mask"),
+    "root that is not UTF-8": (
+        lambda here: fit(here, "--data.root", os.fsdecode(b"M\xfcller")),
+        r"M\\udcfcller .*UTF-8",
+    ),
     "unknown split": (lambda here: fit(here, "--data.split", "half"), r"Unknown split 'half'; choose one of grouped"),
     "no data": (lambda here: ["fit", "--model", "lv_unet"], r"required: --data"),
     "no configuration file": (lambda here: ["fit", "-c", "none.yaml"], r"File does not exist: .*none\.yaml"),
@@ -662,3 +679,30 @@ def test_the_command_line_is_the_frozen_one():
     found = {verb: options_of(verbs[verb]) for verb in verbs if verb not in cli.TRAINING_VERBS}
     found |= {verb: options_of(parser) for verb, parser in training_parsers().items()}
     assert found == SURFACE["verbs"]
+
+
+# ---- sentences
+
+
+@pytest.mark.parametrize(
+    "words", [("predict", "mine", "a\nb\x1b[31m\u202e", "--output", "c"), ("info", "mine", "a\nb")]
+)
+def test_what_would_break_a_line_or_steer_a_terminal_is_written_out(words, capsys):
+    try:
+        status = main(list(words))
+    except SystemExit as ending:  # argparse's
+        status = ending.code
+    *_, last = capsys.readouterr().err.splitlines()
+    assert status == 2
+    assert last.startswith("segzoo")
+    assert r"a\nb" in last
+    assert last.isprintable()
+
+
+def test_an_error_of_the_system_is_one_sentence_even_without_a_file(monkeypatch, capsys):
+    def run(options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cli, "imported", lambda path: run)
+    assert main(["list"]) == 2
+    assert capsys.readouterr().err == "segzoo: error: No space left on device\n"

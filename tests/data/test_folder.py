@@ -1,3 +1,5 @@
+import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -231,3 +233,29 @@ def test_a_run_s_split_holds_when_the_folder_grows(folder_data, draw, tmp_path):
     assert again.describe() | {"split": "grouped"} == first.describe()
     assert again.describe()["split"] == again.split_record()["split"] == "listed"  # and nobody's path
     assert again.summary()[0].endswith(" to test, 1 that the list does not name")
+
+
+# ---- names
+
+
+@pytest.mark.parametrize("name", ["=1+1", "-3", " 3 ", "3" * 250, "scan\n3", os.fsdecode(b"M\xfcller")])
+def test_any_name_of_a_file_can_be_split_and_written(folder_data, tmp_path, name):
+    for part in ("images", "masks"):
+        (folder_data / part / "3.png").rename(folder_data / part / f"{name}.png")
+    for split in ("grouped", "random-64-16-20"):
+        data = Folder(folder_data, split=split, image_size=16)
+        data.write_split(tmp_path / "split.json")
+        ids = json.loads((tmp_path / "split.json").read_text(encoding="utf-8"))["ids"]
+        (own,) = {one for part in ids.values() for one in part} - {str(number) for number in range(10)}
+        assert Folder(folder_data, split=str(tmp_path / "split.json")).split_ids == data.split_ids
+        json.dumps(data.describe(), ensure_ascii=False).encode()
+        (sample,) = [sample for sample in data.samples() if sample.id == own]
+        assert sample.image.is_file()
+
+
+@pytest.mark.parametrize(
+    "names", [("background", True), (0, 1), ("background", None), "lesion", ("background", "a\nb")]
+)
+def test_names_of_classes_are_texts_of_one_line(folder_data, names, refused):
+    with refused(SegzooError):
+        Folder(folder_data, class_names=names)

@@ -1,5 +1,6 @@
 import io
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +177,15 @@ def test_an_encoded_file_in_memory_is_refused_by_its_kind(tmp_path, contract, ki
     Image.new("L", (4, 3)).save(tmp_path / "a.png")
     with pytest.raises(SegzooError, match=kind.__name__):
         contract.read(kind((tmp_path / "a.png").read_bytes()))
+
+
+def test_resizing_takes_no_float_copy_of_all_channels():
+    image = np.zeros((1500, 2000, 3), np.uint8)
+    contract = Preprocessing()
+    tracemalloc.start()
+    try:
+        contract.resize(image)
+        _, most = tracemalloc.get_traced_memory()  # of NumPy's arrays
+    finally:
+        tracemalloc.stop()
+    assert most < 1.2 * 4 * 1500 * 2000

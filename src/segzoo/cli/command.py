@@ -1,6 +1,7 @@
 """``segzoo`` command: verbs to functions. Nothing heavy is imported before a verb needs it."""
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -9,14 +10,15 @@ from importlib import import_module
 from pathlib import Path
 
 from segzoo import __version__
-from segzoo.cli.output import log_on_stderr, sentence, show_any_name
-from segzoo.errors import SegzooError
+from segzoo.cli.output import Parser, log_on_stderr, sentence, show_any_name
+from segzoo.errors import SegzooError, one_line
 
 TRAINING_VERBS = {
     "fit": "train a model, or train a checkpoint further",
     "validate": "score a model on the validation images",
     "test": "score a model on the held-out images",
 }
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk or a limit has no room for
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,17 +37,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"segzoo: error: {sentence(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever reads the output, such as head, has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        drop_output()
         return 1
     except OSError as error:  # of a file or a folder: not allowed, no space, no such device
-        if error.filename is None:
-            raise
-        print(f"segzoo: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        if error.errno in FULL and error.filename is None:  # of what is printed, mostly
+            print(f"segzoo: error: nothing more can be written ({error.strerror}); make room", file=sys.stderr)
+            drop_output()
+            return 2
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"segzoo: error: {one_line(where + (error.strerror or str(error)))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("segzoo: stopped; every file that is written is complete", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
+
+
+def drop_output() -> None:
+    """Write nothing more to stdout, or Python complains when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def imported(path: str) -> Callable[..., None]:
@@ -57,7 +67,7 @@ def imported(path: str) -> Callable[..., None]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of every verb but the training ones, which are listed for ``--help`` alone."""
-    parser = argparse.ArgumentParser("segzoo", description="A model zoo for medical image segmentation.")
+    parser = Parser("segzoo", description="A model zoo for medical image segmentation.")
     parser.add_argument("--version", action="version", version=f"segzoo {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
@@ -86,6 +96,11 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         metavar=("LOW", "HIGH"),
         help="values of 16-bit or float images that are black and white (default: the checkpoint's, or all 16 bits)",
+    )
+    predict.add_argument(
+        "--geometry",
+        choices=["sform", "qform"],
+        help="what says where voxels lie, where a NIfTI file's two forms differ",
     )
     predict.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one"

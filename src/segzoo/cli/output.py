@@ -1,12 +1,24 @@
 """Output of the command line."""
 
+import argparse
 import io
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
-from segzoo.errors import SegzooError
+from segzoo.errors import one_line
+
+TRACEBACK = "Traceback (most recent call last)"
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser whose errors are one line, whatever is in the words that it was given."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage, one sentence and status 2."""
+        super().error(one_line(message))
 
 
 def show_any_name() -> None:
@@ -31,7 +43,9 @@ def log_on_stderr() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def sentence(error: SegzooError) -> str:
-    """Return what an error says; one from a data loader's process has it at the end of that process's traceback."""
-    last_line = str(error).rstrip().rpartition("\n")[2]
-    return last_line.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
+def sentence(error: Exception) -> str:
+    """Return what an error says, on one line; one from a data loader's process has it at the end of a traceback."""
+    said = str(error).strip()
+    if TRACEBACK in said:
+        said = said.rpartition(f"{type(error).__module__}.{type(error).__qualname__}: ")[2]
+    return one_line(said)

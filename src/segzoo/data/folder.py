@@ -8,9 +8,10 @@ from typing import Any
 
 from segzoo.data.images import ImageDataModule
 from segzoo.data.samples import ANY, Sample, check_groups, folder_identity, paired_samples, read_groups
-from segzoo.errors import SegzooError
+from segzoo.errors import SegzooError, one_line
 from segzoo.imaging.images import IMAGE_SUFFIXES
 from segzoo.imaging.masks import palette
+from segzoo.imaging.names import is_hidden
 from segzoo.imaging.segmentation import mask_paths
 
 
@@ -58,6 +59,13 @@ class Folder(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(root, **kwargs)
+        if isinstance(class_names, str) or not all(
+            isinstance(name, str) and one_line(name) == name for name in class_names
+        ):
+            raise SegzooError(
+                f"class_names must be a list of texts of one line, not {class_names!r}; quote what YAML takes for "
+                "something else, such as yes, no and numbers"
+            )
         if len(set(class_names)) != len(class_names) or len(class_names) < (1 if multilabel else 2):
             raise SegzooError(
                 f"class_names must be different names, background first unless multilabel, not {list(class_names)}."
@@ -130,7 +138,7 @@ def unread(root: Path, samples: Iterable[Sample], classes: Sequence[str]) -> lis
     folders = {root / "images", root / "masks", *of_masks}
     known = {*folders, *(file for sample in samples for file in (sample.image, *sample.masks))}
     entries = [path for folder in sorted(folders) if folder.is_dir() for path in sorted(folder.iterdir())]
-    others = [path for path in entries if path not in known and not path.name.startswith(".")]
+    others = [path for path in entries if path not in known and not is_hidden(path)]
     masks = [
         path for path in others if path.parent in of_masks and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
     ]

@@ -18,6 +18,7 @@ from scipy.ndimage import maximum, minimum
 from segzoo.errors import MissingError, SegzooError
 from segzoo.imaging.images import IMAGE_SUFFIXES, image_files, image_size
 from segzoo.imaging.masks import read_mask
+from segzoo.imaging.names import spelled_out
 
 IGNORED = -1
 IGNORED_STORED = 255  # how a multi-class mask file writes "ignored"
@@ -31,7 +32,7 @@ class Sample:
     """Image with its masks.
 
     Args:
-        id: Unique name, the file's stem.
+        id: Unique name, the file's stem; what cannot be written on a line of UTF-8 is spelled out, as in ``group``.
         image: The image file.
         masks: Its mask files, merged by OR; of a multi-label dataset, one for each class in order.
         group: Images of one group never part in a grouped split.
@@ -51,6 +52,10 @@ class Sample:
     channels: tuple[Path, ...] = ()
     lookalikes: str = ""
     foreground: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("id", "group"):  # which are written into splits and tables
+            object.__setattr__(self, name, spelled_out(getattr(self, name)))
 
 
 def shipped_groups(name: str) -> dict[str, str]:
@@ -215,7 +220,7 @@ def folder_identity(root: Path, samples: Iterable[Sample]) -> dict[str, str]:
         for sample in samples
     }
     listed = json.dumps(sizes, sort_keys=True, separators=(",", ":"))
-    return {"folder": root.resolve().name, "files_sha256": hashlib.sha256(listed.encode()).hexdigest()}
+    return {"folder": spelled_out(root.resolve().name), "files_sha256": hashlib.sha256(listed.encode()).hexdigest()}
 
 
 def read_label(sample: Sample, num_classes: int, multilabel: bool) -> npt.NDArray[np.int16]:

@@ -13,9 +13,10 @@ from typing import Any
 
 from PIL import Image
 
-from segzoo.errors import MissingFileError, SegzooError
+from segzoo.errors import SegzooError
 from segzoo.imaging.pixels import Picture, picture_of, picture_of_page, stored_size, with_low_bytes
 from segzoo.limits import IMAGE_PIXELS, require_memory
+from segzoo.paths import require_file
 
 # What Pillow raises for truncated, garbled or absurdly large files, by format, of which it knows dozens.
 DECODING_ERRORS = (
@@ -25,12 +26,6 @@ DECODING_ERRORS = (
 _PIXEL_BYTES = 16  # of the decoder, and of copies on the way to an array: 4 for grey, 14 for RGB, as measured
 _LARGE = 2**20  # pixels below which nobody asks for the free memory
 _LOCK = Lock()
-
-
-def require_file(path: Path) -> None:
-    """Refuse a path where there is no file."""
-    if not path.is_file():
-        raise MissingFileError(f"There is no file {path}.")
 
 
 def decode(path: Path, *, whole: bool = False) -> Picture:

@@ -20,7 +20,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from segzoo.errors import MissingFileError, SegzooError
 from segzoo.imaging.decoding import DECODING_ERRORS, decode, header_size
+from segzoo.imaging.names import is_hidden
 from segzoo.imaging.pixels import Picture, picture_of
+from segzoo.imaging.seals import note_of_sealed, sealed
 from segzoo.imaging.volumes import no_volume
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -75,7 +77,7 @@ def image_files(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingFileError(f"There is no folder {folder}.")
-    named = sorted(path for path in folder.iterdir() if ImageFile.accepts(path) and not path.name.startswith("."))
+    named = sorted(path for path in folder.iterdir() if ImageFile.accepts(path) and not is_hidden(path))
     return [path for path in named if not is_folder_named_like_a_file(path)]
 
 
@@ -347,20 +349,21 @@ def write_mask(path: str | Path, mask: npt.ArrayLike, note: str = "") -> None:
 
 
 def write_png(path: Path, picture: Image.Image, note: str = "") -> None:
-    """Write a picture as PNG, with a note for `read_note`."""
+    """Write a picture as PNG, with a note for `read_note` that holds a digest of the pixels."""
     texts = PngInfo()
     if note:
-        texts.add_text(_NOTE, note)
+        texts.add_text(_NOTE, sealed(note, np.asarray(picture)))
     picture.save(path, format="PNG", pnginfo=texts)
 
 
 def read_note(path: Path) -> str | None:
-    """Return the note that a PNG was written with, an empty one where it has none; None where it is damaged."""
+    """Return a PNG's note, "" where it has none or other pixels than it was written with; None where it is damaged."""
     try:
         with path.open("rb") as file, Image.open(file) as picture:
-            note = str(picture.info.get(_NOTE, ""))
+            stored = str(picture.info.get(_NOTE, ""))
+            note = note_of_sealed(stored, lambda: np.asarray(picture))
             file.seek(-len(_PNG_END), os.SEEK_END)
-            return note if not note or file.read() == _PNG_END else None
+            return note if not stored or file.read() == _PNG_END else None
     except DECODING_ERRORS:
         return None
 

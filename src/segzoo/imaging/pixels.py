@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from segzoo.errors import SegzooError
+from segzoo.imaging.strips import array_of
 
 _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262  # tags of TIFF
 _ORIENTATION, _PLANES, _SAMPLES = 274, 284, 339  # the first one also of EXIF
@@ -171,10 +172,10 @@ def _values(image: Image.Image, *, stored: bool) -> npt.NDArray[Any]:
     if mode in ("La", "RGBa"):  # premultiplied: Pillow converts these only by way of LA and RGBA
         image = image.convert(mode.upper())
     if mode == "RGBA" or (stored and image.mode in ("LA", "RGBA")):
-        return np.asarray(image)
+        return array_of(image)
     if image.mode in ("1", "L", "LA"):
-        return np.asarray(image.convert("L"))
-    return np.asarray(image.convert("RGB"))
+        return array_of(image, "L")
+    return array_of(image, "RGB")
 
 
 # ---- tifffile

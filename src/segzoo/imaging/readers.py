@@ -14,9 +14,11 @@ import numpy.typing as npt
 from segzoo.errors import MissingFileError
 from segzoo.extensions import Table
 from segzoo.imaging.images import ImageFile, is_folder_named_like_a_file
+from segzoo.imaging.names import is_hidden
 from segzoo.imaging.volumes import VolumeFile
 
 if TYPE_CHECKING:
+    from segzoo.imaging.nifti import Form
     from segzoo.imaging.volumes import Volume
 
 
@@ -68,14 +70,18 @@ class Reader(Protocol):
         """
 
     def note(self) -> str | None:
-        """Return the note that a mask was written with, "" where it has none; None where it is damaged."""
+        """Return a mask's note; "" where it has none or was changed since, None where it is damaged."""
 
 
 READERS: Table[type[Reader]] = Table("readers", {"volumes": VolumeFile, "images": ImageFile})
 
 
-def reader_of(path: str | os.PathLike[str]) -> Reader:
+def reader_of(path: "str | os.PathLike[str]", *, geometry: "Form | None" = None) -> Reader:
     """Return what reads a path: the first kind that accepts it, else an image, of whatever suffix.
+
+    Args:
+        path: of a file or a folder.
+        geometry: for volume files, as of `segzoo.imaging.volumes.read_volume`.
 
     Example:
         >>> from segzoo.imaging.readers import reader_of
@@ -83,7 +89,8 @@ def reader_of(path: str | os.PathLike[str]) -> Reader:
         ('liver.nii.gz', 'lesion.png')
     """
     path = Path(path)
-    return next((kind for kind in READERS.usable() if kind.accepts(path)), ImageFile)(path)
+    kind = next((kind for kind in READERS.usable() if kind.accepts(path)), ImageFile)
+    return VolumeFile(path, geometry) if kind is VolumeFile else kind(path)
 
 
 def inputs_in(given: Path) -> list[Reader]:
@@ -111,5 +118,5 @@ def is_listed(path: Path) -> bool:
 
     A folder that is named like a file is passed over, with a warning.
     """
-    kinds = [] if path.name.startswith(".") else [kind for kind in READERS.usable() if kind.accepts(path)]
+    kinds = [] if is_hidden(path) else [kind for kind in READERS.usable() if kind.accepts(path)]
     return any(kind.folders for kind in kinds) or (bool(kinds) and not is_folder_named_like_a_file(path))

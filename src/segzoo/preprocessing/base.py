@@ -25,7 +25,8 @@ class Prepared:
     """Input as a network sees it, with the way back.
 
     Attributes:
-        image: the image itself, uint8 [H, W, C], or the volume's intensities, float32 [C, D, H, W].
+        image: the image itself, uint8 [H, W, C], or the volume's intensities, float32 [C, D, H, W]; None where no
+            overlay is drawn.
         batch: tensor or array [1, C, *S]; None for a volume that a network for images goes through slice by slice.
         grid: where `restore` brings probabilities to.
         geometry: of the volume; None for an image.
@@ -33,7 +34,7 @@ class Prepared:
         key: inputs of one key can be segmented together; None: this one is segmented alone.
     """
 
-    image: npt.NDArray[Any]
+    image: npt.NDArray[Any] | None
     batch: Any
     grid: Any
     geometry: Geometry | None = None
