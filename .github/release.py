@@ -29,12 +29,18 @@ def checkpoint_folders() -> list[Path]:
 
 
 def write_pins() -> None:
-    """Write the package's list of published checkpoints, and then their cards, which say what is published."""
+    """Write the package's list of published checkpoints, their cards, which say what is published, and their hashes."""
+    write_list()
+    for folder in checkpoint_folders():
+        (folder / CARD).write_text(render_card(read_config(folder)), encoding="utf-8", newline="\n")
+    write_list()
+    print(f"{PINS.name}: {', '.join(published())}")
+
+
+def write_list() -> None:
+    """Write the package's list of published checkpoints."""
     PINS.write_text(json.dumps(pin(MODEL_CARDS), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     published.cache_clear()
-    for folder in checkpoint_folders():
-        (folder / CARD).write_text(render_card(read_config(folder)), encoding="utf-8")
-    print(f"{PINS.name}: {', '.join(published())}")
 
 
 def check_pins() -> None:

@@ -155,10 +155,11 @@ class HubServer:
         repository = self.repositories[repo_id]
         repository.blobs[repository.files("main")[path].etag] = content
 
-    def interrupt(self, after: int, how: Literal["cut", "reset", "hang"] = "cut", times: int = 1) -> None:
+    def interrupt(self, after: int, how: Literal["cut", "reset", "hang", "drip"] = "cut", times: int = 1) -> None:
         """Break the next downloads of files longer than `after` bytes off there.
 
-        "cut" closes the connection, "reset" aborts it, "hang" keeps it open and silent until `stop`.
+        "cut" closes the connection, "reset" aborts it, "hang" keeps it open and silent until `stop`, "drip" sends a
+        zero a few times a second until then.
         """
         self.interrupted.clear()
         self._interruptions = [(after, how)] * times
@@ -426,6 +427,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.interrupted.set()
         if how == "hang":
             self.hub.stopping.wait()
+        while how == "drip" and not self.hub.stopping.wait(0.2):
+            self.wfile.write(b"0")
         if how == "reset":  # a socket that lingers for 0 seconds closes with RST instead of FIN
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.rfile.close()  # holds the socket open

@@ -79,6 +79,9 @@ JSON_BYTES = Limit("JSON_BYTES", 2**22, "bytes of JSON", "descriptions of networ
 JSON_DEPTH = Limit("JSON_DEPTH", 32, "levels of nesting", "descriptions of networks have five")
 MODEL_NUMBER = Limit("MODEL_NUMBER", 2**16, "as one number of a model", "no width, depth or count is larger")
 MODEL_NUMBERS = Limit("MODEL_NUMBERS", 1000, "numbers for one model", "those of the zoo have at most 30")
+CLASSES = Limit("CLASSES", 1024, "classes", "no dataset has as many, and each is a picture of its own")
+NETWORK_INPUT = Limit("NETWORK_INPUT", 2**24, "pixels or voxels", "what a network sees at once is some 100,000")
+FILES = Limit("FILES", 100, "files", "checkpoints have five")
 PARAMETERS = Limit("PARAMETERS", 10**9, "parameters", "the zoo's largest network has 141 million")
 TENSORS = Limit("TENSORS", 10**5, "parameter tensors", "the zoo's largest network has some thousand")
 

@@ -274,14 +274,15 @@ class SegmentationSteps(SegmentationNetwork):
         if not contract:
             return
         if self.knows_its_data and self.trainer.state.fn == "fit":
-            if split_hashes(contract["data"]) != split_hashes(self.data):
+            if split_hashes(Learned(contract).data) != split_hashes(self.data):
                 raise SegzooError(OTHER_IMAGES)
             return
         self.take_back(contract)
 
     def take_back(self, contract: dict[str, Any]) -> None:
         """Take the input contract, classes and provenance that :meth:`on_save_checkpoint` kept."""
-        Learned({"licence": self.licence, **contract}).give_to(self)  # files of old say no licence
+        own = {"licence": self.licence}  # files of old say no licence
+        Learned({**own, **contract} if isinstance(contract, dict) else contract).give_to(self)
 
 
 def refuse_divergence(state: Mapping[str, Any], trainer: Trainer, step: int | None = None) -> None:

@@ -329,6 +329,54 @@ def test_a_download_that_is_killed_is_finished_by_the_next_call(server, start, f
     assert contents(fetch(NAME)[0]) == contents(folder)
 
 
+SLOW = {"SEGZOO_MAX_DOWNLOAD_SILENCE": "1"}
+
+
+@pytest.mark.parametrize(
+    ("how", "limits"),
+    [
+        ("drip", SLOW),
+        ("drip", {"SEGZOO_MAX_DOWNLOAD_SECONDS": "1"}),
+        ("", {"SEGZOO_MAX_DOWNLOAD_BYTES": "300000"}),  # less than the weights
+    ],
+)
+def test_a_download_that_does_not_end_or_is_too_large_is_given_up(server, fetch, folder, how, limits):
+    """A byte now and then is enough for the client to wait for ever."""
+    if how:
+        server.interrupt(after=200_000, how=how)
+    refused, seconds = fetch(NAME, **limits)
+    assert isinstance(refused, str), "it was fetched"
+    assert "model.safetensors of stranger/cmunext-s-tiny has" in refused
+    assert next(iter(limits)) in refused
+    assert seconds < 12
+    assert contents(fetch(NAME)[0]) == contents(folder)
+
+
+THREADS = """
+import sys, threading, time
+from segzoo.errors import SegzooError
+from segzoo.hub import open_checkpoint
+try:
+    open_checkpoint(sys.argv[1])
+except SegzooError as error:
+    print("refused:", error)
+last = time.monotonic() + 5
+while threading.active_count() > 1 and time.monotonic() < last:
+    time.sleep(0.05)
+print(threading.active_count(), [one.name for one in threading.enumerate()])
+"""
+
+
+def test_a_download_that_was_given_up_goes_on_nowhere(server, package, tmp_path):
+    server.interrupt(after=200_000, how="drip")
+    environment = client_environment(server.url, tmp_path / "home") | {"PYTHONPATH": str(package)} | SLOW
+    done = subprocess.run([sys.executable, "-c", THREADS, NAME], env=environment, capture_output=True, text=True)
+    refused, threads = done.stdout.splitlines()
+    assert "SEGZOO_MAX_DOWNLOAD_SILENCE" in refused
+    assert threads.startswith("1 "), threads
+    assert not list((tmp_path / "home").rglob("*.incomplete"))
+
+
 def test_two_processes_may_fetch_the_same_checkpoint_at_once(server, start, folder):
     server.delay = 0.05
     processes = [start(NAME) for _ in range(2)]

@@ -82,3 +82,43 @@ def test_deploying_leaves_only_the_norms_that_cannot_be_folded():
 
 def norms(model: nn.Module) -> list[nn.BatchNorm2d]:
     return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+# ---- what is no number stays none
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize("trouble", [float("nan"), float("inf"), 1e38])
+def test_nan_passes_a_joined_convolution(activation, trouble):
+    """By a weight, by a bias, by the input; and by sums of finite numbers that are too large."""
+    for place in ("weight", "bias", "input"):
+        conv = nn.Conv2d(8, 4, 3).requires_grad_(False)
+        x = torch.randn(1, 8, 6, 6)
+        target = x if place == "input" else getattr(conv, place)
+        target.view(-1)[:2] = torch.tensor([trouble, -trouble])
+        with torch.inference_mode():
+            plain, joined = activation(conv(x * 10)), ActivatedConv2d(conv, activation)(x * 10)
+        assert torch.equal(plain.isnan(), joined.isnan()), place
+
+
+def test_a_weight_that_changes_is_seen():
+    joined, x = ActivatedConv2d(nn.Conv2d(3, 4, 1), nn.ReLU()).requires_grad_(False), torch.randn(1, 3, 5, 5)
+    assert joined(x).isfinite().all()
+    joined.load_state_dict({"weight": torch.full((4, 3, 1, 1), float("nan")), "bias": torch.zeros(4)})
+    assert joined(x).isnan().all()
+    with torch.inference_mode():
+        made = ActivatedConv2d(nn.Conv2d(3, 4, 1), nn.ReLU()).requires_grad_(False)
+        assert made(x).isfinite().all()
+        made.weight.fill_(float("nan"))
+        assert made(x).isnan().all()
+
+
+def test_convolutions_one_after_another_look_at_their_input_once(monkeypatch):
+    first, second = (ActivatedConv2d(nn.Conv2d(4, 4, 1), nn.ReLU()).requires_grad_(False) for _ in range(2))
+    looked = []
+    norm = torch.linalg.vector_norm
+    monkeypatch.setattr(torch.linalg, "vector_norm", lambda x: looked.append(x) or norm(x))
+    x = torch.randn(1, 4, 5, 5)
+    second(first(x))
+    assert len(looked) == 1
+    assert looked[0] is x

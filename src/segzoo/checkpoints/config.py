@@ -1,12 +1,13 @@
 """Description of a checkpoint: its config.json."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from segzoo import __version__
+from segzoo import __version__, limits
 from segzoo.checkpoints.description import Description, contract_entries
 from segzoo.checkpoints.entries import (
     Architecture,
@@ -17,12 +18,12 @@ from segzoo.checkpoints.entries import (
     refuse_strange_classes,
     refuse_strange_files,
     refuse_strange_model,
-    require_object,
     typed,
 )
+from segzoo.checkpoints.facts import refuse_strange_facts
 from segzoo.checkpoints.names import CONFIG
+from segzoo.checkpoints.parse import parse_json, read_bytes
 from segzoo.errors import SegzooError
-from segzoo.paths import require_file
 from segzoo.tasks import Task
 
 if TYPE_CHECKING:
@@ -91,10 +92,7 @@ class Config(Description):
             raise SegzooError(
                 f"{where} was written by a newer segzoo ({self.segzoo_version}); update segzoo to load it"
             )
-        for part in ("data", "started_from", "metrics", "licences", "example"):
-            require_object(where, part, self.entries.get(part, {}))
-        for part in ("original", "resized", "protocols"):
-            require_object(where, f"metrics' {part}", self.entries.get("metrics", {}).get(part, {}))
+        refuse_strange_facts(where, self.entries)
         refuse_strange_model(where, self.entries["model"])
         refuse_strange_classes(where, self.entries["class_names"], self.task)
         refuse_strange_files(where, self.entries["sha256"])
@@ -160,6 +158,11 @@ class Config(Description):
         return typed(Example, self.entries["example"]) if "example" in self.entries else None
 
     @property
+    def digest(self) -> str:
+        """Hash of the file that it was read from, as it was then."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
     def sha256(self) -> dict[str, str]:
         """Hashes of the files beside it, the weights among them."""
         return dict(self.entries["sha256"])
@@ -173,9 +176,5 @@ def read_config(folder: Path) -> Config:
             its folder.
     """
     path = folder / CONFIG
-    require_file(path)
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SegzooError(f"{path} cannot be read as JSON ({error}); fetch the checkpoint again") from None
-    return Config(entries, path)
+    content = read_bytes(path, limits.JSON_BYTES)
+    return Config(parse_json(content, path), path, content)

@@ -6,11 +6,13 @@ for byte as it was read. Reading needs no torch.
 """
 
 import json
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from segzoo.checkpoints.facts import refuse_strange_facts, require_words
+from segzoo.checkpoints.parse import require_plain
 from segzoo.errors import SegzooError
 from segzoo.tasks import Task
 
@@ -27,6 +29,7 @@ class Description:
     Args:
         entries: the JSON object.
         where: subject of messages, such as the file's path.
+        content: the file that they were read from, as it was then; nothing for those made here.
 
     Raises:
         SegzooError: it lacks an entry, or one is not what it must be.
@@ -38,6 +41,7 @@ class Description:
 
     entries: dict[str, Any]
     where: InitVar[str | Path] = ""
+    content: bytes = field(default=b"", repr=False, compare=False)
 
     def __post_init__(self, where: str | Path) -> None:
         where = where or self.subject
@@ -45,6 +49,7 @@ class Description:
             raise SegzooError(f"{where} {self.lacks} everything")
         if missing := self.needed - set(self.entries):
             raise SegzooError(f"{where} {self.lacks} {', '.join(sorted(missing))}")
+        require_plain(self.entries, where)
         self.check(where)
 
     def check(self, where: str | Path) -> None:
@@ -123,6 +128,11 @@ class Learned(Description):
 
     subject = "the entry 'segzoo' of Lightning's file"
     needed = frozenset({"preprocessing", "class_names", "data"})
+
+    def check(self, where: str | Path) -> None:
+        """Refuse what no training has kept."""
+        refuse_strange_facts(where, self.entries)
+        require_words(where, "class_names", self.entries["class_names"])
 
     @classmethod
     def of(cls, model: "SegmentationNetwork") -> Self:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from segzoo import limits
 from segzoo.checkpoints.names import CONFIG, WEIGHTS
 from segzoo.errors import SegzooError
 from segzoo.registry import NOT_ARCHITECTURE, package_of
@@ -91,16 +92,6 @@ def model_entry(model: "SegmentationNetwork") -> dict[str, Any]:
 # ---- checks
 
 
-def require_object(where: str | Path, name: str, value: Any) -> None:
-    """Refuse an entry that is not a JSON object.
-
-    Raises:
-        SegzooError: saying so, as do all checks below.
-    """
-    if not isinstance(value, dict):
-        raise SegzooError(f"{where} must give its {name} as an object, not as {value!r}")
-
-
 def refuse_strange_model(where: str | Path, model: Any) -> None:
     """Refuse all but a name and plain values: nothing that a config says is imported, run or opened."""
     if (
@@ -111,7 +102,10 @@ def refuse_strange_model(where: str | Path, model: Any) -> None:
         raise SegzooError(f"{where} must give the model as its name and arguments, not as {model!r}")
     if "package" in model and not (isinstance(model["package"], str) and re.fullmatch(PACKAGE_NAME, model["package"])):
         raise SegzooError(f"{where} names the package {model['package']!r}, which none is called; do not use it")
+    numbers = [number for value in model["arguments"].values() for number in numbers_in(value)]
+    limits.MODEL_NUMBERS.check(len(numbers), f"{where} gives its model")
     for name, value in model["arguments"].items():
+        limits.MODEL_NUMBER.check(max(map(abs, numbers_in(value)), default=0), f"{where} gives {name} as")
         if name in NOT_ARCHITECTURE or not is_plain(value):
             raise SegzooError(
                 f"{where} asks for {name}={value!r}, but a checkpoint may only say what its model is, in numbers, "
@@ -121,6 +115,8 @@ def refuse_strange_model(where: str | Path, model: Any) -> None:
             raise SegzooError(f"{where} must give {name} as a whole number, not as {value!r}; fetch it again")
         if name == "num_classes" and value < 1:
             raise SegzooError(f"{where} must give {name} as at least 1, not as {value!r}; fetch it again")
+        if name == "num_classes":
+            limits.CLASSES.check(value, f"{where} asks for")
         if name == "multilabel" and type(value) is not bool:
             raise SegzooError(f"{where} must give multilabel as true or false, not as {value!r}; fetch it again")
 
@@ -128,6 +124,13 @@ def refuse_strange_model(where: str | Path, model: Any) -> None:
 def is_plain(value: Any) -> bool:
     """Return whether a JSON value is a number, a word, null, or a list of them."""
     return all(map(is_plain, value)) if isinstance(value, list) else not isinstance(value, dict)
+
+
+def numbers_in(value: Any) -> list[int | float]:
+    """Return the numbers of a JSON value, lists gone through."""
+    if isinstance(value, list):
+        return [number for one in value for number in numbers_in(one)]
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
 
 
 def refuse_strange_classes(where: str | Path, names: Any, task: Task) -> None:
@@ -142,7 +145,10 @@ def refuse_strange_files(where: str | Path, hashes: Any) -> None:
     """Refuse files that do not lie directly beside the config, and weights that it does not vouch for."""
     if not isinstance(hashes, dict) or WEIGHTS not in hashes:
         raise SegzooError(f"{where} lists no sha256 for {WEIGHTS}, so the weights cannot be trusted")
-    for name in hashes:
+    limits.FILES.check(len(hashes), f"{where} lists")
+    for name, digest in hashes.items():
+        if not (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)):
+            raise SegzooError(f"{where} lists no sha256 for {name!r}, but {str(digest)[:100]!r}; fetch it again")
         if name in (CONFIG, "", ".", "..") or any(mark in name for mark in "/\\:"):
             raise SegzooError(
                 f"{where} lists the file {name!r}, which is not one beside it; do not use this checkpoint"

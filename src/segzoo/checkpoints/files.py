@@ -1,5 +1,8 @@
 """Files of a checkpoint, compared with the hashes that its config.json lists."""
 
+import hashlib
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from segzoo.checkpoints.config import Config
@@ -15,7 +18,7 @@ def file_names(config: Config) -> list[str]:
 
 def is_complete(folder: Path, config: Config) -> bool:
     """Return whether every file that config.json lists is there, whatever is in it."""
-    return all((folder / name).is_file() for name in config.sha256)
+    return all(os.path.isfile(folder / name) for name in config.sha256)
 
 
 def damaged_files(folder: Path, config: Config) -> list[Path]:
@@ -26,8 +29,11 @@ def damaged_files(folder: Path, config: Config) -> list[Path]:
     """
     for name in config.sha256:
         if not (folder / name).is_file():
-            raise MissingFileError(f"the checkpoint {folder} lacks its file {name}; fetch it again")
-    return [folder / name for name, expected in config.sha256.items() if sha256(folder / name) != expected]
+            raise missing(folder, name)
+    try:
+        return [folder / name for name, expected in config.sha256.items() if sha256(folder / name) != expected]
+    except OSError as error:
+        raise SegzooError(f"the checkpoint {folder} cannot be read ({error.strerror}: {error.filename})") from error
 
 
 def verify_files(folder: Path, config: Config) -> None:
@@ -38,7 +44,53 @@ def verify_files(folder: Path, config: Config) -> None:
         SegzooError: a file is another one than the checkpoint was saved with.
     """
     for file in damaged_files(folder, config):
-        raise SegzooError(
-            f"{file} is not the file this checkpoint was saved with (its sha256 differs from {CONFIG}): it was changed "
-            "or damaged; fetch it again and do not use it"
-        )
+        raise damaged(file)
+
+
+def read_listed(folder: Path, config: Config, name: str) -> bytes:
+    """Read a file that config.json lists, once: what is returned is what was compared with its hash.
+
+    Raises:
+        MissingFileError: it is not there.
+        SegzooError: it cannot be read, or is another one than the checkpoint was saved with.
+    """
+    file = folder / name
+    if not file.is_file():
+        raise missing(folder, name)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise SegzooError(f"{file} cannot be read ({error.strerror})") from error
+    if hashlib.sha256(content).hexdigest() != config.sha256[name]:
+        raise damaged(file)
+    return content
+
+
+def refuse_links(folder: Path, names: Iterable[str]) -> None:
+    """Refuse files that are links: who passes on a folder would pass on what they lead to, wherever that lies.
+
+    In the cache of the Hub's client every file is a link, to its content beside the folder.
+
+    Raises:
+        SegzooError: naming the link.
+    """
+    blobs = folder.resolve().parent.parent / "blobs"
+    for file in (folder / name for name in names):
+        if file.is_symlink() and Path(os.path.realpath(file)).parent != blobs:
+            raise SegzooError(
+                f"{file} is a link to {os.path.realpath(file)}, and what it leads to would be passed on with the "
+                "checkpoint; put the file itself there, or take it away"
+            )
+
+
+def missing(folder: Path, name: str) -> MissingFileError:
+    """Return the error that a checkpoint lacks a file."""
+    return MissingFileError(f"the checkpoint {folder} lacks its file {name}; fetch it again")
+
+
+def damaged(file: Path) -> SegzooError:
+    """Return the error that a file is not the one that was saved."""
+    return SegzooError(
+        f"{file} is not the file this checkpoint was saved with (its sha256 differs from {CONFIG}): it was changed "
+        "or damaged; fetch it again and do not use it"
+    )

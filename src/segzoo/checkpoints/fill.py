@@ -5,7 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segzoo.checkpoints.weights import read_safetensors
+from segzoo.checkpoints.config import Config
+from segzoo.checkpoints.files import read_listed
+from segzoo.checkpoints.finite import require_finite
+from segzoo.checkpoints.names import WEIGHTS
+from segzoo.checkpoints.weights import parse_safetensors
 from segzoo.errors import SegzooError
 from segzoo.nn.adapt import adapt_input_channels
 
@@ -59,11 +63,15 @@ class LoadReport:
         return f"{len(self.loaded)} tensors loaded from {self.source}"
 
 
-def read_weights(path: Path) -> "dict[str, Tensor]":
-    """Return the tensors of a safetensors file, floating ones in at least float32."""
+def read_weights(folder: Path, config: Config) -> "dict[str, Tensor]":
+    """Return a checkpoint's tensors, floating ones in at least float32.
+
+    Raises:
+        SegzooError: they are not those that the config lists, or no safetensors.
+    """
     return {
         name: value.float() if value.is_floating_point() and value.itemsize < 4 else value
-        for name, value in read_safetensors(path).items()
+        for name, value in parse_safetensors(read_listed(folder, config, WEIGHTS), folder / WEIGHTS).items()
     }
 
 
@@ -74,7 +82,11 @@ def fill(
     num_classes: int | None,
     in_channels: int | None,
 ) -> None:
-    """Load ``stored`` into ``model``; only what another head or first layer asks for, or only training, may differ."""
+    """Load ``stored`` into ``model``; only what another head or first layer asks for, or only training, may differ.
+
+    Raises:
+        SegzooError: something else differs, or is no finite number.
+    """
     state = model.state_dict()
     for name, own in state.items():
         given = stored.get(name)
@@ -85,10 +97,10 @@ def fill(
             )
         spared = given is None and model.is_training_only(name)
         if given is not None and given.shape == own.shape:
-            state[name] = given
+            state[name] = given.to(own.dtype)
             report.loaded.append(name)
         elif given is not None and in_channels is not None and differs_only_in(1, given, own):
-            state[name] = adapt_input_channels(given, own.shape[1])
+            state[name] = adapt_input_channels(given, own.shape[1]).to(own.dtype)
             report.adapted.append(name)
         elif spared or (given is not None and num_classes is not None and differs_only_in(0, given, own)):
             report.initialised.append(name)
@@ -101,6 +113,7 @@ def fill(
     unknown = [name for name in report.ignored if not model.is_training_only(name)]
     if unknown:
         raise SegzooError(f"the weights in {report.source} do not fit their config: {unknown[0]} is not in the model")
+    require_finite({**stored, **state}, f"the checkpoint {report.source}")  # as it is, and in the model's type
     model.load_state_dict(state)
 
 

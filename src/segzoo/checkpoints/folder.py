@@ -1,22 +1,60 @@
 """Folder of a checkpoint: replaced in one step, or copied."""
 
+import glob
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from segzoo.checkpoints.config import Config, read_config
-from segzoo.checkpoints.files import file_names
+from segzoo.checkpoints.files import file_names, read_listed
+from segzoo.checkpoints.names import CARD, CONFIG
 from segzoo.errors import SegzooError
+
+DRAFT_END = ".writing"  # of the names of folders that are written into, before what is in them takes its place
+DEAD = 24 * 60 * 60  # seconds after which nobody writes into a draft any more
 
 
 def copy_files(source: Path, target: Path, config: Config) -> None:
-    """Copy a checkpoint's files, and no others, into a folder."""
-    for name in file_names(config):
-        if (source / name).is_file():  # a stranger's may lack the card
-            shutil.copyfile(source / name, target / name)
+    """Copy a checkpoint's files, and no others, into a folder: those that its config lists, and the card.
+
+    Raises:
+        SegzooError: a file is not the one that the config lists.
+    """
+    (target / CONFIG).write_bytes(config.content)
+    for name in config.sha256:
+        (target / name).write_bytes(read_listed(source, config, name))
+    if (source / CARD).is_file():  # a stranger's may lack it
+        shutil.copyfile(source / CARD, target / CARD)
+
+
+@contextmanager
+def drafting(folder: Path, name: str) -> Iterator[Path]:
+    """Make a folder in another one to write into what will be called ``name``; it is gone when all is done.
+
+    What killed processes have left there, a day ago or earlier, is cleared up.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_dead_drafts(folder, f".{glob.escape(name)}-*{DRAFT_END}")
+    draft = Path(tempfile.mkdtemp(prefix=f".{name}-", suffix=DRAFT_END, dir=folder))
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def remove_dead_drafts(folder: Path, pattern: str) -> None:
+    """Clear up after processes that were killed a day ago or earlier; younger drafts may be those of another run."""
+    for draft in folder.glob(pattern):
+        with suppress(OSError):  # it may have ended meanwhile
+            if time.time() - draft.stat().st_mtime > DEAD:
+                shutil.rmtree(draft)
 
 
 @contextmanager
@@ -33,29 +71,25 @@ def replacing(folder: Path) -> Iterator[Path]:
     restore(folder)
     strangers = entries_beside_checkpoint(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise SegzooError(f"{folder} cannot be made ({error.strerror}); choose another place") from error
-    try:
-        yield draft
-        for entry in strangers:  # copied, so that the old folder stays whole until the new one is
-            if (draft / entry.name).exists():
-                continue
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.copytree(entry, draft / entry.name, symlinks=True)
-            else:
-                shutil.copy2(entry, draft / entry.name, follow_symlinks=False)
-        draft.chmod(0o755)  # mkdtemp's folders are private
-        old = aside(folder)
-        here = folder.exists() and os.path.samefile(folder, ".")
-        if folder.exists():
+        with drafting(folder.parent, folder.name) as draft:
+            yield draft
+            for entry in strangers:  # copied, so that the old folder stays whole until the new one is
+                if (draft / entry.name).exists():
+                    continue
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.copytree(entry, draft / entry.name, symlinks=True)
+                else:
+                    shutil.copy2(entry, draft / entry.name, follow_symlinks=False)
+            draft.chmod(0o755)  # mkdtemp's folders are private
+            old = aside(folder)
+            here = folder.exists() and os.path.samefile(folder, ".")
+            if folder.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                folder.rename(old)
+            draft.rename(folder)
+            if here:
+                os.chdir(folder)  # else this process would stay in the old one
             shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-        draft.rename(folder)
-        if here:
-            os.chdir(folder)  # else this process would stay in the old one
-        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         if isinstance(error, SegzooError):
             raise
@@ -64,8 +98,6 @@ def replacing(folder: Path) -> Iterator[Path]:
             f"the checkpoint {folder} could not be written ({error.strerror or error}), and what was there is as it "
             "was; free some space or choose another place, and save again"
         ) from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def entries_beside_checkpoint(folder: Path) -> list[Path]:

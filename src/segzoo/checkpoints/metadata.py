@@ -1,13 +1,13 @@
 """Description of an exported file: its metadata."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from segzoo import __version__
+from segzoo import __version__, limits
 from segzoo.checkpoints.description import Description
 from segzoo.checkpoints.entries import model_entry, refuse_strange_classes
+from segzoo.checkpoints.parse import parse_json
 from segzoo.errors import SegzooError, first_line
 from segzoo.tasks import Task
 
@@ -53,7 +53,7 @@ class Metadata(Description):
         if text is None:
             raise SegzooError(f"{path} was not written by segzoo export, so nothing says what it takes and gives")
         try:
-            return cls(json.loads(text))
+            return cls(parse_json(text, cls.subject))
         except ValueError as error:  # a SegzooError is one, too
             raise SegzooError(
                 f"{path} was not written by segzoo export, or by another version of it; export it again "
@@ -68,6 +68,7 @@ class Metadata(Description):
         number, multilabel = self.entries["num_classes"], self.entries["multilabel"]
         if type(number) is not int or type(multilabel) is not bool:
             raise SegzooError(f"num_classes is {number!r} and multilabel {multilabel!r}")
+        limits.CLASSES.check(number, f"{where} give")
         refuse_strange_classes(where, self.entries["class_names"], self.task)
         stored = self.entries["preprocessing"]
         known = isinstance(stored, dict) and type(stored.get("channels")) is int

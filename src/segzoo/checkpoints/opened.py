@@ -32,13 +32,23 @@ class Checkpoint:
     @property
     def identity(self) -> dict[str, str]:
         """Hash that tells its masks from those of any other model: of the config, which holds that of the weights."""
-        return {"checkpoint": sha256(self.folder / CONFIG)}
+        return {"checkpoint": self.config.digest}
 
 
-def trust(folder: Path) -> str:
+def pin_of(config: Config) -> str | None:
+    """Return the name of the zoo's own checkpoint that has this very config, or None."""
+    return next((name for name, pin in published().items() if config.digest == pin["sha256"]), None)
+
+
+def is_another_card(config: Config, card: Path) -> bool:
+    """Return whether a card that is there belongs to one of the zoo's own, and is not the one that the zoo pins."""
+    pinned = published().get(pin_of(config) or "", {}).get("card_sha256")
+    return pinned is not None and card.is_file() and sha256(card) != pinned
+
+
+def trust(config: Config) -> str:
     """Return what a checkpoint's files agree with: the zoo's pin, or only each other."""
-    found = sha256(folder / CONFIG)
-    for name, pin in published().items():
-        if found == pin["sha256"]:
-            return f"as published ({name} {pin['tag']}, pinned by segzoo {__version__})"
+    name = pin_of(config)
+    if name is not None:
+        return f"as published ({name} {published()[name]['tag']}, pinned by segzoo {__version__})"
     return f"its files agree with its own {CONFIG}, which nothing else vouches for"

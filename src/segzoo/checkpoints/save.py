@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from segzoo.checkpoints.card import render_card
 from segzoo.checkpoints.config import FIRST_VERSION, Config, read_config
 from segzoo.checkpoints.entries import Licences
+from segzoo.checkpoints.finite import require_finite
 from segzoo.checkpoints.folder import copy_files, replacing
 from segzoo.checkpoints.licences import joined
 from segzoo.checkpoints.names import CARD, CONFIG, RECIPE, WEIGHTS
@@ -65,8 +66,10 @@ def save_pretrained(
     if model.model_name is None:
         raise SegzooError("only a model built by segzoo.create_model can be saved, since its name is what is recorded")
     name = name or folder.resolve().name
+    tensors = stored_tensors(model, dtype)
+    require_finite(tensors, "this model" if dtype is None else f"this model in {dtype}")
     with replacing(folder) as draft:
-        write_safetensors(stored_tensors(model, dtype), draft / WEIGHTS)
+        write_safetensors(tensors, draft / WEIGHTS)
         if train_config is not None:
             shutil.copyfile(train_config, draft / RECIPE)
         weights = licence or model.licence or joined(part.get("licence") for part in trainings(model.data))

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segzoo.errors import SegzooError
+from segzoo.errors import SegzooError, first_line
 from segzoo.paths import require_file
 
 if TYPE_CHECKING:
@@ -17,15 +17,31 @@ def read_safetensors(path: Path) -> "dict[str, Tensor]":
     Raises:
         SegzooError: the file is damaged or of another kind.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     require_file(path)
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
+        return parse_safetensors(path.read_bytes(), path)
+    except OSError as error:
+        raise SegzooError(f"{path} cannot be read ({error.strerror}); give another file") from None
+
+
+def parse_safetensors(content: bytes, path: Path) -> "dict[str, Tensor]":
+    """Return the tensors in the bytes of a safetensors file: those that were hashed, not those that lie there by now.
+
+    Args:
+        content: of the file.
+        path: it was read from, for the sentence.
+
+    Raises:
+        SegzooError: the file is damaged or of another kind.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(content)
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:  # the last are of odd types
         raise SegzooError(
-            f"{path} is not a safetensors file ({error}); nothing else is loaded, pickles least of all"
+            f"{path} is not a safetensors file ({first_line(error)}); nothing else is loaded, pickles least of all"
         ) from None
 
 

@@ -135,7 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
     pull.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="names, or user/repo")
     pull.add_argument("--to", type=Path, required=True, metavar="DIR", help="the mirror; use it with SEGZOO_HUB=DIR")
     pull.add_argument("--revision", help="a tag, branch or commit; the default is what segzoo pins")
-    pull.set_defaults(run="segzoo.cli.exchange:run_pull")
+    pull.set_defaults(run="segzoo.cli.pull:run_pull")
 
     push = verbs.add_parser("push", help="publish a checkpoint folder on the Hugging Face Hub")
     push.add_argument("folder", type=Path, help="a checkpoint's folder")
@@ -143,7 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
     push.add_argument("--version", help="of the checkpoint, written into its config; it becomes the tag v<version>")
     push.add_argument("--private", action="store_true", help="make a new repository private")
     push.add_argument("--dry-run", action="store_true", help="show what would go up, and stop")
-    push.set_defaults(run="segzoo.cli.exchange:run_push")
+    push.set_defaults(run="segzoo.cli.push:run_push")
     return parser
 
 

@@ -4,11 +4,11 @@ import argparse
 import io
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from segzoo.errors import one_line
+from segzoo.errors import SegzooError, one_line
 
 TRACEBACK = "Traceback (most recent call last)"
 
@@ -49,3 +49,28 @@ def sentence(error: Exception) -> str:
     if TRACEBACK in said:
         said = said.rpartition(f"{type(error).__module__}.{type(error).__qualname__}: ")[2]
     return one_line(said)
+
+
+def each_apart(names: Sequence[str], work: Callable[[str], str], kind: str, done: str) -> None:
+    """Do something for each name and print what it returns; one that fails stops none of the others.
+
+    Args:
+        names: to go through.
+        work: called with each.
+        kind: what the names are, in the plural, for sentences.
+        done: what is done to each, likewise: "3 checkpoints could not be verified".
+
+    Raises:
+        SegzooError: one failed; all have been tried by then.
+    """
+    failures: list[str] = []
+    for name in names:
+        try:
+            print(work(name), flush=True)
+        except (SegzooError, OSError) as error:
+            failures.append(sentence(error))
+            if len(names) > 1:
+                print(f"segzoo: not {done}: {failures[-1]}", file=sys.stderr, flush=True)
+    if failures:
+        which = f"{len(failures)} of {len(names)} {kind} could not be {done}, the first because: "
+        raise SegzooError((which if len(names) > 1 else "") + failures[0])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from segzoo.checkpoints.finite import require_finite
 from segzoo.checkpoints.state import State, read_state, renamed, unwrapped
 from segzoo.conversion.cmunext import cmunext_rules
 from segzoo.conversion.lv_unet import lv_unet_names
@@ -38,7 +39,9 @@ def convert(source: str | Path | State, model: "str | nn.Module") -> dict[str, T
             weights give ``create_model("lv_unet", deployed=True)``. Vision-RWKV's weights convert for a Med-URWKV
             whose encoder has the form and size of the file, or for a bare :class:`segzoo.nn.vrwkv.VisionRWKV` or
             :class:`segzoo.nn.vrwkv_adapter.VRWKVAdapter`; heads in the file are left out. For MONAI's MedNeXt-B, M
-            and L give a model with their ``down_expansion``: (2, 3, 4, 4), for L (3, 4, 8, 8).
+            and L give a model with their ``down_expansion``: (2, 3, 4, 4), for L (3, 4, 8, 8). A MedNeXt that was made
+            without residual connections (``do_res=False``, ``do_res_up_down=False``) is another network than ours and
+            is refused.
 
     Returns:
         A new state dict. What the original does not store (LV-UNet's λ, with a warning; all of Med-URWKV but its
@@ -75,6 +78,7 @@ def convert(source: str | Path | State, model: "str | nn.Module") -> dict[str, T
             f"{(missing + surplus + reshaped)[0]}); build the model with the in_channels, num_classes and form "
             "of the file"
         )
+    require_finite(converted, source if isinstance(source, str | Path) else "the state dict")
     if LAMBDA in converted and LAMBDA not in ours:
         warnings.warn(
             f"The file does not say how far deep training was: λ stays {converted[LAMBDA].item():g}, as in the model. "

@@ -55,6 +55,7 @@ def mednext_names(state: State, own: State) -> dict[str, Tensor]:
         elif ".grn." in name:
             value = value.flatten()
         ours[name] = value
+    refuse_missing_residuals(ours, own)
     ported = any(name.startswith("enc_stages.") for name in state)
     if ported:
         ours |= {name: own[name].new_zeros(own[name].shape) for name in own if re.match(r"down\.\d\.grn\.", name)}
@@ -62,6 +63,20 @@ def mednext_names(state: State, own: State) -> dict[str, Tensor]:
     if any(name.startswith("auxiliary_heads.") for name in own):
         return ours
     return {name: value for name, value in ours.items() if not name.startswith("auxiliary_heads.")}
+
+
+def refuse_missing_residuals(state: State, own: State) -> None:
+    """Refuse a MedNeXt whose blocks add nothing to what they take, by the convolutions that would bring it to size.
+
+    Only those between the levels need such convolutions; the original leaves the other residuals out no more often.
+    """
+    names = [name for name in own if re.fullmatch(r"(up|down)\.\d\.residual\.weight", name)]
+    others = [f"{name.removesuffix('residual.weight')}expand.weight" for name in names]
+    if names and all(name in state for name in others) and not any(name in state for name in names):
+        raise SegzooError(
+            "this MedNeXt was made without residual connections between its levels (do_res_up_down=False, as with "
+            "do_res=False), which is another network than ours; train it with them, or predict with its own code"
+        )
 
 
 def refuse_other_down_blocks(state: State, own: State) -> None:

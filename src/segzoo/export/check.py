@@ -10,7 +10,7 @@ from torch import Tensor
 from segzoo.checkpoints.compare import relative_difference
 from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.names import PROBE
-from segzoo.checkpoints.weights import read_safetensors
+from segzoo.checkpoints.probe import read_probe
 from segzoo.errors import SegzooError
 from segzoo.hub.listing import checkpoint_folders
 from segzoo.metrics.metric import Dice
@@ -65,11 +65,10 @@ def sample_for(network: "SegmentationNetwork") -> tuple[str, Any]:
     """Return an image or volume that a shipped checkpoint of the same kind has as its example; else noise."""
     contract = network.preprocessing
     for folder in checkpoint_folders().values():
-        file = folder / PROBE
         with suppress(SegzooError):  # a checkpoint that is damaged has no part in this
             config = read_config(folder)
             kind = type(config.contract), config.contract.channels
-            if file.is_file() and kind == (type(contract), network.in_channels):
+            if PROBE in config.sha256 and kind == (type(contract), network.in_channels):
                 source = config.example.source if config.example else None
-                return source or folder.name, read_safetensors(file)["image"].numpy()
+                return source or folder.name, read_probe(folder, config)["image"].numpy()
     return "noise, for lack of an image", contract.noise()

@@ -11,7 +11,6 @@ agree with Python.
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,8 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
+from segzoo.checkpoints.finite import require_finite
+from segzoo.checkpoints.folder import drafting
 from segzoo.checkpoints.metadata import Metadata
 from segzoo.errors import SegzooError
 from segzoo.export.base import ExportFormat, Request
@@ -100,7 +101,10 @@ def export(
     writer = choose_format(path, format)
     refuse_precision(model, writer, precision, calibration)
     writer.require_packages()
+    require_finite(model.state_dict(), "this model")
     network = model.deploy().cpu()
+    rounded = {name: value.half() for name, value in network.state_dict().items()} if precision == "float16" else {}
+    require_finite(network.state_dict() | rounded, f"this model, deployed in {precision},")
     if not writer.channels_last:
         network.to(memory_format=torch.contiguous_format)
     sides = len(AXES) if network.spatial_dims == 3 else len(AXES) - 1
@@ -110,26 +114,23 @@ def export(
     source, raw = (str(image), image) if image is not None else sample_for(network)
     x = example_input(network, size)
     request = Request(network, precision, x, dynamic_shapes(x, size), facts, size, calibration)
-    draft = path.with_name(f".{path.name}.draft{writer.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.touch()
-        writer.write(request, draft)
-        if precision == "int8":
-            source = f"the {len(calibration)} images that calibrated it"
-            difference = compare_masks(network, writer.open(draft), calibration, size)
-        else:
-            difference = compare(network, writer.open(draft), raw, size)
-        if not difference <= TOLERANCES[precision]:  # NaN included
-            raise SegzooError(f"{path} was not written: {refusal(difference, precision, source)}")
-        os.replace(draft, path)
+        with drafting(path.parent, path.name) as folder:
+            draft = folder / f"draft{writer.suffix}"
+            draft.touch()
+            writer.write(request, draft)
+            if precision == "int8":
+                source = f"the {len(calibration)} images that calibrated it"
+                difference = compare_masks(network, writer.open(draft), calibration, size)
+            else:
+                difference = compare(network, writer.open(draft), raw, size)
+            if not difference <= TOLERANCES[precision]:  # NaN included
+                raise SegzooError(f"{path} was not written: {refusal(difference, precision, source)}")
+            os.replace(draft, path)
     except SegzooError:
         raise
     except OSError as error:
         raise SegzooError(f"{path} cannot be written ({error.strerror})") from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()
     return Exported(path, difference, source, precision)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segzoo.errors import MissingError, MissingFileError, SegzooError, first_line
+from segzoo.hub.transfer import Transfer
 
 CONNECT_SECONDS, DEADLINE_SECONDS = 6.0, 8.0  # the second is for name servers that do not answer either
 
@@ -60,16 +61,24 @@ def reach() -> None:
 def download(
     repository: str, name: str, revision: str, *, token: str | bool | None = None, cache_dir: str | Path | None = None
 ) -> Path:
-    """Return a file of a repository in the client's cache, fetched where it is not there yet; broken downloads go on.
+    """Return a file of a repository in the client's cache, fetched where it is not there yet.
 
     Raises:
-        MissingError: it cannot be fetched.
+        MissingError: it cannot be fetched, or that would take too long or too much room.
         SegzooError: it cannot be written.
     """
     from huggingface_hub import hf_hub_download
 
+    def fetch(bar: type) -> str:
+        return hf_hub_download(
+            repository, name, revision=revision, token=token, cache_dir=cache_dir, dry_run=False, tqdm_class=bar
+        )
+
     with explained(repository, revision, name):
-        return Path(hf_hub_download(repository, name, revision=revision, token=token, cache_dir=cache_dir))
+        try:
+            return Path(Transfer(f"{name} of {repository}").run(fetch))
+        except SegzooError as error:
+            raise UnreachableError(str(error)) from error
 
 
 def cached(repository: str, name: str, revision: str, cache_dir: str | Path | None = None) -> Path | None:

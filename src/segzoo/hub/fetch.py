@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from segzoo import __version__
-from segzoo.checkpoints.config import read_config
+from segzoo.checkpoints.config import Config, read_config
 from segzoo.checkpoints.files import damaged_files, is_complete
 from segzoo.checkpoints.names import CARD, CONFIG, WEIGHTS
 from segzoo.checkpoints.opened import Checkpoint, trust
-from segzoo.checkpoints.weights import sha256
 from segzoo.errors import MissingError, SegzooError
 from segzoo.hub.client import UnreachableError, ask, cached, discard, download
 
@@ -62,28 +61,34 @@ def fetch_files(
 ) -> Path:
     """Fetch a checkpoint's config, and then the files that it lists, from the commit that it came from."""
     folder = download(repository, CONFIG, revision, token=token, cache_dir=cache_dir).parent
-    check_config(folder, repository, revision, pin)
-    for name in read_config(folder).sha256:
+    for name in pinned_config(folder, repository, revision, pin).sha256:
         download(repository, name, folder.name, token=token, cache_dir=cache_dir)
     with suppress(MissingError):  # a card is for people
         download(repository, CARD, folder.name, token=token, cache_dir=cache_dir)
     return folder
 
 
-def check_config(folder: Path, repository: str, revision: str, pin: dict[str, Any] | None) -> None:
-    """Compare a fetched config with the pin."""
-    if pin is not None and sha256(folder / CONFIG) != pin["sha256"]:
+def pinned_config(folder: Path, repository: str, revision: str, pin: dict[str, Any] | None) -> Config:
+    """Read a fetched config, and compare what was read with the pin."""
+    try:
+        config = read_config(folder)
+    except SegzooError:
+        if pin is None:
+            raise
+        config = None
+    if pin is not None and (config is None or config.digest != pin["sha256"]):
         discard(folder / CONFIG)
         raise SegzooError(
             f"{CONFIG} of {repository} at {revision} is not the one that segzoo {__version__} pins: it was changed on "
             "the Hub or on its way, and is not used; update segzoo, or tell the zoo's maintainers"
         )
+    assert config is not None
+    return config
 
 
 def check_cached(folder: Path, repository: str, revision: str, pin: dict[str, Any] | None) -> Checkpoint:
     """Check all files in the client's cache; what is damaged is removed, so that the next call fetches it anew."""
-    check_config(folder, repository, revision, pin)
-    config = read_config(folder)
+    config = pinned_config(folder, repository, revision, pin)
     damaged = damaged_files(folder, config)
     for file in damaged:
         discard(file)
@@ -92,7 +97,7 @@ def check_cached(folder: Path, repository: str, revision: str, pin: dict[str, An
             f"{damaged[0].name} of {repository} at {revision} is not the file that its {CONFIG} lists (its sha256 "
             "differs): it was changed or damaged and has been removed from the cache; call again to fetch it anew"
         )
-    return Checkpoint(folder, config, trust(folder))
+    return Checkpoint(folder, config, trust(config))
 
 
 def offline_advice(name: str, repository: str, revision: str, reason: str) -> str:

@@ -1,17 +1,17 @@
 """Find a checkpoint: in a folder, a mirror, the package, or on the Hugging Face Hub."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 from segzoo import __version__
 from segzoo.checkpoints.config import read_config
-from segzoo.checkpoints.files import verify_files
+from segzoo.checkpoints.files import file_names, refuse_links, verify_files
 from segzoo.checkpoints.folder import copy_files, replacing, restore
-from segzoo.checkpoints.names import CONFIG, WEIGHTS
-from segzoo.checkpoints.opened import Checkpoint, trust
+from segzoo.checkpoints.names import CARD, CONFIG, WEIGHTS
+from segzoo.checkpoints.opened import Checkpoint, is_another_card, trust
 from segzoo.checkpoints.pins import ORGANISATION, organisation, published
-from segzoo.checkpoints.weights import sha256
 from segzoo.errors import MissingError, MissingFileError, SegzooError
 from segzoo.hub.client import may_be_called
 from segzoo.hub.fetch import fetch
@@ -46,7 +46,8 @@ def open_checkpoint(
     if not isinstance(name_or_path, str | os.PathLike) or not str(name_or_path):
         raise SegzooError(f"{name_or_path!r} is no checkpoint's name or folder; `segzoo list` shows what there is")
     name, path = str(name_or_path), Path(name_or_path)
-    restore(path)
+    if is_a_path(name_or_path):
+        restore(path)
     if path.is_dir():
         if revision is not None:
             raise SegzooError(f"{path} is a folder here and has no revision {revision!r}; leave the revision out")
@@ -79,6 +80,19 @@ def open_checkpoint(
     return fetch(name, repository, revision or "main", None, cache_dir, token, local_files_only)
 
 
+def is_a_path(name_or_path: str | os.PathLike[str]) -> bool:
+    """Return whether somebody means a place on this machine, rather than one of the checkpoints that go by a name.
+
+    What a killed save has left beside such a place is put back; left in the current folder under a checkpoint's name,
+    it would take that checkpoint's place.
+    """
+    if not isinstance(name_or_path, str):
+        return True
+    return os.path.basename(name_or_path) != name_or_path and (
+        name_or_path not in checkpoint_folders() and short_name(name_or_path) not in published()
+    )
+
+
 def short_name(name: str) -> str:
     """Return the zoo's name of a checkpoint of its own that is asked for as ``organisation/name``, as on the Hub."""
     short = name.removeprefix(f"{organisation()}/")
@@ -92,13 +106,13 @@ def check_folder(folder: Path, name: str | None = None, pin: dict[str, Any] | No
             f"folder {folder} holds no {CONFIG}, so it is no checkpoint; save one with save_pretrained"
         )
     config = read_config(folder)
-    if pin is not None and sha256(folder / CONFIG) != pin["sha256"]:
+    if pin is not None and config.digest != pin["sha256"]:
         raise SegzooError(
             f"{folder / CONFIG} is not that of {name} {pin['tag']}, which segzoo {__version__} pins: another version "
             f"or a changed one; fetch it anew with `segzoo pull`, or load it by its path {folder} if you trust it"
         )
     verify_files(folder, config)
-    return Checkpoint(folder, config, trust(folder))
+    return Checkpoint(folder, config, trust(config))
 
 
 def pull(name: str, target: Path, **where: Any) -> Path:
@@ -111,11 +125,17 @@ def pull(name: str, target: Path, **where: Any) -> Path:
 
     Raises:
         MissingError: there is no such checkpoint.
-        SegzooError: it is damaged, or cannot be written.
+        SegzooError: it is damaged, holds links, or cannot be written.
     """
     checkpoint = open_checkpoint(name, **where)
+    refuse_links(checkpoint.folder, file_names(checkpoint.config))
     # "." has no name of its own
     folder = target / (os.path.basename(os.path.abspath(name)) if Path(name).is_dir() else short_name(name))
     with replacing(folder) as draft:
         copy_files(checkpoint.folder, draft, checkpoint.config)
+        if is_another_card(checkpoint.config, draft / CARD):
+            (draft / CARD).unlink()
+            logging.getLogger("segzoo").warning(
+                "%s of %s is not the one that segzoo %s pins, and was left out", CARD, name, __version__
+            )
     return folder

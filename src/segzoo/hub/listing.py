@@ -1,7 +1,6 @@
 """Checkpoints that there are, here and on the Hub."""
 
 import os
-import re
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -26,11 +25,20 @@ def checkpoint_folders() -> dict[str, Path]:
     roots += [package / "model_cards", package.parents[1] / "model_cards"]  # in a wheel, in a checkout
     found: dict[str, Path] = {}
     for root in roots:
-        for config in sorted([*root.glob(f"*/{CONFIG}"), *root.glob(f"*/*/{CONFIG}")]):
-            name = config.parent.relative_to(root).as_posix()
-            if not re.search(r"(^|/)\.", name) and (config.parent / WEIGHTS).is_file():
-                found.setdefault(name, config.parent)
+        outer = folders_in(root)
+        for folder in sorted([*outer, *(inner for one in outer for inner in folders_in(one))]):
+            if os.path.lexists(folder / CONFIG) and os.path.isfile(folder / WEIGHTS):
+                found.setdefault(folder.relative_to(root).as_posix(), folder)
     return found
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Return the folders in a folder but hidden ones; none of one that is not there or cannot be read."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    return [folder / name for name in names if not name.startswith(".") and os.path.isdir(folder / name)]
 
 
 def list_checkpoints(pattern: str = "*") -> list[str]:
@@ -75,9 +83,9 @@ def listing(name: str, folder: Path | None) -> dict[str, Any]:
         here = {"where": "here", "folder": str(folder)}
         try:
             return {**facts_of(read_config(folder), folder), **here}
-        except SegzooError as error:
+        except (SegzooError, OSError) as error:
             return {"error": str(error), **here}
     pin = published()[name]
     folder = cached_folder(f"{organisation()}/{name}", pin["tag"], None)
-    facts = {key: value for key, value in pin.items() if key not in ("tag", "sha256")}
+    facts = {key: value for key, value in pin.items() if key not in ("tag", "sha256", "card_sha256")}
     return {**facts, "where": "to be fetched" if folder is None else "here", "folder": folder and str(folder)}

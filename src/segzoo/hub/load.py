@@ -1,15 +1,19 @@
 """Models of checkpoints."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from segzoo import limits
 from segzoo.checkpoints.fill import LoadReport, fill, read_weights
-from segzoo.checkpoints.names import CONFIG, WEIGHTS
+from segzoo.checkpoints.names import CONFIG
 from segzoo.checkpoints.opened import Checkpoint
-from segzoo.errors import SegzooError
+from segzoo.errors import SegzooError, first_line
 from segzoo.hub.find import open_checkpoint
 from segzoo.prediction.predictor import Predictor
 from segzoo.prediction.torch_backend import TorchBackend, best_precision, choose_device
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
     from segzoo.network import SegmentationNetwork
 
+LARGE = 2**26  # bytes of a tensor from which on the memory that is left is asked for
 
 # ---- load
 
@@ -90,19 +95,47 @@ def load(
     folder, config = checkpoint.folder, checkpoint.config
     changed = {"num_classes": num_classes, "in_channels": in_channels}
     arguments = {**config.model.arguments, **{key: value for key, value in changed.items() if value is not None}}
+    require_model(config.model.name, config.model.package)
     try:
-        require_model(config.model.name, config.model.package)
-        model = create_model(config.model.name, **arguments, **recipe)
-        model.load_report = LoadReport(str(folder), trust=checkpoint.trust)
-        fill(model, read_weights(folder / WEIGHTS), model.load_report, num_classes, in_channels)
-        config.give_to(model)
+        with counted_parameters(f"the model of {folder / CONFIG}"):
+            model = create_model(config.model.name, **arguments, **recipe)
     except SegzooError:
         raise
-    except (AttributeError, TypeError, ValueError) as error:  # a word where a number should be, and the like
+    except Exception as error:  # a word where a number should be, a width of -1, and all that comes of such
+        reason = first_line(error) or type(error).__name__
         raise SegzooError(
-            f"what {folder / CONFIG} says makes no model ({error}); fetch the checkpoint again"
+            f"what {folder / CONFIG} says makes no model ({reason}); fetch the checkpoint again"
         ) from error
+    model.load_report = LoadReport(str(folder), trust=checkpoint.trust)
+    fill(model, read_weights(folder, config), model.load_report, num_classes, in_channels)
+    config.give_to(model)
     return model.eval()
+
+
+@contextmanager
+def counted_parameters(what: str) -> Iterator[None]:
+    """Stop the building of a model that asks for more than is taken, before memory is filled with it.
+
+    Args:
+        what: is built, for the sentence.
+    """
+    thread, tensors, numbers = threading.get_ident(), 0, 0
+
+    def count(module: "nn.Module", name: str, parameter: "nn.Parameter | None") -> None:
+        nonlocal tensors, numbers
+        if parameter is None or threading.get_ident() != thread:  # PyTorch calls this for every thread's modules
+            return
+        tensors, numbers = tensors + 1, numbers + parameter.numel()
+        limits.TENSORS.check(tensors, f"{what} has at least")
+        limits.PARAMETERS.check(numbers, f"{what} has at least")
+        if parameter.nbytes > LARGE:
+            limits.require_memory(parameter.nbytes, what)
+
+    counting = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        counting.remove()
 
 
 # ---- predict

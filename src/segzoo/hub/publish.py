@@ -1,17 +1,21 @@
 """Publish checkpoints: push a folder to the Hub, and pin what is published."""
 
+import hashlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from segzoo.checkpoints.config import read_config
-from segzoo.checkpoints.files import file_names, verify_files
+from segzoo.checkpoints.files import file_names, read_listed, refuse_links, verify_files
 from segzoo.checkpoints.names import CARD, CONFIG
+from segzoo.checkpoints.opened import Checkpoint, trust
 from segzoo.checkpoints.weights import sha256
-from segzoo.errors import MissingFileError, SegzooError
+from segzoo.errors import MissingError, MissingFileError, SegzooError
 from segzoo.hub.client import download, explained, reach
 from segzoo.hub.listing import facts_of
+from segzoo.hub.verify import computed
+from segzoo.registry import require_model
 
 
 @dataclass(frozen=True)
@@ -23,22 +27,33 @@ class Upload:
         repository: where to, as ``user/repo``.
         tag: of the commit.
         sizes: bytes of every file.
+        tried: what was found when it was loaded, or why it was not.
     """
 
     folder: Path
     repository: str
     tag: str
     sizes: dict[str, int]
+    tried: str
 
     def __str__(self) -> str:
-        """Return a line for every file."""
+        """Return a line for every file, and one for what was tried."""
         lines = [f"{self.folder} -> {self.repository}, tagged {self.tag}:"]
         lines += [f"  {size:>12,} bytes  {name}" for name, size in self.sizes.items()]
-        return "\n".join([*lines, f"  {sum(self.sizes.values()):>12,} bytes in all"])
+        return "\n".join([*lines, f"  {sum(self.sizes.values()):>12,} bytes in all", f"  {self.tried}"])
+
+    def content(self, name: str) -> bytes:
+        """Return a file, read once: what is compared with its hash is what goes up."""
+        config = read_config(self.folder)
+        if name == CONFIG:
+            return config.content
+        return (self.folder / name).read_bytes() if name == CARD else read_listed(self.folder, config, name)
 
 
 def plan_upload(folder: str | Path, repository: str, version: str | None = None) -> Upload:
     """Plan what pushing a checkpoint folder uploads: its card and config, and what the config lists; nothing else.
+
+    It is loaded, and its probe computed: what nobody could use is not published.
 
     Args:
         folder: the checkpoint's.
@@ -47,10 +62,12 @@ def plan_upload(folder: str | Path, repository: str, version: str | None = None)
 
     Raises:
         MissingFileError: a file is missing.
-        SegzooError: it is no checkpoint, a file is not the one that its config lists, or the version makes no tag.
+        SegzooError: it is no checkpoint, a file is a link or not the one that its config lists, it cannot be loaded or
+            computes something else than its probe, or the version makes no tag.
     """
     folder = Path(folder)
     config = read_config(folder)
+    refuse_links(folder, file_names(config))
     verify_files(folder, config)
     if not (folder / CARD).is_file():
         raise MissingFileError(f"{folder} has no {CARD}, the card that the Hub shows; save it with save_pretrained")
@@ -59,7 +76,20 @@ def plan_upload(folder: str | Path, repository: str, version: str | None = None)
     if not re.fullmatch(r"\d[\w.+-]*", config.version):  # the Hub would take all but the tag
         raise SegzooError(f"the version must be like 1.1, not {config.version!r}; its tag is then v1.1")
     sizes = {name: (folder / name).stat().st_size for name in file_names(config)}
-    return Upload(folder, repository, config.tag, sizes)
+    return Upload(folder, repository, config.tag, sizes, try_out(Checkpoint(folder, config, trust(config))))
+
+
+def try_out(checkpoint: Checkpoint) -> str:
+    """Load a checkpoint and compute its probe; where its model is not known here, say that this was not tried.
+
+    Raises:
+        SegzooError: it cannot be loaded, or computes something else.
+    """
+    try:
+        require_model(checkpoint.config.model.name, checkpoint.config.model.package)
+    except MissingError as error:
+        return f"not tried, since {error}"
+    return f"tried: it loads; {computed(checkpoint, checkpoint.folder)}"
 
 
 def push(upload: Upload, *, private: bool = False, token: str | bool | None = None) -> str:
@@ -88,7 +118,7 @@ def push(upload: Upload, *, private: bool = False, token: str | bool | None = No
             if is_there(hub, upload, CARD, "main") or not is_there(hub, upload, CONFIG, "main"):  # a newer version's
                 return f"{repository}/commit/{tags[upload.tag]}"
             upload = replace(upload, sizes={CARD: upload.sizes[CARD]})  # its words may get better; the tag stays
-        operations = [CommitOperationAdd(name, upload.folder / name) for name in upload.sizes]
+        operations = [CommitOperationAdd(name, upload.content(name)) for name in upload.sizes]
         message = f"{upload.repository.rpartition('/')[2]} {upload.tag}"
         commit = hub.create_commit(upload.repository, operations, commit_message=message)
         if upload.tag not in tags:
@@ -108,14 +138,15 @@ def refuse_other_content(hub: Any, upload: Upload) -> None:
 def is_there(hub: Any, upload: Upload, name: str, revision: str) -> bool:
     """Return whether the repository holds this very file."""
     there = download(upload.repository, name, revision, token=hub.token)
-    return sha256(there) == sha256(upload.folder / name)
+    return sha256(there) == hashlib.sha256(upload.content(name)).hexdigest()
 
 
 def pin(model_cards: Path) -> dict[str, dict[str, Any]]:
-    """Return the content of published.json: tag, sha256 of config.json and description of every checkpoint folder."""
+    """Return the content of published.json: tag, hashes of config.json and card, and facts of every checkpoint."""
     pins = {}
     for folder in sorted(path.parent for path in model_cards.glob(f"*/{CONFIG}")):
         config = read_config(folder)
         verify_files(folder, config)
-        pins[folder.name] = {"tag": config.tag, "sha256": sha256(folder / CONFIG), **facts_of(config, folder)}
+        hashes = {"sha256": config.digest, "card_sha256": sha256(folder / CARD)}
+        pins[folder.name] = {"tag": config.tag, **hashes, **facts_of(config, folder)}
     return pins

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from segzoo import __version__
 from segzoo.checkpoints.compare import relative_difference
-from segzoo.checkpoints.names import PROBE
-from segzoo.checkpoints.weights import read_safetensors
-from segzoo.errors import SegzooError
+from segzoo.checkpoints.names import CARD, PROBE
+from segzoo.checkpoints.opened import Checkpoint, is_another_card
+from segzoo.checkpoints.probe import read_probe
+from segzoo.errors import SegzooError, first_line
 from segzoo.hub.find import open_checkpoint
-from segzoo.hub.load import from_pretrained
+from segzoo.hub.load import load
 
 if TYPE_CHECKING:
     from segzoo.network import SegmentationNetwork
@@ -33,23 +35,42 @@ def verify(name_or_path: str | Path) -> str:
         SegzooError: a file is damaged, or the logits differ by more than rounding.
     """
     checkpoint = open_checkpoint(name_or_path)
-    intact = f"{len(checkpoint.config.sha256)} files intact, {checkpoint.trust}"
+    if is_another_card(checkpoint.config, checkpoint.folder / CARD):
+        raise SegzooError(
+            f"{checkpoint.folder / CARD} is not the card that segzoo {__version__} pins: it was changed, or is of "
+            "another version; fetch it anew with `segzoo pull`, or take it away"
+        )
+    return f"{len(checkpoint.config.sha256)} files intact, {checkpoint.trust}; {computed(checkpoint, name_or_path)}"
+
+
+def computed(checkpoint: Checkpoint, name: object) -> str:
+    """Load a checkpoint and compute its probe.
+
+    Args:
+        checkpoint: its files checked.
+        name: of it, for the sentence.
+
+    Returns:
+        What was found, in half a sentence.
+
+    Raises:
+        SegzooError: it cannot be loaded, or the logits differ by more than rounding.
+    """
+    model = load(checkpoint)
     if PROBE not in checkpoint.config.sha256:
-        return f"{intact}; it has no {PROBE}, so nothing was computed"
-    file = checkpoint.folder / PROBE
-    probe = read_safetensors(file)
-    if set(probe) != {"image", "logits"}:
-        raise SegzooError(f"{file} must hold an image and its logits, not {', '.join(sorted(probe)) or 'nothing'}")
-    difference = relative_difference(
-        compute_logits(from_pretrained(checkpoint.folder), probe["image"]), probe["logits"]
-    )
+        return f"it has no {PROBE}, so nothing was computed"
+    probe = read_probe(checkpoint.folder, checkpoint.config)
+    try:
+        difference = relative_difference(compute_logits(model, probe["image"]), probe["logits"])
+    except (RuntimeError, TypeError) as error:  # of an image of another type or size than the model's
+        raise SegzooError(f"the model of {name} cannot compute its {PROBE} ({first_line(error)})") from error
     if not difference <= TOLERANCE:  # NaN included
         raise SegzooError(
-            f"{name_or_path} computes other logits on this machine than where it was published: they differ by up to "
+            f"{name} computes other logits on this machine than where it was published: they differ by up to "
             f"{difference:.1e} of the largest; do not trust its masks here, or try another torch than "
             f"{torch.__version__}"
         )
-    return f"{intact}; its logits are {'equal' if difference == 0 else f'equal up to rounding ({difference:.1e})'}"
+    return f"its logits are {'equal' if difference == 0 else f'equal up to rounding ({difference:.1e})'}"
 
 
 def compute_logits(model: "SegmentationNetwork", image: Tensor) -> Tensor:

@@ -179,17 +179,17 @@ class Predictor:
 
 
 def refuse_nan(probabilities: Any, subject: str = "the network") -> None:
-    """Refuse what has no mask: comparisons with NaN are false, so that it would be an empty one.
+    """Refuse what has no mask: comparisons with NaN are false, so that it would be an empty one; nor has infinity.
 
     Args:
         probabilities: a tensor or an array.
         subject: what gave them.
 
     Raises:
-        SegzooError: a probability is NaN.
+        SegzooError: a probability is NaN or infinite.
     """
     total = probabilities.sum()
-    if total != total:
+    if total - total != 0:
         raise SegzooError(
             f"{subject} gives NaN for this input: its weights are not finite, as a training that diverged leaves them"
         )

@@ -1,5 +1,6 @@
 """ONNX Runtime and OpenVINO as backends: exported files. Images need no torch, which takes longer to import."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segzoo.checkpoints.metadata import Metadata
-from segzoo.checkpoints.weights import sha256
 from segzoo.errors import MissingPackageError, SegzooError, first_line
 from segzoo.paths import require_file
+from segzoo.prediction.onnx_bytes import has_external_data
 from segzoo.preprocessing.base import InputContract
 from segzoo.preprocessing.exported import FloatArray, exported_contract
 from segzoo.tasks import Task
@@ -45,13 +46,13 @@ class Session:
     run: Callable[[FloatArray], FloatArray]
 
 
-def open_onnxruntime(path: Path, threads: int) -> Session:
-    """Open a file by ONNX Runtime, on the CPU."""
+def open_onnxruntime(content: bytes, threads: int) -> Session:
+    """Open a file's content by ONNX Runtime, on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads  # said, for of its own accord it binds its threads to cores, taken or not
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     sides = session.get_inputs()[0].shape[2:]
     return Session(
         f"ONNX Runtime {onnxruntime.__version__}",
@@ -61,12 +62,12 @@ def open_onnxruntime(path: Path, threads: int) -> Session:
     )
 
 
-def open_openvino(path: Path, threads: int) -> Session:
-    """Open a file by OpenVINO, on the CPU."""
+def open_openvino(content: bytes, threads: int) -> Session:
+    """Open a file's content by OpenVINO, on the CPU."""
     import openvino
 
     core = openvino.Core()
-    model = core.read_model(path)
+    model = core.read_model(content)
     metadata = model.get_rt_info("framework").value if model.has_rt_info("framework") else {}
     sides = list(model.input(0).partial_shape)[2:]
     compiled = core.compile_model(
@@ -86,7 +87,7 @@ def open_openvino(path: Path, threads: int) -> Session:
     )
 
 
-BACKENDS: dict[str, Callable[[Path, int], Session]] = {"onnxruntime": open_onnxruntime, "openvino": open_openvino}
+BACKENDS: dict[str, Callable[[bytes, int], Session]] = {"onnxruntime": open_onnxruntime, "openvino": open_openvino}
 
 
 def choose_backend(wanted: str | None) -> str:
@@ -121,6 +122,7 @@ class ExportedModel:
     Args:
         path: of the file.
         backend: one of `BACKENDS`.
+        digest: sha256 of the file that another process has opened; None takes what is there.
 
     Raises:
         SegzooError: by every attribute, that the file cannot be opened or is not one that segzoo wrote.
@@ -129,19 +131,31 @@ class ExportedModel:
     batch_size = 1  # as a checkpoint has it on a CPU
     device = "cpu"
 
-    def __init__(self, path: Path, backend: str) -> None:
-        self.path, self.backend = path, backend
+    def __init__(self, path: Path, backend: str, digest: str | None = None) -> None:
+        self.path, self.backend, self.digest = path, backend, digest
         self.subject = str(path)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave the session behind: another process opens its own, with as many threads as it may have."""
-        return ExportedModel, (self.path, self.backend)
+        return ExportedModel, (self.path, self.backend, self.digest)
 
     @cached_property
     def session(self) -> Session:
-        """File as its backend has opened it."""
+        """File as its backend has opened it: read once, so that what its hash is of is what computes."""
         try:
-            return BACKENDS[self.backend](self.path, thread_count())
+            content = self.path.read_bytes()
+            if has_external_data(content):
+                raise SegzooError(
+                    f"{self.path} keeps weights in another file, so nothing vouches for what it computes; export it "
+                    "again, or save it with its weights inside"
+                )
+            digest = hashlib.sha256(content).hexdigest()
+            if digest != (self.digest or digest):
+                raise SegzooError(f"{self.path} has changed since this run began; start it again")
+            self.digest = digest
+            return BACKENDS[self.backend](content, thread_count())
+        except (SegzooError, MemoryError):
+            raise
         except Exception as error:  # either backend raises many kinds; all mean the same here
             raise SegzooError(
                 f"{self.path} cannot be opened by {self.backend}: it is damaged or of another kind; export it again "
@@ -163,7 +177,8 @@ class ExportedModel:
     @property
     def identity(self) -> dict[str, str]:
         """Hash and backend, which tell its masks from those of any other model."""
-        return {"exported": sha256(self.path), "backend": self.backend}
+        assert self.session
+        return {"exported": str(self.digest), "backend": self.backend}
 
     # ---- as a backend
 

@@ -4,20 +4,25 @@ A contract is a few plain values, stored in a checkpoint's config.json. Torch is
 an exported file for images needs none.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from numbers import Real  # NumPy's too
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from segzoo import limits
 from segzoo.errors import SegzooError
 from segzoo.imaging.geometry import Geometry
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+MOST, LEAST = 1e9, 1e-9  # of intensities and lengths: far outside what scanners give, far inside what float32 holds
 
 
 @dataclass
@@ -165,3 +170,69 @@ class InputContract(ABC):
             return cls(**config)
         except TypeError as error:
             raise SegzooError(f"The preprocessing {dict(config)} cannot be read: {error}.") from error
+
+
+# ---- numbers of a contract
+
+
+def number(name: str, value: Any, *, positive: bool = False) -> float:
+    """Return a number of a contract that intensities can be reckoned with.
+
+    Args:
+        name: of the entry, for the sentence.
+        value: to check.
+        positive: whether it is divided by.
+
+    Raises:
+        SegzooError: it is none, is not finite, or is outside of reason.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise SegzooError(f"{name} must be a number, not {value!r}.")
+    try:
+        found = float(value)
+    except OverflowError:  # of a whole number
+        found = math.inf
+    if not (LEAST if positive else -MOST) <= found <= MOST:
+        least = f"{LEAST:g}" if positive else f"{-MOST:g}"
+        raise SegzooError(f"{name} must be a number from {least} to {MOST:g}, not {value!r}.")
+    return found
+
+
+def numbers(name: str, values: Any, *, positive: bool = False) -> tuple[float, ...]:
+    """Return a list of such numbers.
+
+    Raises:
+        SegzooError: it is no list, or one of it is not `number`'s.
+    """
+    return tuple(number(name, value, positive=positive) for value in listed(name, values))
+
+
+def sides(name: str, values: Any, dims: int) -> tuple[int, ...]:
+    """Return the sides of what a network sees.
+
+    Args:
+        name: of the entry, for the sentence.
+        values: as many whole numbers as ``dims``.
+        dims: 2 of images, 3 of volumes.
+
+    Raises:
+        SegzooError: they are not, or make more than is taken.
+    """
+    found = tuple(values) if isinstance(values, Iterable) and not isinstance(values, str | Mapping) else ()
+    whole = all(isinstance(side, int | np.integer) and not isinstance(side, bool) and side > 0 for side in found)
+    if len(found) != dims or not whole:
+        kind = "a height and a width" if dims == 2 else "three numbers above 0"
+        raise SegzooError(f"{name} must be {kind}, not {values!r}.")
+    limits.NETWORK_INPUT.check(math.prod(map(int, found)), f"{name} asks for")
+    return tuple(map(int, found))
+
+
+def listed(name: str, values: Any) -> list[Any]:
+    """Return the values of a list.
+
+    Raises:
+        SegzooError: it is none.
+    """
+    if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+        raise SegzooError(f"{name} must be a list, not {values!r}.")
+    return list(values)

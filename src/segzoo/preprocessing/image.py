@@ -1,6 +1,5 @@
 """Input contract of a model for images: channels, size and normalisation."""
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,8 @@ from segzoo.imaging.images import as_image, scaled
 from segzoo.imaging.overlay import to_uint8
 from segzoo.imaging.readers import Reader, reader_of
 from segzoo.imaging.volumes import Volume
-from segzoo.preprocessing.base import InputContract, Prepared
+from segzoo.preprocessing.base import InputContract, Prepared, numbers, sides
+from segzoo.tasks import require_count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,21 +63,16 @@ class Preprocessing(InputContract):
 
     def __post_init__(self) -> None:
         # JSON and YAML give lists; tuples keep the contract hashable and comparable.
-        object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
-        object.__setattr__(self, "std", tuple(float(v) for v in self.std))
+        require_count("channels", self.channels)
+        object.__setattr__(self, "mean", numbers("mean", self.mean))
+        object.__setattr__(self, "std", numbers("std", self.std, positive=True))
         if self.image_size is not None:
-            sides = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
-            object.__setattr__(self, "image_size", tuple(int(v) for v in sides))
-            if len(self.image_size) != 2 or min(self.image_size) < 1:
-                raise SegzooError(f"image_size must be a height and a width, not {list(self.image_size)}.")
-        if self.channels < 1:
-            raise SegzooError(f"channels must be 1 or more, not {self.channels}.")
+            both = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+            object.__setattr__(self, "image_size", sides("image_size", both, 2))
         for name in ("mean", "std"):
             found = len(getattr(self, name))
             if found != self.channels:
                 raise SegzooError(f"{name} must hold one value for each of the {self.channels} channels, not {found}.")
-        if min(self.std) <= 0:
-            raise SegzooError(f"std must be above 0 in every channel, not {list(self.std)}.")
         if self.intensity_range is not None:
             object.__setattr__(self, "intensity_range", as_range(self.intensity_range))
 
@@ -259,10 +254,10 @@ def as_range(values: Any) -> tuple[float, float]:
     """
     wrong = SegzooError(f"intensity_range must be a lowest and a higher value, such as 0 and 4095, not {values!r}.")
     try:
-        low, high = (float(value) for value in values)
+        low, high = numbers("intensity_range", values)
     except (TypeError, ValueError) as error:
         raise wrong from error
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    if low >= high:
         raise wrong
     return low, high
 

@@ -17,7 +17,8 @@ from segzoo.imaging.arrays import as_volume
 from segzoo.imaging.geometry import OPPOSITES, Geometry, axes_between
 from segzoo.imaging.readers import Reader, reader_of
 from segzoo.imaging.volumes import Volume, no_volume
-from segzoo.preprocessing.base import InputContract, Prepared
+from segzoo.preprocessing.base import InputContract, Prepared, listed, number, numbers, sides
+from segzoo.tasks import require_count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,28 +68,31 @@ class VolumePreprocessing(InputContract):
 
     def __post_init__(self) -> None:
         # JSON and YAML give lists; tuples keep the contract hashable and comparable.
-        object.__setattr__(self, "patch_size", tuple(int(side) for side in self.patch_size))
-        object.__setattr__(self, "mirror_axes", tuple(int(axis) for axis in self.mirror_axes))
-        if not set(self.mirror_axes) <= {0, 1, 2}:
-            raise SegzooError(f"mirror_axes must be among 0, 1 and 2, not {list(self.mirror_axes)}.")
-        for name in ("spacing", "window"):
+        require_count("channels", self.channels)
+        object.__setattr__(self, "patch_size", sides("patch_size", self.patch_size, 3))
+        axes = listed("mirror_axes", self.mirror_axes)
+        if not set(axes) <= {0, 1, 2} or len(set(axes)) < len(axes):  # each doubles the work of a mirrored average
+            raise SegzooError(f"mirror_axes must be among 0, 1 and 2, each once, not {axes}.")
+        object.__setattr__(self, "mirror_axes", tuple(map(int, axes)))
+        for name, positive in (("spacing", True), ("window", False)):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
-        if self.channels < 1:
-            raise SegzooError(f"channels must be 1 or more, not {self.channels}.")
+                object.__setattr__(self, name, numbers(name, getattr(self, name), positive=positive))
+        for name, positive in (("mean", False), ("std", True)):
+            if getattr(self, name) is not None:
+                number(name, getattr(self, name), positive=positive)
+        if not isinstance(self.orientation, str):
+            raise SegzooError(f'orientation must be three letters, as "SAR", not {self.orientation!r}.')
         if len(self.orientation) != 3 or not all(set(pair) & set(self.orientation) for pair in OPPOSITES):
             raise SegzooError(
                 f'orientation must name one of L/R, P/A and I/S each, as "SAR", not {self.orientation!r}.'
             )
-        if len(self.patch_size) != 3 or min(self.patch_size) < 1:
-            raise SegzooError(f"patch_size must be three numbers above 0, not {list(self.patch_size)}.")
-        if self.spacing is not None and (len(self.spacing) != 3 or min(self.spacing) <= 0):
+        if self.spacing is not None and len(self.spacing) != 3:
             raise SegzooError(f"spacing must be three lengths above 0, not {list(self.spacing)}.")
         if self.intensity == "window":
             if self.window is None or self.mean is None or self.std is None or len(self.window) != 2:
                 raise SegzooError('intensity "window" needs window=(lowest, highest), a mean and a std.')
-            if self.window[0] >= self.window[1] or self.std <= 0:
-                raise SegzooError(f"window must rise and std be above 0, not {list(self.window)} and {self.std}.")
+            if self.window[0] >= self.window[1]:
+                raise SegzooError(f"window must rise, not be {list(self.window)}.")
         elif self.intensity != "zscore":
             raise SegzooError(f'intensity must be "zscore" or "window", not {self.intensity!r}.')
         elif (self.window, self.mean, self.std) != (None, None, None):

@@ -1,19 +1,11 @@
-"""``segzoo pull`` and ``push``."""
+"""``segzoo push``."""
 
 import argparse
 from dataclasses import replace
 
 from segzoo.checkpoints.pins import organisation
 from segzoo.checkpoints.save import recording
-from segzoo.hub.find import pull
 from segzoo.hub.publish import plan_upload, push
-
-
-def run_pull(options: argparse.Namespace) -> None:
-    """Run ``segzoo pull CHECKPOINT... --to DIR``."""
-    for name in options.checkpoints:
-        print(f"{name} -> {pull(name, options.to, revision=options.revision)}")
-    print(f"set SEGZOO_HUB={options.to} to use them where there is no network")
 
 
 def run_push(options: argparse.Namespace) -> None:

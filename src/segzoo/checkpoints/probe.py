@@ -1,0 +1,32 @@
+"""Probe of a checkpoint: a small image, and the logits that its model gave for it where it was published."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segzoo import limits
+from segzoo.checkpoints.config import Config
+from segzoo.checkpoints.files import read_listed
+from segzoo.checkpoints.names import PROBE
+from segzoo.checkpoints.weights import parse_safetensors
+from segzoo.errors import SegzooError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def read_probe(folder: Path, config: Config) -> "dict[str, Tensor]":
+    """Return "image", uint8 [H, W, C] or a volume [C, D, H, W], and "logits" [K, *S].
+
+    Raises:
+        SegzooError: the file is not the one that the config lists, or holds something else.
+    """
+    file, dims = folder / PROBE, config.spatial_dims
+    probe = parse_safetensors(read_listed(folder, config, PROBE), file)
+    if set(probe) != {"image", "logits"}:
+        raise SegzooError(f"{file} must hold an image and its logits, not {', '.join(sorted(probe)) or 'nothing'}")
+    image, logits = probe["image"], probe["logits"]
+    if image.ndim != dims + 1 or logits.ndim != dims + 1 or not image.numel() or str(image.dtype) == "torch.bfloat16":
+        raise SegzooError(f"{file} holds {tuple(image.shape)} and {tuple(logits.shape)}, no image and its logits")
+    limits.NETWORK_INPUT.check(math.prod(image.shape), f"{file} holds an image of")
+    return probe
