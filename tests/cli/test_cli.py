@@ -664,3 +664,15 @@ def test_an_error_of_the_system_is_one_sentence_even_without_a_file(monkeypatch,
     monkeypatch.setattr(cli, "imported", lambda path: run)
     assert main(["list"]) == 2
     assert capsys.readouterr().err == "segzoo: error: No space left on device\n"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError("maximum depth"), UnicodeError("surrogates")])
+def test_what_no_place_has_caught_is_one_sentence(monkeypatch, capsys, error):
+    def run(options):
+        raise error
+
+    monkeypatch.setattr(cli, "imported", lambda path: run)
+    assert main(["list"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("segzoo: error: ")
+    assert said.endswith(f"({str(error) or 'MemoryError'})")

@@ -18,6 +18,13 @@ TRAINING_VERBS = {
     "test": "score a model on the held-out images",
 }
 
+# what input can lead to wherever it is read, and no place that knows the file has caught
+LAST_RESORTS: dict[type[Exception], str] = {
+    MemoryError: "there is not enough memory for this; close other programs, or take a machine with more",
+    RecursionError: "a file that this command reads is nested too deeply; fetch it again, or leave it out",
+    UnicodeError: "a name or a file holds characters that are no text; rename it, or save the file as UTF-8",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (2 for bad input, 130 for Ctrl+C, with one sentence on stderr)."""
@@ -40,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # of a file or a folder: not allowed, no space, no such device
         where = "" if error.filename is None else f"{error.filename}: "
         print(f"segzoo: error: {visible(where + (error.strerror or str(error)))}", file=sys.stderr)
+        return 2
+    except tuple(LAST_RESORTS) as error:
+        advice = next(advice for kind, advice in LAST_RESORTS.items() if isinstance(error, kind))
+        print(f"segzoo: error: {advice} ({sentence(error) or type(error).__name__})", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("segzoo: stopped; every file that is written is complete", file=sys.stderr)
