@@ -9,7 +9,6 @@ repository's root, with ``data`` and ``weights`` there. The report needs none of
 """
 
 import argparse
-import csv
 import json
 import sys
 import time
@@ -23,6 +22,7 @@ import yaml
 from quality import BENCHMARKS, RESAMPLES, generator, holm, markdown, paragraph, read_groups, read_result, size_words
 
 from segzoo.errors import SegzooError
+from segzoo.metrics.score_file import read_image_scores
 
 PAGE = "claims.md"
 SURE = 0.05  # p of a claim that counts as confirmed
@@ -43,8 +43,7 @@ def read_arm(beginning: Path) -> Scores:
     """Return an arm's Dice by seed and image, of the seeds that were trained."""
     found = {}
     for path in sorted(beginning.parent.glob(f"{beginning.name}-*.csv")):
-        with path.open(newline="", encoding="utf-8") as file:
-            found[int(path.stem.rpartition("-")[2])] = {row["id"]: float(row["dice"]) for row in csv.DictReader(file)}
+        found[int(path.stem.rpartition("-")[2])] = {row["id"]: float(row["dice"]) for row in read_image_scores(path)}
     return found
 
 

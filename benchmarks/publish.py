@@ -9,7 +9,6 @@ sample image of BUSI and there is no picture. Run from the repository's root, wi
 """
 
 import argparse
-import csv
 import importlib
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from segzoo.data.samples import Sample, read_label
 from segzoo.data.volume_dataset import read_image_volume, read_label_volume
 from segzoo.hub.example import FREE_LICENCES, add_example
 from segzoo.imaging.images import read_image
+from segzoo.metrics.score_file import read_image_scores
 from segzoo.preprocessing.volume import reorient
 
 STAND_IN = REPOSITORY / "tests" / "samples" / "BUSI"  # CC0
@@ -40,7 +40,7 @@ def publish(name: str, run: Path | None = None, licence: str | None = None) -> P
     rows = run_test({"data": recipe["data"]}, "--model", folder, "--record", "true")  # also into the card
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.csv").write_text(rows, encoding="utf-8", newline="")
-    illustrate(folder, recipe, list(csv.DictReader(rows.splitlines())))
+    illustrate(folder, recipe, read_image_scores(RESULTS / f"{name}.csv"))
     return folder
 
 

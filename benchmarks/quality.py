@@ -15,7 +15,6 @@ the others from the repository's root, where ``data`` is; ``measure`` on a machi
 """
 
 import argparse
-import csv
 import functools
 import hashlib
 import itertools
@@ -34,6 +33,7 @@ from scatter import Point, draw, write
 from segzoo.catalogue import DATASETS, kind_of_images
 from segzoo.checkpoints.pins import published
 from segzoo.errors import MissingError, SegzooError
+from segzoo.metrics.score_file import read_image_scores
 
 REPOSITORY = Path(__file__).parents[1]
 BENCHMARKS = REPOSITORY / "benchmarks"
@@ -127,8 +127,7 @@ def read_mirrored(path: Path, ids: tuple[str, ...]) -> np.ndarray | None:
 
 def read_scores(path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Return the images of a CSV file, sorted, and metric -> one value an image."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: row["id"])
+    rows = sorted(read_image_scores(path), key=lambda row: row["id"])
     return tuple(row["id"] for row in rows), {
         metric: np.array([float(row[metric]) for row in rows]) for metric in METRICS
     }

@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 
 import segzoo
+from segzoo.imaging.readers import inputs_in
 from segzoo.prediction.files import segment_files
 from segzoo.prediction.plan import plan
 from segzoo.prediction.predictor import Predictor
@@ -61,7 +62,7 @@ def folder(name: str, images: int, scratch: Path) -> None:
     backend = TorchBackend(model.deploy(), name)
     predictor = Predictor(backend)
     print(f"{predictor.description}; {images} images of {SIZE} x {SIZE}", flush=True)
-    jobs = plan([pictures(scratch / "in", images + TURN)], scratch / "out", overlay=False)
+    jobs = plan(inputs_in(pictures(scratch / "in", images + TURN)), scratch / "out", overlay=False)
     batch = torch.randn(predictor.batch_size, 3, SIZE, SIZE, device=backend.device)
 
     @torch.inference_mode()

@@ -34,9 +34,7 @@ def train(name: str, seconds: float, run: Path, options: Sequence[str] = ()) -> 
     if (run / FINISHED).is_file():
         return "was finished"
     command = [sys.executable, "-m", "segzoo.cli", "fit", "--config", str(RECIPES / f"{name}.yaml")]
-    command += ["--trainer.default_root_dir", str(run), *options]
-    if (run / "last.ckpt").is_file():
-        command += ["--ckpt_path", "last"]
+    command += ["--trainer.default_root_dir", str(run), "--ckpt_path", "last", *options]
     run.mkdir(parents=True, exist_ok=True)
     with (run / "log.txt").open("a", encoding="utf-8") as log:
         process = subprocess.Popen(command, env={**KEPT_MEMORY, **os.environ}, stdout=log, stderr=subprocess.STDOUT)

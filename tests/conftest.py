@@ -10,11 +10,20 @@ from typing import Any
 
 import pytest
 
+import processes
+
 # Of torch, here and in the processes that tests start: on tensors as small as these, threads that wait for each other
 # cost more than they bring, and many times that where something else runs beside the tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _processes() -> Iterator[None]:
+    """What `processes` forks from ends with the tests."""
+    yield
+    processes.stop()
 
 
 @pytest.fixture(scope="session")

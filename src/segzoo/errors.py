@@ -49,6 +49,17 @@ def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:200]
 
 
+def one_line(text: str) -> str:
+    r"""Return a text with its line ends and control characters spelled out, as names of files may hold them.
+
+    Example:
+        >>> from segzoo.errors import one_line
+        >>> print(one_line("two\nlines.png"))
+        two\nlines.png
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def attempt(function: Callable[..., T], *arguments: Any) -> T | SegzooError:
     """Return what a function returns, or the error that bad input makes it raise."""
     try:

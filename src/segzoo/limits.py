@@ -98,6 +98,10 @@ DOWNLOAD_BYTES = Limit("DOWNLOAD_BYTES", 2**33, "bytes", "the zoo's largest file
 DOWNLOAD_SECONDS = Limit("DOWNLOAD_SECONDS", 6 * 60 * 60, "seconds", "what takes longer does not end")
 DOWNLOAD_SILENCE = Limit("DOWNLOAD_SILENCE", 120, "seconds for 100 kB", "a server that slow does not end")
 
+# ---- of processes
+
+WORKER_SILENCE = Limit("WORKER_SILENCE", 600, "seconds without progress", "no file and no window of one takes as long")
+
 # ---- memory
 
 

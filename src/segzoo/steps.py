@@ -1,21 +1,25 @@
 """Training, validation, test and prediction steps under a Trainer."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from lightning import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from segzoo.checkpoints.description import Learned
+from segzoo.checkpoints.finite import require_finite
 from segzoo.checkpoints.licences import joined
 from segzoo.checkpoints.provenance import split_hashes, with_history
-from segzoo.errors import SegzooError
+from segzoo.errors import SegzooError, attempt
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.metrics.metric import SegmentationMetric, metric_class
-from segzoo.metrics.per_image import image_scores, write_image_scores
+from segzoo.metrics.per_image import image_scores
+from segzoo.metrics.score_file import write_image_scores
 from segzoo.network import SegmentationNetwork
 from segzoo.prediction.predictor import refuse_nan
 from segzoo.prediction.torch_backend import predict_probabilities
@@ -23,6 +27,7 @@ from segzoo.preprocessing.base import InputContract
 from segzoo.tasks import Task
 from segzoo.training.batches import Batch, check_batch, own_grids, own_labels
 from segzoo.training.losses import deep_supervision_loss
+from segzoo.training.watch import LOOK, LossWatch
 
 LABELLED = ("image", "label")  # what of a batch all steps but prediction need
 OTHER_IMAGES = (
@@ -30,6 +35,14 @@ OTHER_IMAGES = (
     "images would now validate or test; give it the data it had, or start a new run from its checkpoint: "
     "--model FOLDER/checkpoint"
 )
+AGAINST_DIVERGENCE = (
+    "try a lower learning rate (--optimizer.lr), gradient clipping (--trainer.gradient_clip_val 1) or float32 "
+    "(--trainer.precision 32-true)"
+)
+
+
+class Diverged(SegzooError):
+    """Training whose weights are not finite any more."""
 
 
 class SegmentationSteps(SegmentationNetwork):
@@ -48,6 +61,7 @@ class SegmentationSteps(SegmentationNetwork):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._image_rows: list[dict[str, Any]] = []
+        self._watch = LossWatch()
 
     def setup(self, stage: str) -> None:
         """Check the data's classes, take its contract (when fitting) and prepare the metrics."""
@@ -129,6 +143,27 @@ class SegmentationSteps(SegmentationNetwork):
         if isinstance(outputs, Tensor):
             return self._loss[0](outputs, label)
         return deep_supervision_loss(self._loss[0], outputs, label)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """End a training that diverges: where a loss is not finite, the weights may not be either.
+
+        Raises:
+            Diverged: they are not.
+        """
+        self._watch.add(self.trainer.global_step, outputs)
+        alone = self.device.type == "cpu" and self.trainer.world_size == 1  # no look has to wait
+        if alone or self.trainer.is_last_batch or (batch_idx + 1) % LOOK == 0:
+            step = self._watch.first_not_finite()
+            if self.trainer.strategy.reduce_boolean_decision(step is not None, all=False):
+                refuse_divergence(self.state_dict(), self.trainer, step)
+                rank_zero_warn(
+                    f"a loss of epoch {self.trainer.current_epoch} was not finite, and the weights still are, so the "
+                    f"training goes on; if that happens again, {AGAINST_DIVERGENCE}"
+                )
+
+    def on_train_epoch_end(self) -> None:
+        """Look at the weights themselves, buffers included, of which a loss need not tell."""
+        refuse_divergence(self.state_dict(), self.trainer)
 
     # ---- evaluation
 
@@ -218,15 +253,23 @@ class SegmentationSteps(SegmentationNetwork):
     # ---- Lightning's own files
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the input contract beside the weights in Lightning's own checkpoints."""
+        """Keep the input contract beside the weights in Lightning's own checkpoints, and no weights that diverged.
+
+        Raises:
+            Diverged: the file of before stays.
+        """
+        if self._trainer is not None:
+            for name in ("state_dict", "current_model_state"):  # the latter where the former are averages
+                refuse_divergence(checkpoint.get(name, {}), self._trainer)
         checkpoint["segzoo"] = Learned.of(self).entries
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back what :meth:`on_save_checkpoint` kept; a training that goes on has its contract from its data.
 
         Raises:
-            SegzooError: it would go on with other images than it started with.
+            SegzooError: the weights are not finite, or it would go on with other images than it started with.
         """
+        require_finite(checkpoint.get("state_dict", {}), getattr(self._trainer, "ckpt_path", None) or "this file")
         contract = checkpoint.get("segzoo", {})
         if not contract:
             return
@@ -239,6 +282,25 @@ class SegmentationSteps(SegmentationNetwork):
     def take_back(self, contract: dict[str, Any]) -> None:
         """Take the input contract, classes and provenance that :meth:`on_save_checkpoint` kept."""
         Learned({"licence": self.licence, **contract}).give_to(self)  # files of old say no licence
+
+
+def refuse_divergence(state: Mapping[str, Any], trainer: Trainer, step: int | None = None) -> None:
+    """End a training whose weights are not finite, in all of its processes.
+
+    Args:
+        state: the weights, buffers included.
+        trainer: says where the training is.
+        step: whose loss was the first that was not finite; None where that is not known.
+
+    Raises:
+        Diverged: saying when, and what to try.
+    """
+    found = attempt(require_finite, state, "the network")
+    if trainer.strategy.reduce_boolean_decision(found is not None, all=False):
+        raise Diverged(
+            f"the training diverged in epoch {trainer.current_epoch}, step {step or trainer.global_step}: its weights "
+            f"are not finite any more, and what it kept before stays as it is; {AGAINST_DIVERGENCE}"
+        ) from found
 
 
 def check_classes(model: SegmentationNetwork, datamodule: Any, stage: str) -> None:

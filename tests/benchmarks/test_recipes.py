@@ -8,11 +8,13 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import train_queue
 import yaml
 
+import processes
 import segzoo
 from segzoo.data import SegmentationDataModule
 from segzoo.module import SegmentationModule
@@ -45,6 +47,8 @@ def queue(tmp_path, samples, monkeypatch):
     monkeypatch.setattr(train_queue, "ORDER", ["bad", "good"])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["train_queue.py", "--hours", "0.1"])
+    quick = SimpleNamespace(**{**vars(subprocess), "Popen": processes.Process})
+    monkeypatch.setattr(train_queue, "subprocess", quick)
     before = signal.getsignal(signal.SIGTERM)
     yield train_queue
     signal.signal(signal.SIGTERM, before)  # which the queue's main() changes for good
@@ -144,7 +148,7 @@ def test_the_queue_resumes_what_was_interrupted(queue, tmp_path, monkeypatch):
     recipe = yaml.safe_load((tmp_path / "good.yaml").read_text())
     recipe["trainer"]["max_epochs"] = 5000
     (tmp_path / "good.yaml").write_text(yaml.safe_dump(recipe))
-    run, limit, wait = tmp_path / "runs" / "good", 300, subprocess.Popen.wait
+    run, limit, wait = tmp_path / "runs" / "good", 300, processes.Process.wait
 
     def wait_for_an_epoch(process, timeout=None):
         while timeout == limit and not (run / "last.ckpt").is_file():
@@ -153,7 +157,7 @@ def test_the_queue_resumes_what_was_interrupted(queue, tmp_path, monkeypatch):
         return wait(process, 0 if timeout == limit else timeout)
 
     with monkeypatch.context() as patch:
-        patch.setattr(subprocess.Popen, "wait", wait_for_an_epoch)
+        patch.setattr(processes.Process, "wait", wait_for_an_epoch)
         assert queue.train("good", limit, run) == "goes on from last.ckpt when run again"
     curve = newest_curve(run)
     rows = curve.read_text().splitlines()
@@ -171,9 +175,9 @@ def test_a_queue_that_is_told_to_stop_stops_its_training(queue, tmp_path, monkey
     recipe["trainer"]["max_epochs"] = 5000
     (tmp_path / "good.yaml").write_text(yaml.safe_dump(recipe))
     monkeypatch.setattr("sys.argv", ["train_queue.py", "good", "--hours", "0.1"])
-    started, start = [], subprocess.Popen
+    started, start = [], processes.Process
     monkeypatch.setattr(
-        subprocess, "Popen", lambda *given, **named: started.append(start(*given, **named)) or started[-1]
+        train_queue.subprocess, "Popen", lambda *given, **named: started.append(start(*given, **named)) or started[-1]
     )
     threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
     with pytest.raises(SystemExit, match="143"):

@@ -230,6 +230,31 @@ def test_predict_draws_overlays_and_mirrors(checkpoint, images, tmp_path):
     assert (np.asarray(plain) != np.asarray(mirrored)).any()
 
 
+def test_predict_takes_16_bits_by_a_range_and_passes_a_folder_over(checkpoint, images, tmp_path, capsys):
+    for file in images.iterdir():
+        Image.fromarray(np.asarray(Image.open(file).convert("L")).astype(np.uint16) * 16).save(file.with_suffix(".tif"))
+        file.unlink()
+    (images / "scan.png").mkdir()
+    command = ["predict", str(checkpoint), str(images), "--output", str(tmp_path / "masks")]
+    with pytest.warns(match=r"scan\.png is a folder"):
+        assert main(command) == 2
+    assert "--intensity-range" in str(capsys.readouterr().err)
+    for low, said in (("0", "->"), ("0", "3 of 3 were done before"), ("100", "->")):
+        with pytest.warns(match=r"scan\.png is a folder"):
+            assert main([*command, "--intensity-range", low, "4080"]) == 0
+        assert said in capsys.readouterr().out
+    model = segzoo.from_pretrained(checkpoint)
+    file = sorted(images.glob("*.tif"))[0]
+    shown = np.clip((np.asarray(Image.open(file)) - 100.0) * 255 / 3980, 0, 255).round().astype(np.uint8)
+    np.testing.assert_array_equal(Image.open(tmp_path / "masks" / f"{file.stem}.png"), model.predict(shown).mask)
+
+
+def test_a_range_is_not_for_models_of_volumes(volume_checkpoint, scans, tmp_path, capsys):
+    command = ["predict", str(volume_checkpoint), str(scans), "--output", str(tmp_path / "masks")]
+    assert main([*command, "--intensity-range", "0", "4095"]) == 2
+    assert "intensity_range" in capsys.readouterr().err
+
+
 def test_predict_takes_names_files_and_folders_together(checkpoint, images, tmp_path, monkeypatch):
     monkeypatch.setenv("SEGZOO_HUB", str(checkpoint.parent))
     inputs = [str(sorted(images.iterdir())[0]), str(images)]  # the first is named twice, and that is no mistake
@@ -456,8 +481,14 @@ def pickled_run(here: SimpleNamespace) -> list[Any]:
 
 def run_of_another_model(here: SimpleNamespace) -> list[Any]:
     state = {"state_dict": {"layer": torch.zeros(1)}, "pytorch-lightning_version": "2.6.0", "loops": None}
-    torch.save(state | {"epoch": 0, "global_step": 0}, here.root / "last.ckpt")
+    state |= {"epoch": 0, "global_step": 0, "callbacks": {}, "optimizer_states": [], "lr_schedulers": []}
+    torch.save(state, here.root / "last.ckpt")
     return fit(here, "--ckpt_path", here.root / "last.ckpt")
+
+
+def line_break_in_a_name(here: SimpleNamespace) -> list[Any]:
+    (here.data / "images" / "3.png").rename(here.data / "images" / "scan\n3.png")
+    return fit(here)
 
 
 def lost_weights(here: SimpleNamespace) -> list[Any]:
@@ -505,6 +536,17 @@ CASES: dict[str, tuple[Case, str]] = {
     ),
     "unknown option of the trainer": (lambda here: fit(here, "--trainer.epochs", 3), r"--trainer\.epochs"),
     "wrong value": (lambda here: fit(here, "--trainer.max_epochs", "many"), r"trainer\.max_epochs.*Expected.*int"),
+    "classes that are words of YAML": (
+        lambda here: fit(here, "--data.class_names", "[background,yes]"),
+        r'"class_names".* True; .*"no","yes"',
+    ),
+    "classes that are numbers": (lambda here: fit(here, "--data.class_names", "[0,1]"), r'"class_names".*"no","yes"'),
+    "barebones": (lambda here: fit(here, "--trainer.barebones", "true"), r"--trainer\.barebones"),
+    "line break in the name of an image without mask": (line_break_in_a_name, r"images/scan\\n3\.png has no mask"),
+    "root that is not UTF-8": (
+        lambda here: fit(here, "--data.root", os.fsdecode(b"M\xfcller")),
+        r"M\\udcfcller .*UTF-8",
+    ),
     "unknown split": (lambda here: fit(here, "--data.split", "half"), r"Unknown split 'half'; choose one of grouped"),
     "no data": (lambda here: ["fit", "--model", "lv_unet"], r"required: --data"),
     "no configuration file": (lambda here: ["fit", "-c", "none.yaml"], r"File does not exist: .*none\.yaml"),

@@ -1,7 +1,9 @@
 """`Decathlon` on six real cases of the Decathlon's hippocampus task, in its own layout and in nnU-Net's."""
 
+import gzip
 import json
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -169,7 +171,7 @@ def test_the_same_seed_gives_the_same_epoch(task, workers):
 def test_volumes_are_read_once(task, monkeypatch):
     reads = []
     original = dataset_module.read_volume
-    monkeypatch.setattr(dataset_module, "read_volume", lambda *a: reads.append(a) or original(*a))
+    monkeypatch.setattr(dataset_module, "read_volume", lambda *a, **k: reads.append(a) or original(*a, **k))
     dataset = Decathlon(task, split="all", patch_size=PATCH).train_dataloader().dataset
     for _ in range(2):
         for index in range(6):
@@ -375,6 +377,23 @@ def test_a_label_on_another_grid(copy, refused):
     rewrite(label_of(copy), lambda voxels: voxels[1:])
     with refused(SegzooError):
         Decathlon(copy).setup()
+
+
+def test_a_form_is_chosen_where_headers_have_two(copy, refused):
+    for path in copy.glob("*Tr/*.nii.gz"):
+        raw = bytearray(gzip.decompress(path.read_bytes()))
+        struct.pack_into("<12f", raw, 280, *np.diag((2, 2, 4, 1))[:3].ravel())  # the sform's
+        struct.pack_into("<2h", raw, 252, 1, 1)
+        path.write_bytes(gzip.compress(raw, 1))
+    with refused(SegzooError):
+        Decathlon(copy, split="all").setup()
+    with refused(SegzooError):
+        Decathlon(copy, geometry="pixdim")
+    for form, spacing in (("sform", (4.0, 2.0, 2.0)), ("qform", (1.0, 1.0, 1.0))):
+        data = Decathlon(copy, split="all", geometry=form, patch_size=PATCH)
+        data.setup()
+        assert {item["geometry"].spacing for item in data.test_dataloader().dataset} == {spacing}
+        assert next(iter(data.train_dataloader()))["image"].shape[2:] == PATCH
 
 
 def test_values_that_are_no_class(copy, refused):

@@ -1,3 +1,5 @@
+import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -5,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from segzoo.data import Folder
+from segzoo.data import Folder, Joint
 from segzoo.errors import MissingError, SegzooError
+from segzoo.preprocessing.image import Preprocessing
 
 
 def test_binary(folder_data):
@@ -131,6 +134,56 @@ def test_images_left_out_of_the_test_are_counted(folder_data):
     )
 
 
+def test_a_folder_named_like_a_picture_is_said_and_passed_over(folder_data):
+    (folder_data / "images" / "scan.png").mkdir()
+    (folder_data / "masks" / "scan.png").mkdir()
+    with pytest.warns(match=r"scan\.png is a folder"):
+        lines = Folder(folder_data).summary()
+    assert lines == [
+        "Folder: 10 images in 10 groups: 6 to train, 2 to validate, 2 to test",
+        "2 subfolders are not read",
+    ]
+
+
+def test_masks_of_many_instances_are_foreground_where_that_is_asked_for(folder_data, refused):
+    numbers = np.kron(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40, np.ones((10, 10), np.uint8))
+    for path in (folder_data / "masks").iterdir():
+        Image.fromarray(numbers).save(path)
+    with refused(SegzooError):
+        Folder(folder_data, image_size=16).check_pixels("test", Preprocessing())
+    data = Folder(folder_data, foreground="any", image_size=(20, 30), batch_size=2)
+    batch = next(iter(data.val_dataloader()))
+    np.testing.assert_array_equal(batch["label"][0], numbers > 0)
+    assert data.describe()["foreground"] == "any"
+    assert "foreground" not in Folder(folder_data).describe()
+    joint = Joint([data], image_size=(20, 30), batch_size=2)
+    np.testing.assert_array_equal(next(iter(joint.val_dataloader()))["label"][0], numbers > 0)
+
+
+def test_foreground_is_any_and_of_two_classes(tmp_path, refused):
+    with refused(SegzooError):
+        Folder(tmp_path, foreground="all")
+    with refused(SegzooError):
+        Folder(tmp_path, foreground="any", class_names=["background", "a", "b"])
+
+
+def test_a_range_goes_into_the_contract(folder_data):
+    for path in (folder_data / "images").iterdir():
+        Image.fromarray(np.full((20, 30), 1000, np.uint16)).save(path)
+    data = Folder(folder_data, image_size=(20, 30), intensity_range=(0, 2000), batch_size=2)
+    assert data.preprocessing.intensity_range == (0, 2000)
+    data.check_pixels("test", Preprocessing())
+    batch = next(iter(data.val_dataloader()))
+    expected = data.preprocessing(np.full((20, 30, 3), 128, np.uint8))
+    torch.testing.assert_close(batch["image"][0], expected)
+    ranged = Preprocessing(intensity_range=(0, 2000))
+    Folder(folder_data).check_pixels("test", ranged)  # the model's own
+    with pytest.raises(SegzooError, match="intensity_range"):
+        Folder(folder_data).check_pixels("test", Preprocessing())
+    with pytest.raises(SegzooError, match="intensity_range"):
+        Folder(folder_data, intensity_range=(5, 5))
+
+
 @pytest.mark.parametrize("names", [[], ["background"], ["a", "a"]])
 def test_bad_class_names(tmp_path, names, refused):
     with refused(SegzooError):
@@ -180,3 +233,29 @@ def test_a_run_s_split_holds_when_the_folder_grows(folder_data, draw, tmp_path):
     assert again.describe() | {"split": "grouped"} == first.describe()
     assert again.describe()["split"] == again.split_record()["split"] == "listed"  # and nobody's path
     assert again.summary()[0].endswith(" to test, 1 that the list does not name")
+
+
+# ---- names
+
+
+@pytest.mark.parametrize("name", ["=1+1", "-3", " 3 ", "3" * 250, "scan\n3", os.fsdecode(b"M\xfcller")])
+def test_any_name_of_a_file_can_be_split_and_written(folder_data, tmp_path, name):
+    for part in ("images", "masks"):
+        (folder_data / part / "3.png").rename(folder_data / part / f"{name}.png")
+    for split in ("grouped", "random-64-16-20"):
+        data = Folder(folder_data, split=split, image_size=16)
+        data.write_split(tmp_path / "split.json")
+        ids = json.loads((tmp_path / "split.json").read_text(encoding="utf-8"))["ids"]
+        (own,) = {one for part in ids.values() for one in part} - {str(number) for number in range(10)}
+        assert Folder(folder_data, split=str(tmp_path / "split.json")).split_ids == data.split_ids
+        json.dumps(data.describe(), ensure_ascii=False).encode()
+        (sample,) = [sample for sample in data.samples() if sample.id == own]
+        assert sample.image.is_file()
+
+
+@pytest.mark.parametrize(
+    "names", [("background", True), (0, 1), ("background", None), "lesion", ("background", "a\nb")]
+)
+def test_names_of_classes_are_texts_of_one_line(folder_data, names, refused):
+    with refused(SegzooError):
+        Folder(folder_data, class_names=names)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,63 @@ def test_binarize(values, dtype, name, expected):
 def test_binarize_refuses_what_may_be_classes(values, name, refused):
     with refused(SegzooError):
         binarize(np.array([values], np.uint8), Path(name))
+
+
+def numbered(step: int, count: int, side: int) -> np.ndarray:
+    """Objects of their own numbers, each a square, none touching another."""
+    mask = np.zeros((128, 128), np.uint8)
+    for number in range(count):
+        row, column = divmod(number, 14)
+        mask[9 * row + 2 : 9 * row + 2 + side, 9 * column + 2 : 9 * column + 2 + side] = step * (number + 1)
+    return mask
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        numbered(1, 190, 5),
+        numbered(1, 190, 1),  # of a pixel each
+        numbered(20, 12, 5),  # spread, to be seen
+        np.repeat(numbered(1, 190, 1), 4, axis=0)[:128],  # lines
+        np.kron(np.arange(256, dtype=np.uint8).reshape(16, 16), np.ones((8, 8), np.uint8)),  # touching
+    ],
+    ids=["areas", "pixels", "spread", "lines", "touching"],
+)
+def test_a_mask_of_many_instances_is_refused_or_any_of_them_is_foreground(tmp_path, mask):
+    path = tmp_path / "a.png"
+    Image.fromarray(mask).save(path)
+    with pytest.raises(SegzooError, match=rf"a\.png holds \d+ values up to {mask.max()}, .*foreground"):
+        label_of([path])
+    any_of_them = replace(Sample("x", path, (path, path), "x"), foreground="any")
+    np.testing.assert_array_equal(read_label(any_of_them, 2, False), mask > 0)
+    np.testing.assert_array_equal(read_label(any_of_them, 2, True), [mask > 0] * 2)
+
+
+@pytest.mark.parametrize("quality", [None, 20, 75])
+@pytest.mark.parametrize("scale", [0.25, 0.5, 1, 1.7])
+@pytest.mark.parametrize("way", ["BOX", "BILINEAR", "BICUBIC", "LANCZOS"])
+def test_soft_edges_are_cut_in_the_middle(samples, tmp_path, way, scale, quality):
+    mask = Image.open(samples / "BUSI" / "Dataset_BUSI_with_GT" / "malignant" / "malignant (35)_mask.png").convert("L")
+    if quality:
+        mask.save(tmp_path / "b.jpg", quality=quality)
+        mask = Image.open(tmp_path / "b.jpg")
+    mask = mask.resize((round(mask.width * scale), round(mask.height * scale)), Image.Resampling[way])
+    mask.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(label_of([tmp_path / "a.png"]), np.asarray(mask) > 127)
+
+
+def test_any_value_of_a_palette_but_black_is_foreground_where_that_is_asked_for(tmp_path):
+    for colours in ([0, 0, 0, 255, 0, 0, 0, 255, 0], [255, 0, 0, 0, 0, 0, 0, 255, 0]):
+        path = save_palette(tmp_path / "a.png", [0, 1, 2, 1], colours)
+        sample = Sample("x", path, (path,), "x", foreground="any")
+        black = [not any(colours[3 * index : 3 * index + 3]) for index in (0, 1, 2, 1)]
+        np.testing.assert_array_equal(read_label(sample, 2, False), [~np.array(black)])
+
+
+def test_any_value_is_not_taken_of_a_jpeg(tmp_path, refused):
+    path = save(tmp_path / "a.jpg", [[0, 255]])
+    with refused(SegzooError):
+        read_label(Sample("x", path, (path,), "x", foreground="any"), 2, False)
 
 
 def test_several_masks_are_merged(tmp_path):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import processes
 import segzoo
 from hub_server import HubServer, client_environment
 from segzoo.extensions import Table, announced
@@ -61,9 +62,7 @@ def fresh(home, *command, site=None, server=None):
     environment = client_environment("http://127.0.0.1:9" if server is None else server.url, home)
     path += [str(Path(segzoo.__file__).parents[1]), *filter(None, [environment.get("PYTHONPATH")])]
     environment["PYTHONPATH"] = ":".join(path)
-    return subprocess.run(
-        [sys.executable, *(str(part) for part in command)], env=environment, capture_output=True, text=True, check=False
-    )
+    return processes.run([sys.executable, *command], env=environment)
 
 
 def shell(home, *arguments, **where):

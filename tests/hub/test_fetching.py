@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import processes
 import segzoo
 from hub_server import HubServer, client_environment
 
@@ -218,7 +219,7 @@ def test_an_unknown_model_and_a_pickle_are_refused_when_loaded(server, folder, t
         server.add(name, contents(folder))
         spoil(server, name)
     environment = client_environment(server.url, tmp_path)
-    done = subprocess.run([sys.executable, "-c", code, *spoilt], env=environment, capture_output=True, text=True)
+    done = processes.run([sys.executable, "-c", code, *spoilt], env=environment)
     lines = done.stdout.splitlines()
     assert len(lines) == 2, done.stderr
     for line, (_, message) in zip(lines, spoilt.values(), strict=True):
@@ -380,7 +381,7 @@ for last in range(1, 200):
 def test_a_save_that_is_killed_leaves_the_old_checkpoint_or_the_new_one(folder, tmp_path):
     target = tmp_path / "checkpoint"
     shutil.copytree(folder, target)
-    done = subprocess.run([sys.executable, "-c", SAVE_AND_DIE, target, folder], capture_output=True, text=True)
+    done = processes.run([sys.executable, "-c", SAVE_AND_DIE, target, folder])
     assert done.returncode == 0, done.stderr
     names = done.stdout.split()
     assert len(names) > 8  # places to die at
@@ -399,7 +400,7 @@ def test_a_save_to_a_full_disk_keeps_the_old_checkpoint(folder, tmp_path):
         "try: model.save_pretrained(sys.argv[1])\n"
         "except segzoo.SegzooError as error: print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", code, target], capture_output=True, text=True)
+    done = processes.run([sys.executable, "-c", code, target])
     assert "could not be written" in done.stdout, done.stderr
     assert "what was there is as it was" in done.stdout
     assert contents(target) == contents(folder)

@@ -1,6 +1,5 @@
 import json
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import processes
 import segzoo
 from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.entries import Licences
@@ -92,7 +92,8 @@ def test_the_same_prediction_in_a_fresh_process(model, folder, samples, tmp_path
         "result = segzoo.from_pretrained(sys.argv[1]).predict(sys.argv[2])\n"
         "numpy.save(sys.argv[3], result.probabilities)"
     )
-    subprocess.run([sys.executable, "-c", code, str(folder), str(image), str(tmp_path / "out.npy")], check=True)
+    done = processes.run([sys.executable, "-c", code, folder, image, tmp_path / "out.npy"])
+    assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), model.predict(image).probabilities, atol=1e-6)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from lightning import Trainer
 from PIL import Image
 from safetensors.torch import load_file
 
+import processes
 import segzoo
 from hub_server import HubServer, client_environment
 from segzoo.checkpoints.weights import sha256
@@ -67,13 +67,7 @@ def folder(trained, tmp_path_factory):
 
 def run(server, home, *command, **environment):
     """A process that knows the server alone, and whose cache is its own."""
-    return subprocess.run(
-        [str(part) for part in command],
-        env=client_environment(server.url, home) | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return processes.run(command, env=client_environment(server.url, home) | environment)
 
 
 def shell(server, home, *arguments, **environment):

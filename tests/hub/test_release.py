@@ -4,13 +4,13 @@ import importlib.util
 import json
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+import processes
 import segzoo
 from hub_server import HubServer, client_environment
 from segzoo.checkpoints import pins
@@ -40,13 +40,10 @@ def release():
 
 def run(server, home, *arguments, **environment):
     """A process that knows the server alone."""
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
+    done = processes.run(
+        [sys.executable, *arguments],
         env=client_environment(server.url, home) | {"SEGZOO_HUB": "", "SEGZOO_ORGANISATION": "segzoo"} | environment,
         cwd=home,
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done

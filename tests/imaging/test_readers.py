@@ -79,6 +79,11 @@ def test_a_folder_lists_what_some_kind_accepts_by_name(tmp_path, stacks):
         (VolumeFile, "a.nii.gz"),
         (ImageFile, "b.png"),
     ]
+    (tmp_path / "d.png").mkdir()
+    (tmp_path / "e.nii.gz").mkdir()
+    with pytest.warns(match=r"[de]\.\S+ is a folder") as told:
+        assert [given.path for given in inputs_in(tmp_path)] == [given.path for given in found]
+    assert len(told) == 2
     assert [type(given) for given in inputs_in(tmp_path / "a-series")] == [Stack]  # and not its pictures
     assert [given.path for given in inputs_in(tmp_path / "notes.txt")] == [tmp_path / "notes.txt"]
     for nothing in (tmp_path / "empty", tmp_path / "nowhere"):

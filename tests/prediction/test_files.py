@@ -1,12 +1,13 @@
 """Files in, mask files out: order, batches, memory, failures, several processes, and going on after a kill."""
 
 import errno
+import gzip
 import os
 import re
 import shutil
 import signal
 import socket
-import subprocess
+import struct
 import sys
 import threading
 import time
@@ -22,19 +23,21 @@ import torch
 from lightning.fabric import Fabric
 from PIL import Image
 
+import processes
 import segzoo
 from segzoo.cli.command import main
 from segzoo.errors import SegzooError
 from segzoo.imaging.images import read_image, write_mask
 from segzoo.imaging.masks import read_mask
-from segzoo.imaging.readers import Reader
+from segzoo.imaging.readers import Reader, inputs_in
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.imaging.volumes import read_volume_mask, write_volume_mask
+from segzoo.limits import PIXELS_IN_FLIGHT
 from segzoo.prediction import files as file_pipeline
 from segzoo.prediction.files import segment_files
 from segzoo.prediction.plan import Job, plan
 from segzoo.prediction.predictor import Predictor
-from segzoo.prediction.processes import launch
+from segzoo.prediction.processes import launch, prepare
 from segzoo.prediction.resume import unfinished
 from segzoo.prediction.torch_backend import TorchBackend
 
@@ -50,7 +53,7 @@ class Named:
         self.read_files: list[str] = []
         self.lock = threading.Lock()
 
-    def read(self, source: Reader) -> str:
+    def read(self, source: Reader, *, drawn: bool) -> str:
         with self.lock:
             self.read_files.append(source.stem)
         if "bad" in source.stem:
@@ -133,10 +136,10 @@ def test_reading_goes_on_while_a_batch_is_segmented(tmp_path):
     predictor, others = Named(), threading.Event()
     read, segment = predictor.read, predictor.segment
 
-    def telling(source: Reader) -> str:
+    def telling(source: Reader, *, drawn: bool) -> str:
         if source.stem == "a2":
             others.set()
-        return read(source)
+        return read(source, drawn=drawn)
 
     def waiting(given: Sequence[str]) -> list[Segmentation]:
         assert given[0] != "a1" or others.wait(10)
@@ -146,8 +149,7 @@ def test_reading_goes_on_while_a_batch_is_segmented(tmp_path):
     assert len(list(segment_files(predictor, jobs_of(tmp_path, "a1", "a2", "a3")))) == 3
 
 
-@pytest.mark.parametrize("overlay", [False, True])
-def test_what_waits_to_be_written_holds_no_more_than_that(tmp_path, monkeypatch, overlay):
+def test_what_waits_to_be_written_holds_no_more_than_that(tmp_path, monkeypatch):
     """Probabilities of a volume are several times its size, and compressing a mask may take as long as the next one."""
     may_write, waiting = threading.Event(), []
     monkeypatch.setattr(file_pipeline, "write", lambda job, found: may_write.wait(30))
@@ -158,14 +160,57 @@ def test_what_waits_to_be_written_holds_no_more_than_that(tmp_path, monkeypatch,
                 self.held = [one() is not None for one in waiting]
                 may_write.set()
             found = super().segment(given)[0]
-            found.image = np.zeros((2, 2, 1), np.uint8)
-            waiting.extend(weakref.ref(array) for array in (found.mask, found.probabilities, found.image))
+            waiting.extend(weakref.ref(array) for array in (found.mask, found.probabilities))
             return [found]
 
     predictor, files = Heavy(), [tmp_path / f"{name}.nii.gz" for name in ("a1", "a2")]
-    jobs = [Job(file, tmp_path / "out" / file.name, overlay=file if overlay else None) for file in files]
+    jobs = [Job(file, tmp_path / "out" / file.name) for file in files]
     assert [outcome for _, outcome in segment_files(predictor, jobs)] == ["one 100.0%", "one 0.0%"]
-    assert predictor.held == [True, False, overlay]
+    assert predictor.held == [True, False]
+
+
+def grey(folder: Path, pixels: dict[str, int]) -> list[Job]:
+    """Jobs for grey pictures of some pixels each."""
+    for name, count in pixels.items():
+        Image.new("L", (count, 1)).save(folder / f"{name}.png")
+    return jobs_of(folder, *pixels)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_pixels_that_are_held_at_once_are_bounded(tmp_path, monkeypatch, batch_size):
+    """What is read ahead, segmented and not yet written; one that is larger than all may be is alone."""
+    monkeypatch.setenv(PIXELS_IN_FLIGHT.variable, "100")
+    pixels = {f"a{number}": 30 for number in range(8)} | {"b1": 300, "b2": 60, "b3": 41, "c1": 300, "c2": 300}
+    held, most, lock = dict[str, int](), [0], threading.Lock()
+
+    class Counting(Named):
+        def read(self, source: Reader, *, drawn: bool) -> str:
+            with lock:
+                held[source.stem] = pixels[source.stem]
+                most.append(sum(held.values()) if len(held) > 1 else 0)
+            return super().read(source, drawn=drawn)
+
+    def write(job: Job, found: Segmentation) -> None:
+        time.sleep(0.02)
+        with lock:
+            del held[job.file.stem]
+
+    monkeypatch.setattr(file_pipeline, "write", write)
+    predictor = Counting(batch_size)
+    done = list(segment_files(predictor, grey(tmp_path, pixels)))
+    assert [job.file.stem for job, _ in done] == [*pixels]
+    assert all(isinstance(outcome, str) for _, outcome in done)
+    assert 60 <= max(most) <= 100
+    assert max(map(len, predictor.batches)) == min(batch_size, 3)
+
+
+def test_an_image_is_kept_for_an_overlay_alone(checkpoint, tmp_path):
+    predictor = Predictor(TorchBackend(segzoo.from_pretrained(checkpoint)))
+    (file,) = pictures(tmp_path / "in", 1).iterdir()
+    without, drawn = predictor.read(file, drawn=False), predictor.read(file)
+    assert without.image is None
+    assert drawn.image.shape == (50, 70, 3)
+    np.testing.assert_array_equal(predictor.segment([without])[0].mask, predictor.segment([drawn])[0].mask)
 
 
 # ---- networks
@@ -197,7 +242,7 @@ def test_batches_give_what_single_images_give(checkpoint, tmp_path, tta):
     model = segzoo.from_pretrained(checkpoint)
     predictor = Predictor(TorchBackend(model.deploy()), tta=tta)
     predictor.batch_size = 4
-    jobs = plan([pictures(tmp_path / "in", 6)], tmp_path / "out", overlay=False)
+    jobs = plan(inputs_in(pictures(tmp_path / "in", 6)), tmp_path / "out", overlay=False)
     assert all(isinstance(outcome, str) for _, outcome in segment_files(predictor, jobs))
     read = [predictor.read(job.file) for job in jobs]
     together = predictor.segment(read[:4]) + predictor.segment(read[4:])
@@ -362,6 +407,86 @@ def test_names_as_long_as_names_can_be(checkpoint, tmp_path, capsys):
     assert capsys.readouterr().out.endswith("1 of 1 were done before\n")
 
 
+def test_an_overlay_of_too_long_a_name_costs_no_mask(checkpoint, tmp_path, capsys):
+    images, output = pictures(tmp_path / "in", 2), tmp_path / "out"
+    long = (images / "000.png").rename(images / f"{'x' * 250}.png")
+    for _ in range(2):
+        assert main(["predict", str(checkpoint), str(images), "--output", str(output), "--overlay"]) == 2
+        assert sorted(stamps(output)) == ["001.png", "001_overlay.png", long.name]
+        told = capsys.readouterr().err
+        assert f"{'x' * 250}_overlay.png cannot be written" in told.splitlines()[-1]
+        assert "1 of 2 inputs" in told.splitlines()[-1]
+
+
+@pytest.mark.parametrize("blocked", ["000.png", "000_overlay.png"])
+def test_each_file_that_cannot_be_written_is_named(checkpoint, tmp_path, capsys, blocked):
+    images, output = pictures(tmp_path / "in", 1), tmp_path / "out"
+    (output / blocked).mkdir(parents=True)
+    assert main(["predict", str(checkpoint), str(images), "--output", str(output), "--overlay"]) == 2
+    assert f"{output / blocked} cannot be written" in capsys.readouterr().err.splitlines()[-1]
+    assert sorted(stamps(output)) == ["000.png", "000_overlay.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+@pytest.mark.parametrize(("most", "written"), [(60, []), (1500, ["000.png", "001.png", "002.png"])])
+def test_what_a_limit_of_file_sizes_left_is_finished_without_it(checkpoint, tmp_path, capsys, most, written):
+    import resource
+
+    images, output = pictures(tmp_path / "in", 3), tmp_path / "out"
+    arguments = ["predict", str(checkpoint), str(images), "--output", str(output), "--overlay"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        assert main(arguments) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(stamps(output)) == written
+    told = capsys.readouterr().err.splitlines()
+    assert "3 of 3 inputs were not segmented" in told[-1]
+    assert f"cannot be written ({os.strerror(errno.EFBIG)})" in told[-1]
+    assert main(arguments) == 0
+    assert len(stamps(output)) == 6
+
+
+def test_inputs_that_are_not_there_stop_no_other(checkpoint, tmp_path, capsys, monkeypatch):
+    images = pictures(tmp_path / "in", 1)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "closed").mkdir()
+    true_iterdir = Path.iterdir
+
+    def iterdir(path: Path) -> Any:  # a test may run as root, for whom nothing is closed
+        if path.name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return true_iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    bad = [tmp_path / "gone.png", tmp_path / "empty", tmp_path / "closed", tmp_path / ("x" * 300)]
+    inputs = [*map(str, bad[:2]), str(images), *map(str, bad[2:])]
+    assert main(["predict", str(checkpoint), *inputs, "--output", str(tmp_path / "out")]) == 2
+    assert sorted(stamps(tmp_path / "out")) == ["000.png"]
+    *told, last = capsys.readouterr().err.splitlines()
+    named = [line for line in told if "not segmented" in line]
+    assert all(str(path) in line for path, line in zip(bad, named, strict=True))
+    assert "4 of 5 inputs were not segmented" in last
+    assert main(["predict", str(checkpoint), *map(str, bad), "--output", str(tmp_path / "none")]) == 2
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows allows no such names")
+def test_a_line_stays_one_whatever_is_in_a_name(checkpoint, tmp_path, capsys):
+    images, output = pictures(tmp_path / "in", 2), tmp_path / "out"
+    (images / "000.png").rename(images / "two\nlines\x1b[2J.png")
+    (images / "bad\nname.png").write_text("no image")
+    assert main(["predict", str(checkpoint), str(images), "--output", str(output)]) == 2
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 2
+    assert f"{images}/two\\nlines\\x1b[2J.png -> " in printed.out
+    _loaded, bad, last = printed.err.splitlines()
+    assert "bad\\nname.png" in bad
+    assert last.startswith("segzoo: error: 1 of 3 inputs")
+    assert "bad\\nname.png" in last
+
+
 def test_where_nothing_can_be_written_nothing_is_segmented(checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Predictor, "segment", lambda *_: pytest.fail("was segmented"))
     images = pictures(tmp_path / "in", 1)
@@ -426,7 +551,7 @@ def test_files_that_go_and_volumes_beyond_memory_stop_nothing(checkpoint, tmp_pa
     (images / "0.png").symlink_to(tmp_path / "gone.png")
 
     def segment(predictor, inputs):
-        if inputs[0].image.shape == given.shape and (inputs[0].image == given).all():
+        if inputs[0].grid == given.shape[:2]:  # as no other has it
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
         return true_segment(predictor, inputs)
 
@@ -495,6 +620,28 @@ def test_volumes_and_classes_with_masks_of_their_own_are_found_again(samples, tm
     assert changed(before, tmp_path / "out") == set()
 
 
+def test_the_form_that_says_where_a_volume_lies_is_part_of_what_is_done(samples, tmp_path, capsys):
+    torch.manual_seed(0)
+    checkpoint = segzoo.create_model("mednext", num_classes=3, width=2).save_pretrained(tmp_path / "tiny")
+    scan = sorted((samples / "Task04_Hippocampus" / "imagesTr").iterdir())[0]
+    raw = bytearray(gzip.decompress(scan.read_bytes()))
+    struct.pack_into("<12f", raw, 280, *np.diag((2, 2, 4, 1))[:3].ravel())  # the sform's
+    struct.pack_into("<2h", raw, 252, 1, 1)
+    (tmp_path / "scan.nii").write_bytes(raw)
+    arguments = ["predict", str(checkpoint), str(tmp_path / "scan.nii"), "--output", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert all(word in told for word in ("2 x 2 x 4 mm", "1 x 1 x 1 mm", "--geometry sform or qform"))
+    for form in ("sform", "qform", "qform"):
+        before = stamps(tmp_path / "out")
+        assert main([*arguments, "--geometry", form]) == 0
+        mask = (tmp_path / "out" / "scan.nii").read_bytes()
+        assert mask[252:328] == raw[252:328]  # both forms, as they are
+        assert mask[76:92] == raw[76:92]
+    assert capsys.readouterr().out.endswith("1 of 1 were done before\n")
+    assert changed(before, tmp_path / "out") == set()
+
+
 @pytest.mark.parametrize(
     ("classes", "names", "options", "message"),
     [
@@ -533,7 +680,7 @@ def interrupt(*_, **__):
 @pytest.mark.parametrize("stage", ["while it writes", "before the draft is removed"])
 def test_nothing_is_half_written(checkpoint, tmp_path, monkeypatch, stage):
     """A process that is killed leaves the old mask, the new one or none, and its draft, which is nobody else's."""
-    (job,) = plan([pictures(tmp_path / "in", 1)], tmp_path / "out", overlay=True)
+    (job,) = plan(inputs_in(pictures(tmp_path / "in", 1)), tmp_path / "out", overlay=True)
     (job,) = unfinished([job], {}, None)
     found = segzoo.from_pretrained(checkpoint).predict(job.file)
     with monkeypatch.context() as patch:
@@ -563,7 +710,7 @@ def test_only_drafts_of_yesterday_are_cleared_up(checkpoint, tmp_path):
 
 
 def test_runs_that_write_the_same_mask_at_once_lose_nothing(checkpoint, tmp_path, monkeypatch):
-    (job,) = plan([pictures(tmp_path / "in", 1)], tmp_path / "out", overlay=True)
+    (job,) = plan(inputs_in(pictures(tmp_path / "in", 1)), tmp_path / "out", overlay=True)
     (job,) = unfinished([job], {}, None)
     found, settle = segzoo.from_pretrained(checkpoint).predict(job.file), file_pipeline.settle
 
@@ -604,7 +751,7 @@ def test_a_process_leaves_no_group_behind(monkeypatch):
     of_torchrun |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     for name, value in of_torchrun.items():
         monkeypatch.setenv(name, value)
-    assert launch(rank_of, "cpu", 1, 1, "rank") == "rank 0"
+    assert launch(prepare("cpu", 1, 1), rank_of, "rank") == "rank 0"
     assert not torch.distributed.is_initialized()
 
 
@@ -654,9 +801,7 @@ def test_two_processes_write_each_file_once_and_as_one_does(checkpoint, tmp_path
     (images / "bad.png").write_text("no image")  # the eighth: the second process meets it
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     assert main(["predict", str(checkpoint), str(images), "--output", str(alone)]) == 2
-    done = subprocess.run(
-        command(checkpoint, images, shared, "--devices", "2"), env=environment(), capture_output=True, text=True
-    )
+    done = processes.run(command(checkpoint, images, shared, "--devices", "2"), env=environment())
     assert done.returncode == 2, done.stderr
     lines = sorted(line.split(" -> ")[0] for line in done.stdout.splitlines())
     assert lines == sorted(str(file) for file in images.iterdir() if file.name != "bad.png")
@@ -677,9 +822,7 @@ def test_processes_show_any_name(checkpoint, tmp_path):
     for number, name in enumerate((b"M\xfcller.png", b"Stra\xdfe.png")):
         (images / f"00{number}.png").rename(images / os.fsdecode(name))
     strict = {**environment(), "PYTHONIOENCODING": "utf-8:strict"}
-    done = subprocess.run(
-        command(checkpoint, images, tmp_path / "out", "--devices", "2"), env=strict, capture_output=True, text=True
-    )
+    done = processes.run(command(checkpoint, images, tmp_path / "out", "--devices", "2"), env=strict)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out").iterdir())) == 2
     assert "Stra\\udcdfe.png -> " in done.stdout
@@ -697,7 +840,7 @@ def children(parent: int) -> list[int]:
     return found
 
 
-def waited(condition: Any, process: subprocess.Popen[str]) -> None:
+def waited(condition: Any, process: processes.Process) -> None:
     """Until something is so; an error where the process ends first."""
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -705,27 +848,37 @@ def waited(condition: Any, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("victim", ["a worker", "the run"])
-def test_what_a_kill_left_is_finished_by_the_same_command(checkpoint, tmp_path, victim):
+@pytest.mark.skipif(sys.platform == "win32", reason="kills by a signal")
+def test_what_a_kill_left_is_finished_by_the_same_command(checkpoint, tmp_path):
     images, output = pictures(tmp_path / "in", 150), tmp_path / "out"
-    options = ["--devices", "2"] if victim == "a worker" else []
-    again = command(checkpoint, images, output, *options)
-    process = subprocess.Popen(again, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    again = command(checkpoint, images, output)
+    process = processes.Process(again, env=environment())
     waited(lambda: output.is_dir() and len(list(output.glob("*.png"))) > 10, process)
-    os.kill(children(process.pid)[0] if options else process.pid, signal.SIGKILL)
-    _, error = process.communicate(timeout=120)
-    if options:
-        assert process.returncode == 2, error
-        assert "the same command continues from there" in error.splitlines()[-1]
+    process.kill()
+    process.communicate(timeout=120)
     before = stamps(output)
     masks = [output / name for name in before if name.endswith(".png")]
     assert 10 < len(masks) < 150
     for mask in masks:
         np.asarray(Image.open(mask))  # complete
 
-    done = subprocess.run(again, env=environment(), capture_output=True, text=True)
+    done = processes.run(again, env=environment())
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == f"{len(masks)} of 150 were done before"
     assert sorted(file.name for file in output.glob("[!.]*")) == sorted(file.name for file in images.iterdir())
     assert not changed(before, output) & {mask.name for mask in masks}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_the_other_process_does_what_a_killed_one_left(checkpoint, tmp_path):
+    images, output = pictures(tmp_path / "in", 150), tmp_path / "out"
+    both = command(checkpoint, images, output, "--devices", "2")
+    process = processes.Process(both, env=environment())
+    waited(lambda: output.is_dir() and len(list(output.glob("*.png"))) > 10, process)
+    os.kill(victim := children(process.pid)[0], signal.SIGKILL)
+    printed, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    assert f"of 2 (pid {victim}) was ended by SIGKILL" in error
+    assert len(printed.splitlines()) == 150
+    assert sorted(file.name for file in output.glob("[!.]*")) == sorted(file.name for file in images.iterdir())

@@ -1,6 +1,7 @@
 import itertools
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,17 @@ class Tiny(segzoo.SegmentationModule):
 
     def deploy(self):  # so that a test sees the sizes
         return self
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 5, 6), (2, 4, 5, 6)], ids=["segmented", "refused"])
+def test_predict_leaves_every_module_in_its_own_mode(shape):
+    network = Tiny(patch_size=(4, 4, 4))
+    network.train()
+    network.net.eval()  # as a frozen encoder is
+    modes = {name: module.training for name, module in network.named_modules()}
+    with nullcontext() if shape[0] == 1 else pytest.raises(segzoo.SegzooError):
+        network.predict(np.zeros(shape, np.float32))
+    assert {name: module.training for name, module in network.named_modules()} == modes
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,14 @@ import SimpleITK as sitk
 import torch
 from PIL import Image
 
+import processes
 import segzoo
 from segzoo.cli.command import main
 from segzoo.imaging.images import read_image
 from segzoo.imaging.volumes import read_volume_mask
 from segzoo.prediction.predictor import Predictor
 from segzoo.prediction.runtimes import BACKENDS, choose_backend, open_exported, thread_count
+from segzoo.preprocessing import exported
 
 pytest.importorskip("onnxscript", reason="nothing can be exported without onnxscript")
 onnx = pytest.importorskip("onnx")
@@ -120,6 +122,17 @@ def test_masks_and_overlays_are_those_of_the_checkpoint(name, backend, zoo, imag
     (told,) = printed.err.splitlines()
     assert {"onnxruntime": "ONNX Runtime ", "openvino": "OpenVINO "}[backend] in told
     assert told.endswith("on the CPU, 1 thread, float32")
+
+
+def test_a_large_image_is_resized_outside_of_the_graph(backend, zoo, images, monkeypatch):
+    """Where resizing takes less memory."""
+    monkeypatch.setattr(exported, "GRAPH_PIXELS", 1000)
+    predictor, model = Predictor(open_exported(zoo.files["classes"], backend)), zoo.models["classes"]
+    for file in images.iterdir():
+        given = predictor.read(file)
+        assert given.batch.shape[2:] == model.preprocessing.image_size
+        (found,) = predictor.segment([given])
+        np.testing.assert_allclose(found.probabilities, model.predict(file).probabilities, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("tta", [False, True])
@@ -220,7 +233,7 @@ def test_processes_share_the_work(zoo, images, tmp_path):
     assert predict(zoo.files["classes"], images, tmp_path / "one") == 0
     arguments = ["predict", zoo.files["classes"], images, "--output", tmp_path / "two", "--devices", 2]
     command = [sys.executable, "-m", "segzoo.cli", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = processes.run(command)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 3
     assert differing(tmp_path / "one", tmp_path / "two") == 0

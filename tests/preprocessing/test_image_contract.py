@@ -1,4 +1,7 @@
+import io
 import json
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +10,12 @@ from PIL import Image
 from torch.testing import assert_close
 
 from segzoo.errors import SegzooError
+from segzoo.imaging.geometry import Geometry
+from segzoo.imaging.readers import reader_of
+from segzoo.imaging.volumes import Volume
+from segzoo.preprocessing.exported import exported_contract
 from segzoo.preprocessing.image import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from segzoo.preprocessing.volume import VolumePreprocessing
 
 
 @pytest.fixture
@@ -72,7 +80,10 @@ def test_other_channels():
     assert Preprocessing(image_size=(8, 9)).with_channels(1) == Preprocessing(1, (8, 9), grey.mean, grey.std)
 
 
-@pytest.mark.parametrize("contract", [Preprocessing(), Preprocessing(1, None, (0.5,), (0.25,))])
+RANGED = Preprocessing(1, None, (0.5,), (0.25,), intensity_range=(0, 4095))
+
+
+@pytest.mark.parametrize("contract", [Preprocessing(), Preprocessing(1, None, (0.5,), (0.25,)), RANGED])
 def test_round_trip_through_json(contract):
     assert Preprocessing.from_dict(json.loads(json.dumps(contract.to_dict()))) == contract
 
@@ -88,6 +99,11 @@ def test_round_trip_through_json(contract):
         {"image_size": [0, 5]},
         {"channels": 0},
         {"mean": None},
+        {"intensity_range": [0]},
+        {"intensity_range": 4095},
+        {"intensity_range": [4095, 0]},
+        {"intensity_range": [0, float("inf")]},
+        {"intensity_range": ["black", "white"]},
     ],
 )
 def test_bad_contract(config, refused):
@@ -104,3 +120,72 @@ def test_resize_refuses_other_images(refused):
 
 def test_one_number_is_a_square():
     assert Preprocessing(3, 352) == Preprocessing(3, (352, 352))
+
+
+# ---- a range of stored values
+
+
+def test_a_range_that_nobody_states_is_not_stored():
+    assert list(Preprocessing().to_dict()) == ["channels", "image_size", "mean", "std"]
+    assert RANGED.to_dict()["intensity_range"] == [0, 4095]
+
+
+def test_a_range_holds_for_what_has_more_than_8_bits_wherever_it_comes_from(tmp_path):
+    stored = np.array([[0, 1000, 4095, 60000]], np.uint16)
+    Image.fromarray(stored).save(tmp_path / "a.png")
+    seen = [0, 62, 255, 255]
+    exported = exported_contract(RANGED, None)
+    for contract in (RANGED, RANGED.with_channels(3).with_channels(1), exported):
+        for source in (tmp_path / "a.png", reader_of(tmp_path / "a.png"), stored, stored.astype(np.float32)):
+            assert contract.read(source).ravel().tolist() == seen
+        assert contract.read(np.array([[0, 100]], np.uint8)).ravel().tolist() == [0, 100]
+    volume = Volume(stored[None, None].astype(np.float32), Geometry.along_axes((1, 1, 4)))
+    (slices,) = RANGED.prepare(volume).slices
+    (expected,) = [RANGED(np.array([[[value] for value in seen]], np.uint8))]
+    np.testing.assert_array_equal(slices[0], expected)
+
+
+def test_a_model_of_volumes_takes_no_range(refused):
+    with refused(SegzooError):
+        VolumePreprocessing().with_intensity_range((0, 4095))
+
+
+# ---- what is given
+
+
+class Somewhere:
+    """A path of somebody else's."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+def test_any_path_is_a_path(tmp_path):
+    Image.new("L", (4, 3), 7).save(tmp_path / "a.png")
+    for path in (str(tmp_path / "a.png"), tmp_path / "a.png", Somewhere(tmp_path / "a.png")):
+        assert Preprocessing().read(path).shape == (3, 4, 3)
+    with pytest.raises(SegzooError, match=r"a\.png"):
+        VolumePreprocessing().read(Somewhere(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, io.BytesIO])
+@pytest.mark.parametrize("contract", [Preprocessing(), VolumePreprocessing()], ids=["images", "volumes"])
+def test_an_encoded_file_in_memory_is_refused_by_its_kind(tmp_path, contract, kind):
+    Image.new("L", (4, 3)).save(tmp_path / "a.png")
+    with pytest.raises(SegzooError, match=kind.__name__):
+        contract.read(kind((tmp_path / "a.png").read_bytes()))
+
+
+def test_resizing_takes_no_float_copy_of_all_channels():
+    image = np.zeros((1500, 2000, 3), np.uint8)
+    contract = Preprocessing()
+    tracemalloc.start()
+    try:
+        contract.resize(image)
+        _, most = tracemalloc.get_traced_memory()  # of NumPy's arrays
+    finally:
+        tracemalloc.stop()
+    assert most < 1.2 * 4 * 1500 * 2000

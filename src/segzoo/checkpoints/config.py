@@ -22,6 +22,7 @@ from segzoo.checkpoints.entries import (
 )
 from segzoo.checkpoints.names import CONFIG
 from segzoo.errors import SegzooError
+from segzoo.paths import require_file
 from segzoo.tasks import Task
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ def read_config(folder: Path) -> Config:
             its folder.
     """
     path = folder / CONFIG
+    require_file(path)
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

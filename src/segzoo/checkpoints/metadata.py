@@ -71,13 +71,12 @@ class Metadata(Description):
         refuse_strange_classes(where, self.entries["class_names"], self.task)
         stored = self.entries["preprocessing"]
         known = isinstance(stored, dict) and type(stored.get("channels")) is int
-        if known and self.spatial_dims == 3:
-            assert self.contract
-        elif known:
+        if known and self.spatial_dims == 2:
             size = stored.get("image_size", ())
             known = size is None or (isinstance(size, list) and [type(side) for side in size] == [int, int])
         if not known:
             raise SegzooError(f"{where} give its preprocessing as {stored!r}")
+        assert self.contract
 
     @property
     def name(self) -> str | None:

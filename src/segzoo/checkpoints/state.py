@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from segzoo.checkpoints.weights import read_safetensors
-from segzoo.errors import MissingFileError, SegzooError, first_line
+from segzoo.errors import SegzooError, first_line
+from segzoo.paths import require_file
 
 State = Mapping[str, Tensor]
 # Lightning, DataParallel and training scripts wrap a state dict in one of these
@@ -20,8 +21,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """Read the tensors of a safetensors or PyTorch file; nothing in it is executed."""
     import torch
 
-    if not path.is_file():
-        raise MissingFileError(f"there is no file {path}")
+    require_file(path)
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     try:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segzoo.errors import SegzooError
+from segzoo.paths import require_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +20,7 @@ def read_safetensors(path: Path) -> "dict[str, Tensor]":
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    require_file(path)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -45,5 +47,6 @@ def write_safetensors(tensors: "dict[str, Tensor]", path: Path) -> None:
 
 def sha256(path: Path) -> str:
     """Return the sha256 of a file, in hexadecimal."""
+    require_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,7 @@
 """``segzoo`` command: verbs to functions. Nothing heavy is imported before a verb needs it."""
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -9,14 +10,15 @@ from importlib import import_module
 from pathlib import Path
 
 from segzoo import __version__
-from segzoo.cli.output import Parser, log_on_stderr, sentence, show_any_name, visible
-from segzoo.errors import SegzooError
+from segzoo.cli.output import Parser, log_on_stderr, sentence, show_any_name
+from segzoo.errors import SegzooError, one_line
 
 TRAINING_VERBS = {
     "fit": "train a model, or train a checkpoint further",
     "validate": "score a model on the validation images",
     "test": "score a model on the held-out images",
 }
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk or a limit has no room for
 
 # what input can lead to wherever it is read, and no place that knows the file has caught
 LAST_RESORTS: dict[type[Exception], str] = {
@@ -42,11 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"segzoo: error: {sentence(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever reads the output, such as head, has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        drop_output()
         return 1
     except OSError as error:  # of a file or a folder: not allowed, no space, no such device
+        if error.errno in FULL and error.filename is None:  # of what is printed, mostly
+            print(f"segzoo: error: nothing more can be written ({error.strerror}); make room", file=sys.stderr)
+            drop_output()
+            return 2
         where = "" if error.filename is None else f"{error.filename}: "
-        print(f"segzoo: error: {visible(where + (error.strerror or str(error)))}", file=sys.stderr)
+        print(f"segzoo: error: {one_line(where + (error.strerror or str(error)))}", file=sys.stderr)
         return 2
     except tuple(LAST_RESORTS) as error:
         advice = next(advice for kind, advice in LAST_RESORTS.items() if isinstance(error, kind))
@@ -56,6 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("segzoo: stopped; every file that is written is complete", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
+
+
+def drop_output() -> None:
+    """Write nothing more to stdout, or Python complains when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def imported(path: str) -> Callable[..., None]:
@@ -90,6 +101,18 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--overlay", action="store_true", help="also draw each mask over its image or slices")
     predict.add_argument("--tta", action="store_true", help="average over mirrored copies of each image")
     predict.add_argument("--overlap", type=float, default=0.5, help="of a volume's windows, 0 to below 1 (default 0.5)")
+    predict.add_argument(
+        "--intensity-range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="values of 16-bit or float images that are black and white (default: the checkpoint's, or all 16 bits)",
+    )
+    predict.add_argument(
+        "--geometry",
+        choices=["sform", "qform"],
+        help="what says where voxels lie, where a NIfTI file's two forms differ",
+    )
     predict.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one"
     )

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from segzoo.errors import one_line
+
 TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -16,7 +18,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with the usage, one sentence and status 2."""
-        super().error(visible(message))
+        super().error(one_line(message))
 
 
 def show_any_name() -> None:
@@ -45,10 +47,5 @@ def sentence(error: Exception) -> str:
     """Return what an error says, on one line; one from a data loader's process has it at the end of a traceback."""
     said = str(error).strip()
     if TRACEBACK in said:
-        said = said.rpartition("\n")[2].removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
-    return visible(said)
-
-
-def visible(text: str) -> str:
-    """Return text with line breaks, and all that would steer a terminal, written out: names of files may hold them."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+        said = said.rpartition(f"{type(error).__module__}.{type(error).__qualname__}: ")[2]
+    return one_line(said)

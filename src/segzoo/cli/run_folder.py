@@ -1,18 +1,17 @@
 """Folder of a training: what may start or go on there, and the files that Lightning keeps."""
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 from lightning import LightningModule, Trainer
-from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from segzoo.checkpoints.names import CONFIG, RECIPE
+from segzoo.cli.run_files import BEST, LAST, PREVIOUS, STATE, WEIGHTS_ALONE, damage, first_whole
 from segzoo.errors import MissingFileError, SegzooError
 from segzoo.steps import OTHER_IMAGES
 
@@ -20,25 +19,49 @@ SPLIT = "split.json"
 
 
 def resume_file(verb: str, root: Path, given: str | None) -> str | None:
-    """Return the file that --ckpt_path means; Lightning looks for "last" before it knows the run's folder."""
+    """Return the file that --ckpt_path means; Lightning looks for "last" before it knows the run's folder.
+
+    Raises:
+        MissingFileError: there is none.
+        SegzooError: it is damaged; for a training that goes on from its last epoch, all of its files are.
+    """
     if given is None:
         return None
+    if verb == "fit" and given == "last":
+        return file_to_go_on_from(root)
     file = root / f"{given}.ckpt" if given in ("last", "best") else Path(given)
-    if file.is_file():
+    if not file.is_file():
+        raise MissingFileError(
+            f"there is no file {file} for --ckpt_path {given}; give a .ckpt file, or the run's folder"
+        )
+    if (reason := damage(file, STATE if verb == "fit" else WEIGHTS_ALONE)) is not None:
+        raise SegzooError(f"--ckpt_path names {file}, which is damaged ({reason}); give another .ckpt file of the run")
+    return str(file)
+
+
+def file_to_go_on_from(root: Path) -> str | None:
+    """Return the newest whole file of a run, None for one that has not come as far as to keep any.
+
+    Raises:
+        SegzooError: it has files, and all are damaged.
+    """
+    # BEST alone: of a run that was killed in its first epoch, after a validation
+    file, reasons = first_whole([root / name for name in (LAST, PREVIOUS, BEST)], STATE)
+    if file is not None:
+        if file.name != LAST:
+            why = "; ".join(reasons) or f"{root} holds no {LAST}"
+            rank_zero_info(f"segzoo: {why}, so training goes on from {file.name}")
         return str(file)
-    if given == "last" and verb == "fit":
-        if (root / "best.ckpt").is_file():  # of a run that was killed in its first epoch, after a validation
-            rank_zero_info(f"segzoo: {root} holds no last.ckpt, so training goes on from best.ckpt")
-            return str(root / "best.ckpt")
-        # one that was killed before that, or not yet started
-        rank_zero_info(f"segzoo: {root} holds no last.ckpt, so training starts from the beginning")
-        return None
-    raise MissingFileError(f"there is no file {file} for --ckpt_path {given}; give a .ckpt file, or the run's folder")
+    if reasons:
+        raise SegzooError(f"{'; '.join(reasons)}; give another .ckpt file of the run, or start it anew elsewhere")
+    # a run that was killed before that, or not yet started
+    rank_zero_info(f"segzoo: {root} holds no {LAST}, so training starts from the beginning")
+    return None
 
 
 def refuse_overwriting(root: Path, resumed: str | None) -> None:
     """Never start in the folder of another run; one that goes on from a file of its own is the same."""
-    held = any((root / name).is_file() for name in ("last.ckpt", "best.ckpt", f"checkpoint/{CONFIG}"))
+    held = any((root / name).is_file() for name in (LAST, PREVIOUS, BEST, f"checkpoint/{CONFIG}"))
     if held and not is_within(resumed, root):
         raise SegzooError(
             f"{root} already holds a run: add --ckpt_path last to continue it, or give --trainer.default_root_dir "
@@ -192,17 +215,3 @@ class LastCheckpoint(RunCheckpoint):
 
     def __init__(self) -> None:
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-
-
-class ReplacingCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside the old one and then takes its name: a kill in the middle loses nothing.
-
-    Lightning's own writes to the system's folder for temporary files and moves from there, which on another
-    file system means writing over the old checkpoint.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save ``checkpoint`` as ``path``, whole or not at all."""
-        draft = f"{path}.part"
-        super().save_checkpoint(checkpoint, draft, storage_options)
-        os.replace(draft, path)

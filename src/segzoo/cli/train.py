@@ -27,11 +27,19 @@ from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.names import CONFIG, RECIPE, WEIGHTS
 from segzoo.checkpoints.provenance import split_hashes
 from segzoo.checkpoints.save import record
+from segzoo.cli.run_files import (
+    BEST,
+    CHECKPOINT,
+    LAST,
+    WEIGHTS_ALONE,
+    ReplacingCheckpointIO,
+    first_whole,
+    remove_drafts,
+)
 from segzoo.cli.run_folder import (
     SPLIT,
     BestCheckpoint,
     LastCheckpoint,
-    ReplacingCheckpointIO,
     RunCheckpoint,
     claim,
     is_within,
@@ -39,6 +47,7 @@ from segzoo.cli.run_folder import (
     refuse_other_run,
     refuse_overwriting,
     resume_file,
+    written,
 )
 from segzoo.cli.train_checks import (
     refuse_other_preprocessing,
@@ -54,6 +63,7 @@ from segzoo.errors import SegzooError
 from segzoo.metrics.names import scores_by_class
 from segzoo.module import SegmentationModule
 from segzoo.network import SegmentationNetwork
+from segzoo.steps import Diverged
 
 EPOCHS = 300  # of both papers
 SEED = 42
@@ -72,6 +82,11 @@ register_type(Number, plain_number, plain_number, type_check=isinstance)
 
 
 register_type(torch.device)
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a file in UTF-8 could hold a text; names of files may hold bytes that are no characters."""
+    return text.encode(errors="ignore").decode() == text
 
 
 def main(arguments: list[str]) -> None:
@@ -168,6 +183,10 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse a command line in which models, checkpoints and datasets go by their names."""
+        if unwritable := [one for one in args if not is_utf8(one)]:
+            raise SegzooError(
+                f"{unwritable[0]} is not UTF-8, as a run's {RECIPE} has to be; rename that folder, or start in it"
+            )
         self.config = parser.parse_args(spell_out(args))
 
     def _parse_ckpt_path(self) -> None:
@@ -183,6 +202,8 @@ class TrainingCLI(LightningCLI):
         if not self.options.weights_only:
             raise SegzooError("weights_only: false would run what a pickle holds as code; leave it out")
         trainer = self.options.trainer
+        if trainer.barebones:
+            raise SegzooError("--trainer.barebones measures Lightning's own speed and keeps nothing; leave it out")
         if trainer.max_epochs is None and trainer.max_steps == -1:
             trainer.max_epochs = EPOCHS
         if trainer.default_root_dir is None:
@@ -225,7 +246,7 @@ class TrainingCLI(LightningCLI):
     def before_fit(self) -> None:
         """Say what there is to train on, and write the run's configuration as train.yaml, its split as split.json."""
         self.say_what_is_read()
-        self.datamodule.check_pixels("test", self.model.in_channels)
+        self.datamodule.check_pixels("test", self.model.preprocessing)
         if self.options.trainer.fast_dev_run:
             return
         root = Path(self.options.trainer.default_root_dir)
@@ -238,8 +259,12 @@ class TrainingCLI(LightningCLI):
             refuse_other_run(Path(self.options.ckpt_path).parent, now, self.datamodule.split_sha256)
         root.mkdir(parents=True, exist_ok=True)
         self.claimed = claim(root)
-        (root / RECIPE).write_text(text, "utf-8")
-        self.datamodule.write_split(root / SPLIT)
+        remove_drafts(root)
+        # what is there already stays untouched, so that no full disk can empty it
+        if (root / RECIPE).read_bytes() != text.encode():
+            (root / RECIPE).write_text(text, "utf-8")
+        if written(root / SPLIT).get("sha256") != self.datamodule.split_sha256:
+            self.datamodule.write_split(root / SPLIT)
 
     @rank_zero_only
     def say_what_is_read(self) -> None:
@@ -247,18 +272,25 @@ class TrainingCLI(LightningCLI):
         for sentence in self.datamodule.summary():
             print(f"segzoo: {sentence}")
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            if self.claimed is not None:  # until the checkpoint is written, whose draft another training would remove
+                self.claimed.close()
+
     def fit(self, **arguments: Any) -> None:
-        """Train; where a signal ends that, write the best epoch so far, as the end of the training would."""
+        """Train; where a signal or NaN ends that, write the best epoch so far, as the end of the training would."""
         try:
             self.trainer.fit(**arguments)
         except SystemExit:  # Lightning's, for Ctrl+C and SIGTERM
             # without optimizers it has not come as far as to know its data
-            if self.trainer.optimizers and (Path(self.trainer.default_root_dir) / "best.ckpt").is_file():
+            if self.trainer.optimizers and (Path(self.trainer.default_root_dir) / BEST).is_file():
                 self.after_fit()
             raise
-        finally:
-            if self.claimed is not None:
-                self.claimed.close()
+        except Diverged:
+            self.after_fit()
+            raise
 
     def before_test(self) -> None:
         """Say what there is to test on, and measure what was asked for, as it was asked for."""
@@ -272,7 +304,9 @@ class TrainingCLI(LightningCLI):
         if not self.trainer.is_global_zero or self.options.trainer.fast_dev_run:
             return
         root = Path(self.trainer.default_root_dir)
-        kept = next((file for file in (root / "best.ckpt", root / "last.ckpt") if file.is_file()), None)
+        kept, reasons = first_whole([root / BEST, root / LAST], WEIGHTS_ALONE)
+        for reason in reasons:
+            print(f"segzoo: {reason}, so it is not what is kept")
         if kept is None:
             return
         state = torch.load(kept, map_location="cpu", weights_only=True)
@@ -301,7 +335,7 @@ class TrainingCLI(LightningCLI):
 
     def write_checkpoint(self, root: Path) -> Path:
         """Save the model as the run's checkpoint folder; one of the same weights keeps its version and its results."""
-        folder = root / "checkpoint"
+        folder = root / CHECKPOINT
         before = read_config(folder) if (folder / CONFIG).is_file() else None
         self.model.save_pretrained(folder, name=root.name, train_config=root / RECIPE)
         if before is not None and before.sha256[WEIGHTS] == read_config(folder).sha256[WEIGHTS]:

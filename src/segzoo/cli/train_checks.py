@@ -65,11 +65,11 @@ def refuse_other_preprocessing(data: data_modules.SegmentationDataModule, model:
     """Refuse to record what a checkpoint scores on images that are prepared otherwise than `predict` does it."""
     used, stored = data.preprocessing.to_dict(), model.preprocessing.to_dict()
     of_training = ("patch_size", "mirror_axes")  # these may differ, since they say how it was trained
-    differing = [key for key in stored if key not in of_training and used.get(key) != stored[key]]
+    differing = [key for key in {**stored, **used} if key not in of_training and used.get(key) != stored.get(key)]
     if differing:
         raise SegzooError(
             f"--record is for what a checkpoint scores as it predicts, and {differing[0]} is {used.get(differing[0])} "
-            f"here and {stored[differing[0]]} there: leave that option out"
+            f"here and {stored.get(differing[0])} there: leave that option out"
         )
 
 

@@ -86,7 +86,7 @@ class SegmentationDataModule(LightningDataModule):
         """Refuse a sample whose files do not fit together, as far as their headers tell."""
         raise NotImplementedError
 
-    def check_pixels(self, part: str, channels: int) -> None:
+    def check_pixels(self, part: str, contract: InputContract) -> None:
         """Decode a part once, where that takes little time: what is damaged is known before the training."""
 
     @property

@@ -13,6 +13,7 @@ from segzoo.data.samples import Sample, check_groups, folder_identity, read_grou
 from segzoo.data.volume_dataset import LabelValues
 from segzoo.data.volumes import VolumeDataModule
 from segzoo.errors import MissingError, SegzooError
+from segzoo.imaging.names import is_hidden, spelled_out
 from segzoo.imaging.volumes import is_volume, volume_stem
 
 DESCRIPTION = "dataset.json"
@@ -128,7 +129,7 @@ class Decathlon(VolumeDataModule):
 
     def describe(self) -> dict[str, Any]:
         """Add to the base: the folder's name and, unless it is that of a published task, the identity of its files."""
-        facts = super().describe() | {"dataset": self.root.resolve().name}
+        facts = super().describe() | {"dataset": spelled_out(self.root.resolve().name)}
         return facts if dataset_page(facts) else facts | folder_identity(self.root, self.used_samples())
 
 
@@ -187,7 +188,7 @@ def list_cases(root: Path, description: Mapping[str, Any], channels: int) -> lis
             pairs = [(root / entry["label"], root / entry["image"]) for entry in description["training"]]
             cases = [(_case_of(label.name), label, channel_files(image, channels)) for label, image in pairs]
         else:
-            labels = sorted(path for path in (root / "labelsTr").iterdir() if not path.name.startswith("."))
+            labels = sorted(path for path in (root / "labelsTr").iterdir() if not is_hidden(path))
             labels = [path for path in labels if (path.name.endswith(ending) if ending else is_volume(path))]
             cases = [
                 (_case_of(path.name), path, channel_files(root / "imagesTr" / path.name, channels)) for path in labels

@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from segzoo.data.images import ImageDataModule
-from segzoo.data.samples import Sample, check_groups, folder_identity, paired_samples, read_groups
-from segzoo.errors import SegzooError
+from segzoo.data.samples import ANY, Sample, check_groups, folder_identity, paired_samples, read_groups
+from segzoo.errors import SegzooError, one_line
 from segzoo.imaging.images import IMAGE_SUFFIXES
 from segzoo.imaging.masks import palette
+from segzoo.imaging.names import is_hidden
 from segzoo.imaging.segmentation import mask_paths
 
 
@@ -27,10 +29,12 @@ class Folder(ImageDataModule):
         multilabel: Classes may overlap.
         groups: CSV file with the columns ``image`` (name or stem) and ``group`` (say, the patient): a ``grouped`` split
             never parts a group. Without it each image is a group of its own.
+        foreground: "any" takes every value above 0 of a binary mask as foreground, as where objects are numbered; None
+            refuses what is not two values.
         **kwargs: As of `ImageDataModule`.
 
     Raises:
-        SegzooError: If the class names do not fit.
+        SegzooError: If the class names do not fit, or ``foreground`` is another one or of several classes.
 
     Example:
         >>> from segzoo.data import Folder
@@ -51,9 +55,17 @@ class Folder(ImageDataModule):
         class_names: tuple[str, ...] | list[str] = ("background", "foreground"),
         multilabel: bool = False,
         groups: str | Path | None = None,
+        foreground: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(root, **kwargs)
+        if isinstance(class_names, str) or not all(
+            isinstance(name, str) and one_line(name) == name for name in class_names
+        ):
+            raise SegzooError(
+                f"class_names must be a list of texts of one line, not {class_names!r}; quote what YAML takes for "
+                "something else, such as yes, no and numbers"
+            )
         if len(set(class_names)) != len(class_names) or len(class_names) < (1 if multilabel else 2):
             raise SegzooError(
                 f"class_names must be different names, background first unless multilabel, not {list(class_names)}."
@@ -64,6 +76,14 @@ class Folder(ImageDataModule):
                 f"class_names become names of files, so they must differ with '-' for blanks and hold no slash, not "
                 f"{list(class_names)}; rename the folders of masks too."
             )
+        if foreground not in (None, ANY):
+            raise SegzooError(f"foreground must be {ANY!r} or left out, not {foreground!r}.")
+        if foreground and len(class_names) > 2 and not multilabel:
+            raise SegzooError(
+                f"foreground is for masks of two classes, and there are {len(class_names)}, of which a value is the "
+                "class; leave it out."
+            )
+        self.foreground = foreground
         self.class_names = tuple(class_names)
         self.multilabel = multilabel
         self.groups = None if groups is None else Path(groups)
@@ -77,7 +97,7 @@ class Folder(ImageDataModule):
         samples = paired_samples(root / "images", folders, groups)
         if self.groups is not None:
             check_groups(self.groups, groups, [sample.id for sample in samples])
-        return samples
+        return [replace(sample, foreground=self.foreground) for sample in samples]
 
     def check(self, sample: Sample) -> None:
         """Check as the base does, and palettes: ones that differ mean that a class has another index in each mask."""
@@ -102,6 +122,7 @@ class Folder(ImageDataModule):
     def describe(self) -> dict[str, Any]:
         """Add to what the base says: the classes, and by what this folder is known again."""
         facts = super().describe() | {"class_names": list(self.class_names), "multilabel": self.multilabel}
+        facts |= {"foreground": self.foreground} if self.foreground else {}
         return facts | folder_identity(self.root, self.used_samples())
 
 
@@ -117,7 +138,7 @@ def unread(root: Path, samples: Iterable[Sample], classes: Sequence[str]) -> lis
     folders = {root / "images", root / "masks", *of_masks}
     known = {*folders, *(file for sample in samples for file in (sample.image, *sample.masks))}
     entries = [path for folder in sorted(folders) if folder.is_dir() for path in sorted(folder.iterdir())]
-    others = [path for path in entries if path not in known and not path.name.startswith(".")]
+    others = [path for path in entries if path not in known and not is_hidden(path)]
     masks = [
         path for path in others if path.parent in of_masks and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
     ]

@@ -16,7 +16,8 @@ from segzoo.data.base import Item, SegmentationDataModule, evaluation_sampler, s
 from segzoo.data.samples import Sample, check_sample, read_label
 from segzoo.errors import SegzooError, attempt
 from segzoo.imaging.images import image_size, read_image
-from segzoo.preprocessing.image import Preprocessing
+from segzoo.preprocessing.base import InputContract
+from segzoo.preprocessing.image import Preprocessing, as_range
 
 CACHE_BYTES = 2**30  # resized images and labels kept in memory, for each of train, val and test
 LARGE_BYTES = 2**20  # a label of this size at the image's own size is read again rather than kept
@@ -33,6 +34,8 @@ class ImageDataModule(SegmentationDataModule):
             was trained at, which is 256 for a new one.
         mean: Mean of each channel on 0..1; None takes it from the model in the trainer, else ImageNet's.
         std: Standard deviation of each channel, likewise.
+        intensity_range: Of images of more than 8 bits, the stored values that become 0 and 255; None takes it from the
+            model in the trainer, else the full range of 16 bits.
         augmentation: Callables from (image, mask) to (image, mask), `torchvision.transforms.v2` among them, for
             training; None is random flips and 90-degree rotations, [] is none.
         **kwargs: As of `SegmentationDataModule`.
@@ -63,6 +66,7 @@ class ImageDataModule(SegmentationDataModule):
         image_size: int | tuple[int, int] | None = None,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
+        intensity_range: tuple[float, float] | None = None,
         augmentation: list[Callable] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -72,6 +76,7 @@ class ImageDataModule(SegmentationDataModule):
             raise SegzooError(f"image_size must be one number or a height and a width, not {image_size}.")
         self.mean = mean
         self.std = std
+        self.intensity_range = None if intensity_range is None else as_range(intensity_range)
         self.augmentation: list[Callable] = [RandomFlipRotate90()] if augmentation is None else list(augmentation)
         for one in self.augmentation:
             if type(one).__module__ == "torchvision.transforms.transforms":
@@ -88,19 +93,20 @@ class ImageDataModule(SegmentationDataModule):
         """Return height and width of a sample's image, as its header states them."""
         return image_size(sample.image)
 
-    def check_pixels(self, part: str, channels: int) -> None:
+    def check_pixels(self, part: str, contract: InputContract) -> None:
         """Decode all images and masks of a part once: what is damaged is known before the training, not after it.
 
         Args:
             part: ``train``, ``val`` or ``test``.
-            channels: Of the images, as the model takes them.
+            contract: Of the model.
 
         Raises:
             SegzooError: Naming every file that cannot be read or used, or nothing is marked in any mask.
         """
         refused, marked = [], False
+        stated = self.intensity_range or getattr(contract, "intensity_range", None)
         for sample in self.part_samples(part):
-            image = attempt(read_image, sample.image, channels)
+            image = attempt(read_image, sample.image, contract.channels, stated)
             label = attempt(read_label, sample, len(self.class_names), self.multilabel)
             refused += [str(error).rstrip(".") for error in (image, label) if isinstance(error, SegzooError)]
             marked = marked or (not isinstance(label, SegzooError) and bool((label > 0).any()))
@@ -125,6 +131,7 @@ class ImageDataModule(SegmentationDataModule):
             image_size=model.image_size if self.image_size is None else tuple(self.image_size),
             mean=model.mean if self.mean is None else tuple(self.mean),
             std=model.std if self.std is None else tuple(self.std),
+            intensity_range=self.intensity_range or model.intensity_range,
         )
 
     def train_dataloader(self) -> DataLoader[Item]:
@@ -211,7 +218,8 @@ class SegmentationDataset(Dataset[Item]):
         """
         if index in self._cache:
             return self._cache[index]
-        image = self.preprocessing.resize(read_image(self.samples[index].image, self.preprocessing.channels))
+        contract = self.preprocessing
+        image = contract.resize(read_image(self.samples[index].image, contract.channels, contract.intensity_range))
         if self.augmentation:
             image = image.round_().clamp_(0, 255).to(torch.uint8)
         original = self._read_label(index)

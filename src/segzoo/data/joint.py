@@ -49,7 +49,13 @@ class Joint(ImageDataModule):
     def samples(self) -> list[Sample]:
         """List every dataset's samples, their ids and groups prefixed by the dataset's number and name."""
         return [
-            Sample(self._prefix(number) + sample.id, sample.image, sample.masks, self._prefix(number) + sample.group)
+            Sample(
+                self._prefix(number) + sample.id,
+                sample.image,
+                sample.masks,
+                self._prefix(number) + sample.group,
+                foreground=sample.foreground,
+            )
             for number, dataset in enumerate(self.datasets)
             for sample in dataset.samples()
         ]

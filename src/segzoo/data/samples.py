@@ -12,14 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from lightning.pytorch.utilities import rank_zero_warn
+from scipy.ndimage import label as connected
+from scipy.ndimage import maximum, minimum
 
 from segzoo.errors import MissingError, SegzooError
 from segzoo.imaging.images import IMAGE_SUFFIXES, image_files, image_size
 from segzoo.imaging.masks import read_mask
+from segzoo.imaging.names import spelled_out
 
 IGNORED = -1
 IGNORED_STORED = 255  # how a multi-class mask file writes "ignored"
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
+ANY = "any"  # value above 0 is foreground
+SMALLEST_AREA = 4  # pixels of what may be an object
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Sample:
     """Image with its masks.
 
     Args:
-        id: Unique name, the file's stem.
+        id: Unique name, the file's stem; what cannot be written on a line of UTF-8 is spelled out, as in ``group``.
         image: The image file.
         masks: Its mask files, merged by OR; of a multi-label dataset, one for each class in order.
         group: Images of one group never part in a grouped split.
@@ -35,6 +40,8 @@ class Sample:
         channels: Of a volume that has a file for each channel, those after ``image``.
         lookalikes: Names a set of images in several groups that show nearly the same, or parts of one picture; "" is
             none. A grouped split tests none of them that it has another of elsewhere.
+        foreground: "any" where every value above 0 of a binary mask marks it, as in masks of many instances; None
+            where two values are expected.
     """
 
     id: str
@@ -44,6 +51,11 @@ class Sample:
     stratum: str = ""
     channels: tuple[Path, ...] = ()
     lookalikes: str = ""
+    foreground: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("id", "group"):  # which are written into splits and tables
+            object.__setattr__(self, name, spelled_out(getattr(self, name)))
 
 
 def shipped_groups(name: str) -> dict[str, str]:
@@ -208,7 +220,7 @@ def folder_identity(root: Path, samples: Iterable[Sample]) -> dict[str, str]:
         for sample in samples
     }
     listed = json.dumps(sizes, sort_keys=True, separators=(",", ":"))
-    return {"folder": root.resolve().name, "files_sha256": hashlib.sha256(listed.encode()).hexdigest()}
+    return {"folder": spelled_out(root.resolve().name), "files_sha256": hashlib.sha256(listed.encode()).hexdigest()}
 
 
 def read_label(sample: Sample, num_classes: int, multilabel: bool) -> npt.NDArray[np.int16]:
@@ -226,17 +238,23 @@ def read_label(sample: Sample, num_classes: int, multilabel: bool) -> npt.NDArra
         SegzooError: If a file cannot be read or holds a value that is not a class.
     """
     if multilabel:
-        return np.stack([_foreground(path) for path in sample.masks]).astype(np.int16)
+        return np.stack([_foreground(path, sample.foreground) for path in sample.masks]).astype(np.int16)
     if num_classes > 2:
         return _class_indices(sample.masks[0], num_classes)
-    merged = _foreground(sample.masks[0])
+    merged = _foreground(sample.masks[0], sample.foreground)
     for path in sample.masks[1:]:
-        merged = merged | _foreground(path)
+        merged = merged | _foreground(path, sample.foreground)
     return merged.astype(np.int16)
 
 
-def _foreground(path: Path) -> npt.NDArray[np.bool_]:
-    return binarize(read_mask(path, binary=True), path)
+def _foreground(path: Path, foreground: str | None) -> npt.NDArray[np.bool_]:
+    if foreground != ANY:
+        return binarize(read_mask(path, binary=True), path)
+    if path.suffix.lower() in LOSSY_SUFFIXES:
+        raise SegzooError(
+            f"Mask {path} is a JPEG, whose background is not 0 everywhere; save it as PNG, or leave foreground out."
+        )
+    return read_mask(path, binary=True, several=True) > 0
 
 
 def binarize(mask: npt.NDArray[Any], path: Path) -> npt.NDArray[np.bool_]:
@@ -250,25 +268,58 @@ def binarize(mask: npt.NDArray[Any], path: Path) -> npt.NDArray[np.bool_]:
 
     Raises:
         SegzooError: If a mask cannot be two values: it holds some but none of its upper half (class indices, or a JPEG
-            of 0 and 1), or, lossless, three or four (grey levels for classes, or 255 for "ignored").
+            of 0 and 1), or, lossless, three or four (grey levels for classes, or 255 for "ignored"), or those of many
+            instances.
     """
     lossy = path.suffix.lower() in LOSSY_SUFFIXES
     highest = int(mask.max(initial=0))
     if highest == 0 or (highest == 1 and not lossy):
         return mask > 0
     cut = 127 if highest <= 255 else 32767
-    if highest <= cut or (not lossy and _is_of_few_levels(mask, highest)):
-        found = f"values up to {highest}" if highest <= cut else ", ".join(map(str, np.unique(mask)))
-        advice = "save it as PNG" if lossy else "name its classes if these are class indices"
-        raise SegzooError(f"Mask {path} holds {found}, where a binary mask holds 0 and 1 or 0 and 255; {advice}.")
-    return mask > cut
+    if highest > cut and (lossy or not (_is_of_few_levels(mask, highest) or _is_of_instances(mask, highest))):
+        return mask > cut
+    levels = np.unique(mask)
+    few = highest > cut and len(levels) <= 4
+    found = ", ".join(map(str, levels)) if few else f"{len(levels)} values up to {highest}"
+    advice = "name its classes if these are class indices, or set foreground to any if all above 0 is foreground"
+    raise SegzooError(
+        f"Mask {path} holds {found}, where a binary mask holds 0 and 1 or 0 and 255; "
+        f"{'save it as PNG' if lossy else advice}."
+    )
+
+
+def _between(values: npt.NDArray[Any], highest: int) -> npt.NDArray[np.bool_]:
+    """Return which values are neither 0 nor near the highest."""
+    found: npt.NDArray[np.bool_] = (values > 0) & (values < highest - highest // 8)
+    return found
 
 
 def _is_of_few_levels(mask: npt.NDArray[Any], highest: int) -> bool:
     """Tell whether a mask holds three or four values, not all near its lowest or highest; soft edges have more."""
     values = np.unique(mask)
-    between = (values > 0) & (values < highest - highest // 8)
-    return len(values) <= 4 and bool(between.any())
+    return len(values) <= 4 and bool(_between(values, highest).any())
+
+
+def _is_of_instances(mask: npt.NDArray[Any], highest: int) -> bool:
+    """Tell whether what is neither black nor white are areas of their own, as of numbered objects, and no soft edges.
+
+    An object is of one value: it stands alone, or is a flat area of two rows and columns at least, and edges are
+    neither. What is nearly black does not count: rings of a JPEG that was saved as PNG.
+    """
+    between = _between(mask, highest) & (mask > highest // 8)
+    if not between.any():
+        return False
+    apart, number = connected(mask > highest // 8, np.ones((3, 3)))
+    lowest, brightest = (extreme(mask, apart, np.arange(number + 1)) for extreme in (minimum, maximum))
+    alone = between & np.equal(lowest, brightest)[apart]
+    flat = np.zeros_like(between)
+    squares = between[:-1, :-1] & (mask[:-1, :-1] == mask[1:, 1:])
+    squares &= (mask[:-1, :-1] == mask[:-1, 1:]) & (mask[:-1, :-1] == mask[1:, :-1])
+    for rows in (slice(None, -1), slice(1, None)):
+        for columns in (slice(None, -1), slice(1, None)):
+            flat[rows, columns] |= squares
+    areas, white = int((alone | flat).sum()), int((mask >= highest - highest // 8).sum())
+    return areas >= SMALLEST_AREA and 2 * areas > int(between.sum()) and 4 * areas > white
 
 
 def _class_indices(path: Path, num_classes: int) -> npt.NDArray[np.int16]:

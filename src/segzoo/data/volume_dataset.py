@@ -13,6 +13,7 @@ from segzoo.data.samples import IGNORED, Sample
 from segzoo.data.volume_augmentation import VolumeAugmentation, cut_patch
 from segzoo.errors import SegzooError
 from segzoo.imaging.geometry import Geometry, same_grid
+from segzoo.imaging.nifti import Form
 from segzoo.imaging.volumes import Volume, read_volume, read_volume_mask
 from segzoo.preprocessing.volume import VolumePreprocessing
 
@@ -59,15 +60,15 @@ class Case:
         return self.image.nbytes + self.label.nbytes + self.original_label.nbytes
 
 
-def read_image_volume(sample: Sample, channels: int) -> Volume:
+def read_image_volume(sample: Sample, channels: int, geometry: Form | None = None) -> Volume:
     """Read all channels of a sample, from one file or from one file each.
 
     Raises:
         SegzooError: If a file cannot be read, or the files of one volume do not lie on one grid.
     """
     if not sample.channels:
-        return read_volume(sample.image, channels)
-    volumes = [read_volume(path) for path in (sample.image, *sample.channels)]
+        return read_volume(sample.image, channels, geometry=geometry)
+    volumes = [read_volume(path, geometry=geometry) for path in (sample.image, *sample.channels)]
     for path, volume in zip(sample.channels, volumes[1:], strict=True):
         if not same_grid(volumes[0].geometry, volume.geometry):
             raise SegzooError(
@@ -77,14 +78,14 @@ def read_image_volume(sample: Sample, channels: int) -> Volume:
     return Volume(np.concatenate([volume.array for volume in volumes]), volumes[0].geometry)
 
 
-def read_label_volume(sample: Sample, values: LabelValues) -> np.ndarray:
+def read_label_volume(sample: Sample, values: LabelValues, geometry: Form | None = None) -> np.ndarray:
     """Read the class indices of a sample on its own grid, int16 ``[D, H, W]``, -1 where ignored.
 
     Raises:
         SegzooError: If the file cannot be read, holds a value that is not a class, or holds no foreground.
     """
     path = sample.masks[0]
-    mask, _ = read_volume_mask(path)
+    mask, _ = read_volume_mask(path, geometry=geometry)
     ignored = mask == values.ignored if values.ignored is not None else np.zeros(mask.shape, bool)
     wrong = (mask >= values.classes) & ~ignored
     if wrong.any():
@@ -102,10 +103,12 @@ def read_label_volume(sample: Sample, values: LabelValues) -> np.ndarray:
     return label
 
 
-def read_case(sample: Sample, preprocessing: VolumePreprocessing, values: LabelValues) -> Case:
+def read_case(
+    sample: Sample, preprocessing: VolumePreprocessing, values: LabelValues, geometry: Form | None = None
+) -> Case:
     """Read, check and preprocess a volume and its label, which must be known to lie on one grid."""
-    volume = read_image_volume(sample, preprocessing.channels)
-    label = read_label_volume(sample, values)
+    volume = read_image_volume(sample, preprocessing.channels, geometry)
+    label = read_label_volume(sample, values, geometry)
     return Case(
         preprocessing(volume),
         preprocessing.label(label, volume.geometry).to(torch.int16),
@@ -125,15 +128,23 @@ class VolumeDataset(Dataset[Item]):
         preprocessing: Channels, orientation, spacing and intensities.
         values: Meaning of the labels' values.
         cache_bytes: Memory for what was read and preprocessed.
+        geometry: As of `segzoo.volumes.read_volume`.
     """
 
     def __init__(
-        self, samples: Sequence[Sample], preprocessing: VolumePreprocessing, values: LabelValues, *, cache_bytes: int
+        self,
+        samples: Sequence[Sample],
+        preprocessing: VolumePreprocessing,
+        values: LabelValues,
+        *,
+        cache_bytes: int,
+        geometry: Form | None = None,
     ) -> None:
         self.samples = list(samples)
         self.preprocessing = preprocessing
         self.values = values
         self.cache_bytes = cache_bytes
+        self.geometry = geometry
         self._cache: dict[int, Case] = {}
         self._cached_bytes = 0
 
@@ -155,7 +166,7 @@ class VolumeDataset(Dataset[Item]):
         """Read a volume, or take it from memory where there was room for it."""
         if index in self._cache:
             return self._cache[index]
-        case = read_case(self.samples[index], self.preprocessing, self.values)
+        case = read_case(self.samples[index], self.preprocessing, self.values, self.geometry)
         if self._cached_bytes + case.nbytes <= self.cache_bytes:
             self._cache[index] = case
             self._cached_bytes += case.nbytes
@@ -173,6 +184,7 @@ class PatchDataset(VolumeDataset):
         preprocessing: As of `VolumeDataset`, and the size of the patches.
         values: As of `VolumeDataset`.
         cache_bytes: As of `VolumeDataset`.
+        geometry: As of `VolumeDataset`.
         patches_per_volume: Patches of each volume in an epoch.
         foreground: Probability that a patch is centred on a voxel of a class that its volume holds, all of these as
             likely; else it lies anywhere.
@@ -187,11 +199,12 @@ class PatchDataset(VolumeDataset):
         values: LabelValues,
         *,
         cache_bytes: int,
+        geometry: Form | None = None,
         patches_per_volume: int = 1,
         foreground: float = 0.0,
         augmentation: Sequence[PatchTransform] = (),
     ) -> None:
-        super().__init__(samples, preprocessing, values, cache_bytes=cache_bytes)
+        super().__init__(samples, preprocessing, values, cache_bytes=cache_bytes, geometry=geometry)
         self.patches_per_volume = patches_per_volume
         self.foreground = foreground
         self.augmentation = list(augmentation)

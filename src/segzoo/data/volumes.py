@@ -20,6 +20,7 @@ from segzoo.data.volume_dataset import (
 )
 from segzoo.errors import SegzooError
 from segzoo.imaging.geometry import same_grid
+from segzoo.imaging.nifti import require_form
 from segzoo.imaging.volumes import read_geometry
 from segzoo.preprocessing.volume import VolumePreprocessing
 
@@ -48,6 +49,8 @@ class VolumeDataModule(SegmentationDataModule):
         patches_per_volume: Patches of each training volume in an epoch.
         foreground: Share of patches that are centred on a voxel of a class, all classes as likely.
         allow_empty: Accept cases whose label holds no foreground.
+        geometry: Form that says where a NIfTI file's voxels lie, ``sform`` or ``qform``, where its header has both and
+            they disagree, which else is refused.
         cache_gigabytes: Memory for preprocessed volumes, for each of train, val and test, shared out among the workers.
         augmentation: None is nnU-Net's as published; a `VolumeAugmentation` the same with other parameters; a list is
             callables from (image ``[C, *patch_size]``, label ``[*patch_size]``) to the same, [] none.
@@ -90,6 +93,7 @@ class VolumeDataModule(SegmentationDataModule):
         patches_per_volume: int = 1,
         foreground: float = 0.33,
         allow_empty: bool = False,
+        geometry: Literal["sform", "qform"] | None = None,
         cache_gigabytes: float = 2.0,
         augmentation: VolumeAugmentation | list[Callable] | None = None,
         **kwargs: Any,
@@ -106,6 +110,8 @@ class VolumeDataModule(SegmentationDataModule):
         self.patches_per_volume = patches_per_volume
         self.foreground = foreground
         self.allow_empty = allow_empty
+        require_form(geometry)
+        self.geometry = geometry
         self.cache_bytes = int(cache_gigabytes * 2**30)
         if augmentation is None:
             self.augmentation: list[Callable] = [VolumeAugmentation()]
@@ -124,7 +130,7 @@ class VolumeDataModule(SegmentationDataModule):
 
     def check(self, sample: Sample) -> None:
         """Refuse a label that does not lie on its image, as far as their headers tell."""
-        image, label = read_geometry(sample.image), read_geometry(sample.masks[0])
+        image, label = (read_geometry(path, geometry=self.geometry) for path in (sample.image, sample.masks[0]))
         if same_grid(image, label):
             return
         if image.shape != label.shape:
@@ -138,7 +144,7 @@ class VolumeDataModule(SegmentationDataModule):
 
     def size_of(self, sample: Sample) -> tuple[int, ...]:
         """Return depth, height and width of a sample's volume, as its header states them."""
-        return read_geometry(sample.image).shape
+        return read_geometry(sample.image, geometry=self.geometry).shape
 
     @property
     def preprocessing(self) -> VolumePreprocessing:
@@ -191,7 +197,8 @@ class VolumeDataModule(SegmentationDataModule):
 
     def _foreground(self, sample: Sample) -> np.ndarray:
         """Take some intensities of a volume's foreground, evenly."""
-        intensities = read_image_volume(sample, 1).array[0][read_label_volume(sample, self.label_values) > 0]
+        label = read_label_volume(sample, self.label_values, self.geometry)
+        intensities = read_image_volume(sample, 1, self.geometry).array[0][label > 0]
         return intensities[:: max(1, len(intensities) // STATISTICS_VOXELS)].astype(np.float64)
 
     def train_dataloader(self) -> DataLoader[Item]:
@@ -199,6 +206,7 @@ class VolumeDataModule(SegmentationDataModule):
         patches = PatchDataset(
             *self._part("train"),
             cache_bytes=share_of_worker(self.cache_bytes, self.num_workers),
+            geometry=self.geometry,
             patches_per_volume=self.patches_per_volume,
             foreground=self.foreground,
             augmentation=self.augmentation,
@@ -206,7 +214,8 @@ class VolumeDataModule(SegmentationDataModule):
         return self._loader(patches, shuffle=True)
 
     def _evaluation_loader(self, part: str) -> DataLoader[Item]:
-        dataset = VolumeDataset(*self._part(part), cache_bytes=share_of_worker(self.cache_bytes, self.num_workers))
+        cache_bytes = share_of_worker(self.cache_bytes, self.num_workers)
+        dataset = VolumeDataset(*self._part(part), cache_bytes=cache_bytes, geometry=self.geometry)
         return self._loader(dataset, batch_size=1, sampler=evaluation_sampler(self, dataset))
 
     def _part(self, part: str) -> tuple[list[Sample], VolumePreprocessing, LabelValues]:

@@ -109,7 +109,12 @@ def load(
 
 
 def load_predictor(
-    checkpoint: "Checkpoint", device: str = "auto", *, tta: bool = False, overlap: float = 0.5
+    checkpoint: "Checkpoint",
+    device: str = "auto",
+    *,
+    tta: bool = False,
+    overlap: float = 0.5,
+    intensity_range: tuple[float, float] | None = None,
 ) -> Predictor:
     """Return a predictor of a checkpoint's network, deployed.
 
@@ -118,6 +123,7 @@ def load_predictor(
         device: "cpu", "cuda" (or one of several: "cuda:1"), or "auto" for a GPU where there is one.
         tta: average over mirrored copies.
         overlap: of a volume's windows.
+        intensity_range: the stored values that become 0 and 255; None is what the checkpoint says.
 
     Raises:
         SegzooError: the weights cannot be loaded, or there is no such device.
@@ -126,4 +132,4 @@ def load_predictor(
     model = load(checkpoint)
     network = (model.deploy() if model.is_deployable else model).to(place)
     backend = TorchBackend(network, str(model.load_report), precision=best_precision(place))
-    return Predictor(backend, tta=tta, overlap=overlap)
+    return Predictor(backend, tta=tta, overlap=overlap, intensity_range=intensity_range)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from segzoo.errors import SegzooError
 from segzoo.imaging.geometry import Geometry
-from segzoo.imaging.images import is_tensor
+from segzoo.imaging.images import is_tensor, refuse_bytes
 from segzoo.imaging.volumes import Volume
 
 
@@ -23,6 +23,7 @@ def as_volume(values: Any, spacing: Sequence[float] = (1.0, 1.0, 1.0), orientati
     Raises:
         SegzooError: the voxels are of another shape, not numbers, or not finite.
     """
+    refuse_bytes(values)
     if isinstance(values, Volume):
         return Volume(_voxels(values.array, values.geometry.shape), values.geometry)
     array = _voxels(values)

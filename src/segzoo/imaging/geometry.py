@@ -5,6 +5,7 @@ millimetres towards the patient's right, anterior and superior (RAS).
 """
 
 import itertools
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +26,12 @@ class Geometry:
     Attributes:
         shape: ``(D, H, W)``.
         affine: float64 ``[4, 4]``, from voxel indices ``[d, h, w, 1]`` to RAS millimetres.
+        nifti: header of the NIfTI file that it was read from, which a mask takes its place from to the bit.
     """
 
     shape: tuple[int, int, int]
     affine: npt.NDArray[np.float64]
+    nifti: bytes | None = None
 
     @classmethod
     def along_axes(
@@ -93,6 +96,21 @@ def check_directions(path: Path, affine: npt.NDArray[np.float64]) -> None:
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     if not np.abs(directions.T @ directions - np.eye(3)).max() < 1e-3:  # also refuses NaN
         raise skewed(path)
+
+
+def warn_of_no_place(path: Path, *, spacing: bool, directions: bool) -> None:
+    """Warn of a header that lacks the voxels' spacing or directions, which are taken to be those of the format."""
+    lacks = [
+        *([] if spacing else ["how large its voxels are: they are taken to have 1 mm a side"]),
+        *([] if directions else ["how the patient lies: its axes are taken to lead left, posterior and superior"]),
+    ]
+    if lacks:
+        warnings.warn(f"{path} does not say {', nor '.join(lacks)}.", stacklevel=2)
+
+
+def too_flat(path: Path, dimensions: int) -> SegzooError:
+    """Say that a file holds no volume."""
+    return SegzooError(f"{path} is {dimensions}D where a 3D volume is expected.")
 
 
 def not_finite(path: Path) -> SegzooError:

@@ -1,14 +1,14 @@
 """Image files <-> arrays: pictures in, masks out.
 
 Images are read for what a person sees: 8 bits a channel, palette and alpha resolved. EXIF orientation is not applied:
-masks belong to the stored pixel grid. What a mask file stores is read in masks.py.
+masks belong to the stored pixel grid. What a mask file stores is read in masks.py, and what both have in common in
+decoding.py and pixels.py.
 """
 
+import io
 import os
-import struct
 import sys
 import warnings
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,28 +19,17 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from segzoo.errors import MissingFileError, SegzooError
+from segzoo.imaging.decoding import DECODING_ERRORS, decode, header_size
+from segzoo.imaging.names import is_hidden
+from segzoo.imaging.pixels import Picture, picture_of
+from segzoo.imaging.seals import note_of_sealed, sealed
 from segzoo.imaging.volumes import no_volume
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+Range = tuple[float, float]
 UInt8Array = npt.NDArray[np.uint8]
-# What Pillow raises for truncated, garbled or absurdly large files, by format, of which it knows dozens.
-DECODING_ERRORS = (
-    *(OSError, SyntaxError, TypeError, ValueError, EOFError, LookupError, ArithmeticError, RuntimeError),
-    *(AssertionError, struct.error, zlib.error, Image.DecompressionBombError),
-)
-TWELVE_BITS = 4096  # of values: what scanners give, often saved in 16 bits as it is
-_WIDTH, _LENGTH, _PHOTOMETRIC, _ORIENTATION = 256, 257, 262, 274  # tags of TIFF, the last one also of EXIF
-_WHITE_IS_ZERO = 0  # the photometric interpretation of a negative
-_TURNED_BACK = {  # from the orientation by which Pillow turns a TIFF to what turns it back
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 _GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's mode "L"
+_PART = 2**20  # values that are converted together
 _NOTE = "segzoo"  # the keyword of a PNG's note
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
@@ -61,9 +50,9 @@ class ImageFile:
         """Return whether a file's name is that of an image."""
         return path.suffix.lower() in IMAGE_SUFFIXES
 
-    def for_images(self, channels: int) -> UInt8Array:
+    def for_images(self, channels: int, intensity_range: Range | None = None) -> UInt8Array:
         """Read it for a model of images."""
-        return read_image(self.path, channels)
+        return read_image(self.path, channels, intensity_range)
 
     def for_volumes(self, channels: int) -> Any:
         """Refuse it where a model takes volumes."""
@@ -80,16 +69,26 @@ class ImageFile:
 def image_files(folder: str | Path) -> list[Path]:
     """Return the image files directly inside a folder, by name; hidden files (``._x.png`` of macOS) are left out.
 
+    A folder that is named like an image is passed over, with a warning.
+
     Raises:
         MissingFileError: If the folder does not exist.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingFileError(f"There is no folder {folder}.")
-    return sorted(path for path in folder.iterdir() if ImageFile.accepts(path) and not path.name.startswith("."))
+    named = sorted(path for path in folder.iterdir() if ImageFile.accepts(path) and not is_hidden(path))
+    return [path for path in named if not is_folder_named_like_a_file(path)]
 
 
-def read_image(path: str | Path, channels: int = 3) -> UInt8Array:
+def is_folder_named_like_a_file(path: Path) -> bool:
+    """Return whether what is named like a file is a folder, with a warning that says so."""
+    if found := path.is_dir():
+        warnings.warn(f"{path} is a folder, though named like a file, and is passed over.", stacklevel=3)
+    return found
+
+
+def read_image(path: str | os.PathLike[str], channels: int = 3, intensity_range: Range | None = None) -> UInt8Array:
     """Read an image file of any usual mode.
 
     Palette images become RGB, alpha is dropped, 1-bit becomes 0/255, 16 bits are scaled by their full range. Of one
@@ -98,30 +97,38 @@ def read_image(path: str | Path, channels: int = 3) -> UInt8Array:
     Args:
         path: PNG, JPEG, TIFF or BMP.
         channels: 1 (RGB becomes grey), 3 (grey is repeated), or exactly as many as the file has.
+        intensity_range: Of more than 8 bits, the stored values that become 0 and 255, instead of the full range; what
+            lies outside is cut off. Images of 8 bits stay as they are.
 
     Returns:
         uint8 array ``[H, W, channels]``.
 
     Raises:
         MissingFileError: If there is no such file.
-        SegzooError: If it cannot be decoded, has several pages or the wrong number of channels, or 16 bits of which
-            only 12 are used.
+        SegzooError: If it cannot be decoded, has several pages or the wrong number of channels, or, without a range,
+            16 bits of which only 12 are used.
     """
     path = Path(path)
-    pixels = decode(path, _intensities)
+    picture = decode(path, whole=intensity_range is not None)
+    if picture.turned:
+        warnings.warn(
+            f"{path} is stored turned or mirrored, and viewers turn it back: its mask belongs to the stored pixels.",
+            stacklevel=2,
+        )
     try:
-        return as_image(pixels, channels)
+        return _seen(picture, channels, intensity_range, name=f"{path}: the image")
     except SegzooError as error:
         raise SegzooError(f"{path}: {error}") from error
 
 
-def as_image(image: Any, channels: int = 3) -> UInt8Array:
+def as_image(image: Any, channels: int = 3, intensity_range: Range | None = None) -> UInt8Array:
     """Bring an image in memory to the form that `read_image` gives.
 
     Args:
         image: PIL image; array ``[H, W]`` or ``[H, W, C]``; tensor ``[H, W]`` or ``[C, H, W]``. Intensities: booleans,
             0..255, uint16 by its full range, or floats, which count as 0..1 (with a warning) when none exceeds 1.
         channels: As in `read_image`.
+        intensity_range: As in `read_image`, of all but booleans and uint8.
 
     Returns:
         uint8 array ``[H, W, channels]``.
@@ -129,22 +136,37 @@ def as_image(image: Any, channels: int = 3) -> UInt8Array:
     Raises:
         SegzooError: For another shape, NaN or infinity, intensities outside 0..255 or the wrong number of channels.
     """
+    refuse_bytes(image)
+    return _seen(_in_memory(image), channels, intensity_range, name="The image")
+
+
+def _in_memory(image: Any) -> Picture:
+    """Return a PIL image, an array or a tensor as what `decode` gives of a file."""
     if isinstance(image, Image.Image):
-        pixels = pixels_of(image, for_mask=False)
-    elif is_tensor(image):
+        try:
+            return picture_of(image)
+        except SegzooError:
+            raise
+        except DECODING_ERRORS as error:
+            raise SegzooError(f"The image cannot be decoded ({error}); open an intact file.") from error
+    if is_tensor(image):
         tensor = image.detach().cpu()
         pixels = (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # numpy has no bfloat16
-        pixels = np.moveaxis(pixels, 0, -1) if pixels.ndim == 3 else pixels
-    else:
-        pixels = np.asarray(image)
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.ndim != 3 or 0 in pixels.shape:
+        return Picture(np.moveaxis(pixels, 0, -1) if pixels.ndim == 3 else pixels)
+    return Picture(np.asarray(image))
+
+
+def refuse_bytes(value: Any) -> None:
+    """Refuse an encoded file where its pixels are expected.
+
+    Raises:
+        SegzooError: it is bytes, or an open file.
+    """
+    if isinstance(value, bytes | bytearray | io.IOBase):
         raise SegzooError(
-            f"An image must be an array [H, W] or [H, W, C] or a tensor [H, W] or [C, H, W], not of shape "
-            f"{list(pixels.shape)}."
+            f"{type(value).__name__} is no image or volume but an encoded file; give its path or its decoded array, or "
+            "what PIL.Image.open makes of it."
         )
-    return np.ascontiguousarray(_match_channels(_to_uint8(pixels), channels))
 
 
 def is_tensor(value: Any) -> bool:
@@ -153,166 +175,152 @@ def is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Return height and width as the file's header says, without decoding the pixels.
 
     Raises:
         MissingFileError: If there is no such file.
         SegzooError: If it is no readable image.
     """
-    path = Path(path)
-    require_file(path)
-    try:
-        with Image.open(path) as image:
-            if image.format == "TIFF":  # whose size Pillow turns, as it turns the pixels
-                tags: Any = image
-                return tags.tag_v2[_LENGTH], tags.tag_v2[_WIDTH]
-            return image.height, image.width
-    except DECODING_ERRORS as error:
-        height, width = _decode_tiff(path, error).shape[:2]
-        return height, width
+    return header_size(Path(path))
 
 
-def _to_uint8(pixels: npt.NDArray[Any]) -> UInt8Array:
-    """Bring intensities of any dtype to 0..255."""
+# ---- what a person sees
+
+
+def _seen(picture: Picture, channels: int, intensity_range: Range | None, name: str) -> UInt8Array:
+    """Return a picture as uint8 [H, W, channels].
+
+    Args:
+        picture: decoded.
+        channels: as in `read_image`.
+        intensity_range: likewise.
+        name: begins what is said of it: "The image".
+    """
+    pixels = picture.intensities()
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or 0 in pixels.shape:
+        raise SegzooError(
+            f"An image must be an array [H, W] or [H, W, C] or a tensor [H, W] or [C, H, W], not of shape "
+            f"{list(pixels.shape)}."
+        )
+    if channels in (1, 3) and pixels.shape[2] in (2, 4):  # grey or RGB with alpha
+        pixels = pixels[..., :-1]
+    if picture.deep:
+        _require_bright(256 * int(pixels[..., :3].max()) + 255, 65535, name)
+    seen = _to_uint8(pixels, picture.white, name) if intensity_range is None else scaled(pixels, *intensity_range, name)
+    return np.ascontiguousarray(_match_channels(seen, channels))
+
+
+def _to_uint8(pixels: npt.NDArray[Any], white: int, name: str) -> UInt8Array:
+    """Bring intensities of any dtype to 0..255; uint16, of either byte order, by the value of white."""
     if pixels.dtype == np.uint8:
         return pixels
     if pixels.dtype == bool:
         return pixels.astype(np.uint8) * np.uint8(255)
-    if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:  # of either byte order
-        if 0 < (brightest := int(pixels.max())) < TWELVE_BITS:
-            raise SegzooError(_nearly_black(brightest))
-        return np.round(pixels / 257.0).astype(np.uint8)  # 65535 -> 255
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
+        _require_bright(int(pixels.max()), white, name)
+        return _by_rows(lambda part: np.round(part / (white / 255)), pixels)  # 65535 -> 255
+    _require_finite(pixels)
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < 0 or high > 255:
+        raise SegzooError(
+            f"The image's {pixels.dtype} values span {low:g}..{high:g}; scale them to 0..255 first, or say by "
+            "intensity_range which become 0 and 255."
+        )
+    if pixels.dtype.kind == "f" and 1 < high < 2:
+        raise SegzooError(f"The image's values span {low:g}..{high:g}, neither 0..1 nor 0..255; scale them first.")
+    if pixels.dtype.kind == "f" and 0 < high <= 1:
+        warnings.warn(
+            f"{name} has floating-point values, of which none exceeds 1: it is read as 0..1, not 0..255.",
+            stacklevel=4,
+        )
+        return _by_rows(lambda part: np.round(part * 255.0), pixels)
+    return _by_rows(np.round, pixels)
+
+
+def scaled(pixels: npt.NDArray[Any], low: float, high: float, name: str = "The image") -> UInt8Array:
+    """Bring stored values low..high to 0..255, and what lies outside to the nearer end; booleans and uint8 need none.
+
+    Args:
+        pixels: numbers of any shape.
+        low: what becomes 0.
+        high: what becomes 255.
+        name: begins what is said of it.
+
+    Raises:
+        SegzooError: a value is not a finite number.
+
+    Example:
+        >>> import numpy as np
+        >>> from segzoo.imaging.images import scaled
+        >>> scaled(np.array([0, 1000, 2000, 4095], np.uint16), 1000, 3000).tolist()
+        [0, 0, 128, 255]
+    """
+    if pixels.dtype in (np.uint8, bool):
+        return _to_uint8(pixels, 255, name)
+    _require_finite(pixels)
+    if pixels.max() < low or pixels.min() > high:
+        warnings.warn(
+            f"{name}'s values {pixels.min():g}..{pixels.max():g} all lie outside of the intensity_range "
+            f"{low:g}..{high:g}, so nothing is seen of it.",
+            stacklevel=4,
+        )
+    exact: type[np.floating] = np.float32 if pixels.dtype.itemsize <= 2 else np.float64
+    scale = exact(255 / (high - low))
+    return _by_rows(lambda part: np.round(((part.astype(exact) - exact(low)) * scale).clip(0, 255)), pixels)
+
+
+def _by_rows(convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], pixels: npt.NDArray[Any]) -> UInt8Array:
+    """Convert some rows at a time: floating-point numbers of a whole picture would take several times its memory."""
+    rows = max(1, _PART * len(pixels) // max(1, pixels.size))
+    parts = [convert(pixels[start : start + rows]).astype(np.uint8) for start in range(0, len(pixels), rows)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _require_finite(pixels: npt.NDArray[Any]) -> None:
     if pixels.dtype.kind not in "iuf":
         raise SegzooError(f"An image must hold numbers, not {pixels.dtype}.")
     if not np.isfinite(pixels).all():
         raise SegzooError("The image holds NaN or infinite values.")
-    low, high = float(pixels.min()), float(pixels.max())
-    if low < 0 or high > 255:
-        raise SegzooError(f"The image's {pixels.dtype} values span {low:g}..{high:g}; scale them to 0..255 first.")
-    if pixels.dtype.kind == "f" and 1 < high < 2:
-        raise SegzooError(f"The image's values span {low:g}..{high:g}, neither 0..1 nor 0..255; scale them first.")
-    if pixels.dtype.kind == "f" and 0 < high <= 1:
-        warnings.warn("No value of this floating-point image exceeds 1: it is read as 0..1, not 0..255.", stacklevel=3)
-        pixels = pixels * 255.0
-    return np.round(pixels).astype(np.uint8)
+
+
+def _require_bright(brightest: int, white: int, name: str) -> None:
+    """Refuse a 16-bit image that uses but the lowest of its values, as of a scanner's 12 bits; warn of more, as 14.
+
+    Args:
+        brightest: of its values.
+        white: what stands for white.
+        name: begins what is said of it: "The image".
+    """
+    way_out = (
+        f"say by intensity_range (--intensity-range) which values become 0 and 255, such as 0 and "
+        f"{2 ** brightest.bit_length() - 1}"
+    )
+    if 0 < brightest <= white // 16:
+        raise SegzooError(
+            f"The image's 16-bit values only reach {brightest} of {white}, which is nearly black; scale them to the "
+            f"full range first, or {way_out}."
+        )
+    if 0 < brightest <= white // 2:
+        warnings.warn(
+            f"{name}'s 16-bit values only reach {brightest} of {white}, so it is read as one of 0.."
+            f"{round(255 * brightest / white)}; if that is too dark, {way_out}.",
+            stacklevel=5,
+        )
 
 
 def _match_channels(pixels: UInt8Array, channels: int) -> UInt8Array:
-    """Go between grey and RGB, and drop alpha, where that is what it takes to have [H, W, channels]."""
+    """Go between grey and RGB where that is what it takes to have [H, W, channels]."""
     found = pixels.shape[2]
-    if found == channels:
-        return pixels
-    if channels in (1, 3) and found in (2, 4):  # grey or RGB with alpha
-        pixels, found = pixels[..., :-1], found - 1
     if found == channels:
         return pixels
     if (found, channels) == (1, 3):
         return np.repeat(pixels, 3, axis=2)
     if (found, channels) == (3, 1):
-        return np.round(pixels @ _GREY_WEIGHTS).astype(np.uint8)[..., None]
+        return _by_rows(lambda part: np.round(part @ _GREY_WEIGHTS), pixels)[..., None]
     raise SegzooError(f"The image has {found} channel{'s' if found > 1 else ''} where {channels} are needed.")
-
-
-# ---- decode
-
-
-def require_file(path: Path) -> None:
-    """Refuse a path where there is no file."""
-    if not path.is_file():
-        raise MissingFileError(f"There is no file {path}.")
-
-
-def decode(path: Path, pixels: Callable[[Path, Any], npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Return pixels [H, W] or [H, W, C] of a file in its own dtype, as a function takes them from what Pillow opened.
-
-    Raises:
-        MissingFileError: If there is no such file.
-        SegzooError: If neither Pillow nor tifffile can read it.
-    """
-    require_file(path)
-    try:
-        with path.open("rb") as file, Image.open(file) as image:  # of a file by name Pillow garbles turned grey TIFFs
-            if image.format == "TIFF" and (pages := getattr(image, "n_frames", 1)) > 1:
-                raise SegzooError(f"{path} has {pages} pages; save the one to use as a file of its own.")
-            return pixels(path, image)
-    except SegzooError:
-        raise
-    except DECODING_ERRORS as error:
-        return _decode_tiff(path, error)
-
-
-def _intensities(path: Path, image: Any) -> npt.NDArray[Any]:
-    """Return an opened image's pixels [H, W] or [H, W, C], where it has 16 bits a colour the high eight of them."""
-    deep = ";16" in str(image.tile)  # what is stored, asked before it is loaded; the mode tells only of grey
-    negative = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        warnings.warn(
-            f"{path} is stored turned or mirrored, and viewers turn it back: its mask belongs to the stored pixels.",
-            stacklevel=2,
-        )
-    pixels = pixels_of(as_stored(image), for_mask=False)
-    if pixels.dtype == np.uint16 and negative:  # which Pillow heeds in 8 bits alone
-        return np.uint16(65535) - pixels
-    if deep and pixels.dtype == np.uint8 and (brightest := int(pixels[..., :3].max())) < TWELVE_BITS // 256:
-        raise SegzooError(f"{path}: {_nearly_black(256 * brightest + 255)}")
-    return pixels
-
-
-def as_stored(image: Image.Image) -> Image.Image:
-    """Return the picture as its file has it: Pillow turns TIFFs, and no others, by their orientation."""
-    orientation = image.getexif().get(_ORIENTATION, 1)
-    image.load()
-    turned = image.format == "TIFF" and orientation in _TURNED_BACK
-    return image.transpose(_TURNED_BACK[orientation]) if turned else image
-
-
-def pixels_of(image: Image.Image, *, for_mask: bool) -> npt.NDArray[Any]:
-    """Return a PIL image's pixels [H, W] or [H, W, C]; ``for_mask`` keeps palette indices and 1-bit values."""
-    mode = image.mode
-    if mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)
-    if mode == "I" and image.format == "PNG":  # older Pillow's mode for 16-bit grey PNG
-        return np.asarray(image).astype(np.uint16)
-    if mode in ("I", "F") or (mode in ("P", "1") and for_mask):
-        return np.asarray(image)
-    if mode in ("La", "RGBa"):  # premultiplied: Pillow converts these only by way of LA and RGBA
-        image = image.convert(mode.upper())
-    if mode == "RGBA" or (for_mask and image.mode in ("LA", "RGBA")):
-        return np.asarray(image)
-    if image.mode in ("1", "L", "LA"):
-        return np.asarray(image.convert("L"))
-    return np.asarray(image.convert("RGB"))
-
-
-def _decode_tiff(path: Path, error: BaseException) -> npt.NDArray[Any]:
-    """Read a TIFF that Pillow rejects (CVC-ClinicDB's originals among them) by tifffile; else raise the clear error."""
-    hint = "it is damaged or not an image"
-    if isinstance(error, Image.DecompressionBombError) and Image.MAX_IMAGE_PIXELS:  # of which Pillow reads two times
-        hint = f"it has more pixels than the {2 * Image.MAX_IMAGE_PIXELS} that are read; reduce it, or cut it in parts"
-    if isinstance(error, OSError) and error.errno is not None:  # the system's: not allowed, no such share, ...
-        raise SegzooError(f"Cannot read {path}: {error.strerror}.") from error
-    if path.suffix.lower() in (".tif", ".tiff"):
-        try:
-            import tifffile
-        except ImportError:
-            hint = "it is damaged or of a kind that needs `pip install tifffile`"
-        else:
-            try:
-                pixels = tifffile.imread(path)
-                if pixels.ndim in (2, 3):
-                    return pixels
-            except Exception:  # tifffile raises many kinds; all mean the same here
-                pass
-    raise SegzooError(f"Cannot read {path} as an image: {hint}.") from error
-
-
-def _nearly_black(brightest: int) -> str:
-    """Say that a 16-bit image uses but the lowest of its values."""
-    return (
-        f"The image's 16-bit values only reach {brightest} of 65535, which is nearly black; scale them to the full "
-        "range first."
-    )
 
 
 # ---- write
@@ -341,20 +349,21 @@ def write_mask(path: str | Path, mask: npt.ArrayLike, note: str = "") -> None:
 
 
 def write_png(path: Path, picture: Image.Image, note: str = "") -> None:
-    """Write a picture as PNG, with a note for `read_note`."""
+    """Write a picture as PNG, with a note for `read_note` that holds a digest of the pixels."""
     texts = PngInfo()
     if note:
-        texts.add_text(_NOTE, note)
+        texts.add_text(_NOTE, sealed(note, np.asarray(picture)))
     picture.save(path, format="PNG", pnginfo=texts)
 
 
 def read_note(path: Path) -> str | None:
-    """Return the note that a PNG was written with, an empty one where it has none; None where it is damaged."""
+    """Return a PNG's note, "" where it has none or other pixels than it was written with; None where it is damaged."""
     try:
         with path.open("rb") as file, Image.open(file) as picture:
-            note = str(picture.info.get(_NOTE, ""))
+            stored = str(picture.info.get(_NOTE, ""))
+            note = note_of_sealed(stored, lambda: np.asarray(picture))
             file.seek(-len(_PNG_END), os.SEEK_END)
-            return note if not note or file.read() == _PNG_END else None
+            return note if not stored or file.read() == _PNG_END else None
     except DECODING_ERRORS:
         return None
 

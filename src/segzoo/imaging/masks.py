@@ -1,6 +1,6 @@
 """Mask files -> class indices, which are never rescaled."""
 
-from functools import partial
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from segzoo.errors import SegzooError
-from segzoo.imaging.images import as_stored, decode, pixels_of
+from segzoo.imaging.decoding import decode, stored_palette
+from segzoo.imaging.pixels import Picture
 
 _BLACK = (0, 0, 0)
 _FEW = 4  # indices that may be classes or marks, which the reader of labels knows; more are shades, in any order
 
 
-def read_mask(path: str | Path, *, binary: bool = False) -> npt.NDArray[np.integer[Any]]:
+def read_mask(
+    path: str | os.PathLike[str], *, binary: bool = False, several: bool = False
+) -> npt.NDArray[np.integer[Any]]:
     """Read a mask file's stored values: palette indices, not colours; 1-bit as 0/1; grey saved as RGB(A) as grey.
 
     Alpha may follow the grey values or be the same everywhere; where it says more than they do, it is the mask.
@@ -24,6 +27,7 @@ def read_mask(path: str | Path, *, binary: bool = False) -> npt.NDArray[np.integ
         path: PNG, JPEG, TIFF or BMP.
         binary: Read a palette by its colours, since the background may have any index: greys as these, else black as
             background.
+        several: Of a binary mask, let a palette have any number of colours on black.
 
     Returns:
         Integer array ``[H, W]``.
@@ -34,7 +38,7 @@ def read_mask(path: str | Path, *, binary: bool = False) -> npt.NDArray[np.integ
             a palette's colours do not tell the background of a binary one.
     """
     path = Path(path)
-    values = decode(path, partial(_stored_values, binary=binary))
+    values = _stored_values(path, decode(path), binary=binary, several=several)
     if values.ndim == 3:
         colours, alpha = (values[..., :-1], values[..., -1]) if values.shape[2] in (2, 4) else (values, None)
         if (colours != colours[..., :1]).any():
@@ -52,20 +56,25 @@ def read_mask(path: str | Path, *, binary: bool = False) -> npt.NDArray[np.integ
 
 
 def palette(path: Path) -> list[bytes]:
-    """Return the colours of a readable PNG's palette, RGB each, as its header gives them; none of any other file."""
-    if path.suffix.lower() != ".png":
-        return []
-    with Image.open(path) as image:
-        table = image.palette.palette if image.palette else b""
-        return [bytes(table[start : start + 3]) for start in range(0, len(table), 3)]
+    """Return the colours of a mask's palette, RGB each, of whatever format; none where it has no palette.
+
+    Raises:
+        SegzooError: If it cannot be decoded.
+    """
+    table = stored_palette(path)
+    return [table[start : start + 3] for start in range(0, len(table), 3)]
 
 
-def _stored_values(path: Path, image: Image.Image, *, binary: bool) -> npt.NDArray[Any]:
-    """Return an opened mask's values [H, W] or [H, W, C]."""
-    stored = as_stored(image)
-    if not binary or stored.mode != "P":
-        return pixels_of(stored, for_mask=True)
-    return pixels_of(stored.convert("LA"), for_mask=True) if _is_grey(stored) else _coloured(path, stored)
+def _stored_values(path: Path, picture: Picture, *, binary: bool, several: bool) -> npt.NDArray[Any]:
+    """Return a decoded mask's values [H, W] or [H, W, C]."""
+    image = picture.pixels
+    if not binary:
+        return picture.stored() // picture.step if picture.step > 1 else picture.stored()
+    if not isinstance(image, Image.Image) or image.mode != "P":
+        return picture.stored()
+    if _is_grey(image):
+        return Picture(image.convert("LA")).stored()
+    return _coloured(path, image, several)
 
 
 def _is_grey(image: Image.Image) -> bool:
@@ -82,14 +91,14 @@ def _colour(image: Image.Image, index: int) -> tuple[int, ...]:
     return tuple((image.getpalette() or [])[3 * index : 3 * index + 3])
 
 
-def _coloured(path: Path, image: Image.Image) -> npt.NDArray[Any]:
+def _coloured(path: Path, image: Image.Image, several: bool) -> npt.NDArray[Any]:
     """Return a coloured palette's indices where the first is black, as drawing tools have it, else where it is not."""
     indices = np.asarray(image)
     used = np.unique(indices).tolist()
-    if _colour(image, 0) == _BLACK and len(used) <= _FEW:
+    if _colour(image, 0) == _BLACK and (several or len(used) <= _FEW):
         return indices
     black = [index for index in used if _colour(image, index) == _BLACK]
-    if len(used) > 2 or len(black) != 1:
+    if (len(used) > 2 and not several) or len(black) != 1:
         raise SegzooError(
             f"Mask {path} has a palette of {len(used)} colour{'s' if len(used) > 1 else ''}, where a binary mask has "
             "one on black; save it as one channel of 0 and 255."

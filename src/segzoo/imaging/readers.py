@@ -13,10 +13,12 @@ import numpy.typing as npt
 
 from segzoo.errors import MissingFileError
 from segzoo.extensions import Table
-from segzoo.imaging.images import ImageFile
+from segzoo.imaging.images import ImageFile, is_folder_named_like_a_file
+from segzoo.imaging.names import is_hidden
 from segzoo.imaging.volumes import VolumeFile
 
 if TYPE_CHECKING:
+    from segzoo.imaging.nifti import Form
     from segzoo.imaging.volumes import Volume
 
 
@@ -44,8 +46,15 @@ class Reader(Protocol):
     def accepts(path: Path) -> bool:
         """Return whether a path is of this kind, by its name or, of a folder, by what is in it."""
 
-    def for_images(self, channels: int) -> "npt.NDArray[np.uint8] | Volume":
+    def for_images(
+        self, channels: int, intensity_range: tuple[float, float] | None = None
+    ) -> "npt.NDArray[np.uint8] | Volume":
         """Return an image [H, W, channels], or a volume to go through slice by slice, for a model of images.
+
+        Args:
+            channels: of the model.
+            intensity_range: the stored values that become 0 and 255, of images of more than 8 bits; None where the
+                model says nothing of it, and then not given.
 
         Raises:
             MissingError: it is not there.
@@ -61,14 +70,18 @@ class Reader(Protocol):
         """
 
     def note(self) -> str | None:
-        """Return the note that a mask was written with, "" where it has none; None where it is damaged."""
+        """Return a mask's note; "" where it has none or was changed since, None where it is damaged."""
 
 
 READERS: Table[type[Reader]] = Table("readers", {"volumes": VolumeFile, "images": ImageFile})
 
 
-def reader_of(path: str | Path) -> Reader:
+def reader_of(path: "str | os.PathLike[str]", *, geometry: "Form | None" = None) -> Reader:
     """Return what reads a path: the first kind that accepts it, else an image, of whatever suffix.
+
+    Args:
+        path: of a file or a folder.
+        geometry: for volume files, as of `segzoo.imaging.volumes.read_volume`.
 
     Example:
         >>> from segzoo.imaging.readers import reader_of
@@ -76,13 +89,14 @@ def reader_of(path: str | Path) -> Reader:
         ('liver.nii.gz', 'lesion.png')
     """
     path = Path(path)
-    return next((kind for kind in READERS.usable() if kind.accepts(path)), ImageFile)(path)
+    kind = next((kind for kind in READERS.usable() if kind.accepts(path)), ImageFile)
+    return VolumeFile(path, geometry) if kind is VolumeFile else kind(path)
 
 
 def inputs_in(given: Path) -> list[Reader]:
     """Return a file itself, or what there is to segment directly inside a folder, by name.
 
-    Hidden files (``._x.png`` of macOS) are left out.
+    Hidden files (``._x.png`` of macOS) are left out, and folders that are named like a file, with a warning.
 
     Raises:
         MissingFileError: it is not there, or holds nothing to segment.
@@ -100,5 +114,9 @@ def inputs_in(given: Path) -> list[Reader]:
 
 
 def is_listed(path: Path) -> bool:
-    """Return whether what lies in a folder is to be segmented: it is not hidden, and some kind accepts it."""
-    return not path.name.startswith(".") and any(kind.accepts(path) for kind in READERS.usable())
+    """Return whether what lies in a folder is to be segmented: it is not hidden, and some kind accepts it.
+
+    A folder that is named like a file is passed over, with a warning.
+    """
+    kinds = [] if is_hidden(path) else [kind for kind in READERS.usable() if kind.accepts(path)]
+    return any(kind.folders for kind in kinds) or (bool(kinds) and not is_folder_named_like_a_file(path))

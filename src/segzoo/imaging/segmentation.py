@@ -56,7 +56,7 @@ class Segmentation:
         Args:
             path: of an image's mask, written as PNG; of a volume's, in the format that its suffix says: .nii.gz, .nii,
                 .nrrd or .mha, with the volume's own affine.
-            note: up to 79 characters to keep in the file's header.
+            note: up to 47 characters to keep in the file's header, with a digest of the mask.
 
         Raises:
             SegzooError: the suffix of a volume's mask is another one, or two classes would be one file.

@@ -1,15 +1,11 @@
 """Volume files (NIfTI, NRRD, MHA) <-> arrays with their place in the body.
 
-SimpleITK reads and writes, once nifti.py and packed.py have found a file to be whole.
+NIfTI is read in nifti.py. NRRD and MHA are SimpleITK's, once text_headers.py has found a file to be whole.
 """
 
 import errno
 import os
-import re
 import shutil
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,15 +14,23 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from segzoo.errors import MissingFileError, SegzooError
-from segzoo.imaging.geometry import Geometry, check_directions, check_spacing, not_finite, skewed, unreadable
-from segzoo.imaging.nifti import check_nifti
-from segzoo.imaging.packed import check_packed
+from segzoo.errors import SegzooError
+from segzoo.imaging.geometry import Geometry, not_finite
+from segzoo.imaging.itk import NOTE, read_itk, read_itk_geometry, refuse_want_of_memory, write_itk
+from segzoo.imaging.nifti import (
+    Form,
+    keeps_place,
+    read_nifti,
+    read_nifti_geometry,
+    read_nifti_note,
+    read_nifti_voxels,
+    write_nifti_mask,
+)
+from segzoo.imaging.seals import note_of_sealed, sealed
+from segzoo.imaging.text_headers import TextHeader, check_voxels, read_text_header, warn_of_text_header
+from segzoo.paths import require_file
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])  # SimpleITK's coordinates lead left and posterior
-_NO_MEMORY = "bad_alloc|Failed to allocate|nifti_image_load failed"  # the last of a file that was found whole before
-_NOTE = "ITK_FileNotes"  # which ITK keeps in all formats; in NIfTI it is called descrip
 
 
 @dataclass
@@ -43,13 +47,18 @@ class Volume:
 
 
 class VolumeFile:
-    """Volume file as an input, and as a mask; see :class:`segzoo.imaging.readers.Reader`."""
+    """Volume file as an input, and as a mask; see :class:`segzoo.imaging.readers.Reader`.
+
+    Args:
+        path: of the file.
+        geometry: as of `read_volume`.
+    """
 
     folders: ClassVar[bool] = False
     large: ClassVar[bool] = True
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, geometry: Form | None = None) -> None:
+        self.path, self.geometry = path, geometry
         self.stem = volume_stem(path)
         self.mask_name = path.name
 
@@ -58,13 +67,13 @@ class VolumeFile:
         """Return whether a file's name is that of a volume."""
         return is_volume(path)
 
-    def for_images(self, channels: int) -> Volume:
+    def for_images(self, channels: int, intensity_range: tuple[float, float] | None = None) -> Volume:
         """Read it for a model of images, to which its slices are grey, also where the model takes RGB."""
-        return read_volume(self.path, 1 if channels == 3 else channels)
+        return read_volume(self.path, 1 if channels == 3 else channels, geometry=self.geometry)
 
     def for_volumes(self, channels: int) -> Volume:
         """Read it for a model of volumes."""
-        return read_volume(self.path, channels)
+        return read_volume(self.path, channels, geometry=self.geometry)
 
     def note(self) -> str | None:
         """Return the note that it was written with, as `read_volume_note` does."""
@@ -100,12 +109,14 @@ def volume_suffix(path: str | Path) -> str:
     raise SegzooError(f"{path} is not named as a volume is: the name must end in {', '.join(VOLUME_SUFFIXES)}.")
 
 
-def read_volume(path: str | Path, channels: int = 1) -> Volume:
+def read_volume(path: str | Path, channels: int = 1, *, geometry: Form | None = None) -> Volume:
     """Read a volume's intensities and grid.
 
     Args:
         path: NIfTI, NRRD or MHA. Channels are a fourth axis or the components of each voxel.
         channels: How many channels it must have.
+        geometry: Form that says where a NIfTI file's voxels lie, "sform" or "qform", where its header has both and they
+            disagree; None refuses one whose sform makes voxels of another size than the header says.
 
     Returns:
         float32 array ``[channels, D, H, W]`` with its geometry.
@@ -117,21 +128,23 @@ def read_volume(path: str | Path, channels: int = 1) -> Volume:
         MemoryError: If it does not fit.
     """
     path = Path(path)
-    stored, geometry = _read(path)
+    stored, grid = _read(path, geometry)
     if stored.shape[0] != channels:
         if channels == 1 and stored.shape[0] > 1:
             found = " x ".join(map(str, (*reversed(stored.shape[1:]), stored.shape[0])))
             raise SegzooError(f"{path} is 4D ({found}) where a 3D volume is expected; save the one to use by itself.")
         raise SegzooError(f"{path} has {stored.shape[0]} channels where {channels} are needed.")
     with np.errstate(over="ignore"):  # what overflows float32 is refused below
-        array = stored.astype(np.float32)
+        array = stored.astype(np.float32, copy=False)
     if not np.isfinite([array.min(), array.max()]).all():
         raise not_finite(path)
-    return Volume(array, geometry)
+    return Volume(array, grid)
 
 
-def read_volume_mask(path: str | Path) -> tuple[npt.NDArray[np.integer[Any]], Geometry]:
-    """Read a mask's class indices and grid.
+def read_volume_mask(
+    path: str | Path, *, geometry: Form | None = None
+) -> tuple[npt.NDArray[np.integer[Any]], Geometry]:
+    """Read a mask's class indices and grid; arguments as of `read_volume`.
 
     Returns:
         Integer array ``[D, H, W]`` and its geometry.
@@ -141,7 +154,7 @@ def read_volume_mask(path: str | Path) -> tuple[npt.NDArray[np.integer[Any]], Ge
         SegzooError: As `read_volume`, and if it holds fractions or negative values.
     """
     path = Path(path)
-    stored, geometry = _read(path)
+    stored, grid = _read(path, geometry)
     if stored.shape[0] != 1:
         raise SegzooError(f"Mask {path} has {stored.shape[0]} channels; save it as one 3D volume of class indices.")
     values = stored[0]
@@ -153,22 +166,24 @@ def read_volume_mask(path: str | Path) -> tuple[npt.NDArray[np.integer[Any]], Ge
         values = values.astype(np.int32)
     if values.min() < 0:
         raise SegzooError(f"Mask {path} holds negative values (down to {values.min()}); class indices start at 0.")
-    return np.array(values), geometry
+    return np.array(values), grid
 
 
-def read_geometry(path: str | Path) -> Geometry:
+def read_geometry(path: str | Path, *, geometry: Form | None = None) -> Geometry:
     """Return a volume's grid as its header states it, without reading the voxels (which may be cut short).
+
+    Arguments as of `read_volume`.
 
     Raises:
         MissingFileError: If there is no such file.
         SegzooError: If the header cannot be read, or its spacing or directions make no grid.
     """
     path = Path(path)
-    plain = _checked(path, whole=False)
-    with _simpleitk() as sitk, _clear_errors(path):
-        reader, affine = _opened(sitk, path)
-        width, height, depth = reader.GetSize()[:3]
-    return Geometry((depth, height, width), affine if plain is None else plain)
+    _require_readable(path)
+    if _is_nifti(path):
+        return read_nifti_geometry(path, geometry)
+    warn_of_text_header(path, _text_header(path))
+    return read_itk_geometry(path, _image_io(path))
 
 
 def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry, note: str = "") -> None:
@@ -179,7 +194,7 @@ def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry,
             once the new one is complete.
         mask: Integer (or boolean) array ``[D, H, W]`` of values 0..65535.
         geometry: Its grid.
-        note: Up to 79 characters for `read_volume_note`.
+        note: Up to 47 characters for `read_volume_note`, stored with a digest of the values.
 
     Raises:
         SegzooError: If the suffix is not a volume's, or the mask is of another shape or holds other values.
@@ -197,163 +212,80 @@ def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry,
     if values.min() < 0 or values.max() > 65535:
         raise SegzooError(f"A mask file holds values 0..65535, not {values.min()}..{values.max()}.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _simpleitk() as sitk, TemporaryDirectory(prefix=".writing-", dir=path.parent) as draft:
-        image = sitk.GetImageFromArray(values.astype(np.uint16 if values.max() > 255 else np.uint8))
-        spacing = np.array(geometry.spacing)
-        directions = _LPS_TO_RAS @ (geometry.affine[:3, :3] / spacing)  # the matrix is its own inverse
-        image.SetSpacing(spacing[::-1].tolist())
-        image.SetDirection(directions[:, ::-1].ravel().tolist())
-        image.SetOrigin((_LPS_TO_RAS @ geometry.affine[:3, 3]).tolist())
-        if note:
-            image.SetMetaData(_NOTE, note)
+    values = values.astype(np.uint16 if values.max() > 255 else np.uint8)
+    with TemporaryDirectory(prefix=".writing-", dir=path.parent) as draft:
         file = Path(draft) / f"mask{suffix.lower()}"  # SimpleITK knows no others
         try:
-            sitk.WriteImage(image, str(file), useCompression=True)
-            written = np.array_equal(_read(file)[0][0], values)  # it says nothing of a NIfTI file that a full disk cut
+            if _is_nifti(file) and geometry.nifti is not None and keeps_place(geometry):
+                write_nifti_mask(file, values, geometry.nifti, sealed(note, values))
+            else:
+                write_itk(file, values, geometry, sealed(note, values))
+            written = np.array_equal(_voxels(file)[0], values)  # it says nothing of a NIfTI file that a full disk cut
         except (RuntimeError, SegzooError) as error:
-            _refuse_want_of_memory(path, error)
+            refuse_want_of_memory(path, error)
             written = False
         if not written:
-            if shutil.disk_usage(draft).free < image.GetNumberOfPixels() * image.GetSizeOfPixelComponent():
+            if shutil.disk_usage(draft).free < values.nbytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise OSError("it came out damaged: is the disk full?")
         os.replace(file, path)
 
 
 def read_volume_note(path: str | Path) -> str | None:
-    """Return a mask's note, an empty one where it has none; None where it is not a readable volume."""
-    with _simpleitk() as sitk:
-        try:
-            reader = _reader(sitk, Path(path))
-        except (RuntimeError, SegzooError):
-            return None
-        return str(reader.GetMetaData(_NOTE)) if reader.HasMetaDataKey(_NOTE) else ""
+    """Return a mask's note, "" where it has none or other values than it was written with; None where it is damaged."""
+    path = Path(path)
+    try:
+        _require_readable(path)
+        stored = read_nifti_note(path) if _is_nifti(path) else _text_header(path).fields.get(NOTE.lower(), "")
+        return note_of_sealed(stored, lambda: _voxels(path)[0])
+    except SegzooError:
+        return None
 
 
-# ---- how SimpleITK reads
+# ---- formats
 
 
-class _Quiet:
-    """Switch for SimpleITK's warnings. It is one for all threads: the first one in turns it, the last one out back."""
-
-    def __init__(self) -> None:
-        self.lock, self.inside, self.shown = threading.Lock(), 0, True
-
-    @contextmanager
-    def __call__(self, sitk: Any) -> Iterator[None]:
-        with self.lock:
-            if not self.inside:
-                self.shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-                sitk.ProcessObject.SetGlobalWarningDisplay(False)
-            self.inside += 1
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.inside -= 1
-                if not self.inside:
-                    sitk.ProcessObject.SetGlobalWarningDisplay(self.shown)
+def _is_nifti(path: Path) -> bool:
+    """Return whether a volume's name is that of a NIfTI file."""
+    return volume_suffix(path).lower() in (".nii", ".nii.gz")
 
 
-_quiet = _Quiet()
+def _text_header(path: Path) -> TextHeader:
+    """Return the checked header of an NRRD or MHA file."""
+    return read_text_header(path, nrrd=path.suffix.lower() == ".nrrd")
 
 
-@contextmanager
-def _simpleitk() -> Iterator[Any]:
-    """Yield SimpleITK, its warnings off: what matters of them is an error here."""
-    import SimpleITK as sitk
-
-    with _quiet(sitk):
-        yield sitk
+def _image_io(path: Path) -> str:
+    """Return what reads an NRRD or MHA file, which SimpleITK finds by small letters only."""
+    return "NrrdImageIO" if path.suffix.lower() == ".nrrd" else "MetaImageIO"
 
 
-def _read(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
-    """Return voxels [C, D, H, W] as stored (any real dtype) and their geometry."""
-    plain = _checked(path, whole=True)
-    with _simpleitk() as sitk, _clear_errors(path):
-        reader, affine = _opened(sitk, path)
-        image = reader.Execute()
-        if "complex" in image.GetPixelIDTypeAsString():
-            raise SegzooError(f"{path} holds complex numbers; save their magnitude first.")
-        voxels = sitk.GetArrayFromImage(image)
-    # [..., D, H, W] or, where a voxel has components, [D, H, W, C]
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        voxels = np.moveaxis(voxels, -1, 0)
-    voxels = voxels.reshape(-1, *voxels.shape[-3:])
-    return voxels, Geometry(voxels.shape[1:], affine if plain is None else plain)
+def _read(path: Path, form: Form | None) -> tuple[npt.NDArray[Any], Geometry]:
+    """Return voxels [C, D, H, W] as stored (any real dtype) and their grid."""
+    _require_readable(path)
+    if _is_nifti(path):
+        return read_nifti(path, form)
+    header = _text_header(path)
+    check_voxels(path, header)
+    warn_of_text_header(path, header)
+    return read_itk(path, _image_io(path))
 
 
-def _checked(path: Path, *, whole: bool) -> npt.NDArray[np.float64] | None:
-    """Return the affine, where a header says it plainly, of an undamaged file (``whole``: its voxels, too)."""
-    suffix = volume_suffix(path).lower()
-    if not path.is_file():
-        raise MissingFileError(f"There is no file {path}.")
-    if suffix in (".nii", ".nii.gz"):
-        return check_nifti(path, whole=whole)
-    if whole:
-        check_packed(path)
-    return None
+def _voxels(path: Path) -> npt.NDArray[Any]:
+    """Return a mask's voxels [C, D, H, W], wherever they lie."""
+    if _is_nifti(path):
+        return read_nifti_voxels(path)
+    check_voxels(path, _text_header(path))
+    return read_itk(path, _image_io(path))[0]
 
 
-def _opened(sitk: Any, path: Path) -> tuple[Any, npt.NDArray[np.float64]]:
-    """Return a reader that has read a file's header, and the affine as SimpleITK found it."""
-    reader = _reader(sitk, path)
-    return reader, _affine(path, reader.GetSpacing(), reader.GetDirection(), reader.GetOrigin())
-
-
-def _reader(sitk: Any, path: Path) -> Any:
-    """Return a reader that has read a file's header."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(_file_name(path))
-    if path.suffix.lower() == ".mha":  # of which it knows the small letters only
-        reader.SetImageIO("MetaImageIO")
-    reader.ReadImageInformation()
-    return reader
-
-
-def _file_name(path: Path) -> str:
-    """Return a name for SimpleITK, which ends the process at one that is not UTF-8, and knows no ``.Nii.gz``."""
+def _require_readable(path: Path) -> None:
+    """Refuse what is no file, and names that SimpleITK ends the process at, or would not write a mask by."""
+    suffix = volume_suffix(path)
+    require_file(path)
     try:
         str(path).encode()
     except UnicodeEncodeError:
         raise SegzooError(f"The name of {os.fsencode(path)!r} is not UTF-8; rename the file.") from None
-    suffix = volume_suffix(path)
     if ".nii" in suffix.lower() and suffix not in (suffix.lower(), suffix.upper()):
         raise SegzooError(f"{path} ends in small and capital letters; rename it to end in {suffix.lower()}.")
-    return str(path)
-
-
-@contextmanager
-def _clear_errors(path: Path) -> Iterator[None]:
-    """Turn what SimpleITK raises into one sentence."""
-    try:
-        yield
-    except SegzooError:
-        raise
-    except (RuntimeError, ValueError) as error:  # the latter of a header that makes no array
-        _refuse_want_of_memory(path, error)
-        if "orthonormal" in str(error):
-            raise skewed(path) from None
-        raise unreadable(path) from error
-
-
-def _refuse_want_of_memory(path: Path, error: Exception) -> None:
-    """Raise what SimpleITK has no kind of its own for: the file may be a good one."""
-    if re.search(_NO_MEMORY, str(error)):
-        raise MemoryError(f"there is not enough memory for {path}") from error
-
-
-def _affine(
-    path: Path, spacing: Sequence[float], direction: Sequence[float], origin: Sequence[float]
-) -> npt.NDArray[np.float64]:
-    """Convert SimpleITK's terms (file's axes, LPS) to ours (axes in reverse, RAS)."""
-    dimensions = len(spacing)
-    if dimensions < 3:
-        raise SegzooError(f"{path} is {dimensions}D where a 3D volume is expected.")
-    check_spacing(path, spacing[:3])
-    affine = np.eye(4)
-    directions = np.reshape(direction, (dimensions, dimensions))[:3, :3]
-    affine[:3, :3] = _LPS_TO_RAS @ (directions * spacing[:3])[:, ::-1]
-    affine[:3, 3] = _LPS_TO_RAS @ origin[:3]
-    check_directions(path, affine)
-    return affine

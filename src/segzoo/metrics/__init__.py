@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from segzoo.metrics.metric import SegmentationMetric as SegmentationMetric
     from segzoo.metrics.metric import metric_class as metric_class
     from segzoo.metrics.per_image import image_scores as image_scores
-    from segzoo.metrics.per_image import write_image_scores as write_image_scores
+    from segzoo.metrics.score_file import write_image_scores as write_image_scores
 
 _FUNCTIONAL, _METRIC, _PER_IMAGE = (f"segzoo.metrics.{file}" for file in ("functional", "metric", "per_image"))
 _HOMES = {
@@ -37,7 +37,8 @@ _HOMES = {
     "hausdorff_distance95": _FUNCTIONAL,
     **dict.fromkeys(("SegmentationMetric", "Dice", "IoU", "Precision", "Recall", "HausdorffDistance95"), _METRIC),
     **dict.fromkeys(("METRICS", "metric_class"), _METRIC),
-    **dict.fromkeys(("image_scores", "write_image_scores"), _PER_IMAGE),
+    "image_scores": _PER_IMAGE,
+    "write_image_scores": "segzoo.metrics.score_file",
 }
 __all__ = list(_HOMES)
 

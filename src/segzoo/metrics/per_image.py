@@ -1,15 +1,10 @@
-"""Scores image by image, and the file that keeps them."""
+"""Scores image by image."""
 
-import csv
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from segzoo.metrics.functional import (
-    Empty,
-)
+from segzoo.metrics.functional import Empty
 from segzoo.metrics.metric import metric_class
 
 
@@ -57,22 +52,3 @@ def image_scores(
             if len(per_class) > 1:
                 row.update({f"{name}_{i}": score for i, score in enumerate(per_class.tolist(), start=first)})
     return rows
-
-
-def write_image_scores(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the scores of images, dictionaries with the same keys, as a CSV file.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from segzoo.metrics import write_image_scores
-        >>> file = Path(tempfile.mkdtemp()) / "images.csv"
-        >>> write_image_scores(file, [{"image": "a.png", "dice": 0.5}, {"image": "b.png", "dice": 1.0}])
-        >>> file.read_text().splitlines()
-        ['image,dice', 'a.png,0.5', 'b.png,1.0']
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)

@@ -1,22 +1,24 @@
 """Files in, mask files out: reading, segmenting and writing at the same time."""
 
 import errno
+import math
 import os
 import re
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Condition
 from typing import Any
 
 from segzoo.errors import SegzooError, attempt
-from segzoo.imaging.images import is_colour, read_note, write_png
-from segzoo.imaging.readers import Reader
+from segzoo.imaging.images import image_size, is_colour, read_note, write_png
 from segzoo.imaging.segmentation import Segmentation
+from segzoo.limits import PIXELS_IN_FLIGHT
 from segzoo.prediction.plan import DRAFT, DRAFT_END, Job
 from segzoo.prediction.predictor import Predictor
 
@@ -50,20 +52,21 @@ def enough_memory(what: object) -> Iterator[None]:
 # ---- run
 
 
-def segment_files(predictor: Predictor, jobs: Sequence[Job]) -> Iterator[tuple[Job, str | SegzooError]]:
+def segment_files(predictor: Predictor, jobs: Iterable[Job]) -> Iterator[tuple[Job, str | SegzooError]]:
     """Do all jobs; yield, in their order, what each mask covers, or why there is none.
 
     While one batch is segmented, the next inputs are read and the last masks written. What is read ahead or waits to be
-    written is bounded, so that memory does not grow with the number of files: a few batches of images, but of volumes
-    only the next one and the last one beside the one that is segmented.
+    written is bounded, so that memory does not grow with the number of files: a few batches of images, of which all
+    pixels have to find room, but of volumes only the next one and the last one beside the one that is segmented.
     """
     for large, group in groupby(jobs, key=lambda job: job.input.large):
         ahead = 1 if large else 2 * predictor.batch_size + THREADS
+        room = Room()
         with ThreadPoolExecutor(THREADS) as readers, ThreadPoolExecutor(THREADS) as writers:
             written: deque[tuple[Job, Future[str | SegzooError]]] = deque()
-            for batch in batches(predictor, read_ahead(readers, predictor.read, group, ahead)):
+            for batch in batches(predictor, read_ahead(readers, predictor.read, group, ahead, room)):
                 for job, found in segmented(predictor, batch):
-                    written.append((job, writers.submit(attempt, finish, job, to_write(job, found))))
+                    written.append((job, writers.submit(attempt, finish, job, to_write(found), room)))
                     del found  # what it holds beside that would wait with it
                 batch.clear()
                 while written and (len(written) > ahead or written[0][1].done()):
@@ -72,22 +75,80 @@ def segment_files(predictor: Predictor, jobs: Sequence[Job]) -> Iterator[tuple[J
             yield from ((job, outcome.result()) for job, outcome in written)
 
 
+class Room:
+    """Room for the pixels of images, from before they are read until their masks are written.
+
+    One image finds room in any case, also where it has more pixels than may be in flight.
+    """
+
+    def __init__(self) -> None:
+        self.most = PIXELS_IN_FLIGHT.most
+        self.pixels: dict[Job, int] = {}
+        self.changed = Condition()
+
+    def has(self, pixels: int) -> bool:
+        """Return whether there is room for as many more."""
+        with self.changed:
+            return not self.pixels or sum(self.pixels.values()) + pixels <= self.most
+
+    def enter(self, job: Job, pixels: int) -> None:
+        """Wait until there is room for a job's image: for others' masks to be written."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.has(pixels))
+            self.pixels[job] = pixels
+
+    @contextmanager
+    def until_left(self, job: Job) -> Iterator[None]:
+        """Make room at the end, whatever it is: a job's image is not needed any more."""
+        try:
+            yield
+        finally:
+            with self.changed:
+                del self.pixels[job]
+                self.changed.notify()
+
+
+def pixels_of(job: Job) -> int:
+    """Return the pixels of a job's image as its header says; of a header that does not say it, the file's bytes.
+
+    None of a volume, and of what is not there, as reading it will tell.
+    """
+    if job.input.large:
+        return 0
+    try:
+        return math.prod(image_size(job.file))
+    except (OSError, SegzooError):
+        return os.path.getsize(job.file) if os.path.isfile(job.file) else 0
+
+
 def read_ahead(
-    readers: ThreadPoolExecutor, read: Callable[[Reader], Any], jobs: Iterable[Job], ahead: int
-) -> Iterator[tuple[Job, Any]]:
-    """Yield each job with its input, or with the error that reading it met; up to ``ahead`` more are being read."""
+    readers: ThreadPoolExecutor, read: Callable[..., Any], jobs: Iterable[Job], ahead: int, room: Room
+) -> Iterator[tuple[Job, Any] | None]:
+    """Yield each job with its input, or with the error that reading it met; up to ``ahead`` more are being read.
+
+    None between two of them: what was read has to be segmented before there is room for more.
+    """
     reading: deque[tuple[Job, Future[Any]]] = deque()
+
+    def first() -> tuple[Job, Any]:  # kept by no variable here, where it would outlive its turn
+        job, given = reading.popleft()
+        return job, given.result()
+
     for job in jobs:
+        pixels = pixels_of(job)
+        while reading and not room.has(pixels):
+            yield first()
+        if not room.has(pixels):
+            yield None
+        room.enter(job, pixels)
         reading.append((job, readers.submit(attempt, read_input, read, job)))
         if len(reading) > ahead:
-            first, given = reading.popleft()
-            yield first, given.result()
+            yield first()
     while reading:
-        first, given = reading.popleft()
-        yield first, given.result()
+        yield first()
 
 
-def read_input(read: Callable[[Reader], Any], job: Job) -> Any:
+def read_input(read: Callable[..., Any], job: Job) -> Any:
     """Read a job's input.
 
     Raises:
@@ -101,7 +162,7 @@ def read_input(read: Callable[[Reader], Any], job: Job) -> Any:
         )
     try:
         with enough_memory(job.file):
-            return read(job.input)
+            return read(job.input, drawn=job.overlay is not None)
     except SegzooError:
         raise
     except Exception as error:
@@ -109,14 +170,21 @@ def read_input(read: Callable[[Reader], Any], job: Job) -> Any:
         raise SegzooError(f"Cannot read {job.file} ({reason}).") from error
 
 
-def batches(predictor: Predictor, inputs: Iterator[tuple[Job, Any]]) -> Iterator[list[tuple[Job, Any]]]:
-    """Yield neighbours of one key together, as many as the predictor takes; what could not be read is alone."""
+def batches(predictor: Predictor, inputs: Iterator[tuple[Job, Any] | None]) -> Iterator[list[tuple[Job, Any]]]:
+    """Yield neighbours of one key together, as many as the predictor takes; what could not be read is alone.
 
-    def key(read: tuple[Job, Any]) -> Hashable | None:
+    None among the inputs ends a batch.
+    """
+    end = object()
+
+    def key(read: tuple[Job, Any] | None) -> Hashable | None:
+        if read is None:
+            return end
         return None if isinstance(read[1], SegzooError) else predictor.key(read[1])
 
     for shared, neighbours in groupby(inputs, key):
-        while batch := list(islice(neighbours, 1 if shared is None else predictor.batch_size)):
+        most = 1 if shared is None else predictor.batch_size
+        while batch := [read for read in islice(neighbours, most) if read is not None]:
             yield batch
 
 
@@ -144,49 +212,90 @@ def naming(file: Path, error: SegzooError) -> SegzooError:
     return error if file.name in str(error) else SegzooError(f"{file}: {error}")
 
 
-def to_write(job: Job, found: Segmentation | SegzooError) -> Segmentation | SegzooError:
-    """Return a segmentation without its probabilities, and without its image where no overlay is drawn."""
+def to_write(found: Segmentation | SegzooError) -> Segmentation | SegzooError:
+    """Return a segmentation without its probabilities."""
     if isinstance(found, SegzooError):
         return found
     none = found.probabilities[:0].copy()  # of no class, and no view that would keep the others
-    return replace(found, probabilities=none, image=found.image if job.overlay else None)
+    return replace(found, probabilities=none)
 
 
-def finish(job: Job, found: Segmentation | SegzooError) -> str:
+def finish(job: Job, found: Segmentation | SegzooError, room: Room) -> str:
     """Write a segmentation and say what it covers.
 
     Raises:
         OutputError: no other can be written either.
-        SegzooError: there is none, or it cannot be written.
+        SegzooError: there is none, or a file of it cannot be written.
     """
-    if isinstance(found, SegzooError):
-        raise found
-    try:
-        with enough_memory(job.mask):
-            write(job, found)
-    except OSError as error:
-        kind = OutputError if error.errno in NO_MORE else SegzooError
-        raise kind(f"{job.mask} cannot be written ({error.strerror or error})") from error
-    covered = zip(found.foreground_names(), found.class_masks(), strict=True)
-    return ", ".join(f"{name} {part.mean():.1%}" for name, part in covered)
+    with room.until_left(job):
+        if isinstance(found, SegzooError):
+            raise found
+        try:
+            with enough_memory(job.mask):
+                write(job, found)
+        except OSError as error:
+            raise not_written(job.mask, error) from error
+        covered = zip(found.foreground_names(), found.class_masks(), strict=True)
+        return ", ".join(f"{name} {part.mean():.1%}" for name, part in covered)
+
+
+def not_written(file: Path, error: OSError) -> SegzooError:
+    """Return the error that a file cannot be written, of a kind that tells whether others can."""
+    kind = OutputError if error.errno in NO_MORE else SegzooError
+    return kind(f"{file} cannot be written ({error.strerror or error})")
 
 
 def write(job: Job, found: Segmentation) -> None:
     """Write a job's files, each of them complete or not at all, whenever the process is killed.
 
     The draft is this process's alone: of two that write the same job, the second one wins.
+
+    Raises:
+        OSError: no mask can be written.
+        OutputError: no other can be written either.
+        SegzooError: a file cannot be written, such as an overlay of too long a name; the others have been.
     """
     job.mask.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=DRAFT, suffix=DRAFT_END, dir=job.mask.parent, ignore_cleanup_errors=True) as folder:
         draft = Path(folder)
         found.save(draft / job.mask.name, note=job.note)
-        if job.overlay is not None:
-            write_png(draft / job.overlay.name, found.overlay(), note=job.note)
-        elif job.left is not None:
+        outcomes = [attempt(draw, job.overlay, found, draft, job.note)] if job.overlay is not None else []
+        if job.overlay is None and job.left is not None:
             remove_overlay_of_another_mask(job.left, job.note)
-        for file in sorted(draft.iterdir()):
-            settle(file)
-            os.replace(file, job.mask.with_name(file.name))
+        outcomes += [attempt(move, file, job.mask.with_name(file.name)) for file in sorted(draft.iterdir())]
+    failures = [outcome for outcome in outcomes if outcome is not None]
+    if failures:
+        worst = max(failures, key=lambda failure: isinstance(failure, OutputError))
+        raise type(worst)("; ".join(map(str, failures)))
+
+
+def draw(overlay: Path, found: Segmentation, draft: Path, note: str) -> None:
+    """Write an overlay into a draft.
+
+    Raises:
+        SegzooError: it cannot be written.
+    """
+    file = draft / overlay.name
+    try:
+        with enough_memory(overlay):
+            write_png(file, found.overlay(), note=note)
+    except OSError as error:
+        with suppress(OSError):  # whose name may be the reason
+            file.unlink()
+        raise not_written(overlay, error) from error
+
+
+def move(file: Path, target: Path) -> None:
+    """Move a file out of the draft, once its contents are on the disk.
+
+    Raises:
+        SegzooError: it cannot be written there.
+    """
+    try:
+        settle(file)
+        os.replace(file, target)
+    except OSError as error:
+        raise not_written(target, error) from error
 
 
 def settle(file: Path) -> None:

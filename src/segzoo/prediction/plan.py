@@ -8,10 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
 
 from segzoo.errors import SegzooError
 from segzoo.imaging.readers import Reader, inputs_in, reader_of
 from segzoo.imaging.segmentation import mask_paths, require_own_files
+
+if TYPE_CHECKING:
+    from segzoo.imaging.nifti import Form
 
 DRAFT, DRAFT_END = ".segzoo-", ".writing"  # how a folder's name begins and ends that a process writes into
 DEAD = 24 * 60 * 60  # seconds after which nobody writes into a draft any more
@@ -29,6 +33,7 @@ class Job:
         note: what the written files depend on, which is stored in them; see `unfinished`.
         taken: one of the files to write, where what is there was not made from this input.
         left: where an earlier run, with other options, may have left an overlay; None where one is drawn.
+        geometry: form of a NIfTI header to take, as of `segzoo.imaging.volumes.read_volume`.
     """
 
     file: Path
@@ -37,28 +42,55 @@ class Job:
     note: str = ""
     taken: Path | None = None
     left: Path | None = None
+    geometry: "Form | None" = None
     input: Reader = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "input", reader_of(self.file))
+        object.__setattr__(self, "input", reader_of(self.file, geometry=self.geometry))
 
 
 # ---- plan
 
 
-def plan(inputs: Sequence[Path], output: Path, overlay: bool) -> list[Job]:
-    """List every image and volume to read, each once, with the files to write; folders give all that are in them.
+def find_inputs(inputs: Iterable[Path]) -> tuple[list[Reader], list[SegzooError]]:
+    """List every image and volume to read; folders give all that are in them.
+
+    Args:
+        inputs: files and folders.
+
+    Returns:
+        Them, and why others cannot be had: they are not there, must not be looked into, or hold nothing to segment.
 
     Raises:
-        MissingFileError: an input is not there, or a folder holds no image and no volume.
+        SegzooError: nothing can be had.
+    """
+    found: list[Reader] = []
+    refused: list[SegzooError] = []
+    for given in inputs:
+        try:
+            found += inputs_in(given)
+        except SegzooError as error:
+            refused.append(error)
+        except OSError as error:
+            refused.append(SegzooError(f"{given} cannot be looked into ({error.strerror}); look at its permissions"))
+    if not found:
+        raise refused[0]
+    return found, refused
+
+
+def plan(inputs: Iterable[Reader], output: Path, overlay: bool, geometry: "Form | None" = None) -> list[Job]:
+    """List what is to be done, each input once, with the files to write.
+
+    Raises:
         SegzooError: a file would be written twice, or over an input.
     """
     jobs: dict[Path, Job] = {}  # by the mask
     makers: dict[Path, Path] = {}  # what is written -> what it is made from
     output_leads = leads_to(output)
-    for given in (found for where in inputs for found in inputs_in(where)):
+    for given in inputs:
         file, mask, picture = given.path, output / given.mask_name, output / f"{given.stem}_overlay.png"
-        job = Job(file, mask, overlay=picture) if overlay else Job(file, mask, left=picture)
+        drawn, left = (picture, None) if overlay else (None, picture)
+        job = Job(file, mask, overlay=drawn, left=left, geometry=geometry)
         for written in filter(None, (job.mask, job.overlay)):
             first = makers.setdefault(written, file)
             if leads_to(first) != leads_to(file):

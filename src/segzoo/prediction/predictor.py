@@ -4,19 +4,22 @@ Read, prepare, probabilities (over mirrored copies, window by window, slice by s
 the input contract knows what an image or a volume needs, the backend computes, and this puts them in order.
 """
 
+import math
+import os
 import sys
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from segzoo import limits
 from segzoo.errors import SegzooError
-from segzoo.imaging.readers import Reader
+from segzoo.imaging.readers import Reader, reader_of
 from segzoo.imaging.segmentation import Segmentation
+from segzoo.paths import require_file
 from segzoo.prediction.backend import Backend
 from segzoo.prediction.postprocess import Step, checked, chosen
 from segzoo.prediction.window import require_overlap, slide
@@ -33,23 +36,34 @@ class Predictor:
         tta: average over mirrored copies.
         overlap: of a volume's windows, as part of their length.
         postprocessing: steps that change a mask, in their order: names of the table `POSTPROCESSING`, or functions.
+        intensity_range: the stored values that become 0 and 255, in place of the model's own; None leaves it.
 
     Attributes:
         batch_size: how many inputs of one key are segmented together.
         description: what computes, and how, in one line for people.
+        progressed: called whenever a part of an input was computed.
 
     Raises:
         MissingError: there is no such step.
-        SegzooError: ``overlap`` is out of range.
+        SegzooError: ``overlap`` is out of range, or a model of volumes is given an ``intensity_range``.
     """
 
     def __init__(
-        self, backend: Backend, *, tta: bool = False, overlap: float = 0.5, postprocessing: Sequence[str | Step] = ()
+        self,
+        backend: Backend,
+        *,
+        tta: bool = False,
+        overlap: float = 0.5,
+        postprocessing: Sequence[str | Step] = (),
+        intensity_range: tuple[float, float] | None = None,
     ) -> None:
         require_overlap(overlap)
-        self.backend, self.contract = backend, backend.contract
+        contract = backend.contract
+        self.backend = backend
+        self.contract = contract if intensity_range is None else contract.with_intensity_range(intensity_range)
         self.tta, self.overlap, self.steps = tta, overlap, chosen(postprocessing)
         self.batch_size, self.description = backend.batch_size, backend.description
+        self.progressed: Callable[[], object] = lambda: None
 
     def __call__(self, source: Any) -> Segmentation:
         """Segment one input: a path, or an image or volume in memory."""
@@ -57,20 +71,28 @@ class Predictor:
 
     # ---- read
 
-    def read(self, source: Any) -> Prepared:
+    def read(self, source: Any, *, drawn: bool = True) -> Prepared:
         """Return an input, ready to be segmented; may be called by several threads.
+
+        Args:
+            source: a path, or an image or volume in memory.
+            drawn: keep the image itself, for an overlay.
 
         Raises:
             MissingError: there is no such file.
             SegzooError: it cannot be read, or is not what this model takes.
         """
+        source = reader_of(source) if isinstance(source, str | os.PathLike) else source
+        if isinstance(source, Reader) and not source.folders:
+            require_file(source.path)  # whoever reads it
         given = self.contract.read(source)
-        file = source.path if isinstance(source, Reader) else source if isinstance(source, str | Path) else None
+        file = source.path if isinstance(source, Reader) else None
         self.backend.require_size(given, file or "the input")
         try:
-            return self.contract.prepare(given)
+            prepared = self.contract.prepare(given)
         except SegzooError as error:
             raise SegzooError(f"{file}: {error}" if file else str(error)) from error
+        return prepared if drawn else replace(prepared, image=None)
 
     def key(self, given: Prepared) -> Hashable | None:
         """Return what inputs have in common that can be segmented together; None: this one is segmented alone."""
@@ -92,7 +114,8 @@ class Predictor:
 
     def by_slices(self, given: Prepared) -> FloatArray:
         """Return probabilities [K, D, H, W] of a volume, as a network for images sees its slices [B, C, H, W]."""
-        found = np.empty((self.backend.task.num_classes, *given.image.shape[1:]), np.float32)
+        assert given.geometry is not None  # as of every volume
+        found = np.empty((self.backend.task.num_classes, *given.geometry.shape), np.float32)
         first = 0
         for batch in tqdm(given.slices, disable=None):  # None: shown on a terminal
             some = self.restored(self.probabilities(batch), given)
@@ -110,21 +133,29 @@ class Predictor:
         patch = self.contract.patch_size
         if patch is None:
             return self.backend.fetch(self.averaged(batch))
+        stitched = (len(batch), self.backend.task.num_classes + 1, *batch.shape[2:])  # and the windows' weights
+        limits.require_memory(4 * math.prod(stitched), "its probabilities")
         return slide(self.averaged, batch, patch, overlap=self.overlap, device=self.backend.device, progress=progress)
 
     def averaged(self, batch: Any) -> Any:
         """Return probabilities of a batch; with ``tta``, their mean over all mirrorings that the network knows."""
         backend = self.backend
         batch = backend.place(batch)
-        total = backend.compute(batch)
+        total = self.computed(batch)
         if not self.tta:
             return total
         axes = [2 + axis for axis in self.contract.mirror_axes]
         subsets = [tuple(axis for bit, axis in enumerate(axes) if code >> bit & 1) for code in range(2 ** len(axes))]
         for subset in subsets[1:]:  # the first one mirrors nothing
-            total += backend.flip(backend.compute(backend.flip(batch, subset)), subset)
+            total += backend.flip(self.computed(backend.flip(batch, subset)), subset)
         total /= len(subsets)
         return total
+
+    def computed(self, batch: Any) -> Any:
+        """Return probabilities of a batch that is in its place."""
+        found = self.backend.compute(batch)
+        self.progressed()
+        return found
 
     def restored(self, probabilities: Any, given: Prepared) -> FloatArray:
         """Return probabilities [B, K, *S] on an input's own grid, as an array."""
@@ -134,11 +165,17 @@ class Predictor:
         """Return what probabilities [K, *S] on an input's own grid say."""
         refuse_nan(probabilities, self.backend.subject)
         names = self.backend.class_names
-        mask = self.backend.task.mask(probabilities[None])[0].astype(np.uint8 if len(names) <= 256 else np.int32)
-        found = Segmentation(mask, probabilities, names, given.image, given.geometry)
+        found = Segmentation(self.mask(probabilities), probabilities, names, given.image, given.geometry)
         for step in self.steps:
             found = replace(found, mask=checked(step, found))
         return found
+
+    def mask(self, probabilities: FloatArray) -> npt.NDArray[Any]:
+        """Return the mask of probabilities [K, *S]; of a volume plane by plane, as a maximum takes 20 bytes a voxel."""
+        planes = np.split(probabilities, len(probabilities[0]), 1) if probabilities.ndim == 4 else [probabilities]
+        kind = np.uint8 if len(self.backend.class_names) <= 256 else np.int32
+        masks = [self.backend.task.mask(plane[None])[0].astype(kind) for plane in planes]
+        return np.concatenate(masks, axis=-3) if len(masks) > 1 else masks[0]
 
 
 def refuse_nan(probabilities: Any, subject: str = "the network") -> None:

@@ -1,4 +1,7 @@
-"""One function in several processes, on one machine or on several, by Lightning Fabric's strategies."""
+"""Processes that a cluster started, or several machines: one function in all of them, by Lightning Fabric.
+
+Those of one machine alone are in workers.py, on the devices that are found here.
+"""
 
 import logging
 import os
@@ -25,26 +28,34 @@ for package in ("lightning.fabric", "lightning.pytorch"):
     logging.getLogger(package).setLevel(logging.WARNING)
 
 
-def launch(function: Callable[..., Any], accelerator: str, devices: int, nodes: int, *arguments: Any) -> Any:
-    """Call ``function(fabric, *arguments)`` in ``devices`` processes on each of ``nodes`` machines.
+def devices_here(fabric: Fabric) -> list[str] | None:
+    """Return the device of each process to start on this machine; None where `launch` does it, or a cluster has."""
+    assert isinstance(fabric.strategy, DDPStrategy)
+    environment, devices = fabric.strategy.cluster_environment, fabric.strategy.parallel_devices
+    assert environment is not None
+    assert devices is not None
+    if environment.creates_processes_externally or fabric.strategy.num_nodes > 1:
+        return None
+    return [str(device) for device in devices]
 
-    Where a cluster (SLURM, torchrun, MPI, ...) has started the processes, this one is one of them; else they are
-    started here. They talk over gloo, also on GPUs: all that they exchange is lists of files.
+
+def launch(fabric: Fabric, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call ``function(fabric, *arguments)`` in all processes.
+
+    Where a cluster (SLURM, torchrun, MPI, ...) has started them, this one is one of them; else those of this machine
+    are started here. They talk over gloo, also on GPUs: all that they exchange is lists of files.
 
     Args:
+        fabric: of `prepare`.
         function: one that can be imported, as its arguments can be pickled.
-        accelerator: "cpu", "cuda", or "auto" for a GPU where there is one.
-        devices: processes on each machine; on GPUs each has its own.
-        nodes: machines.
         *arguments: passed on.
 
     Returns:
         What it returned here, or, of processes started here, in the first one.
 
     Raises:
-        SegzooError: there are not as many devices or processes, or a process was killed.
+        SegzooError: a process was killed.
     """
-    fabric = prepare(choose_device(accelerator), devices, nodes)
     try:
         # bound to the function, where Fabric does not look through them for tensors: it takes no frozen dataclasses
         return fabric.launch(partial(call, function, arguments))
@@ -58,9 +69,15 @@ def launch(function: Callable[..., Any], accelerator: str, devices: int, nodes: 
 def prepare(accelerator: str, devices: int, nodes: int) -> Fabric:
     """Make a Fabric that starts the processes, or joins those that are there.
 
+    Args:
+        accelerator: "cpu", "cuda", or "auto" for a GPU where there is one.
+        devices: processes on each machine; on GPUs each has its own.
+        nodes: machines.
+
     Raises:
         SegzooError: there are not as many devices or processes.
     """
+    accelerator = choose_device(accelerator)
     try:
         fabric = fabric_of("popen", accelerator, devices, nodes)
         assert isinstance(fabric.strategy, DDPStrategy)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from segzoo.imaging.readers import reader_of
 from segzoo.prediction.plan import Job, leads_to, written_files
 
 SOURCE = 14  # characters of a note that tell where the input lies
+STATE = 32  # that tell its state and the recipe; with the seal of `segzoo.imaging.seals` NIfTI has room for no more
 
 
 # ---- resume
@@ -20,9 +22,10 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
     """Return the jobs whose files are not all there as this recipe makes them from the input as it is now.
 
     Every file that is written holds a note that tells: so no mask of another model, of other options or of another
-    input is ever taken for this one's, whoever wrote it, and no record has to be kept beside the masks. What was made
-    from an input that lies elsewhere, or has no such note and may have been drawn by hand, is not written over: doing
-    that job is refused (see `read_input`).
+    input is ever taken for this one's, whoever wrote it, and no record has to be kept beside the masks. The note counts
+    only beside the very values that it was written with, which is why a file is read whole; what is cut short or
+    damaged is made anew. What was made from an input that lies elsewhere, or has no such note or other values and may
+    have been drawn by hand, is not written over: doing that job is refused (see `read_input`).
 
     Args:
         jobs: of `plan`.
@@ -44,7 +47,7 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
 
 
 def note_of(file: Path, recipe: dict[str, Any]) -> str:
-    """Return what a mask depends on, in 79 characters, since NIfTI has room for no more: see `same_source`.
+    """Return what a mask depends on, in 47 characters, which a seal makes 79: see `same_source`.
 
     Empty for a file that is not there any more, of which reading it will tell.
     """
@@ -53,7 +56,7 @@ def note_of(file: Path, recipe: dict[str, Any]) -> str:
     except OSError:
         return ""
     source = str(leads_to(file))
-    return f"{digest(source)[:SOURCE]}-{digest([source, state.st_size, state.st_mtime_ns, recipe])}"
+    return f"{digest(source)[:SOURCE]}-{digest([source, state.st_size, state.st_mtime_ns, recipe])[:STATE]}"
 
 
 def digest(facts: Any) -> str:
@@ -67,5 +70,5 @@ def same_source(note: str, other: str) -> bool:
 
 
 def stored_note(file: Path) -> str | None:
-    """Return the note in a mask or overlay, "" where it has none; None of a file that is not there or is damaged."""
-    return reader_of(file).note() if file.is_file() else None
+    """Return a mask's or overlay's note; "" where it has none or was changed, None where it is missing or damaged."""
+    return reader_of(file).note() if os.path.isfile(file) else None  # which a name too long for a file is not

@@ -12,7 +12,8 @@ import numpy as np
 
 from segzoo.checkpoints.metadata import Metadata
 from segzoo.checkpoints.weights import sha256
-from segzoo.errors import MissingFileError, MissingPackageError, SegzooError, first_line
+from segzoo.errors import MissingPackageError, SegzooError, first_line
+from segzoo.paths import require_file
 from segzoo.preprocessing.base import InputContract
 from segzoo.preprocessing.exported import FloatArray, exported_contract
 from segzoo.tasks import Task
@@ -197,7 +198,7 @@ class ExportedModel:
 
     def place(self, batch: Any) -> FloatArray:
         """Return inputs as an array."""
-        return np.asarray(batch, np.float32)
+        return np.ascontiguousarray(batch, np.float32)
 
     def compute(self, batch: FloatArray) -> FloatArray:
         """Return the probabilities that the file gives.
@@ -242,8 +243,7 @@ def open_exported(path: Path, backend: str | None = None) -> ExportedModel:
         MissingError: there is no such file, or the backend is not installed.
         SegzooError: it cannot be opened, or is not one that segzoo wrote.
     """
-    if not path.is_file():
-        raise MissingFileError(f"there is no file {path}; `segzoo export` writes one from a checkpoint")
+    require_file(path, "; `segzoo export` writes one from a checkpoint")
     model = ExportedModel(path, choose_backend(backend))
     assert model.metadata
     return model

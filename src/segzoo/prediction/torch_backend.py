@@ -1,5 +1,7 @@
 """PyTorch as a backend: a network in memory."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -97,12 +99,20 @@ def predict(model: "SegmentationNetwork", image: Any, *, tta: bool = False, over
     volume window by window, and, where it is a network for images, slice by slice along a volume's first axis.
     """
     network = model.deploy() if model.is_deployable else model
-    was_training = network.training
+    with evaluating(network):
+        return Predictor(TorchBackend(network), tta=tta, overlap=overlap)(image)
+
+
+@contextmanager
+def evaluating(network: torch.nn.Module) -> Iterator[None]:
+    """Put a network into eval mode, and every module back into its own: a frozen encoder keeps its eval mode."""
+    modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        return Predictor(TorchBackend(network), tta=tta, overlap=overlap)(image)
+        yield
     finally:
-        network.train(was_training)
+        for module, training in modes.items():
+            module.training = training
 
 
 def predict_probabilities(

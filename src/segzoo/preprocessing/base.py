@@ -25,7 +25,8 @@ class Prepared:
     """Input as a network sees it, with the way back.
 
     Attributes:
-        image: the image itself, uint8 [H, W, C], or the volume's intensities, float32 [C, D, H, W].
+        image: the image itself, uint8 [H, W, C], or the volume's intensities, float32 [C, D, H, W]; None where no
+            overlay is drawn.
         batch: tensor or array [1, C, *S]; None for a volume that a network for images goes through slice by slice.
         grid: where `restore` brings probabilities to.
         geometry: of the volume; None for an image.
@@ -33,7 +34,7 @@ class Prepared:
         key: inputs of one key can be segmented together; None: this one is segmented alone.
     """
 
-    image: npt.NDArray[Any]
+    image: npt.NDArray[Any] | None
     batch: Any
     grid: Any
     geometry: Geometry | None = None
@@ -99,6 +100,14 @@ class InputContract(ABC):
     @abstractmethod
     def with_channels(self, channels: int) -> Self:
         """Return the same contract for inputs of another number of channels."""
+
+    def with_intensity_range(self, values: tuple[float, float]) -> Self:
+        """Return the same contract for images whose stored values of this range become 0..255.
+
+        Raises:
+            SegzooError: it is no range, or the model is one of volumes, which it normalises itself.
+        """
+        raise SegzooError("intensity_range is for models of images, and this one is of volumes; leave it out")
 
     # ---- for files and examples
 

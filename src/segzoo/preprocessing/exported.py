@@ -2,20 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segzoo.imaging.strips import array_of
 from segzoo.preprocessing.image import Preprocessing
 from segzoo.preprocessing.volume import VolumePreprocessing
 
 FloatArray = npt.NDArray[np.float32]
+GRAPH_PIXELS = 2**24  # of an image that the graph resizes itself, which takes it 40 bytes for each
 
 
 @dataclass(frozen=True)
 class ExportedImages(Preprocessing):
-    """Contract of a file for images, whose graph resizes and normalises them itself.
+    """Contract of a file for images, whose graph normalises them, and resizes all but the largest.
 
     Args:
         size: sides that the file takes, where images are resized outside of it; None where they vary.
@@ -23,14 +26,19 @@ class ExportedImages(Preprocessing):
 
     size: tuple[int, ...] | None = None
 
-    def __call__(self, image: npt.NDArray[np.uint8]) -> FloatArray:
-        """Return raw intensities [C, H, W] at the size that the file takes."""
-        planes = image.transpose(2, 0, 1).astype(np.float32)
-        return resized(planes, self.size or planes.shape[1:])
+    def __call__(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """Return raw intensities [C, H, W] at the size that the file takes, in uint8 where that is the image's own."""
+        planes, size = image.transpose(2, 0, 1), self.size
+        if size is None and planes[0].size > GRAPH_PIXELS:
+            size = self.image_size
+        return planes if size in (None, planes.shape[1:]) else resized(planes, size)
 
     def restore(self, probabilities: FloatArray, size: Sequence[int]) -> FloatArray:
         """Bring probabilities [B, K, H, W] to the image's own size."""
-        return np.stack([resized(planes, size) for planes in probabilities])
+        if probabilities.shape[2:] == tuple(size):
+            return probabilities
+        planes = probabilities.reshape(-1, *probabilities.shape[2:])
+        return resized(planes, size).reshape(*probabilities.shape[:2], *size)
 
 
 def exported_contract(
@@ -47,10 +55,11 @@ def exported_contract(
     return ExportedImages(**vars(contract), size=size)
 
 
-def resized(planes: FloatArray, size: Sequence[int]) -> FloatArray:
+def resized(planes: npt.NDArray[Any], size: Sequence[int]) -> FloatArray:
     """Return planes [C, H, W] at another height and width, as `Preprocessing` resizes: bilinear with antialiasing."""
     height, width = size
-    if planes.shape[1:] == (height, width):
-        return planes
-    bilinear = Image.Resampling.BILINEAR
-    return np.stack([np.asarray(Image.fromarray(plane).resize((width, height), bilinear)) for plane in planes])
+    found = np.empty((len(planes), height, width), np.float32)
+    for plane, target in zip(planes, found, strict=True):
+        picture = Image.fromarray(plane.astype(np.float32))
+        target[:] = array_of(picture.resize((width, height), Image.Resampling.BILINEAR))
+    return found

@@ -1,9 +1,11 @@
 """Input contract of a model for images: channels, size and normalisation."""
 
+import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +13,7 @@ from PIL import Image
 
 from segzoo.errors import SegzooError
 from segzoo.imaging.arrays import as_volume
-from segzoo.imaging.images import as_image
+from segzoo.imaging.images import as_image, scaled
 from segzoo.imaging.overlay import to_uint8
 from segzoo.imaging.readers import Reader, reader_of
 from segzoo.imaging.volumes import Volume
@@ -34,6 +36,8 @@ class Preprocessing(InputContract):
         image_size: Height and width the network sees, or one number for both; None keeps the image's own size.
         mean: Mean of each channel, on intensities scaled to 0..1.
         std: Standard deviation of each channel, on the same scale.
+        intensity_range: Of images of more than 8 bits and of volumes, the stored values that become 0 and 255, for a
+            scanner that uses 12 or 14 of 16 bits; None is the full range of 16 bits, and of a volume's values.
 
     Raises:
         SegzooError: If a length or a value does not fit.
@@ -55,6 +59,7 @@ class Preprocessing(InputContract):
     image_size: tuple[int, ...] | None = (256, 256)  # an int becomes two
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    intensity_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         # JSON and YAML give lists; tuples keep the contract hashable and comparable.
@@ -73,19 +78,22 @@ class Preprocessing(InputContract):
                 raise SegzooError(f"{name} must hold one value for each of the {self.channels} channels, not {found}.")
         if min(self.std) <= 0:
             raise SegzooError(f"std must be above 0 in every channel, not {list(self.std)}.")
+        if self.intensity_range is not None:
+            object.__setattr__(self, "intensity_range", as_range(self.intensity_range))
 
     # ---- read
 
     def read(self, source: Any) -> npt.NDArray[np.uint8] | Volume:
         """Return an image [H, W, C], or a volume, which is gone through slice by slice."""
-        if isinstance(source, str | Path):
+        if isinstance(source, str | os.PathLike):
             source = reader_of(source)
+        asked = (self.channels,) if self.intensity_range is None else (self.channels, self.intensity_range)
         if isinstance(source, Reader):
-            return source.for_images(self.channels)
+            return source.for_images(*asked)
         if isinstance(source, Volume):
             return as_volume(source)
         if isinstance(source, Image.Image) or np.ndim(source) != 4:
-            return as_image(source, self.channels)
+            return as_image(source, *asked)
         if self.channels in np.shape(source)[1::2]:
             raise SegzooError(
                 f"An array of shape {list(np.shape(source))} is a batch of images, or a volume of {self.channels} "
@@ -121,10 +129,12 @@ class Preprocessing(InputContract):
             raise SegzooError(f"Expected a uint8 image [H, W, C], not {image.dtype} of shape {list(image.shape)}.")
         if image.shape[2] != self.channels:
             raise SegzooError(f"The image has {image.shape[2]} channels where the model expects {self.channels}.")
-        tensor = torch.from_numpy(np.array(image.transpose(2, 0, 1), np.float32, order="C"))
-        if self.image_size is None or tensor.shape[1:] == self.image_size:
-            return tensor
-        return F.interpolate(tensor[None], size=list(self.image_size), mode="bilinear", antialias=True)[0]
+        if self.image_size in (None, image.shape[:2]):
+            return torch.from_numpy(np.array(image.transpose(2, 0, 1), np.float32, order="C"))
+        # one channel at a time: in float32 a picture takes four times its memory
+        planes = (torch.from_numpy(image[None, None, ..., i].astype(np.float32)) for i in range(self.channels))
+        sides = list(self.image_size)
+        return torch.cat([F.interpolate(one, size=sides, mode="bilinear", antialias=True)[0] for one in planes])
 
     def normalize(self, image: "Tensor") -> "Tensor":
         """Subtract the mean and divide by the standard deviation.
@@ -183,7 +193,19 @@ class Preprocessing(InputContract):
 
     def with_channels(self, channels: int) -> "Preprocessing":
         """Return the same contract for images of another number of channels."""
-        return replace(self.for_channels(channels, self.mean, self.std), image_size=self.image_size)
+        other = self.for_channels(channels, self.mean, self.std)
+        return replace(self, channels=channels, mean=other.mean, std=other.std)
+
+    def with_intensity_range(self, values: tuple[float, float]) -> Self:
+        """Return the same contract for images whose stored values of this range become 0..255."""
+        return replace(self, intensity_range=values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for config.json, without a range that nobody stated."""
+        found = super().to_dict()
+        if self.intensity_range is None:
+            del found["intensity_range"]
+        return found
 
     # ---- for files and examples
 
@@ -227,6 +249,22 @@ class Preprocessing(InputContract):
         return np.random.default_rng(0).integers(0, 256, (256, 256, self.channels)).astype(np.uint8)
 
 
+def as_range(values: Any) -> tuple[float, float]:
+    """Return an intensity range as two numbers.
+
+    Raises:
+        SegzooError: it is no pair of finite numbers that rises.
+    """
+    wrong = SegzooError(f"intensity_range must be a lowest and a higher value, such as 0 and 4095, not {values!r}.")
+    try:
+        low, high = (float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise wrong from error
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise wrong
+    return low, high
+
+
 class Slices:
     """Slices of a volume along its first axis as a model for images sees them, in batches made when their turn comes.
 
@@ -242,7 +280,8 @@ class Slices:
         return -(-self.volume.shape[1] // BATCH_SLICES)
 
     def __iter__(self) -> Iterator[npt.NDArray[np.float32]]:
-        intensities = to_uint8(self.volume)
+        stated = self.contract.intensity_range
+        intensities = to_uint8(self.volume) if stated is None else scaled(self.volume, *stated)
         for start in range(0, self.volume.shape[1], BATCH_SLICES):
             some = intensities[:, start : start + BATCH_SLICES].transpose(1, 2, 3, 0)
             yield np.stack([self.contract(as_image(one, self.contract.channels)) for one in some])

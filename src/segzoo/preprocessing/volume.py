@@ -1,6 +1,7 @@
 """Input contract of a model for volumes: orientation, spacing, intensities and patch size."""
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segzoo import limits
 from segzoo.errors import SegzooError
 from segzoo.imaging.arrays import as_volume
 from segzoo.imaging.geometry import OPPOSITES, Geometry, axes_between
@@ -19,8 +21,6 @@ from segzoo.preprocessing.base import InputContract, Prepared
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-MOST_VOXELS = 2**31  # 8 GiB of float32
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class VolumePreprocessing(InputContract):
 
     def read(self, source: Any) -> Volume:
         """Return a volume; an array [D, H, W] or [C, D, H, W] is taken to lie as the model wants it."""
-        if isinstance(source, str | Path):
+        if isinstance(source, str | os.PathLike):
             source = reader_of(source)
         if isinstance(source, Reader):
             return source.for_volumes(self.channels)
@@ -132,6 +132,7 @@ class VolumePreprocessing(InputContract):
             )
         image = reorient(torch.from_numpy(volume.array), volume.geometry.orientation, self.orientation)
         size = self.grid(volume.geometry)
+        limits.require_memory(2 * 4 * self.channels * math.prod(size), "the volume on the network's grid")
         if image.shape[1:] != size:
             image = F.interpolate(image[None], size=size, mode="trilinear")[0]
         return self.normalize(image)
@@ -203,12 +204,8 @@ class VolumePreprocessing(InputContract):
             max(1, round(geometry.shape[axis] * own[axis] / target))
             for axis, target in zip(self._own_axes(geometry), self.network_spacing(geometry), strict=True)
         )
-        if math.prod(size) > MOST_VOXELS:
-            found = " x ".join(f"{side:g}" for side in own)
-            raise SegzooError(
-                f"The volume's spacing of {found} mm would make {math.prod(size):.1e} voxels of it at the network's; "
-                "is its header right?"
-            )
+        found = " x ".join(f"{side:g}" for side in own)
+        limits.VOXELS.check(math.prod(size), f"the volume, of a spacing of {found} mm, has at the network's spacing")
         return size
 
     def network_spacing(self, geometry: Geometry) -> tuple[float, ...]:

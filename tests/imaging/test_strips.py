@@ -1,0 +1,22 @@
+"""Arrays of PIL images, strip by strip: the same values as of the whole."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segzoo.imaging import strips
+from segzoo.imaging.strips import array_of
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "I;16", "F"])
+@pytest.mark.parametrize("height", [1, 7, 8, 30])
+def test_strips_hold_what_the_whole_does(monkeypatch, mode, height):
+    monkeypatch.setattr(strips, "STRIP_PIXELS", 40)  # four rows of ten
+    values = np.random.default_rng(0).integers(0, 256, (height, 10, 3)).astype(np.uint8)
+    source = Image.fromarray(values)
+    image = source.convert("L").convert(mode) if mode in ("I", "I;16", "F") else source.convert(mode)
+    for wanted in (None, "RGB", "L") if mode not in ("I", "I;16", "F") else (None,):
+        expected = np.asarray(image if wanted is None else image.convert(wanted))
+        found = array_of(image, wanted)
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        np.testing.assert_array_equal(found, expected)

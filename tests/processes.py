@@ -1,0 +1,148 @@
+"""New processes for tests, which start in milliseconds: each is forked from one that has imported torch and Lightning.
+
+That one holds nothing of segzoo, of the Hub's client or of a test, so that all of these see their own environment. What
+imports cost, how streams are encoded and how Python ends is for processes of `subprocess`.
+"""
+
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ["torch", "torchvision", "torchmetrics", "lightning.pytorch.cli"]
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(LIBRARIES)
+
+
+class Process:
+    """Python that runs a command, with as much of `subprocess.Popen` as tests use.
+
+    Args:
+        command: `sys.executable` with ``-m module``, ``-c code`` or a script, and arguments.
+        env: its whole environment; None is this process's.
+        cwd: its folder.
+        preexec_fn: called in it first; one that can be imported or pickled.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[Any],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | Path | None = None,
+        stdout: Any = None,
+        stderr: Any = None,
+        preexec_fn: Callable[[], None] | None = None,
+    ) -> None:
+        python, *self.args = map(str, command)
+        assert python == sys.executable
+        self._folder = tempfile.TemporaryDirectory(prefix="process-")
+        outputs = [getattr(stdout, "name", f"{self._folder.name}/out"), f"{self._folder.name}/error"]
+        if stderr == subprocess.STDOUT:
+            outputs[1] = outputs[0]
+        self._outputs = [Path(output) for output in outputs]
+        for output in self._outputs:
+            output.touch()
+        environment = dict(os.environ if env is None else env)
+        arguments = (self.args, environment, str(cwd or Path.cwd()), outputs, _own_path(), preexec_fn)
+        self._process = _forks.Process(target=_become, args=arguments)
+        self._process.start()
+        self.pid = self._process.pid or 0
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return self._process.exitcode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        self.wait(timeout)
+        out, error = (output.read_text("utf-8", "backslashreplace") for output in self._outputs)
+        return out, error
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def run(command: Sequence[Any], *, timeout: float | None = 300, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end, as `subprocess.run` with its output kept as text."""
+    process = Process(command, **options)
+    try:
+        out, error = process.communicate(timeout)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(process.args, process.wait(), out, error)
+
+
+def stop() -> None:
+    """End the process that all others are forked from, and wait for it."""
+    multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]
+
+
+@cache
+def _own_path() -> list[str]:
+    """Return where Python finds modules besides what a test or an environment adds."""
+    code = "import sys; print(*sys.path[1:], sep='\\n')"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+
+
+def _become(
+    command: list[str],
+    environment: dict[str, str],
+    folder: str,
+    outputs: list[str],
+    path: list[str],
+    first: Callable[[], None] | None,
+) -> None:
+    """Be the Python that runs a command; in the new process."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    for number, output in zip((1, 2), outputs, strict=True):
+        opened = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.dup2(opened, number)
+        os.close(opened)
+    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
+    sys.stdout.reconfigure(line_buffering=False)
+    sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
+    added = [part for part in environment.get("PYTHONPATH", "").split(os.pathsep) if part]
+    kind, what, *arguments = command if command[0] in ("-m", "-c") else ("", *command)
+    sys.path[:] = [{"-m": folder, "-c": ""}.get(kind, str(Path(what).parent)), *added, *path]
+    if threads := environment.get("OMP_NUM_THREADS"):
+        import torch
+
+        torch.set_num_threads(int(threads))
+    if first is not None:
+        first()
+    sys.argv = ["-c" if kind == "-c" else what, *arguments]
+    if kind == "-m":
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    elif kind == "-c":
+        exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        runpy.run_path(what, run_name="__main__")
