@@ -558,7 +558,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "folder without images": (empty_folder, r"empty holds no image"),
     "image without mask": (without_mask, r"images/3\.png has no mask"),
     "mask of another size": (mask_of_another_size, r"3\.png is 32 x 31 .*, its image .*3\.png is 32 x 32"),
-    "mask value that is no class": (unknown_class, r"masks/3\.png holds values up to 7"),
+    "mask value that is no class": (unknown_class, r"masks/3\.png holds \d+ values up to 7"),
     "corrupt image to predict": (corrupt_to_predict, r"Cannot read .*broken\.png"),
     "corrupt image to test": (corrupt_to_test, r"^segzoo: error: Cannot read .*images/3\.png"),
     "corrupt image in a worker": (corrupt_in_a_worker, r"^segzoo: error: Cannot read .*images/3\.png"),
@@ -701,11 +701,11 @@ def test_what_would_break_a_line_or_steer_a_terminal_is_written_out(words, capsy
 
 def test_an_error_of_the_system_is_one_sentence_even_without_a_file(monkeypatch, capsys):
     def run(options):
-        raise OSError(28, "No space left on device")
+        raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(cli, "imported", lambda path: run)
     assert main(["list"]) == 2
-    assert capsys.readouterr().err == "segzoo: error: No space left on device\n"
+    assert capsys.readouterr().err == "segzoo: error: Input/output error\n"
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RecursionError("maximum depth"), UnicodeError("surrogates")])
