@@ -559,7 +559,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "folder without images": (empty_folder, r"empty holds no image"),
     "image without mask": (without_mask, r"images/3\.png has no mask"),
     "mask of another size": (mask_of_another_size, r"3\.png is 32 x 31 .*, its image .*3\.png is 32 x 32"),
-    "mask value that is no class": (unknown_class, r"masks/3\.png holds values up to 7"),
+    "mask value that is no class": (unknown_class, r"masks/3\.png holds \d+ values up to 7"),
     "corrupt image to predict": (corrupt_to_predict, r"Cannot read .*broken\.png"),
     "corrupt image to test": (corrupt_to_test, r"^segzoo: error: Cannot read .*images/3\.png"),
     "corrupt image in a worker": (corrupt_in_a_worker, r"^segzoo: error: Cannot read .*images/3\.png"),
@@ -711,3 +711,15 @@ def test_an_error_of_the_system_is_one_sentence_even_without_a_file(monkeypatch,
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("segzoo: error: ")
     assert os.strerror(number) in line
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError("maximum depth"), UnicodeError("surrogates")])
+def test_what_no_place_has_caught_is_one_sentence(monkeypatch, capsys, error):
+    def run(options):
+        raise error
+
+    monkeypatch.setattr(cli, "imported", lambda path: run)
+    assert main(["list"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("segzoo: error: ")
+    assert said.endswith(f"({str(error) or 'MemoryError'})")
