@@ -90,7 +90,7 @@ def test_what_is_no_json_or_goes_on_without_end_is_refused(read, text):
         {"data": {"counts": {"test": "all"}}},
         {"data": {"channels": "MRI"}},
         {"preprocessing": [1]},
-        {"sha256": {"model.safetensors": "short"}},
+        {"sha256": {"model.safetensors": 5}},
         {"sha256": {"model.safetensors": "0" * 64, **{f"{number}.bin": "0" * 64 for number in range(200)}}},
     ],
     ids=str,

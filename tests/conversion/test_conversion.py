@@ -290,3 +290,11 @@ def test_an_lv_unet_whose_file_does_not_say_how_far_it_is_warns():
     with pytest.warns(UserWarning, match=r"λ stays 0.*deep_training_lambda\.fill_\(1\)"):
         converted = segzoo.convert(original, model)
     assert converted["deep_training_lambda"] == 0
+
+
+def test_a_mednext_without_residual_connections_is_another_network(refused):
+    """As the original is with ``do_res=False``: it adds nothing, and needs no convolution that brings it to size."""
+    model = segzoo.create_model("mednext_s_k3", width=2)
+    state = {f"{name}": value for name, value in model.state_dict().items() if ".residual." not in name}
+    with refused(segzoo.SegzooError):
+        segzoo.convert(state, model)

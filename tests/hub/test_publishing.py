@@ -188,7 +188,7 @@ def test_a_dry_run_shows_every_file_and_uploads_none(server, folder, tmp_path):
     for file in folder.iterdir():
         if file.name not in ("config.json", "README.md"):  # in which the version changes
             assert f"{file.stat().st_size:,} bytes  {file.name}\n" in shown.stdout
-    assert len(shown.stdout.splitlines()) == len(list(folder.iterdir())) + 3
+    assert len(shown.stdout.splitlines()) == len(list(folder.iterdir())) + 3  # and what was tried
     assert not server.repositories
     assert json.loads((folder / "config.json").read_text())["version"] == "1.0"
 

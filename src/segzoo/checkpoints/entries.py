@@ -98,6 +98,7 @@ def refuse_strange_model(where: str | Path, model: Any) -> None:
         not isinstance(model, dict)
         or set(model) - {"package"} != {"name", "arguments"}
         or not isinstance(model["arguments"], dict)
+        or not isinstance(model["name"], str)
     ):
         raise SegzooError(f"{where} must give the model as its name and arguments, not as {model!r}")
     if "package" in model and not (isinstance(model["package"], str) and re.fullmatch(PACKAGE_NAME, model["package"])):
@@ -147,8 +148,8 @@ def refuse_strange_files(where: str | Path, hashes: Any) -> None:
         raise SegzooError(f"{where} lists no sha256 for {WEIGHTS}, so the weights cannot be trusted")
     limits.FILES.check(len(hashes), f"{where} lists")
     for name, digest in hashes.items():
-        if not (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)):
-            raise SegzooError(f"{where} lists no sha256 for {name!r}, but {str(digest)[:100]!r}; fetch it again")
+        if not isinstance(digest, str):
+            raise SegzooError(f"{where} lists no sha256 for {name!r}, but {str(digest)[:100]}; fetch it again")
         if name in (CONFIG, "", ".", "..") or any(mark in name for mark in "/\\:"):
             raise SegzooError(
                 f"{where} lists the file {name!r}, which is not one beside it; do not use this checkpoint"

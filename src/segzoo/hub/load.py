@@ -108,7 +108,10 @@ def load(
         ) from error
     model.load_report = LoadReport(str(folder), trust=checkpoint.trust)
     fill(model, read_weights(folder, config), model.load_report, num_classes, in_channels)
-    config.give_to(model)
+    try:
+        config.give_to(model)
+    except SegzooError as error:
+        raise SegzooError(f"{folder / CONFIG} says what no input can be: {error}") from error
     return model.eval()
 
 
