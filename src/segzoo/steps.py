@@ -269,7 +269,9 @@ class SegmentationSteps(SegmentationNetwork):
         Raises:
             SegzooError: the weights are not finite, or it would go on with other images than it started with.
         """
-        require_finite(checkpoint.get("state_dict", {}), getattr(self._trainer, "ckpt_path", None) or "this file")
+        require_finite(
+            checkpoint.get("state_dict", {}), getattr(self._trainer, "ckpt_path", None) or "Lightning's file"
+        )
         contract = checkpoint.get("segzoo", {})
         if not contract:
             return

@@ -45,7 +45,7 @@ def checkpoint(model: str, classes: list[str], multilabel: bool = False, **more:
         "data": {},
         "metrics": {},
         "licences": {"code": "Apache-2.0", "weights": None, "data": None},
-        "sha256": {"model.safetensors": "0"},
+        "sha256": {"model.safetensors": "0" * 64},
         **more,
     }
 
@@ -69,7 +69,7 @@ BINARY = checkpoint(
     metrics=measured({"dataset_dice": 0.81, "dice": 0.7123, "iou": 0.61}),
     licences={"code": "Apache-2.0", "weights": "CC0-1.0", "data": "CC0-1.0"},
     example={"source": "BUSI, benign (181)", "licence": "CC0-1.0"},
-    sha256=dict.fromkeys(("model.safetensors", "train.yaml", "probe.safetensors", "example.png"), "0"),
+    sha256=dict.fromkeys(("model.safetensors", "train.yaml", "probe.safetensors", "example.png"), "0" * 64),
 )
 VOLUMES = checkpoint(
     "mednext_s_k3",
@@ -366,7 +366,7 @@ def test_the_licences_stand_apart():
     )
     assert rows[3].startswith(f"| earlier training data ([BUSI]({DATASETS['BUSI'].url}), [KvasirSEG](")
     assert "| example image (BUSI, benign (181)) | CC0-1.0 | any use, without conditions |" in body(BINARY)
-    hashes = {name: "0" for name in BINARY["sha256"] if name != "example.png"}
+    hashes = {name: "0" * 64 for name in BINARY["sha256"] if name != "example.png"}
     assert "| image that probe.safetensors holds (BUSI, benign (181)) |" in body(BINARY | {"sha256": hashes})
     assert "| weights | not stated |  |" in body(UNRECORDED)
 
@@ -390,7 +390,7 @@ def test_a_licence_is_explained_where_that_is_certain(licence, words):
 def test_a_picture_is_shown_if_there_is_one():
     assert "![Input, truth and prediction](example.png)" in body(BINARY)
     assert "Input, truth and prediction; BUSI, benign (181), CC0-1.0." in body(BINARY)
-    hashes = {name: "0" for name in BINARY["sha256"] if name != "example.png"}
+    hashes = {name: "0" * 64 for name in BINARY["sha256"] if name != "example.png"}
     assert "example.png" not in body(BINARY | {"sha256": hashes})
     unsaid = {key: value for key, value in BINARY.items() if key != "example"}
     assert "(example.png)\n\nInput, truth and prediction.\n" in body(unsaid)

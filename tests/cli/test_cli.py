@@ -1,5 +1,6 @@
 """The ``segzoo`` command: what it lists, predicts and refuses. Training is in test_train.py."""
 
+import errno
 import gzip
 import json
 import os
@@ -558,7 +559,7 @@ CASES: dict[str, tuple[Case, str]] = {
     "folder without images": (empty_folder, r"empty holds no image"),
     "image without mask": (without_mask, r"images/3\.png has no mask"),
     "mask of another size": (mask_of_another_size, r"3\.png is 32 x 31 .*, its image .*3\.png is 32 x 32"),
-    "mask value that is no class": (unknown_class, r"masks/3\.png holds values up to 7"),
+    "mask value that is no class": (unknown_class, r"masks/3\.png holds \d+ values up to 7"),
     "corrupt image to predict": (corrupt_to_predict, r"Cannot read .*broken\.png"),
     "corrupt image to test": (corrupt_to_test, r"^segzoo: error: Cannot read .*images/3\.png"),
     "corrupt image in a worker": (corrupt_in_a_worker, r"^segzoo: error: Cannot read .*images/3\.png"),
@@ -699,10 +700,26 @@ def test_what_would_break_a_line_or_steer_a_terminal_is_written_out(words, capsy
     assert last.isprintable()
 
 
-def test_an_error_of_the_system_is_one_sentence_even_without_a_file(monkeypatch, capsys):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_an_error_of_the_system_is_one_sentence_even_without_a_file(monkeypatch, capfd, number):
     def run(options):
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(cli, "imported", lambda path: run)
+    monkeypatch.setattr(cli, "drop_output", lambda: None)  # that of the tests
+    assert main(["list"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("segzoo: error: ")
+    assert os.strerror(number) in line
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError("maximum depth"), UnicodeError("surrogates")])
+def test_what_no_place_has_caught_is_one_sentence(monkeypatch, capsys, error):
+    def run(options):
+        raise error
 
     monkeypatch.setattr(cli, "imported", lambda path: run)
     assert main(["list"]) == 2
-    assert capsys.readouterr().err == "segzoo: error: No space left on device\n"
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("segzoo: error: ")
+    assert said.endswith(f"({str(error) or 'MemoryError'})")

@@ -1,5 +1,6 @@
 """Files that a run goes on from: damaged ones, and a disk without room."""
 
+import logging
 import multiprocessing
 import os
 import re
@@ -99,6 +100,7 @@ def test_a_damaged_file_that_is_asked_for_is_named(run):
 def test_a_run_goes_on_from_the_file_before_a_damaged_one(run, samples, caplog):
     DAMAGES["flipped"](run / LAST)
     before = (run / PREVIOUS).read_bytes()
+    caplog.set_level(logging.INFO, "lightning.pytorch")
     assert cli.main(command(samples, run, 3, "--ckpt_path", "last")) == 0
     assert caplog.text.count(f"{run / LAST} is damaged") == 1
     assert state_of(run / LAST)["epoch"] == 2

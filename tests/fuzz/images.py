@@ -69,10 +69,11 @@ def encoded(mode: str, format: str, frames: int) -> bytes:
         image = Image.merge(mode, [Image.fromarray(grey)] * 3)
     else:
         image = Image.fromarray(grey).convert("RGB").convert(mode if mode != "PA" else "P").convert(mode)
-    for wanted in (image, Image.fromarray(grey).convert("RGB")):
+    plain = Image.fromarray(grey).convert("RGB")
+    for wanted, pages in ((image, frames), (plain, frames), (plain, 1)):
         file = io.BytesIO()
         try:
-            more = {"save_all": True, "append_images": [wanted] * (frames - 1)} if frames > 1 else {}
+            more = {"save_all": True, "append_images": [wanted] * (pages - 1)} if pages > 1 else {}
             wanted.save(file, format, **more)
         except (OSError, ValueError, KeyError, TypeError, SystemError):
             continue

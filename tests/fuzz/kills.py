@@ -83,11 +83,11 @@ def whole_export(folder: Path, hub: HubServer) -> bool:
 def whole_masks(folder: Path, hub: HubServer) -> bool:
     from PIL import Image
 
-    masks = sorted((folder / "masks").glob("*.png"))
+    masks = sorted((folder / "masks").glob("*.png"))  # and an overlay beside each
     for mask in masks:
         with Image.open(mask) as image:
             image.load()
-    return len(masks) == len(list((folder / "scans").iterdir()))
+    return len(masks) == 2 * len(list((folder / "scans").iterdir()))
 
 
 def whole_mirror(folder: Path, hub: HubServer) -> bool:

@@ -587,14 +587,14 @@ def test_a_file_that_cannot_be_read_stops_no_other(checkpoint, tmp_path, capsys,
     (images / "loop.png").symlink_to("loop.png")
     (images / "folder.png").mkdir()
     inputs = [str(images), str(images / "loop.png")]
-    assert main(["predict", str(checkpoint), *inputs, "--output", str(output)]) == 2
+    with pytest.warns(UserWarning, match=r"folder\.png"):
+        assert main(["predict", str(checkpoint), *inputs, "--output", str(output)]) == 2
     assert sorted(path.name for path in output.iterdir()) == ["000.png", "001.png"]
     told = capsys.readouterr().err.splitlines()
-    assert len(told) == 5
+    assert len(told) == 4
     assert re.search(f"not segmented: Cannot read {bad}.*{message}", told[1])
-    assert re.search(r"There is no file .*folder\.png", told[2])
-    assert re.search(r"There is no file .*loop\.png", told[3])
-    assert told[4].startswith("segzoo: error: 3 of 5 inputs were not segmented")
+    assert re.search(r"There is no file .*loop\.png", told[2])
+    assert told[3].startswith("segzoo: error: 2 of 4 inputs were not segmented")
 
 
 def test_volumes_and_classes_with_masks_of_their_own_are_found_again(samples, tmp_path, capsys):

@@ -39,7 +39,7 @@ def finished(folder: Path, name: str, *, overlay: bool = False, multilabel: bool
     """A job that an earlier run has done."""
     (folder / "in").mkdir()
     (folder / "in" / name).write_bytes(b"an input, which nobody reads")
-    (job,) = plan([folder / "in" / name], folder / "out", overlay)
+    (job,) = plan([reader_of(folder / "in" / name)], folder / "out", overlay)
     job = replace(job, note=note_of(job.file, RECIPE))
     write(job, found(name, multilabel=multilabel))
     return job

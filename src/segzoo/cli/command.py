@@ -20,6 +20,13 @@ TRAINING_VERBS = {
 }
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk or a limit has no room for
 
+# what input can lead to wherever it is read, and no place that knows the file has caught
+LAST_RESORTS: dict[type[Exception], str] = {
+    MemoryError: "there is not enough memory for this; close other programs, or take a machine with more",
+    RecursionError: "a file that this command reads is nested too deeply; fetch it again, or leave it out",
+    UnicodeError: "a name or a file holds characters that are no text; rename it, or save the file as UTF-8",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (2 for bad input, 130 for Ctrl+C, with one sentence on stderr)."""
@@ -46,6 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         where = "" if error.filename is None else f"{error.filename}: "
         print(f"segzoo: error: {one_line(where + (error.strerror or str(error)))}", file=sys.stderr)
+        return 2
+    except tuple(LAST_RESORTS) as error:
+        advice = next(advice for kind, advice in LAST_RESORTS.items() if isinstance(error, kind))
+        print(f"segzoo: error: {advice} ({sentence(error) or type(error).__name__})", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("segzoo: stopped; every file that is written is complete", file=sys.stderr)

@@ -331,7 +331,7 @@ def _tiff(path: Path, error: BaseException) -> Iterator[Any]:
         else:
             try:
                 with tifffile.TiffFile(path) as file:
-                    page = file.pages[0]
+                    page: Any = file.pages[0]
                     _require_one_page(path, len(file.pages), page.imagelength, page.imagewidth)
                     yield page
                     return

@@ -124,14 +124,14 @@ class Preprocessing(InputContract):
             raise SegzooError(f"Expected a uint8 image [H, W, C], not {image.dtype} of shape {list(image.shape)}.")
         if image.shape[2] != self.channels:
             raise SegzooError(f"The image has {image.shape[2]} channels where the model expects {self.channels}.")
-        if self.image_size in (None, image.shape[:2]):
+        if self.image_size is None or self.image_size == image.shape[:2]:
             return torch.from_numpy(np.array(image.transpose(2, 0, 1), np.float32, order="C"))
-
-        def plane(channel: int) -> "Tensor":  # one at a time: in float32 a picture takes four times its memory
-            values = torch.from_numpy(image[None, None, ..., channel].astype(np.float32))
-            return F.interpolate(values, size=list(self.image_size or ()), mode="bilinear", antialias=True)[0]
-
-        return torch.cat([plane(channel) for channel in range(self.channels)])
+        found = torch.empty(self.channels, *self.image_size)
+        for i, channel in enumerate(found):  # one at a time: in float32 a picture takes four times its memory
+            plane = torch.from_numpy(image[None, None, ..., i].astype(np.float32))
+            channel.copy_(F.interpolate(plane, size=list(self.image_size), mode="bilinear", antialias=True)[0, 0])
+            del plane  # before the next one is made
+        return found
 
     def normalize(self, image: "Tensor") -> "Tensor":
         """Subtract the mean and divide by the standard deviation.

@@ -16,10 +16,10 @@ class ArrayFile(ImageFile):
         """Return whether a file's name is that of a NumPy file."""
         return path.suffix.lower() == ".npy"
 
-    def for_images(self, channels: int) -> np.ndarray:
+    def for_images(self, channels: int, intensity_range: tuple[float, float] | None = None) -> np.ndarray:
         """Return the image [H, W, channels]."""
         try:
             pixels = np.load(self.path, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise SegzooError(f"{self.path} is not a NumPy file of numbers ({error}); save it by numpy.save") from error
-        return as_image(pixels, channels)
+        return as_image(pixels, channels, intensity_range)
