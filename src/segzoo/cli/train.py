@@ -4,6 +4,7 @@ LightningCLI does the work. Added here are short names for models, checkpoints a
 all that a run leaves behind, and a checkpoint folder at its end.
 """
 
+import math
 import signal
 import sys
 import warnings
@@ -368,6 +369,7 @@ class TrainingCLI(LightningCLI):
 def test_results(model: SegmentationModule, trainer: Trainer) -> dict[str, Any]:
     """Return what a test measured, as config.json keeps it."""
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    values = {name: value for name, value in values.items() if math.isfinite(value)}  # a class in no image has no score
     parts = {
         part: {name.removeprefix(prefix): round(value, 6) for name, value in values.items() if name.startswith(prefix)}
         for part, prefix in (("original", "test/"), ("resized", "test_resized/"))
