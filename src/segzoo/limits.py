@@ -5,11 +5,10 @@ They are far above what scans and networks have, and below what stops a machine.
 """
 
 import os
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 from segzoo.errors import SegzooError
 
@@ -109,8 +108,15 @@ WORKER_SILENCE = Limit("WORKER_SILENCE", 600, "seconds without progress", "no fi
 
 
 def memory_left() -> int:
-    """Return the bytes that this process may still take: of the machine, of its container, of its own limit."""
-    left = [psutil.virtual_memory().available]
+    """Return the bytes that this process may still take: of the machine, of its container, of its own limit.
+
+    Endless where nothing tells, as under torch.hub, which does not install psutil.
+    """
+    try:
+        import psutil
+    except ImportError:
+        return sys.maxsize
+    left: list[int] = [psutil.virtual_memory().available]
     with suppress(OSError, ValueError):  # no such system, or "max"
         left.append(int((CGROUP / "memory.max").read_text()) - int((CGROUP / "memory.current").read_text()))
     try:

@@ -1,20 +1,17 @@
 """Models of checkpoints."""
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from segzoo import limits
 from segzoo.checkpoints.fill import LoadReport, fill, read_weights
 from segzoo.checkpoints.names import CONFIG
 from segzoo.checkpoints.opened import Checkpoint
 from segzoo.errors import SegzooError, first_line
 from segzoo.hub.find import open_checkpoint
+from segzoo.nn.counting import counted_parameters
 from segzoo.prediction.predictor import Predictor
 from segzoo.prediction.torch_backend import TorchBackend, best_precision, choose_device
 from segzoo.registry import create_model, require_model
@@ -27,8 +24,6 @@ if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LRScheduler
 
     from segzoo.network import SegmentationNetwork
-
-LARGE = 2**26  # bytes of a tensor from which on the memory that is left is asked for
 
 # ---- load
 
@@ -113,32 +108,6 @@ def load(
     except SegzooError as error:
         raise SegzooError(f"{folder / CONFIG} says what no input can be: {error}") from error
     return model.eval()
-
-
-@contextmanager
-def counted_parameters(what: str) -> Iterator[None]:
-    """Stop the building of a model that asks for more than is taken, before memory is filled with it.
-
-    Args:
-        what: is built, for the sentence.
-    """
-    thread, tensors, numbers = threading.get_ident(), 0, 0
-
-    def count(module: "nn.Module", name: str, parameter: "nn.Parameter | None") -> None:
-        nonlocal tensors, numbers
-        if parameter is None or threading.get_ident() != thread:  # PyTorch calls this for every thread's modules
-            return
-        tensors, numbers = tensors + 1, numbers + parameter.numel()
-        limits.TENSORS.check(tensors, f"{what} has at least")
-        limits.PARAMETERS.check(numbers, f"{what} has at least")
-        if parameter.nbytes > LARGE:
-            limits.require_memory(parameter.nbytes, what)
-
-    counting = register_module_parameter_registration_hook(count)
-    try:
-        yield
-    finally:
-        counting.remove()
 
 
 # ---- predict

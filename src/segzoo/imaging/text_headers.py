@@ -59,7 +59,7 @@ class TextHeader:
 
     @property
     def body(self) -> str:
-        """What follows: "packed" voxels and nothing else, "raw" ones, or "other", which SimpleITK checks."""
+        """Kind of what follows: "packed" voxels and nothing else, "raw" ones, or "other", which SimpleITK checks."""
         if {"line skip", "lineskip", "byte skip", "byteskip", "headersize"} & self.fields.keys():
             return "other"
         if self.nrrd:
