@@ -84,7 +84,7 @@ class OddText:
         (folder / SECRET).write_bytes(pixels)
         content = edit_bytes(header.encode("utf-8", "surrogateescape"), self.bytes) + pixels
         (folder / f"scan.{self.format}").write_bytes(content)
-        return order(f"scan.{self.format}", points_elsewhere(content[: -len(pixels)].decode("latin-1")))
+        return order(f"scan.{self.format}", points_elsewhere(self.format, content[: -len(pixels)].decode("latin-1")))
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,10 @@ def nifti_header() -> bytes:
     return bytes(header)
 
 
-def points_elsewhere(header: str) -> bool:
-    """Return whether a header names another file for its voxels."""
-    named = re.findall(r"^[ \t]*(?:data ?file[ \t]*:|ElementDataFile[ \t]*=)[ \t]*(\S+)", header, re.MULTILINE | re.I)
+def points_elsewhere(format: str, header: str) -> bool:
+    """Return whether a header names another file for its voxels, by the field that its format has for it."""
+    field = r"data ?file[ \t]*:" if format == "nrrd" else r"ElementDataFile[ \t]*="
+    named = re.findall(rf"^[ \t]*{field}[ \t]*(\S+)", header, re.MULTILINE | re.I)
     return any(name.lower() != "local" for name in named)
 
 

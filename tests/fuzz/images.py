@@ -13,6 +13,8 @@ from tests.fuzz.edits import BytesEdit, bytes_edits, edit_bytes
 from tests.fuzz.materials import checkpoint, picture, require_mask
 from tests.fuzz.oracle import Order
 
+from segzoo.imaging.images import image_size
+
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I;16", "I", "F")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "JPEG2000", "PPM", "ICO", "TGA")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".PNG", ".gif", "")
@@ -52,9 +54,8 @@ class OddPicture:
         (folder / name).write_bytes(edit_bytes(content, self.edits))
 
         def check(folder: Path, printed: str) -> None:
-            with Image.open(folder / name) as image:
-                size = image.size
-            require_mask(folder / "masks" / "scan.png", size)
+            height, width = image_size(folder / name)  # tifffile reads what Pillow does not
+            require_mask(folder / "masks" / "scan.png", (width, height))
 
         command = ["predict", str(checkpoint()), name, "--output", "masks", "--device", "cpu", "--overlay"]
         return Order(command, ("masks/scan.png", "masks/scan_overlay.png"), check)
