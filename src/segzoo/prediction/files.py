@@ -141,6 +141,9 @@ def read_ahead(
         if not room.has(pixels):
             yield None
         room.enter(job, pixels)
+        if pixels > room.most:  # alone, so nothing is won by another thread, which would keep the memory for itself
+            yield job, attempt(read_input, read, job)
+            continue
         reading.append((job, readers.submit(attempt, read_input, read, job)))
         if len(reading) > ahead:
             yield first()
