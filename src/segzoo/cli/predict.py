@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from segzoo import __version__
+from segzoo.checkpoints.folder import remove_dead_drafts
 from segzoo.checkpoints.opened import Checkpoint
 from segzoo.cli.output import sentence, show_any_name
 from segzoo.errors import SegzooError, attempt, one_line
 from segzoo.hub.find import open_checkpoint
 from segzoo.prediction.files import OutputError, segment_files
-from segzoo.prediction.plan import Job, find_inputs, plan, remove_dead_drafts, require_distinct, require_writable
+from segzoo.prediction.plan import DRAFTS, Job, find_inputs, plan, require_distinct, require_writable
 from segzoo.prediction.predictor import Predictor
 from segzoo.prediction.resume import unfinished
 from segzoo.prediction.runtimes import ExportedModel, open_exported
@@ -38,7 +39,7 @@ def run_predict(options: argparse.Namespace) -> None:
     inputs, refused = find_inputs(options.inputs)
     jobs = plan(inputs, options.output, options.overlay, options.geometry)
     require_writable(options.output)
-    remove_dead_drafts(options.output)
+    remove_dead_drafts(options.output, DRAFTS)
     model = open_model(options)
     require_distinct(jobs, model.mask_names)
     work = options, model, jobs, refused

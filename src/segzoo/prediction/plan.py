@@ -1,10 +1,7 @@
 """Plan of a run: which files are segmented, and which files are written."""
 
 import os
-import shutil
-import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -18,7 +15,7 @@ if TYPE_CHECKING:
     from segzoo.imaging.nifti import Form
 
 DRAFT, DRAFT_END = ".segzoo-", ".writing"  # how a folder's name begins and ends that a process writes into
-DEAD = 24 * 60 * 60  # seconds after which nobody writes into a draft any more
+DRAFTS = f"{DRAFT}*{DRAFT_END}"
 
 
 @dataclass(frozen=True)
@@ -143,14 +140,6 @@ def require_writable(folder: Path) -> None:
         TemporaryFile(dir=folder).close()
     except OSError as error:
         raise SegzooError(f"nothing can be written in {folder} ({error.strerror}); name another --output") from error
-
-
-def remove_dead_drafts(folder: Path) -> None:
-    """Clear up after processes that were killed a day ago or earlier; younger drafts may be those of another run."""
-    for draft in folder.glob(f"{DRAFT}*{DRAFT_END}"):
-        with suppress(OSError):  # it may have ended meanwhile
-            if time.time() - draft.stat().st_mtime > DEAD:
-                shutil.rmtree(draft)
 
 
 # ---- resume
