@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from segzoo.imaging import strips
+from segzoo.imaging.overlay import draw_overlay
 from segzoo.imaging.strips import array_of
 
 
@@ -20,3 +21,13 @@ def test_strips_hold_what_the_whole_does(monkeypatch, mode, height):
         found = array_of(image, wanted)
         assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("pixels", [1, 37, 100])
+def test_an_overlay_is_the_same_strip_by_strip(monkeypatch, channels, pixels):
+    random = np.random.default_rng(0)
+    image, masks = random.integers(0, 256, (23, 17, channels), np.uint8), random.random((2, 23, 17)) < 0.7
+    whole = np.asarray(draw_overlay(image, masks))
+    monkeypatch.setattr(strips, "STRIP_PIXELS", pixels)
+    np.testing.assert_array_equal(np.asarray(draw_overlay(image, masks)), whole)

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segzoo.imaging import strips
 from segzoo.imaging.geometry import Geometry, axes_between
 
 # one colour a class, told apart by most colour-blind readers too (Okabe and Ito's palette)
@@ -18,13 +19,22 @@ SHEET_COLUMNS, SHEET_ROWS, PANEL_PIXELS, GAP_PIXELS = 4, 3, 224, 2
 
 def draw_overlay(image: np.ndarray, masks: Sequence[np.ndarray]) -> Image.Image:
     """Return an RGB picture of ``image`` (uint8 [H, W, C]) with each mask (bool [H, W]) tinted and outlined."""
-    grey = image.shape[2] != 3
-    picture = np.repeat(image[:, :, :1], 3, axis=2) if grey else image.copy()
-    for index, mask in enumerate(masks):
-        colour = np.array(COLOURS[index % len(COLOURS)])
-        picture[mask] = (0.75 * picture[mask] + 0.25 * colour).astype(np.uint8)
-        picture[outline(mask)] = colour
-    return Image.fromarray(picture)
+    height, width = image.shape[:2]
+    picture = Image.new("RGB", (width, height))
+    rows = max(1, strips.STRIP_PIXELS // width)  # drawn together: a large picture is not copied whole
+    for top in range(0, height, rows):
+        strip = slice(top, top + rows)
+        around = slice(max(0, top - 1), top + rows + 1)  # outlines need a row more on either side
+        inner = slice(top - around.start, top - around.start + rows)
+        grey = image.shape[2] != 3
+        colours = np.repeat(image[strip, :, :1], 3, axis=2) if grey else image[strip].copy()
+        for index, mask in enumerate(masks):
+            colour = np.array(COLOURS[index % len(COLOURS)])
+            inside = mask[strip]
+            colours[inside] = (0.75 * colours[inside] + 0.25 * colour).astype(np.uint8)
+            colours[outline(mask[around])[inner]] = colour
+        picture.paste(Image.fromarray(colours), (0, top))
+    return picture
 
 
 def outline(mask: np.ndarray) -> np.ndarray:
