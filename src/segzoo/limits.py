@@ -77,12 +77,12 @@ class Limit:
 JSON_BYTES = Limit("JSON_BYTES", 2**22, "bytes of JSON", "descriptions of networks have some thousand")
 JSON_DEPTH = Limit("JSON_DEPTH", 32, "levels of nesting", "descriptions of networks have five")
 MODEL_NUMBER = Limit("MODEL_NUMBER", 2**16, "as one number of a model", "no width, depth or count is larger")
-MODEL_NUMBERS = Limit("MODEL_NUMBERS", 1000, "numbers for one model", "those of the zoo have at most 30")
+MODEL_NUMBERS = Limit("MODEL_NUMBERS", 1000, "numbers for one model", "published checkpoints have at most 7")
 CLASSES = Limit("CLASSES", 1024, "classes", "no dataset has as many, and each is a picture of its own")
 NETWORK_INPUT = Limit("NETWORK_INPUT", 2**24, "pixels or voxels", "what a network sees at once is some 100,000")
-FILES = Limit("FILES", 100, "files", "checkpoints have five")
+FILES = Limit("FILES", 100, "files", "published checkpoints list at most four")
 PARAMETERS = Limit("PARAMETERS", 10**9, "parameters", "the zoo's largest network has 141 million")
-TENSORS = Limit("TENSORS", 10**5, "parameter tensors", "the zoo's largest network has some thousand")
+TENSORS = Limit("TENSORS", 10**5, "parameter tensors", "the zoo's largest network has 658")
 
 # ---- of images and volumes
 
@@ -96,7 +96,7 @@ TAIL_BYTES = Limit(
 
 # ---- of hubs
 
-DOWNLOAD_BYTES = Limit("DOWNLOAD_BYTES", 2**33, "bytes", "the zoo's largest file has 100 MB")
+DOWNLOAD_BYTES = Limit("DOWNLOAD_BYTES", 2**33, "bytes", "the largest that is published has 29 MB")
 DOWNLOAD_SECONDS = Limit("DOWNLOAD_SECONDS", 6 * 60 * 60, "seconds", "what takes longer does not end")
 DOWNLOAD_SILENCE = Limit("DOWNLOAD_SILENCE", 120, "seconds for 100 kB", "a server that slow does not end")
 
