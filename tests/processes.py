@@ -128,7 +128,6 @@ def _become(
         os.dup2(opened, number)
         os.close(opened)
     sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
-    sys.stdout.reconfigure(line_buffering=False)
     sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
     added = [part for part in environment.get("PYTHONPATH", "").split(os.pathsep) if part]
     kind, what, *arguments = command if command[0] in ("-m", "-c") else ("", *command)

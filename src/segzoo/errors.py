@@ -1,9 +1,11 @@
 """Errors a person can cause: each is one sentence that says what is wrong, where, and what to do."""
 
+import errno
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, or of a limit of files
 
 
 class SegzooError(ValueError):

@@ -1,7 +1,6 @@
 """``segzoo`` command: verbs to functions. Nothing heavy is imported before a verb needs it."""
 
 import argparse
-import errno
 import os
 import signal
 import sys
@@ -11,15 +10,13 @@ from pathlib import Path
 
 from segzoo import __version__
 from segzoo.cli.output import Parser, log_on_stderr, sentence, show_any_name
-from segzoo.errors import SegzooError, one_line
+from segzoo.errors import NO_ROOM, SegzooError, one_line
 
 TRAINING_VERBS = {
     "fit": "train a model, or train a checkpoint further",
     "validate": "score a model on the validation images",
     "test": "score a model on the held-out images",
 }
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk or a limit has no room for
-
 # what input can lead to wherever it is read, and no place that knows the file has caught
 LAST_RESORTS: dict[type[Exception], str] = {
     MemoryError: "there is not enough memory for this; close other programs, or take a machine with more",
@@ -47,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         drop_output()
         return 1
     except OSError as error:  # of a file or a folder: not allowed, no space, no such device
-        if error.errno in FULL and error.filename is None:  # of what is printed, mostly
+        if error.errno in NO_ROOM and error.filename is None:  # of what is printed, mostly
             print(f"segzoo: error: nothing more can be written ({error.strerror}); make room", file=sys.stderr)
             drop_output()
             return 2

@@ -71,6 +71,21 @@ def each_apart(names: Sequence[str], work: Callable[[str], str], kind: str, done
             failures.append(sentence(error))
             if len(names) > 1:
                 print(f"segzoo: not {done}: {failures[-1]}", file=sys.stderr, flush=True)
+    raise_first(failures, len(names), f"{kind} could not be {done}")
+
+
+def raise_first(failures: Sequence[str], count: int, what: str) -> None:
+    """Raise the first failure, if there is one, and say how many there are where several things were done.
+
+    Args:
+        failures: why things could not be done.
+        count: of all that were to be done.
+        what: became of those that failed: "inputs were not segmented".
+
+    Raises:
+        SegzooError: saying so.
+    """
     if failures:
-        which = f"{len(failures)} of {len(names)} {kind} could not be {done}, the first because: "
-        raise SegzooError((which if len(names) > 1 else "") + failures[0])
+        raise SegzooError(
+            (f"{len(failures)} of {count} {what}, the first because: " if count > 1 else "") + failures[0]
+        )

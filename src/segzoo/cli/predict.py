@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from segzoo import __version__
 from segzoo.checkpoints.folder import remove_dead_drafts
 from segzoo.checkpoints.opened import Checkpoint
-from segzoo.cli.output import sentence, show_any_name
+from segzoo.cli.output import raise_first, sentence, show_any_name
 from segzoo.errors import SegzooError, attempt, one_line
 from segzoo.hub.find import open_checkpoint
 from segzoo.prediction.files import OutputError, segment_files
@@ -53,10 +53,7 @@ def run_predict(options: argparse.Namespace) -> None:
         failures = segment(*work, devices) if devices else launch(fabric, segment_share, *work)
     if isinstance(failures, SegzooError):
         raise failures
-    if failures:
-        count = len(jobs) + len(refused)
-        which = f"{len(failures)} of {count} inputs were not segmented, the first because: "
-        raise SegzooError((which if count > 1 else "") + failures[0])
+    raise_first(failures, len(jobs) + len(refused), "inputs were not segmented")
 
 
 def is_one_of_several() -> bool:

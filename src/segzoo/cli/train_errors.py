@@ -1,20 +1,18 @@
 """Errors that Lightning and jsonargparse raise over bad input of a training, in one sentence."""
 
-import errno
 import re
 from argparse import ArgumentError
 from pickle import UnpicklingError
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from segzoo.errors import SegzooError
+from segzoo.errors import NO_ROOM, SegzooError
 
 # what jsonargparse says where a class's option is given, and the class is not
 OPTION_OF_NONE = re.compile(
     r"key \"(optimizer|lr_scheduler)\":.*?'torch\.optim\.(?:Optimizer|lr_scheduler\.LRScheduler)':\s+Option '(\w+)'",
     re.DOTALL,
 )
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 EXAMPLES = {
     "optimizer": "--optimizer AdamW --optimizer.lr 1e-4",
     "lr_scheduler": "--lr_scheduler StepLR --lr_scheduler.step_size 30",

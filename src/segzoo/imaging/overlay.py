@@ -20,13 +20,13 @@ SHEET_COLUMNS, SHEET_ROWS, PANEL_PIXELS, GAP_PIXELS = 4, 3, 224, 2
 def draw_overlay(image: np.ndarray, masks: Sequence[np.ndarray]) -> Image.Image:
     """Return an RGB picture of ``image`` (uint8 [H, W, C]) with each mask (bool [H, W]) tinted and outlined."""
     height, width = image.shape[:2]
+    grey = image.shape[2] != 3
     picture = Image.new("RGB", (width, height))
     rows = max(1, strips.STRIP_PIXELS // width)  # drawn together: a large picture is not copied whole
     for top in range(0, height, rows):
         strip = slice(top, top + rows)
         around = slice(max(0, top - 1), top + rows + 1)  # outlines need a row more on either side
         inner = slice(top - around.start, top - around.start + rows)
-        grey = image.shape[2] != 3
         colours = np.repeat(image[strip, :, :1], 3, axis=2) if grey else image[strip].copy()
         for index, mask in enumerate(masks):
             colour = np.array(COLOURS[index % len(COLOURS)])

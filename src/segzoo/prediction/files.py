@@ -15,11 +15,12 @@ from tempfile import TemporaryDirectory
 from threading import Condition
 from typing import Any
 
+from segzoo.checkpoints.folder import DRAFT_END
 from segzoo.errors import SegzooError, attempt
 from segzoo.imaging.images import image_size, is_colour, read_note, write_png
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.limits import PIXELS_IN_FLIGHT
-from segzoo.prediction.plan import DRAFT, DRAFT_END, Job
+from segzoo.prediction.plan import DRAFT, Job
 from segzoo.prediction.predictor import Predictor
 
 THREADS = 4  # that read, and as many that write: decoding and compressing release Python's lock

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
+from segzoo.checkpoints.folder import DRAFT_END
 from segzoo.errors import SegzooError
 from segzoo.imaging.readers import Reader, inputs_in, reader_of
 from segzoo.imaging.segmentation import mask_paths, require_own_files
@@ -14,7 +15,7 @@ from segzoo.imaging.segmentation import mask_paths, require_own_files
 if TYPE_CHECKING:
     from segzoo.imaging.nifti import Form
 
-DRAFT, DRAFT_END = ".segzoo-", ".writing"  # how a folder's name begins and ends that a process writes into
+DRAFT = ".segzoo-"  # how a folder's name begins that a process writes into
 DRAFTS = f"{DRAFT}*{DRAFT_END}"
 
 
