@@ -185,7 +185,7 @@ def test_a_folder_trains_tests_and_predicts(layout, pictures, checkpoints, tmp_p
         differs = read_label(sample, len(data.class_names), False) != truth[number]
         assert differs.mean() < (0.02 if sample.masks[0].suffix == ".jpg" else 1e-9)
     model = segzoo.from_pretrained(checkpoints(classes))
-    trainer = Trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=1, **QUICK)
+    trainer = Trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=1, default_root_dir=tmp_path, **QUICK)
     trainer.fit(model, data)
     (scores,) = trainer.test(model, data, verbose=False)
     assert 0 <= scores["test/dice"] <= 1

@@ -59,7 +59,7 @@ from segzoo.cli.train_checks import (
     split_warning,
 )
 from segzoo.cli.train_errors import cause_in_input
-from segzoo.cli.train_names import run_name, spell_out
+from segzoo.cli.train_names import give_classes, run_name, spell_out
 from segzoo.data.splits import PARTS
 from segzoo.errors import SegzooError
 from segzoo.metrics.names import scores_by_class
@@ -212,6 +212,8 @@ class TrainingCLI(LightningCLI):
             trainer.default_root_dir = str(Path("runs") / run_name(self.options))
         root = Path(trainer.default_root_dir).expanduser()
         trainer.default_root_dir = str(root)
+        if self.subcommand == "fit":
+            give_classes(self.options)
         self.options.ckpt_path = resume_file(str(self.subcommand), root, self.options.ckpt_path)
         if self.subcommand == "fit":
             refuse_overwriting(root, self.options.ckpt_path)

@@ -126,7 +126,9 @@ class Folder(ImageDataModule):
             MissingError: If it does not exist.
         """
         if not self.root.is_dir():
-            raise MissingError(f"{self.name}: the folder {self.root} does not exist.")
+            raise MissingError(
+                f"{self.name}: the folder {self.root} does not exist: expected images/ and masks/ in it."
+            )
         return self.root
 
     def samples(self) -> list[Sample]:
