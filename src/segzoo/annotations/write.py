@@ -33,7 +33,7 @@ _SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "TIFF": ".tif", "BMP": ".bmp"}
 
 @dataclass
 class Imported:
-    """What was written, and what of the annotations was not.
+    """Report of what was written, and what of the annotations was not.
 
     Attributes:
         class_names: Background first, but for multi-label; index = value in the masks.
