@@ -424,6 +424,7 @@ def test_colours_and_values_are_classes(tmp_path):
         {"colours": {"reddish": "a"}},
         {"colours": {"#ff000080": "a"}},
         {"values": {-1: "a"}},
+        {"values": [1, 2]},
         {"values": {1: "a"}, "class_names": ["background", "b"]},
         {"values": {1: "a"}, "colours": {"red": "a"}},
         {"values": {1: "a"}, "foreground": "any"},
@@ -474,6 +475,17 @@ def test_one_colour_on_black_or_on_nothing(tmp_path, pixels, expected):
             read_label(sample, 2, False)
     else:
         assert read_label(sample, 2, False)[0].tolist() == expected
+
+
+def test_masks_of_several_colours_are_said(tmp_path, pictures):
+    for number, image in enumerate(pictures.images):
+        save(tmp_path / "images" / f"{number}.png", image)
+        save(tmp_path / "masks" / f"{number}.png", pictures.masks[number][..., None] * COLOURS[1 + number % 2])
+    (said,) = Folder(tmp_path).check_pixels(["train", "val", "test"], segzoo.Preprocessing())
+    assert "#00a000" in said
+    assert "#ff0000" in said
+    one = Folder(tmp_path, colours={"#00a000": "cyst", "#ff0000": "cyst"})
+    assert one.check_pixels(["train", "val", "test"], segzoo.Preprocessing()) == []
 
 
 # ---- near copies

@@ -11,10 +11,11 @@ from segzoo.data.splits import GIVEN
 from segzoo.errors import MissingError, SegzooError, first_few, one_line
 from segzoo.imaging.cases import Case, Cases, counted, find_cases
 from segzoo.imaging.codes import Codes, class_names_of, codes
-from segzoo.imaging.masks import palette
+from segzoo.imaging.masks import drawn_in, palette
 from segzoo.imaging.names import is_hidden
 from segzoo.imaging.segmentation import mask_paths
 from segzoo.imaging.tables import find_table, read_table
+from segzoo.preprocessing.base import InputContract
 
 BINARY = ("background", "foreground")
 
@@ -90,6 +91,9 @@ class Folder(ImageDataModule):
         if root.is_file():
             root, table = root.parent, table or root.name
         super().__init__(root, split=split or "grouped", **kwargs)
+        for option, given in (("colours", colours), ("values", values)):
+            if given is not None and not isinstance(given, dict):  # of a checkpoint, say
+                raise SegzooError(f"{option} must say a class for each, such as {{1: lesion}}, not {given!r}.")
         self.meanings = {option: dict(given) for option, given in (("colours", colours), ("values", values)) if given}
         named = next((class_names_of(meaning) for meaning in self.meanings.values()), BINARY)
         self.class_names = named if class_names is None else _checked(class_names, multilabel)
@@ -198,6 +202,28 @@ class Folder(ImageDataModule):
             )
         if len(found) > len(known):
             self._palette = found, mask
+
+    def check_pixels(self, parts: Sequence[str], contract: InputContract) -> list[str]:
+        """Check as the base does, and warn of binary masks that are drawn in several colours: maybe of several classes.
+
+        Returns:
+            What is to be said, in sentences.
+        """
+        said = super().check_pixels(parts, contract)
+        if len(self.class_names) > 2 or self.multilabel or self.meanings:
+            return said
+        drawn: dict[str, Path] = {}
+        for sample in (sample for part in parts for sample in self.part_samples(part)):
+            for mask in sample.masks:
+                if colour := drawn_in(mask):
+                    drawn.setdefault(colour, mask)
+        if len(drawn) > 1:
+            shown = first_few([f"{colour} such as {mask.name}" for colour, mask in drawn.items()])
+            said.append(
+                f"masks are drawn in {len(drawn)} colours ({shown}), and each is taken for {self.class_names[1]}; if "
+                "they mean several classes, say which by --data.colours"
+            )
+        return said
 
     def summary(self) -> list[str]:
         """Add to what the base says: how the folder was read, and what of it is not."""

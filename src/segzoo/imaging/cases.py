@@ -6,6 +6,7 @@ One place that training, testing and predicting ask. Names are looked at, and no
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -205,7 +206,8 @@ def places(folder: Path, part: str = "", way: str = ".", role: str = "") -> Iter
     otherwise, or after a role, only those are looked into that are named after a part.
     """
     yield Place(folder, part, way, role)
-    with os.scandir(folder) as entries:
+    subfolders: list[Path] = []
+    with suppress(PermissionError), os.scandir(folder) as entries:  # such as lost+found
         subfolders = sorted(folder / entry.name for entry in entries if entry.is_dir())
     for sub in [sub for sub in subfolders if not is_hidden(sub)]:
         words = [word for word in re.split(r"[-_. ]+", sub.name.lower()) if word]
@@ -232,9 +234,8 @@ def _places_of_images(search: _Search) -> list[Place]:
     """
     if search.images is not None:
         return _places_by_option(search, search.images)
-    holding = [place for place in search.tree if place.role != MASKS and image_files(place.folder)]
-    named = [place for place in holding if place.role]
-    plain = [place for place in holding if not place.role and place.way == "."]
+    named = [place for place in search.tree if place.role == IMAGES and image_files(place.folder)]
+    plain = [place for place in search.tree if place.way == "." and image_files(place.folder)]
     if parted := [place for place in named + plain if place.part]:
         if whole := [place for place in named if not place.part]:
             raise SegzooError(
@@ -327,9 +328,13 @@ def _cases_at(search: _Search, place: Place) -> _Found:
         if search.classes and any(len(files) > 1 for files in own):
             raise SegzooError(f"{image} has several masks of one class; merge them into one file.")
         whole = tuple(file for files in own for file in files) if all(own) else ()
-        folder = folders[next((number for number, files in enumerate(own) if not files), 0)]
         cases.append(Case(image, whole, name, place.part))
-        expected.append(folder / f"{image.stem}{'_mask' if where is None else ''}.png")
+        folder = folders[next((number for number, files in enumerate(own) if not files), 0)]
+        if where is None:
+            missing = place.folder.parent / MASKS / image.stem if place.role else folder / f"{image.stem}_mask"
+        else:
+            missing = folder / image.stem
+        expected.append(missing.with_name(f"{missing.name}.png"))
     return _Found(
         place,
         cases,

@@ -81,6 +81,21 @@ def colours_of(path: Path) -> npt.NDArray[np.int32]:
     return colours if alpha is None else np.where(alpha > 127, colours, 0)
 
 
+def drawn_in(path: Path) -> str | None:
+    """Return the colour that a mask of one colour on black is drawn in, as #rrggbb; None where that is grey, or many.
+
+    Raises:
+        MissingError: There is no such file.
+        SegzooError: It cannot be decoded.
+    """
+    values = decode(path).intensities()
+    if values.ndim != 3 or values.shape[2] < 3 or values.dtype != np.uint8:
+        return None
+    brightness = values[..., :3].astype(np.int32).sum(-1)
+    red, green, blue = values[np.unravel_index(int(brightness.argmax()), brightness.shape)][:3].tolist()
+    return None if red == green == blue or path.suffix.lower() in LOSSY_SUFFIXES else f"#{red:02x}{green:02x}{blue:02x}"
+
+
 def hexadecimal(colour: int) -> str:
     """Return a colour 0xRRGGBB as people write it: #rrggbb."""
     return f"#{colour:06x}"
