@@ -20,6 +20,7 @@ from segzoo.cli.command import main
 from segzoo.data import BUSI, Folder
 from segzoo.data.samples import read_label
 from segzoo.errors import MissingError, SegzooError
+from segzoo.prediction.plan import find_inputs
 
 COLOURS = np.array([[0, 0, 0], [0, 160, 0], [255, 0, 0], [255, 255, 0]], np.uint8)
 QUICK = {"enable_checkpointing": False, "logger": False, "enable_progress_bar": False, "accelerator": "cpu"}
@@ -134,7 +135,8 @@ LAYOUTS = {
     "colours": plain(lambda p, n: COLOURS[p.quarters[n]]),
     "0, 80, 160 and 240": plain(lambda p, n: p.quarters[n] * np.uint8(80)),
     "table": table,
-    # beyond the fourteen
+}
+MORE = {
     "alpha alone": plain(alone),
     "dark green": plain(lambda p, n: p.masks[n][..., None] * np.array([0, 90, 0], np.uint8)),
     "red JPEG": plain(lambda p, n: p.masks[n][..., None] * np.array([255, 0, 0], np.uint8), "jpg"),
@@ -170,6 +172,24 @@ def settled(root: Path) -> tuple[Folder, str]:
     return data, ""
 
 
+def require_what_was_drawn(data: Folder, pictures: Pictures) -> None:
+    truth = pictures.masks if len(data.class_names) == 2 else pictures.quarters
+    for sample in data.samples():
+        number = int(re.search(r"\d+", sample.image.stem)[0])
+        differs = read_label(sample, len(data.class_names), False) != truth[number]
+        assert differs.mean() < (0.02 if sample.masks[0].suffix == ".jpg" else 1e-9)
+    assert len(data.samples()) == 8
+
+
+@pytest.mark.parametrize("layout", MORE)
+def test_more_folders_are_read_as_they_are(layout, pictures, tmp_path):
+    MORE[layout](tmp_path, pictures)
+    data, option = settled(tmp_path)
+    assert option == ""
+    require_what_was_drawn(data, pictures)
+    assert {one.path for one in find_inputs([tmp_path])[0]} == {sample.image for sample in data.samples()}
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_folder_trains_tests_and_predicts(layout, pictures, checkpoints, tmp_path):
@@ -178,12 +198,8 @@ def test_a_folder_trains_tests_and_predicts(layout, pictures, checkpoints, tmp_p
     LAYOUTS[layout](root, pictures)
     data, option = settled(root)
     assert option == OPTIONS.get(layout, "")
+    require_what_was_drawn(data, pictures)
     classes = 1 if len(data.class_names) == 2 else len(data.class_names)
-    truth = pictures.masks if classes == 1 else pictures.quarters
-    for sample in data.samples():  # every mask is what was drawn
-        number = int(re.search(r"\d+", sample.image.stem)[0])
-        differs = read_label(sample, len(data.class_names), False) != truth[number]
-        assert differs.mean() < (0.02 if sample.masks[0].suffix == ".jpg" else 1e-9)
     model = segzoo.from_pretrained(checkpoints(classes))
     trainer = Trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=1, default_root_dir=tmp_path, **QUICK)
     trainer.fit(model, data)

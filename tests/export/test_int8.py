@@ -147,7 +147,9 @@ def dataset(images, tmp_path):
 
 def test_the_data_of_a_training_are_read_with_the_options_that_their_masks_need(dataset):
     for mask in (dataset / "masks").iterdir():
-        Image.fromarray(np.tile(np.array([0, 80, 160, 255], np.uint8), (8, 2))).save(mask)
+        values = np.zeros(Image.open(mask).size[::-1], np.uint8)
+        values[0, :4] = 0, 80, 160, 255
+        Image.fromarray(values).save(mask)
     for options in ({"values": {80: "cyst", 160: "tumour", 255: "ignored"}}, {"foreground": "any"}):
         model = SimpleNamespace(data=json.loads(json.dumps(segzoo.data.Folder(dataset, **options).describe())))
         found = read_target(training_data(model, dataset).samples()[0], training_data(model, dataset))

@@ -1,6 +1,7 @@
 """Mask files -> class indices, which are never rescaled."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from segzoo.errors import SegzooError
-from segzoo.imaging.decoding import Picture, decode, stored_palette
+from segzoo.imaging.decoding import DECODING_ERRORS, Picture, decode, stored_palette
 
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
 _MANY = 64  # colours that nobody means as classes
@@ -88,12 +89,17 @@ def drawn_in(path: Path) -> str | None:
         MissingError: There is no such file.
         SegzooError: It cannot be decoded.
     """
+    if path.suffix.lower() in LOSSY_SUFFIXES:
+        return None
+    with suppress(*DECODING_ERRORS), Image.open(path) as image:
+        if image.mode not in ("RGB", "RGBA", "P"):  # most are grey, and need no decoding
+            return None
     values = decode(path).intensities()
     if values.ndim != 3 or values.shape[2] < 3 or values.dtype != np.uint8:
         return None
     brightness = values[..., :3].astype(np.int32).sum(-1)
     red, green, blue = values[np.unravel_index(int(brightness.argmax()), brightness.shape)][:3].tolist()
-    return None if red == green == blue or path.suffix.lower() in LOSSY_SUFFIXES else f"#{red:02x}{green:02x}{blue:02x}"
+    return None if red == green == blue else f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def hexadecimal(colour: int) -> str:
