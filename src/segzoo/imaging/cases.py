@@ -20,6 +20,7 @@ PART_WORDS = {
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+_AIMS = {"": "", "train": " to train", "val": " to validate", "test": " to test"}
 IMAGES, MASKS = "images", "masks"  # roles of folders, each called by the word that comes before its others
 _ROLE_WORDS = {
     **dict.fromkeys((IMAGES, "image", "imgs", "img", "inputs", "input", "scans", "frames", "pictures"), IMAGES),
@@ -239,8 +240,8 @@ def _places_of_images(search: _Search) -> list[Place]:
     if parted := [place for place in named + plain if place.part]:
         if whole := [place for place in named if not place.part]:
             raise SegzooError(
-                f"{whole[0].folder} holds images of no part, and {parted[0].folder} images to {parted[0].part}; leave "
-                f"one of them out, or say which to read by --data.images {_way(whole[0].folder, search.root)}."
+                f"{whole[0].folder} holds images of no part, and {parted[0].folder} images{_AIMS[parted[0].part]}; "
+                f"leave one of them out, or say which to read by --data.images {_way(whole[0].folder, search.root)}."
             )
         of_roles = {place.part for place in named}
         chosen = [place for place in parted if place.role or place.part not in of_roles]
@@ -252,7 +253,7 @@ def _places_of_images(search: _Search) -> list[Place]:
             "their images (a.png, a_mask.png), such folders in train/, val/ and test/, or a table (CSV) with the "
             "columns image and mask; say by --data.images and --data.masks where they are otherwise."
         )
-    parts = dict.fromkeys(place.part for place in chosen)
+    parts = sorted({place.part for place in chosen}, key=list(_AIMS).index)
     return [_one_of([place for place in chosen if place.part == part], IMAGES, search) for part in parts]
 
 
@@ -358,7 +359,7 @@ def _beside(search: _Search, folder: Path, images: Mapping[Path, str]) -> tuple[
 def _how(cases: Sequence[Case], place: Place, where: Place | None, root: Path) -> str:
     """Say which images and masks were recognised, for people."""
     said = f"{counted(len(cases), 'image')} in {_way(place.folder, root)}"
-    said += f"{' to ' + place.part if place.part else ''}, masks "
+    said += f"{_AIMS[place.part]}, masks "
     said += "beside them" if where is None else f"in {_way(where.folder, root)}"
     other = next((case for case in cases if case.masks and case.masks[0].stem != case.image.stem), None)
     if other is not None:
