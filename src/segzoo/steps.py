@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from segzoo.checkpoints.description import Learned
@@ -107,9 +107,16 @@ class SegmentationSteps(SegmentationNetwork):
     # ---- training
 
     def on_fit_start(self) -> None:
-        """Train mode (Lightning keeps the eval mode that a loaded checkpoint comes in), loss on the device."""
+        """Train mode (Lightning keeps the eval mode that a loaded checkpoint comes in), loss on the device.
+
+        What somebody has put into eval mode stays there: in a model in train mode every submodule, and in one that was
+        loaded, where all are in eval mode, those whose parameters ask for no gradient.
+        """
         if not self.training:
+            held = [module for module in self.modules() if is_held(module)]
             self.train()
+            for module in held:
+                module.eval()
         self._loss[0].to(self.device)
 
     def on_train_start(self) -> None:
@@ -285,6 +292,12 @@ class SegmentationSteps(SegmentationNetwork):
         """Take the input contract, classes and provenance that :meth:`on_save_checkpoint` kept."""
         own = {"licence": self.licence}  # files of old say no licence
         Learned({**own, **contract} if isinstance(contract, dict) else contract).give_to(self)
+
+
+def is_held(module: nn.Module) -> bool:
+    """Return whether a module stands in eval mode with parameters, and none of them asks for a gradient."""
+    asking = [parameter.requires_grad for parameter in module.parameters()]
+    return not module.training and bool(asking) and not any(asking)
 
 
 def refuse_divergence(state: Mapping[str, Any], trainer: Trainer, step: int | None = None) -> None:
