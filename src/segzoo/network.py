@@ -24,6 +24,7 @@ from segzoo.preprocessing.base import InputContract
 from segzoo.preprocessing.image import Preprocessing
 from segzoo.tasks import Task, require_count
 from segzoo.training.callbacks import FrozenEncoder, frozen_for
+from segzoo.training.fitted import fitted
 from segzoo.training.losses import DiceCELoss
 
 
@@ -35,7 +36,8 @@ class SegmentationNetwork(LightningModule):
         num_classes: channels of the logits; 1 is binary (sigmoid), more is multi-class (softmax, class 0 the
             background) unless ``multilabel`` (sigmoid a class).
         multilabel: every class is a mask of its own; they may overlap.
-        loss: a module called with logits [B, K, *S] and labels; None takes the architecture's own.
+        loss: a module called with logits [B, K, *S] and labels, or one of torch or MONAI, which gets the form that it
+            wants (see :mod:`segzoo.training.fitted`); None takes the architecture's own.
         optimizer: called with the parameters; None takes the architecture's own.
         lr_scheduler: called with the optimizer and stepped once an epoch; None takes the architecture's own.
         frozen_epochs: epochs for which the encoder stays as it is, batch norm's statistics included, or "forever".
@@ -78,7 +80,7 @@ class SegmentationNetwork(LightningModule):
         self.licence: str | None = None
         self.load_report: Any = None  # a LoadReport, of the floor above
         # in a tuple, so that a loss with weights of its own stays out of the state dict: that is the network's alone
-        self._loss = (loss if loss is not None else self.default_loss(),)
+        self._loss = (fitted(loss if loss is not None else self.default_loss(), self.task),)
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
         frozen_for(frozen_epochs)

@@ -9,13 +9,11 @@ import signal
 import sys
 import warnings
 from functools import partial
-from numbers import Number
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 import yaml
-from jsonargparse.typing import register_type
 from lightning import Trainer
 from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple, instantiate_class
@@ -60,6 +58,7 @@ from segzoo.cli.train_checks import (
 )
 from segzoo.cli.train_errors import cause_in_input
 from segzoo.cli.train_names import run_name, spell_out
+from segzoo.cli.train_types import register_types
 from segzoo.errors import SegzooError
 from segzoo.metrics.names import scores_by_class
 from segzoo.module import SegmentationModule
@@ -69,20 +68,6 @@ from segzoo.steps import Diverged
 EPOCHS = 300  # of both papers
 SEED = 42
 GO_ON = "go on from the last whole epoch with --ckpt_path last"  # said where a signal ended a training
-
-
-def plain_number(value: Any) -> Number:
-    """Return a number as it was read from a configuration, where it is one."""
-    if not isinstance(value, Number):
-        raise ValueError(f"{value} is no number")
-    return value
-
-
-# arguments of torchvision's transforms and of Lightning's callbacks, which train.yaml could not hold otherwise
-register_type(Number, plain_number, plain_number, type_check=isinstance)
-
-
-register_type(torch.device)
 
 
 def is_utf8(text: str) -> bool:
@@ -131,6 +116,7 @@ class TrainingCLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         self.given = args
+        register_types()
         raising = {"exit_on_error": False}  # so that a wrong option ends like any other bad input
         super().__init__(
             SegmentationNetwork,  # which from_pretrained is said to return

@@ -97,8 +97,8 @@ class FrozenEncoder(Callback):
         missing = [name for name, part in zip(self.parts, found, strict=True) if not isinstance(part, nn.Module)]
         if missing:
             raise SegzooError(
-                f"frozen_epochs: {type(model).__name__} has no {missing[0]!r} to freeze; let encoder_parts of the class "
-                "name the submodules that make up its encoder"
+                f"frozen_epochs: {type(model).__name__} has no {missing[0]!r} to freeze; let its class name the "
+                "submodules that make up its encoder in encoder_parts"
             )
         return [part for part in found if isinstance(part, nn.Module)]
 
