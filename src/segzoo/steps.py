@@ -71,6 +71,8 @@ class SegmentationSteps(SegmentationNetwork):
             check_classes(self, datamodule, stage)
             if stage == "fit":
                 self.adopt_data(datamodule)
+            if stage != "test" and (weights := getattr(datamodule, "loss_weights", None)) is not None:
+                self.weigh_classes(torch.from_numpy(weights))
         elif stage == "fit" and self.data:  # from loaders, of which nobody knows what they read
             self.learn_from({"licence": "unknown"})
         if stage in ("fit", "validate"):
@@ -90,6 +92,20 @@ class SegmentationSteps(SegmentationNetwork):
         """Take over preprocessing, class names and provenance of the data this model is trained on."""
         self.preprocessing, self.class_names = datamodule.preprocessing, tuple(datamodule.class_names)
         self.learn_from(datamodule.describe())
+
+    def weigh_classes(self, weights: Tensor) -> None:
+        """Let the loss weigh the classes: ``[K]`` or, in multi-label, ``[K, 2]``, of pixels without and with each.
+
+        Raises:
+            SegzooError: it takes no weights.
+        """
+        weigh = getattr(self._loss[0], "weigh", None)
+        if weigh is None:
+            raise SegzooError(
+                f"{type(self._loss[0]).__name__} takes no weights of classes: give it a method weigh(weights), or "
+                "leave class_weights out"
+            )
+        weigh(weights[None] if self.task.independent and weights.ndim == 1 else weights)
 
     def learn_from(self, data: dict[str, Any]) -> None:
         """Note what it is trained on now: what it came from stays in its history, and in the licence of its weights."""

@@ -17,7 +17,7 @@ from segzoo.errors import SegzooError
 from segzoo.imaging.volumes import read_volume, read_volume_mask
 from segzoo.tasks import Task
 from segzoo.training.fitted import INSTEAD, KNOWN, fitted, kind_of
-from segzoo.training.losses import deep_supervision_loss
+from segzoo.training.losses import DiceCELoss, deep_supervision_loss
 
 TASKS = {"binary": Task(), "multi-class": Task(3), "multi-label": Task(2, multilabel=True)}
 DISTANCES = torch.tensor([[0, 1, 1], [1, 0, 0.5], [1, 0.5, 0]])
@@ -198,6 +198,58 @@ def test_classes_that_are_ignored_apart_are_refused_where_they_cannot_be(batches
         fitted(monai.losses.DiceLoss(), TASKS["multi-label"])(logits, label)
 
 
+WEIGHTS = {
+    "binary": torch.tensor([[0.6, 3.0]]),
+    "multi-class": torch.tensor([0.4, 2.0, 5.0]),
+    "multi-label": torch.tensor([[0.6, 3.0], [0.5, 20.0]]),
+}
+
+
+def test_class_weights_are_those_of_the_losses_own(batches):
+    """What a loss of its own weights computes, and by hand where it has a factor for the foreground alone."""
+    torch.manual_seed(0)
+    weights = WEIGHTS["multi-class"]
+    for name, options in {
+        "torch.CrossEntropyLoss": {"weight": weights},
+        "monai.DiceCELoss": {"weight": weights, "include_background": False},
+        "monai.DiceFocalLoss": {"weight": weights},
+    }.items():
+        shared = {key: value for key, value in options.items() if key != "weight"}
+        loss, label = fitted(made(name, **shared), TASKS["multi-class"]), batches["multi-class"][1]
+        loss.weigh(weights)
+        logits = torch.randn(len(label), 3, *label.shape[1:])
+        wanted = fitted(made(name, **options), TASKS["multi-class"])(logits, label)
+        torch.testing.assert_close(loss(logits, label), wanted)
+    for kind in ("binary", "multi-label"):
+        label = batches[kind][1].reshape(len(batches[kind][1]), TASKS[kind].num_classes, *batches[kind][1].shape[-2:])
+        logits = torch.randn(label.shape)
+        entropies = nn.functional.binary_cross_entropy_with_logits(logits, label.clamp(min=0).float(), reduction="none")
+        absent, present = WEIGHTS[kind].T[..., None, None]
+        valid = label >= 0
+        wanted = (entropies * torch.where(label > 0, present, absent))[valid].mean()
+        for loss in (fitted(nn.BCEWithLogitsLoss(), TASKS[kind]), DiceCELoss(dice_weight=0)):
+            loss.weigh(WEIGHTS[kind])
+            torch.testing.assert_close(loss(logits, batches[kind][1]), wanted)
+    label, own = batches["multi-class"][1], DiceCELoss(dice_weight=0)
+    logits = torch.randn(len(label), 3, *label.shape[1:])
+    own.weigh(weights)
+    entropies = nn.functional.cross_entropy(logits, label, weights, ignore_index=-1, reduction="none")
+    torch.testing.assert_close(own(logits, label), entropies[label >= 0].mean())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "kind"),
+    [
+        ("monai.HausdorffDTLoss", {}, "multi-class"),
+        ("monai.DiceLoss", {}, "binary"),
+        ("torch.BCEWithLogitsLoss", {"pos_weight": torch.ones(1)}, "binary"),
+    ],
+)
+def test_class_weights_are_refused_where_a_loss_takes_none_or_has_some(name, options, kind, refused):
+    with refused(SegzooError):
+        fitted(made(name, **options), TASKS[kind]).weigh(WEIGHTS[kind])
+
+
 def test_a_loss_of_somebodys_own_is_called_in_the_zoos_form():
     class Own(monai.losses.DiceLoss):
         def forward(self, logits: Tensor, label: Tensor) -> Tensor:
@@ -205,7 +257,7 @@ def test_a_loss_of_somebodys_own_is_called_in_the_zoos_form():
 
     own = Own()
     assert fitted(own, Task()) is own
-    assert isinstance(Net(Task(), None)._loss[0], segzoo.training.losses.DiceCELoss)
+    assert isinstance(Net(Task(), None)._loss[0], DiceCELoss)
 
 
 def test_a_loss_that_was_given_is_not_changed():

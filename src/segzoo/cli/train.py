@@ -234,6 +234,9 @@ class TrainingCLI(LightningCLI):
         """Say what there is to train on, and write the run's configuration as train.yaml, its split as split.json."""
         self.say_what_is_read()
         self.datamodule.check_pixels("test", self.model.preprocessing)
+        if (weights := self.datamodule.loss_weights) is not None:
+            listed = zip(self.datamodule.class_names, weights if weights.ndim == 1 else weights[:, 1], strict=True)
+            print(f"segzoo: weights of the classes: {', '.join(f'{name} {weight:.3g}' for name, weight in listed)}")
         if self.options.trainer.fast_dev_run:
             return
         root = Path(self.options.trainer.default_root_dir)

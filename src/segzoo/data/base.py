@@ -2,14 +2,18 @@
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from segzoo.data.balance import BALANCED, balanced_weights, class_counts
 from segzoo.data.samples import Sample
 from segzoo.data.splits import LISTED, Split, check_split, crowded_part, is_listed, make_split, split_sha256
 from segzoo.errors import MissingError, SegzooError
@@ -31,6 +35,8 @@ class SegmentationDataModule(LightningDataModule):
         batch_size: Images in a batch.
         num_workers: Processes that load images; 0 loads in the main process.
         seed: Seed of the split; the order of training and the augmentation follow torch's own.
+        class_weights: ``balanced`` lets the loss weigh every class by how rare it is in the training part, so that all
+            count the same; None weighs pixels alike.
 
     Raises:
         SegzooError: If split, fold or a number is out of range.
@@ -62,17 +68,21 @@ class SegmentationDataModule(LightningDataModule):
         batch_size: int = 8,
         num_workers: int = 0,
         seed: int = 42,
+        class_weights: Literal["balanced"] | None = None,
     ) -> None:
         super().__init__()
         check_split(split, fold)
         if batch_size < 1 or num_workers < 0:
             raise SegzooError(f"batch_size must be at least 1 and num_workers 0, not {batch_size} and {num_workers}.")
+        if class_weights not in (None, BALANCED):
+            raise SegzooError(f"class_weights must be {BALANCED!r} or left out, not {class_weights!r}.")
         self.root = Path(root)
         self.split = split
         self.fold = fold
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.class_weights = class_weights
         self._samples: dict[str, Sample] | None = None
         self._split: Split | None = None
 
@@ -84,6 +94,10 @@ class SegmentationDataModule(LightningDataModule):
 
     def check(self, sample: Sample) -> None:
         """Refuse a sample whose files do not fit together, as far as their headers tell."""
+        raise NotImplementedError
+
+    def label_of(self, sample: Sample) -> npt.NDArray[np.int16]:
+        """Read a sample's label ``[*S]`` or, if `multilabel`, ``[K, *S]`` at its own size, negative where ignored."""
         raise NotImplementedError
 
     def check_pixels(self, part: str, contract: InputContract) -> None:
@@ -176,6 +190,20 @@ class SegmentationDataModule(LightningDataModule):
     def size_of(self, sample: Sample) -> tuple[int, ...]:
         """Return the sides of a sample's image or volume, as its header states them; each base says how."""
         raise NotImplementedError
+
+    @cached_property
+    def loss_weights(self) -> npt.NDArray[np.float32] | None:
+        """Weights that ``class_weights`` asks for, of each class; reads all labels of the training part.
+
+        None where nothing was asked for. ``[K]``, in multi-label ``[K, 2]``: of pixels without and with the class.
+
+        Raises:
+            SegzooError: The training part lacks a class.
+        """
+        if self.class_weights is None:
+            return None
+        labels = (self.label_of(sample) for sample in self.part_samples("train"))
+        return balanced_weights(class_counts(labels, len(self.class_names), self.multilabel), self.class_names)
 
     def split_record(self) -> dict[str, Any]:
         """Say how the split was made, and by what it is known again."""

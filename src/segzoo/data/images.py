@@ -5,6 +5,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -93,6 +95,10 @@ class ImageDataModule(SegmentationDataModule):
         """Return height and width of a sample's image, as its header states them."""
         return image_size(sample.image)
 
+    def label_of(self, sample: Sample) -> npt.NDArray[np.int16]:
+        """Read a sample's label at its image's own size."""
+        return read_label(sample, len(self.class_names), self.multilabel)
+
     def check_pixels(self, part: str, contract: InputContract) -> None:
         """Decode all images and masks of a part once: what is damaged is known before the training, not after it.
 
@@ -107,7 +113,7 @@ class ImageDataModule(SegmentationDataModule):
         stated = self.intensity_range or getattr(contract, "intensity_range", None)
         for sample in self.part_samples(part):
             image = attempt(read_image, sample.image, contract.channels, stated)
-            label = attempt(read_label, sample, len(self.class_names), self.multilabel)
+            label = attempt(self.label_of, sample)
             refused += [str(error).rstrip(".") for error in (image, label) if isinstance(error, SegzooError)]
             marked = marked or (not isinstance(label, SegzooError) and bool((label > 0).any()))
         if refused:

@@ -208,16 +208,14 @@ class FittedLoss(nn.Module):
         taken = self.elements
         if self.elements:
             self.weights = weights
-        for part in self.loss.modules():
-            if not self.task.independent and isinstance(part, nn.CrossEntropyLoss):
-                part.weight = weights
-            elif not self.task.independent and hasattr(part, "class_weight"):
-                part.class_weight = weights if part.include_background else weights[1:]
-            elif self.name == "monai.DiceCELoss" and isinstance(part, nn.BCEWithLogitsLoss):
-                part.pos_weight = weights[0, 1:] / weights[0, :1]
-            else:
-                continue
-            taken = True
+        elif self.name == "monai.DiceCELoss" and self.task.independent:
+            self.loss.binary_cross_entropy.pos_weight, taken = weights[0, 1:] / weights[0, :1], True
+        elif not self.task.independent:
+            for part in self.loss.modules():
+                if isinstance(part, nn.CrossEntropyLoss):
+                    part.weight, taken = weights, True
+                elif hasattr(part, "class_weight"):
+                    part.class_weight, taken = weights if part.include_background else weights[1:], True
         if not taken:
             raise SegzooError(
                 f"{self.said} takes no weights of classes in a {kind_of(self.task)} model; leave class_weights out, or "
