@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
@@ -15,6 +15,8 @@ from segzoo.checkpoints.description import Learned
 from segzoo.checkpoints.finite import require_finite
 from segzoo.checkpoints.licences import joined
 from segzoo.checkpoints.provenance import split_hashes, with_history
+from segzoo.data.balance import loss_weights
+from segzoo.data.base import SegmentationDataModule
 from segzoo.errors import SegzooError, attempt
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.metrics.metric import SegmentationMetric, metric_class
@@ -71,8 +73,8 @@ class SegmentationSteps(SegmentationNetwork):
             check_classes(self, datamodule, stage)
             if stage == "fit":
                 self.adopt_data(datamodule)
-            if stage != "test" and (weights := getattr(datamodule, "loss_weights", None)) is not None:
-                self.weigh_classes(torch.from_numpy(weights))
+            if stage != "test":
+                self.weigh_classes(datamodule)
         elif stage == "fit" and self.data:  # from loaders, of which nobody knows what they read
             self.learn_from({"licence": "unknown"})
         if stage in ("fit", "validate"):
@@ -93,19 +95,26 @@ class SegmentationSteps(SegmentationNetwork):
         self.preprocessing, self.class_names = datamodule.preprocessing, tuple(datamodule.class_names)
         self.learn_from(datamodule.describe())
 
-    def weigh_classes(self, weights: Tensor) -> None:
-        """Let the loss weigh the classes: ``[K]`` or, in multi-label, ``[K, 2]``, of pixels without and with each.
+    def weigh_classes(self, datamodule: Any) -> None:
+        """Let the loss weigh the classes where the data asks for it.
 
         Raises:
-            SegzooError: it takes no weights.
+            SegzooError: it takes no weights, or the data lacks a class.
         """
+        weights = loss_weights(datamodule) if isinstance(datamodule, SegmentationDataModule) else None
+        if weights is None:
+            return
         weigh = getattr(self._loss[0], "weigh", None)
         if weigh is None:
             raise SegzooError(
                 f"{type(self._loss[0]).__name__} takes no weights of classes: give it a method weigh(weights), or "
                 "leave class_weights out"
             )
-        weigh(weights[None] if self.task.independent and weights.ndim == 1 else weights)
+        listed = zip(datamodule.class_names, weights if weights.ndim == 1 else weights[:, 1], strict=True)
+        said = ", ".join(f"{name} {weight:.3g}" for name, weight in listed)
+        rank_zero_info(f"segzoo: weights of the classes: {said}")
+        given = torch.from_numpy(weights)
+        weigh(given[None] if self.task.independent and given.ndim == 1 else given)
 
     def learn_from(self, data: dict[str, Any]) -> None:
         """Note what it is trained on now: what it came from stays in its history, and in the licence of its weights."""

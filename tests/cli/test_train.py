@@ -214,10 +214,10 @@ def test_losses_of_torch_and_monai_train_as_train_yaml_says(tmp_path, samples):
     assert logged(fit(tmp_path / "focal", *options, *focal, epochs=1), "train/loss")[0] > 0
 
 
-def test_rare_classes_weigh_more_where_that_is_asked_for(tmp_path, samples, capsys):
+def test_rare_classes_weigh_more_where_that_is_asked_for(tmp_path, samples, capsys, caplog):
     options = ["--model", "cmunext_s", *busi(samples), *BRIEF]
     run = fit(tmp_path / "run", *options, "--data.class_weights", "balanced", epochs=1)
-    assert "weights of the classes: background 0.5" in capsys.readouterr().out
+    assert "weights of the classes: background 0.5" in caplog.text
     plain = fit(tmp_path / "plain", *options, epochs=1)
     losses = [logged(root, "train/loss")[0] for root in (run, plain)]
     assert losses[0] != losses[1]

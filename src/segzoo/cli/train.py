@@ -10,7 +10,7 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import torch
 import yaml
@@ -58,6 +58,7 @@ from segzoo.cli.train_checks import (
 )
 from segzoo.cli.train_errors import cause_in_input
 from segzoo.cli.train_names import run_name, spell_out
+from segzoo.cli.train_plan import AUTO, plan_run
 from segzoo.cli.train_types import register_types
 from segzoo.errors import SegzooError
 from segzoo.metrics.names import scores_by_class
@@ -150,6 +151,14 @@ class TrainingCLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **options: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **options)
         parser.set_defaults({"weights_only": True})  # see before_instantiate_classes
+        if subcommand == "fit":
+            parser.add_argument(
+                "--plan",
+                type=Literal["auto", "paper"] | list[str],
+                default=AUTO,
+                help="Sizes that are not given: from your own data and the memory (auto, see segzoo plan), or those of "
+                "the papers; train.yaml has the reasons in its place.",
+            )
         if subcommand == "test":
             parser.add_argument(
                 "--record",
@@ -200,6 +209,7 @@ class TrainingCLI(LightningCLI):
         self.options.ckpt_path = resume_file(str(self.subcommand), root, self.options.ckpt_path)
         if self.subcommand == "fit":
             refuse_overwriting(root, self.options.ckpt_path)
+            plan_run(self.options, self.given)
         if self.subcommand == "test" and self.options.record:
             refuse_recording(self.options)
         if self.subcommand != "fit":
@@ -233,10 +243,9 @@ class TrainingCLI(LightningCLI):
     def before_fit(self) -> None:
         """Say what there is to train on, and write the run's configuration as train.yaml, its split as split.json."""
         self.say_what_is_read()
+        for reason in self.options.plan if isinstance(self.options.plan, list) else ():
+            print(f"segzoo: {reason}")
         self.datamodule.check_pixels("test", self.model.preprocessing)
-        if (weights := self.datamodule.loss_weights) is not None:
-            listed = zip(self.datamodule.class_names, weights if weights.ndim == 1 else weights[:, 1], strict=True)
-            print(f"segzoo: weights of the classes: {', '.join(f'{name} {weight:.3g}' for name, weight in listed)}")
         if self.options.trainer.fast_dev_run:
             return
         root = Path(self.options.trainer.default_root_dir)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +12,6 @@ from lightning import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from segzoo.data.balance import BALANCED, balanced_weights, class_counts
 from segzoo.data.samples import Sample
 from segzoo.data.splits import LISTED, Split, check_split, crowded_part, is_listed, make_split, split_sha256
 from segzoo.errors import MissingError, SegzooError
@@ -74,8 +72,8 @@ class SegmentationDataModule(LightningDataModule):
         check_split(split, fold)
         if batch_size < 1 or num_workers < 0:
             raise SegzooError(f"batch_size must be at least 1 and num_workers 0, not {batch_size} and {num_workers}.")
-        if class_weights not in (None, BALANCED):
-            raise SegzooError(f"class_weights must be {BALANCED!r} or left out, not {class_weights!r}.")
+        if class_weights not in (None, "balanced"):
+            raise SegzooError(f"class_weights must be 'balanced' or left out, not {class_weights!r}.")
         self.root = Path(root)
         self.split = split
         self.fold = fold
@@ -191,20 +189,6 @@ class SegmentationDataModule(LightningDataModule):
         """Return the sides of a sample's image or volume, as its header states them; each base says how."""
         raise NotImplementedError
 
-    @cached_property
-    def loss_weights(self) -> npt.NDArray[np.float32] | None:
-        """Weights that ``class_weights`` asks for, of each class; reads all labels of the training part.
-
-        None where nothing was asked for. ``[K]``, in multi-label ``[K, 2]``: of pixels without and with the class.
-
-        Raises:
-            SegzooError: The training part lacks a class.
-        """
-        if self.class_weights is None:
-            return None
-        labels = (self.label_of(sample) for sample in self.part_samples("train"))
-        return balanced_weights(class_counts(labels, len(self.class_names), self.multilabel), self.class_names)
-
     def split_record(self) -> dict[str, Any]:
         """Say how the split was made, and by what it is known again."""
         return {
@@ -260,10 +244,6 @@ class SegmentationDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Item]:
         """Load the test part, each sample once."""
         return self._evaluation_loader("test")
-
-    @property
-    def _world_size(self) -> int:
-        return self.trainer.world_size if self.trainer is not None else 1
 
     def _loader(self, dataset: Dataset[Item], **options: Any) -> DataLoader[Item]:
         defaults: dict[str, Any] = {

@@ -145,7 +145,8 @@ class ImageDataModule(SegmentationDataModule):
         dataset = self._dataset("train", self.augmentation)
         if self.preprocessing.image_size is None and self.batch_size > 1:
             raise SegzooError("Images of their own sizes make no batch: give the data an image_size, or batch_size=1.")
-        images = ceil(len(dataset) / self._world_size)
+        processes = 1 if self.trainer is None else self.trainer.world_size
+        images = ceil(len(dataset) / processes)
         return self._loader(dataset, shuffle=True, drop_last=images > 1 and images % self.batch_size == 1)
 
     def _evaluation_loader(self, part: str) -> DataLoader[Item]:
