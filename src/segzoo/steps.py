@@ -15,8 +15,6 @@ from segzoo.checkpoints.description import Learned
 from segzoo.checkpoints.finite import require_finite
 from segzoo.checkpoints.licences import joined
 from segzoo.checkpoints.provenance import split_hashes, with_history
-from segzoo.data.balance import loss_weights
-from segzoo.data.base import SegmentationDataModule
 from segzoo.errors import SegzooError, attempt
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.metrics.metric import SegmentationMetric, metric_class
@@ -101,7 +99,8 @@ class SegmentationSteps(SegmentationNetwork):
         Raises:
             SegzooError: it takes no weights, or the data lacks a class.
         """
-        weights = loss_weights(datamodule) if isinstance(datamodule, SegmentationDataModule) else None
+        asked = getattr(datamodule, "class_weights", None)  # which data of somebody's own need not know
+        weights = None if asked is None else datamodule.loss_weights()
         if weights is None:
             return
         weigh = getattr(self._loss[0], "weigh", None)

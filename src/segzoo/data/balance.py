@@ -5,26 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from segzoo.data.base import SegmentationDataModule
 from segzoo.errors import SegzooError
-
-
-def loss_weights(data: SegmentationDataModule) -> npt.NDArray[np.float32] | None:
-    """Return the weights of the classes that ``class_weights`` of the data asks for; reads all labels to train on.
-
-    Args:
-        data: Set up, or not yet.
-
-    Returns:
-        ``[K]``, in multi-label ``[K, 2]``: of pixels without and with the class. None where nothing was asked for.
-
-    Raises:
-        SegzooError: The training part lacks a class.
-    """
-    if data.class_weights is None:
-        return None
-    labels = (data.label_of(sample) for sample in data.part_samples("train"))
-    return balanced_weights(class_counts(labels, len(data.class_names), data.multilabel), data.class_names)
 
 
 def class_counts(labels: Iterable[npt.NDArray[np.integer]], classes: int, multilabel: bool) -> npt.NDArray[np.int64]:

@@ -12,8 +12,9 @@ from lightning import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from segzoo.data.balance import balanced_weights, class_counts
 from segzoo.data.samples import Sample
-from segzoo.data.splits import LISTED, Split, check_split, crowded_part, is_listed, make_split, split_sha256
+from segzoo.data.splits import Split, check_split, crowded_part, make_split, name_of, split_sha256
 from segzoo.errors import MissingError, SegzooError
 from segzoo.preprocessing.base import InputContract
 
@@ -180,20 +181,29 @@ class SegmentationDataModule(LightningDataModule):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
-    @property
-    def split_name(self) -> str:
-        """Name of the split in records, which hold nobody's paths."""
-        return LISTED if is_listed(self.split) else self.split
-
     def size_of(self, sample: Sample) -> tuple[int, ...]:
         """Return the sides of a sample's image or volume, as its header states them; each base says how."""
         raise NotImplementedError
+
+    def loss_weights(self) -> npt.NDArray[np.float32] | None:
+        """Return the weights of the classes that ``class_weights`` asks for; reads all labels of the training part.
+
+        Returns:
+            ``[K]``, in multi-label ``[K, 2]``: of pixels without and with the class. None where nothing was asked for.
+
+        Raises:
+            SegzooError: The training part lacks a class.
+        """
+        if self.class_weights is None:
+            return None
+        labels = (self.label_of(sample) for sample in self.part_samples("train"))
+        return balanced_weights(class_counts(labels, len(self.class_names), self.multilabel), self.class_names)
 
     def split_record(self) -> dict[str, Any]:
         """Say how the split was made, and by what it is known again."""
         return {
             "name": self.name,
-            "split": self.split_name,
+            "split": name_of(self.split),
             "fold": self.fold,
             "seed": self.seed,
             "sha256": self.split_sha256,
@@ -204,7 +214,7 @@ class SegmentationDataModule(LightningDataModule):
         contract = self.preprocessing.to_dict()
         return {
             "dataset": self.name,
-            "split": self.split_name,
+            "split": name_of(self.split),
             "fold": self.fold,
             "seed": self.seed,
             "split_sha256": self.split_sha256,
