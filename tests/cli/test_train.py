@@ -200,6 +200,34 @@ def test_train_yaml_holds_numbers_and_devices(tmp_path, samples):
     assert (again / "train.yaml").read_text() == (run / "train.yaml").read_text()
 
 
+def test_losses_of_torch_and_monai_train_as_train_yaml_says(tmp_path, samples):
+    loss = ["--model.loss", "torch.nn.BCEWithLogitsLoss", "--model.loss.pos_weight"]
+    options = ["--model", "cmunext_s", *busi(samples), *BRIEF]
+    run, again = fit(tmp_path / "run", *options, *loss, "[3.5]", epochs=1), tmp_path / "again"
+    recipe = yaml.safe_load((run / "train.yaml").read_text())
+    assert recipe["model"]["init_args"]["loss"]["init_args"]["pos_weight"] == [3.5]
+    assert cli.main(["fit", "-c", str(run / "train.yaml"), "--trainer.default_root_dir", str(again)]) == 0
+    assert (again / "train.yaml").read_text() == (run / "train.yaml").read_text()
+    assert logged(again, "train/loss") == logged(run, "train/loss")
+    other = fit(tmp_path / "other", *options, *loss, "1", epochs=1)
+    assert logged(other, "train/loss")[0] < logged(run, "train/loss")[0]
+    focal = ["--model.loss", "monai.losses.DiceFocalLoss", "--model.loss.gamma", "1.5"]
+    assert logged(fit(tmp_path / "focal", *options, *focal, epochs=1), "train/loss")[0] > 0
+
+
+def test_rare_classes_weigh_more_where_that_is_asked_for(tmp_path, samples, capsys, caplog):
+    options = ["--model", "cmunext_s", *busi(samples), *BRIEF]
+    run = fit(tmp_path / "run", *options, "--data.class_weights", "balanced", epochs=1)
+    assert "weights of the classes: background 0.5" in caplog.text
+    plain = fit(tmp_path / "plain", *options, epochs=1)
+    losses = [logged(root, "train/loss")[0] for root in (run, plain)]
+    assert losses[0] != losses[1]
+    wrong = ["--model.loss", "monai.losses.BoundaryLoss", "--data.class_weights", "balanced"]
+    arguments = ["fit", *QUIET, *options, *wrong, "--trainer.default_root_dir", tmp_path / "wrong"]
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    assert "BoundaryLoss" in capsys.readouterr().err
+
+
 UNTOLD = object()
 
 
@@ -242,6 +270,10 @@ def test_a_run_goes_below_runs_by_default(tmp_path, samples, run, monkeypatch):
     ("options", "message"),
     [
         (["--model.loss", "segzoo.training.losses.DiceCELoss", "--model.loss.smooth", "0"], "smooth"),
+        (["--model.loss", "torch.nn.CrossEntropyLoss"], "CrossEntropyLoss"),
+        (["--model.loss", "torch.nn.BCEWithLogitsLoss", "--model.loss.pos_weight", "[many]"], "pos_weight"),
+        (["--model.loss", "torch.nn.BCEWithLogitsLoss", "--model.loss.pos_weight", "[1, 2]"], "BCEWithLogitsLoss"),
+        (["--model.frozen_epochs", "always"], "frozen_epochs"),
         (
             ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/Dice"],
             "no 'val/Dice' to monitor; there are val/dice, val/iou, val/loss, ",

@@ -88,6 +88,11 @@ def build_parser() -> argparse.ArgumentParser:
     info.add_argument("name", help="a model, a checkpoint or a checkpoint's folder")
     info.set_defaults(run="segzoo.cli.listing:run_info")
 
+    plan = verbs.add_parser("plan", help="sizes of a training that follow from your data, and why")
+    plan.add_argument("data", type=Path, metavar="DATA", help="the folder of a dataset")
+    plan.add_argument("--model", help="a model, a checkpoint or its folder (default: lv_unet, or mednext_s_k3)")
+    plan.set_defaults(run="segzoo.cli.plan:run_plan")
+
     for verb, text in TRAINING_VERBS.items():
         verbs.add_parser(verb, help=f"{text} (see segzoo {verb} --help)")
 

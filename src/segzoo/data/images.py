@@ -6,6 +6,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -100,6 +102,10 @@ class ImageDataModule(SegmentationDataModule):
         """Return height and width of a sample's image, as its header states them."""
         return image_size(sample.image)
 
+    def label_of(self, sample: Sample) -> npt.NDArray[np.int16]:
+        """Read a sample's label at its image's own size."""
+        return read_label(sample, len(self.class_names), self.multilabel)
+
     def check_pixels(self, parts: Sequence[str], contract: InputContract) -> list[str]:
         """Decode all images and masks of some parts once: what is damaged is known before the training, not after it.
 
@@ -119,7 +125,7 @@ class ImageDataModule(SegmentationDataModule):
 
         def look(sample: Sample) -> tuple[list[tuple[Path, SegzooError]], bool, Texture | None]:
             image = attempt(read_image, sample.image, contract.channels, stated)
-            label = attempt(read_label, sample, len(self.class_names), self.multilabel)
+            label = attempt(self.label_of, sample)
             outcomes = (sample.image, image), (sample.masks[0], label)
             refused = [(file, error) for file, error in outcomes if isinstance(error, SegzooError)]
             marked = not isinstance(label, SegzooError) and bool((label > 0).any())
@@ -171,7 +177,8 @@ class ImageDataModule(SegmentationDataModule):
         dataset = self._dataset("train", self.augmentation)
         if self.preprocessing.image_size is None and self.batch_size > 1:
             raise SegzooError("Images of their own sizes make no batch: give the data an image_size, or batch_size=1.")
-        images = ceil(len(dataset) / self._world_size)
+        processes = 1 if self.trainer is None else self.trainer.world_size
+        images = ceil(len(dataset) / processes)
         return self._loader(dataset, shuffle=True, drop_last=images > 1 and images % self.batch_size == 1)
 
     def _evaluation_loader(self, part: str) -> DataLoader[Item]:

@@ -34,6 +34,11 @@ def check_split(split: str, fold: int) -> None:
         raise SegzooError(f"The split {split!r} has no folds; leave fold at 0 and change the seed instead.")
 
 
+def name_of(split: str) -> str:
+    """Return what a split is called in records, which hold nobody's paths."""
+    return LISTED if is_listed(split) else split
+
+
 def is_listed(split: str) -> bool:
     """Tell whether a split is the file that lists it."""
     return split.endswith(".json")
