@@ -96,6 +96,11 @@ class SegmentationNetwork(LightningModule):
         """True where every class is a mask of its own."""
         return self.task.multilabel
 
+    @property
+    def members(self) -> "Sequence[SegmentationNetwork]":
+        """Networks whose mean this one is; none but for an ensemble."""
+        return ()
+
     def recorded_arguments(self) -> dict[str, Any]:
         """Arguments that a checkpoint names even where they were left at their defaults."""
         return {"in_channels": self.in_channels, "num_classes": self.num_classes, "multilabel": self.multilabel}

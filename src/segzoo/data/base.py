@@ -1,9 +1,10 @@
 """Base of all datasets: files found, split and described in one way; images.py and volumes.py make batches of them."""
 
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segzoo.data.balance import balanced_weights, class_counts
 from segzoo.data.samples import Sample
-from segzoo.data.splits import Split, check_split, crowded_part, make_split, name_of, split_sha256
+from segzoo.data.splits import FOLDS, Split, check_split, crowded_part, make_split, name_of, split_sha256
 from segzoo.errors import MissingError, SegzooError, attempt, one_sentence
 from segzoo.preprocessing.base import InputContract
 
@@ -84,6 +85,7 @@ class SegmentationDataModule(LightningDataModule):
         self.class_weights = class_weights
         self._samples: dict[str, Sample] | None = None
         self._split: Split | None = None
+        self._tested: list[str] | None = None  # in place of the split's own test part
 
     # -- for the subclasses to say -------------------------------------------------------------------------------
 
@@ -154,7 +156,21 @@ class SegmentationDataModule(LightningDataModule):
         """Ids of train, val and test, sorted."""
         self.setup()
         assert self._split is not None
-        return self._split
+        return self._split if self._tested is None else {**self._split, "test": self._tested}
+
+    def folds(self) -> list[Self]:
+        """Return this data split by each of its folds in turn; nothing where its split has none."""
+        self.setup()
+        found = []
+        for fold in range(FOLDS if self.split == "grouped" else 0):
+            found.append(copy.copy(self))
+            found[-1].fold, found[-1]._tested = fold, None
+            found[-1]._split = make_split(list(self._by_id.values()), self.split, fold, self.seed)
+        return found
+
+    def test_on(self, ids: Sequence[str] | None) -> None:
+        """Let these samples be the test part, as those that each fold tests are of several; None: that of the split."""
+        self._tested = None if ids is None else sorted(ids)
 
     @property
     def _by_id(self) -> dict[str, Sample]:

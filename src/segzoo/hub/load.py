@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from segzoo import limits
 from segzoo.checkpoints.fill import LoadReport, fill, read_weights
-from segzoo.checkpoints.names import CONFIG
+from segzoo.checkpoints.members import NOT_TRAINED
+from segzoo.checkpoints.names import CONFIG, WEIGHTS
 from segzoo.checkpoints.opened import Checkpoint
 from segzoo.errors import SegzooError, first_line
 from segzoo.hub.find import open_checkpoint
 from segzoo.nn.counting import counted_parameters
 from segzoo.prediction.predictor import Predictor
 from segzoo.prediction.torch_backend import TorchBackend, best_precision, choose_device
-from segzoo.registry import create_model, require_model
+from segzoo.registry import create_model, ensemble, require_model
 from segzoo.training.callbacks import frozen_for
 
 if TYPE_CHECKING:
@@ -93,6 +95,27 @@ def load(
         SegzooError: its config makes no model, or its weights do not fit that, or are not safetensors.
     """
     folder, config = checkpoint.folder, checkpoint.config
+    if not config.members:
+        return load_network(checkpoint, WEIGHTS, num_classes, in_channels, recipe)
+    changed = {"num_classes": num_classes, "in_channels": in_channels, **recipe}
+    if asked := [name for name, value in changed.items() if value is not None]:
+        raise SegzooError(f"{folder} takes no {asked[0]}: {NOT_TRAINED}")
+    limits.PARAMETERS.check(config.parameters or 0, f"{folder / CONFIG} has")
+    members = [load_network(checkpoint, member.weights, None, None, {}) for member in config.members]
+    for network, member in zip(members, config.members, strict=True):
+        network.data = {**config.data, **member.data}
+    model = ensemble(members)
+    give(checkpoint, model)
+    model.load_report = LoadReport(str(folder), trust=checkpoint.trust)
+    model.load_report.loaded = list(model.state_dict())
+    return model.eval()
+
+
+def load_network(
+    checkpoint: Checkpoint, weights: str, num_classes: int | None, in_channels: int | None, recipe: dict[str, Any]
+) -> "SegmentationNetwork":
+    """Load a checkpoint's network, or one member of an ensemble: that of a file of weights; else as `load`."""
+    folder, config = checkpoint.folder, checkpoint.config
     changed = {"num_classes": num_classes, "in_channels": in_channels}
     arguments = {**config.model.arguments, **{key: value for key, value in changed.items() if value is not None}}
     require_model(config.model.name, config.model.package)
@@ -108,12 +131,21 @@ def load(
         ) from error
     model.frozen_epochs = 0  # a new encoder waits for a decoder that starts at random, which this one's does not
     model.load_report = LoadReport(str(folder), trust=checkpoint.trust)
-    fill(model, read_weights(folder, config), model.load_report, num_classes, in_channels)
-    try:
-        config.give_to(model)
-    except SegzooError as error:
-        raise SegzooError(f"{folder / CONFIG} says what no input can be: {error}") from error
+    fill(model, read_weights(folder, config, weights), model.load_report, num_classes, in_channels)
+    give(checkpoint, model)
     return model.eval()
+
+
+def give(checkpoint: Checkpoint, model: "SegmentationNetwork") -> None:
+    """Give a model what its config says besides what it is.
+
+    Raises:
+        SegzooError: its input contract is none.
+    """
+    try:
+        checkpoint.config.give_to(model)
+    except SegzooError as error:
+        raise SegzooError(f"{checkpoint.folder / CONFIG} says what no input can be: {error}") from error
 
 
 # ---- predict
