@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from segzoo.data.samples import Sample
 from segzoo.data.splits import LISTED, Split, check_split, crowded_part, is_listed, make_split, split_sha256
 from segzoo.errors import MissingError, SegzooError
+from segzoo.paths import write_whole
 from segzoo.preprocessing.base import InputContract
 
 Item = dict[str, Any]
@@ -166,7 +167,7 @@ class SegmentationDataModule(LightningDataModule):
         content = {**self.split_record(), "ids": self.split_ids}
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
 
     @property
     def split_name(self) -> str:
