@@ -13,8 +13,9 @@ from segzoo import __version__
 from segzoo.checkpoints.folder import remove_dead_drafts
 from segzoo.checkpoints.opened import Checkpoint
 from segzoo.cli.output import raise_first, sentence, show_any_name
-from segzoo.errors import SegzooError, attempt, one_line
+from segzoo.errors import SegzooError, attempt, first_few, one_line
 from segzoo.hub.find import open_checkpoint
+from segzoo.imaging.cases import counted
 from segzoo.prediction.files import OutputError, segment_files
 from segzoo.prediction.plan import DRAFTS, Job, find_inputs, plan, require_distinct, require_writable
 from segzoo.prediction.predictor import Predictor
@@ -36,7 +37,9 @@ def run_predict(options: argparse.Namespace) -> None:
         SegzooError: an input could not be segmented; all others have been by then.
     """
     require_overlap(options.overlap)
-    inputs, refused = find_inputs(options.inputs)
+    inputs, masks, refused = find_inputs(options.inputs)
+    if masks:
+        say(f"segzoo: {counted(len(masks), 'mask')} beside the images not segmented: {first_few(masks)}")
     jobs = plan(inputs, options.output, options.overlay, options.geometry)
     require_writable(options.output)
     remove_dead_drafts(options.output, DRAFTS)

@@ -60,7 +60,8 @@ from segzoo.cli.train_checks import (
     split_warning,
 )
 from segzoo.cli.train_errors import cause_in_input
-from segzoo.cli.train_names import run_name, spell_out
+from segzoo.cli.train_names import give_classes, run_name, spell_out
+from segzoo.data.splits import PARTS
 from segzoo.errors import SegzooError
 from segzoo.metrics.names import scores_by_class
 from segzoo.module import SegmentationModule
@@ -212,6 +213,8 @@ class TrainingCLI(LightningCLI):
             trainer.default_root_dir = str(Path("runs") / run_name(self.options))
         root = Path(trainer.default_root_dir).expanduser()
         trainer.default_root_dir = str(root)
+        if self.subcommand == "fit":
+            give_classes(self.options)
         self.options.ckpt_path = resume_file(str(self.subcommand), root, self.options.ckpt_path)
         if self.subcommand == "fit":
             refuse_overwriting(root, self.options.ckpt_path)
@@ -248,7 +251,8 @@ class TrainingCLI(LightningCLI):
     def before_fit(self) -> None:
         """Say what there is to train on, and write the run's configuration as train.yaml, its split as split.json."""
         self.say_what_is_read()
-        self.datamodule.check_pixels("test", self.model.preprocessing)
+        for sentence in self.datamodule.check_pixels(PARTS, self.model.preprocessing):
+            print(f"segzoo: {sentence}")
         if self.options.trainer.fast_dev_run:
             return
         root = Path(self.options.trainer.default_root_dir)

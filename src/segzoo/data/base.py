@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segzoo.data.samples import Sample
 from segzoo.data.splits import LISTED, Split, check_split, crowded_part, is_listed, make_split, split_sha256
-from segzoo.errors import MissingError, SegzooError
+from segzoo.errors import MissingError, SegzooError, attempt, one_sentence
 from segzoo.paths import write_whole
 from segzoo.preprocessing.base import InputContract
 
@@ -87,8 +87,9 @@ class SegmentationDataModule(LightningDataModule):
         """Refuse a sample whose files do not fit together, as far as their headers tell."""
         raise NotImplementedError
 
-    def check_pixels(self, part: str, contract: InputContract) -> None:
-        """Decode a part once, where that takes little time: what is damaged is known before the training."""
+    def check_pixels(self, parts: Sequence[str], contract: InputContract) -> list[str]:
+        """Decode parts once, where that takes little time, and say in sentences what is odd before the training."""
+        return []
 
     @property
     def preprocessing(self) -> InputContract:
@@ -130,8 +131,9 @@ class SegmentationDataModule(LightningDataModule):
         samples = self.samples()
         if not samples:
             raise MissingError(f"{self.name}: there are no images ({self.formats}) in {self.find_root()}.")
-        for sample in samples:
-            self.check(sample)
+        checked = [(sample.image, attempt(self.check, sample)) for sample in samples]
+        if refused := [(image, error) for image, error in checked if error is not None]:
+            raise SegzooError(one_sentence(refused, len(samples), "images"))
         self._split = make_split(samples, self.split, self.fold, self.seed)
         self._samples = {sample.id: sample for sample in samples}
 
@@ -172,6 +174,7 @@ class SegmentationDataModule(LightningDataModule):
     @property
     def split_name(self) -> str:
         """Name of the split in records, which hold nobody's paths."""
+        self.setup()  # what there is may decide it
         return LISTED if is_listed(self.split) else self.split
 
     def size_of(self, sample: Sample) -> tuple[int, ...]:
