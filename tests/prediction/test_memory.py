@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from segzoo import limits
 from segzoo.errors import SegzooError
 from segzoo.imaging.geometry import Geometry
 from segzoo.imaging.volumes import Volume
+from segzoo.prediction.files import segment_files
 from segzoo.prediction.predictor import Predictor
 from segzoo.prediction.window import slide
 from segzoo.preprocessing.volume import VolumePreprocessing
@@ -54,11 +56,13 @@ def test_windows_are_let_go_as_they_are_put_in_place():
         assert (len(most), max(most) <= 4) == ({16: 27, 40: 729}[side], True)
 
 
+@pytest.mark.parametrize("shape", [(40, 60, 50), (1500, 2100)], ids=["volume", "image"])
 @pytest.mark.parametrize("task", [Task(3, False), Task(2, True), Task(1, False)])
-def test_a_mask_takes_little_beside_its_probabilities(task):
+def test_a_mask_takes_little_beside_its_probabilities(task, shape, monkeypatch):
+    monkeypatch.setattr("segzoo.prediction.predictor.PART", 2**16)
     backend = Thresholds(task, ("background", "one", "two")[: task.named_classes])
     predictor = Predictor(backend)  # type: ignore[arg-type]
-    probabilities = np.random.default_rng(0).random((task.num_classes, 40, 60, 50), dtype=np.float32)
+    probabilities = np.random.default_rng(0).random((task.num_classes, *shape), dtype=np.float32)
     expected = task.mask(probabilities[None])[0]
     tracemalloc.start()
     mask = predictor.mask(probabilities)
@@ -67,6 +71,13 @@ def test_a_mask_takes_little_beside_its_probabilities(task):
     np.testing.assert_array_equal(mask, expected)
     assert mask.dtype == np.uint8
     assert peak < 3 * mask.size
+
+
+def test_large_pictures_are_kept_in_blocks_that_the_system_takes_back():
+    """Of up to 32 MiB the C library may keep them for the thread that had them."""
+    Image.core.set_block_size(2**24)  # Pillow's own
+    list(segment_files(Predictor(Thresholds(Task(1, False), ("background", "one"))), []))  # type: ignore[arg-type]
+    assert Image.core.get_block_size() > 2**25
 
 
 @pytest.mark.parametrize("left", [2_000, 10_000])  # bytes: not for the network's grid, not for the rest

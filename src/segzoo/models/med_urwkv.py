@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from segzoo.errors import SegzooError
-from segzoo.models._vrwkv_weights import config_beside, load_vrwkv_encoder, weights_file
+from segzoo.models._vrwkv_weights import load_vrwkv_encoder, read_encoder_file
 from segzoo.module import SegmentationModule
 from segzoo.nn.vrwkv import Grid, VisionRWKV, VRWKVBlock, init_linears, to_map
 from segzoo.nn.vrwkv_adapter import VRWKVAdapter
@@ -284,10 +284,9 @@ class MedURWKV(SegmentationModule):
             if part is not None:
                 init_linears(part)
         if encoder_weights is not None:
-            file = weights_file(encoder_weights, encoder_size)
-            self.load_report = load_vrwkv_encoder(self, file)
-            config = config_beside(file)  # whose data stay with it as what it was pretrained on
-            if config is not None:
+            file, content, config = read_encoder_file(encoder_weights, encoder_size)
+            self.load_report = load_vrwkv_encoder(self, file, content)
+            if config is not None:  # its data stay with it as what it was pretrained on
                 self.data, self.licence = config.data, config.licence
 
     def recorded_arguments(self) -> dict[str, Any]:

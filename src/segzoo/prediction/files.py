@@ -19,6 +19,7 @@ from segzoo.checkpoints.folder import DRAFT_END
 from segzoo.errors import SegzooError, attempt
 from segzoo.imaging.images import image_size, is_colour, read_note, write_png
 from segzoo.imaging.segmentation import Segmentation
+from segzoo.imaging.strips import let_go_of_memory
 from segzoo.limits import PIXELS_IN_FLIGHT
 from segzoo.prediction.plan import DRAFT, Job
 from segzoo.prediction.predictor import Predictor
@@ -60,6 +61,7 @@ def segment_files(predictor: Predictor, jobs: Iterable[Job]) -> Iterator[tuple[J
     written is bounded, so that memory does not grow with the number of files: a few batches of images, of which all
     pixels have to find room, but of volumes only the next one and the last one beside the one that is segmented.
     """
+    let_go_of_memory()
     for large, group in groupby(jobs, key=lambda job: job.input.large):
         ahead = 1 if large else 2 * predictor.batch_size + THREADS
         room = Room()

@@ -25,6 +25,7 @@ from segzoo.prediction.postprocess import Step, checked, chosen
 from segzoo.prediction.window import require_overlap, slide
 from segzoo.preprocessing.base import Prepared
 
+PART = 2**20  # pixels whose classes are compared at once
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -171,11 +172,13 @@ class Predictor:
         return found
 
     def mask(self, probabilities: FloatArray) -> npt.NDArray[Any]:
-        """Return the mask of probabilities [K, *S]; of a volume plane by plane, as a maximum takes 20 bytes a voxel."""
-        planes = np.split(probabilities, len(probabilities[0]), 1) if probabilities.ndim == 4 else [probabilities]
+        """Return the mask of probabilities [K, *S], part by part along the first side, as a maximum takes 20 bytes."""
+        axes = probabilities.ndim - 1
+        count = len(probabilities[0]) if axes == 3 else -(-probabilities[0].size // PART)  # planes, or rows
         kind = np.uint8 if len(self.backend.class_names) <= 256 else np.int32
-        masks = [self.backend.task.mask(plane[None])[0].astype(kind) for plane in planes]
-        return np.concatenate(masks, axis=-3) if len(masks) > 1 else masks[0]
+        parts = np.array_split(probabilities, count, axis=1)
+        masks = [self.backend.task.mask(part[None])[0].astype(kind) for part in parts]
+        return np.concatenate(masks, axis=-axes) if len(masks) > 1 else masks[0]
 
 
 def refuse_nan(probabilities: Any, subject: str = "the network") -> None:
