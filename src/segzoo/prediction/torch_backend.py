@@ -1,7 +1,7 @@
 """PyTorch as a backend: a network in memory."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -95,11 +95,12 @@ def choose_device(wanted: str) -> str:
 def predict(model: "SegmentationNetwork", image: Any, *, tta: bool = False, overlap: float = 0.5) -> Segmentation:
     """Segment one image or volume with its model's own preprocessing; see :meth:`segzoo.SegmentationModule.predict`.
 
-    The network runs in its deployed form on its own device: over an image at the size it was trained for, over a
-    volume window by window, and, where it is a network for images, slice by slice along a volume's first axis.
+    The network runs in its deployed form, which is kept for the next call, on its own device: over an image at the size
+    it was trained for, over a volume window by window, and, where it is a network for images, slice by slice along a
+    volume's first axis.
     """
-    network = model.deploy() if model.is_deployable else model
-    with evaluating(network):
+    network = model.deployed_form() if model.is_deployable else model
+    with evaluating(network) if network is model else nullcontext():  # the form is in eval mode, and nobody else has it
         return Predictor(TorchBackend(network), tta=tta, overlap=overlap)(image)
 
 
