@@ -4,11 +4,10 @@ It pads and crops, knows its task, its recipe and the input contract of its chec
 and the five verbs names this class, never the SegmentationModule that is built on it.
 """
 
-import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +18,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from segzoo.errors import SegzooError
-from segzoo.nn.kept import Kept
-from segzoo.nn.weights import work_out_weights
+from segzoo.nn.deployable import Deployable
 from segzoo.preprocessing.base import InputContract
 from segzoo.preprocessing.image import Preprocessing
 from segzoo.tasks import Task, require_count
@@ -44,7 +42,7 @@ class Feature(NamedTuple):
         return tuple(-(-side // factor) for side, factor in zip(size, factors, strict=True))
 
 
-class SegmentationNetwork(LightningModule):
+class SegmentationNetwork(Deployable, LightningModule):
     """Base of all architectures, without training and verbs: see :class:`segzoo.SegmentationModule`.
 
     Args:
@@ -91,7 +89,6 @@ class SegmentationNetwork(LightningModule):
         self.data: dict[str, Any] = {}
         self.licence: str | None = None
         self.load_report: Any = None  # a LoadReport, of the floor above
-        self._kept: Kept[Self] = Kept()
         # in a tuple, so that a loss with weights of its own stays out of the state dict: that is the network's alone
         self._loss = (loss if loss is not None else self.default_loss(),)
         self._optimizer = optimizer
@@ -216,51 +213,6 @@ class SegmentationNetwork(LightningModule):
     def mask(self, probabilities: Tensor) -> Tensor:
         """Integer masks: [B, *S] of class indices, or [B, K, *S] of 0 and 1 for multi-label."""
         return self.task.mask(probabilities).long()
-
-    # ---- the deployed form
-
-    def deploy(self) -> Self:
-        """Return a new, fused, eval-only copy of this model that computes the same function."""
-        # a copy of the network must not copy the Trainer that it may still hang on
-        copied = copy.deepcopy(self, {id(self._trainer): None, id(self._fabric): None})
-        work_out_weights(copied.eval())
-        copied.fuse()
-        copied.to(memory_format=self.memory_format)
-        return copied.requires_grad_(False)
-
-    def deployed_form(self) -> Self:
-        """Return what :meth:`deploy` gives, which is kept, and made anew where anything of this model has changed.
-
-        Its weights take as much memory again, until this model goes, moves or is trained.
-        """
-        return self._kept.of(self, self.deploy)
-
-    def train(self, mode: bool = True) -> Self:
-        """Go into training mode, or out of it; the deployed form would not stay true for long."""
-        if mode:
-            self._kept.forget()
-        return super().train(mode)
-
-    def _apply(self, *arguments: Any, **options: Any) -> Self:
-        """Move or convert; the deployed form would keep memory on the device that this model leaves."""
-        self._kept.forget()
-        return super()._apply(*arguments, **options)
-
-    @property
-    def memory_format(self) -> torch.memory_format:
-        """Layout of the weights, always the same, so that a model gives the same bits trained and loaded.
-
-        For images it is a third faster on CPUs, and slower for none of the zoo's.
-        """
-        return torch.channels_last if self.spatial_dims == 2 else torch.preserve_format
-
-    def fuse(self) -> None:
-        """Fold what can be folded exactly, in place."""
-
-    @property
-    def is_deployable(self) -> bool:
-        """True where :meth:`deploy` keeps what the model computes as it is now."""
-        return True
 
     # ---- the recipe
 

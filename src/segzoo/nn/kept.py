@@ -17,7 +17,8 @@ M = TypeVar("M", bound=nn.Module)
 BOOKKEEPING = frozenset(vars(nn.Module()))  # of torch, in every module
 REGISTERED = ("_parameters", "_buffers", "_modules")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-OUTSIDE = frozenset({"_kept", "_trainer", "_fabric"})  # what a network hangs on, not what it computes by
+HANGS_ON = ("_trainer", "_fabric")  # of Lightning, which a network does not compute by
+OUTSIDE = frozenset({"_kept", *HANGS_ON})
 ORDINARY = (Tensor, nn.Parameter, nn.Buffer)
 LAYOUT: tuple[Callable[[Tensor], Any], ...] = (Tensor.data_ptr, Tensor.size, Tensor.stride, attrgetter("dtype"))
 COLUMNS = 1021  # into which bits are added up: a prime, so that channels that change places change their columns
