@@ -24,6 +24,7 @@ _HOMES = {
     "CMUNeXt": "segzoo.models.cmunext",
     "MedNeXt": "segzoo.models.mednext",
     "MedURWKV": "segzoo.models.med_urwkv",
+    "Predictor": "segzoo.live",
     "Segmentation": "segzoo.imaging.segmentation",
     "Preprocessing": "segzoo.preprocessing.image",
     "VolumePreprocessing": "segzoo.preprocessing.volume",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from segzoo.hub.listing import list_checkpoints as list_checkpoints
     from segzoo.hub.load import from_pretrained as _from_pretrained
     from segzoo.imaging.segmentation import Segmentation as Segmentation
+    from segzoo.live import Predictor as Predictor
     from segzoo.models._upkern import upkern as upkern
     from segzoo.models.cmunext import CMUNeXt as CMUNeXt
     from segzoo.models.lv_unet import LVUNet as LVUNet

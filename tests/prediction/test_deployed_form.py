@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import segzoo
-from segzoo.prediction.predictor import Predictor
+from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.torch_backend import TorchBackend
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 56, 3)).astype(np.uint8)
@@ -28,7 +28,7 @@ def small() -> segzoo.CMUNeXt:
 
 def anew(model) -> np.ndarray:
     """Probabilities by a form that is made for them."""
-    return Predictor(TorchBackend(model.deploy()))(IMAGE).probabilities
+    return Pipeline(TorchBackend(model.deploy()))(IMAGE).probabilities
 
 
 def train_a_step(model) -> None:

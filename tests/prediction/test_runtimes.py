@@ -24,7 +24,7 @@ import segzoo
 from segzoo.cli.command import main
 from segzoo.imaging.images import read_image
 from segzoo.imaging.volumes import read_volume_mask
-from segzoo.prediction.predictor import Predictor
+from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.runtimes import BACKENDS, choose_backend, open_exported, thread_count
 from segzoo.preprocessing import exported
 
@@ -127,7 +127,7 @@ def test_masks_and_overlays_are_those_of_the_checkpoint(name, backend, zoo, imag
 def test_a_large_image_is_resized_outside_of_the_graph(backend, zoo, images, monkeypatch):
     """Where resizing takes less memory."""
     monkeypatch.setattr(exported, "GRAPH_PIXELS", 1000)
-    predictor, model = Predictor(open_exported(zoo.files["classes"], backend)), zoo.models["classes"]
+    predictor, model = Pipeline(open_exported(zoo.files["classes"], backend)), zoo.models["classes"]
     for file in images.iterdir():
         given = predictor.read(file)
         assert given.batch.shape[2:] == model.preprocessing.image_size
@@ -139,7 +139,7 @@ def test_a_large_image_is_resized_outside_of_the_graph(backend, zoo, images, mon
 @pytest.mark.parametrize("name", ["classes", "labels"])
 def test_probabilities_are_those_of_the_checkpoint(name, tta, backend, zoo, images, scan):
     model = zoo.models[name]
-    predictor = Predictor(open_exported(zoo.files[name], backend), tta=tta)
+    predictor = Pipeline(open_exported(zoo.files[name], backend), tta=tta)
     for file in [*sorted(images.iterdir()), scan]:
         (found,) = predictor.segment([predictor.read(file)])
         expected = model.predict(file, tta=tta)
@@ -195,7 +195,7 @@ def test_volumes_are_segmented_window_by_window(tta, backend, zoo, scan, tmp_pat
     expected, found = (read_volume_mask(tmp_path / name / scan.name)[0] for name in ("expected", "found"))
     assert len(np.unique(expected)) > 1
     assert (expected != found).mean() < 1e-4
-    predictor = Predictor(open_exported(zoo.files["volumes"], backend), tta=tta, overlap=0.25)
+    predictor = Pipeline(open_exported(zoo.files["volumes"], backend), tta=tta, overlap=0.25)
     (segmentation,) = predictor.segment([predictor.read(scan)])
     probabilities = zoo.models["volumes"].predict(scan, tta=tta, overlap=0.25).probabilities
     np.testing.assert_allclose(segmentation.probabilities, probabilities, atol=ROUNDING)

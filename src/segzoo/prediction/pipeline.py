@@ -28,7 +28,7 @@ from segzoo.preprocessing.base import Prepared
 FloatArray = npt.NDArray[np.float32]
 
 
-class Predictor:
+class Pipeline:
     """Model, made once, that segments one input after another.
 
     Args:
