@@ -153,6 +153,16 @@ def test_probabilities_are_those_of_the_checkpoint(name, tta, backend, zoo, imag
         assert (found.geometry is None) == (expected.geometry is None)
 
 
+def test_a_predictor_of_a_file_takes_frames_and_streams_of_them(backend, zoo, images):
+    predictor, model = segzoo.Predictor(zoo.files["classes"], backend=backend), zoo.models["classes"]
+    assert {"onnxruntime": "ONNX Runtime ", "openvino": "OpenVINO "}[backend] in predictor.description
+    frames = [read_image(file) for file in sorted(images.iterdir())]
+    expected = model.predict(frames)
+    for found in (predictor(frames), predictor.stream(iter(frames))):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one.probabilities, other.probabilities, atol=ROUNDING)
+
+
 def test_masks_of_slices_lie_where_their_volume_does(zoo, scan, tmp_path):
     for name, source in (("expected", zoo.checkpoints["labels"]), ("found", zoo.files["labels"])):
         assert predict(source, scan, tmp_path / name, "--overlay") == 0
@@ -173,6 +183,9 @@ def test_an_image_needs_neither_torch_nor_a_second(zoo, images, tmp_path):
         "import sys\n"
         "from segzoo.cli import main\n"
         f"assert main({arguments!r}) == 0\n"
+        "import numpy, segzoo\n"
+        f"frame, predictor = numpy.zeros((40, 50, 3), 'uint8'), segzoo.Predictor({arguments[1]!r})\n"
+        "assert [found.mask.shape for found in predictor.stream([frame] * 2)] == [(40, 50)] * 2\n"
         f"print('imported', *(name for name in {heavy!r} if name in sys.modules))"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -325,7 +338,7 @@ REFUSALS: dict[str, tuple[Any, list[Any], str]] = {
     "a checkpoint": (
         lambda zoo, root: "lv-unet-busi",
         ["--backend", "openvino"],
-        r"--backend runs \.onnx files, and lv-unet-busi is none; `segzoo export lv-unet-busi FILE\.onnx` writes it",
+        r"openvino runs \.onnx files, and lv-unet-busi is none; `segzoo export lv-unet-busi FILE\.onnx` writes it",
     ),
     "of one size": (
         made_at_another_size,

@@ -17,6 +17,7 @@ from segzoo.prediction.files import OutputError, segment_files
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import DRAFTS, Job, find_inputs, plan, require_distinct, require_writable
 from segzoo.prediction.resume import unfinished
+from segzoo.prediction.runtimes import ExportedModel
 from segzoo.prediction.window import require_overlap
 from segzoo.prediction.workers import share_out
 
@@ -36,6 +37,8 @@ def run_predict(options: argparse.Namespace) -> None:
     require_writable(options.output)
     remove_dead_drafts(options.output, DRAFTS)
     model = open_model(options.checkpoint, options.backend or "auto", options.device)
+    if isinstance(model, ExportedModel):
+        options.device = "cpu"  # also where "auto" would find a GPU
     require_distinct(jobs, model.mask_names)
     work = options, model, jobs, refused
     if options.devices == options.nodes == 1 and not is_one_of_several():

@@ -173,9 +173,15 @@ class Pipeline:
     def mask(self, probabilities: FloatArray) -> npt.NDArray[Any]:
         """Return the mask of probabilities [K, *S]; of a volume plane by plane, as a maximum takes 20 bytes a voxel."""
         planes = np.split(probabilities, len(probabilities[0]), 1) if probabilities.ndim == 4 else [probabilities]
-        kind = np.uint8 if len(self.backend.class_names) <= 256 else np.int32
-        masks = [self.backend.task.mask(plane[None])[0].astype(kind) for plane in planes]
+        masks = [self.whole_numbers(self.backend.task.mask(plane[None])[0]) for plane in planes]
         return np.concatenate(masks, axis=-3) if len(masks) > 1 else masks[0]
+
+    def whole_numbers(self, mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return a mask of classes, or of True and False, in the type that masks have."""
+        kind: type = np.uint8 if len(self.backend.class_names) <= 256 else np.int32
+        if mask.dtype == bool and kind is np.uint8:
+            return mask.view(kind)  # the same bytes
+        return mask.astype(kind)
 
 
 def refuse_nan(probabilities: Any, subject: str = "the network") -> None:
