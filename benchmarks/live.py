@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,13 @@ WARM = 5  # frames before those that count
 HEADING = """# A frame's cost
 
 Written by `python benchmarks/live.py`: change nothing here by hand. Milliseconds of processor time of one thread, each
-the median of {frames} frames, for the checkpoint `{checkpoint}`; measured on {machine}. What the numbers mean for a
-camera is in [docs/live.md](../docs/live.md).
+the median of {frames} frames, for the checkpoint `{checkpoint}`; measured on {machine}, with
+PyTorch {torch} and ONNX Runtime {onnxruntime}. What the numbers mean for a camera is in
+[docs/live.md](../docs/live.md).
 """
 
 Frame = np.ndarray[Any, Any]
+Compare = Callable[[tuple[int, int], list[Frame]], list[tuple[Any, ...]]]
 Contestants = dict[str, Callable[[Frame], object]]
 
 
@@ -55,36 +58,70 @@ def page(options: argparse.Namespace) -> str:
     """Return what was measured, as a page."""
     from measuring import machine
 
-    rows = []
+    rows, parts = [], []
     for runtime in CONTESTANTS:
         command = [sys.executable, "-W", "ignore", __file__, "--runtime", runtime]
         command += ["--checkpoint", options.checkpoint, "--frames", str(options.frames)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         answer = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
-        rows += [(NAMES[runtime], *row) for row in json.loads(answer.splitlines()[-1])]
+        found = json.loads(answer.splitlines()[-1])
+        rows += [(NAMES[runtime], *row) for row in found["compared"]]
+        parts += [(NAMES[runtime], *row) for row in found["parts"]]
     lines = ["| runtime | frame | what | ms | bare ms | ratio |", "| --- | --- | --- | ---: | ---: | ---: |"]
     lines += [
         f"| {runtime} | {width} x {height} | {what} | {took:.1f} | {' + '.join(f'{one:.1f}' for one in bare)} | "
         f"{took / sum(bare):.2f} |"
         for runtime, (height, width), what, took, bare in rows
     ]
-    facts = {"frames": options.frames, "checkpoint": options.checkpoint, "machine": machine()}
-    return HEADING.format(**facts) + "\n" + "\n".join(lines) + "\n\n" + NOTES
+    where = f"| runtime | frame | {' | '.join(PARTS)} |", f"| --- | --- |{' ---: |' * len(PARTS)}"
+    spent = [
+        f"| {runtime} | {width} x {height} | {' | '.join(f'{one:.1f}' for one in took)} |"
+        for runtime, (height, width), took in parts
+    ]
+    here = machine()
+    facts = {"frames": options.frames, "checkpoint": options.checkpoint, "machine": here["processor"]}
+    facts["torch"], facts["onnxruntime"] = here["torch"], version("onnxruntime")
+    tables = ["\n".join(lines), NOTES, "\n".join([*where, *spent])]
+    return HEADING.format(**facts) + "\n" + "\n\n".join(tables) + "\n"
 
 
+PARTS = ("read, resize, normalise", "network", "back to the frame's size", "check and mask")
 NAMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
 NOTES = """Bare is, for `Predictor`, what the runtime takes for an input that is ready (of the fused network, or of the
 exported file's session), and then what the contract's own resizing takes, there and back. For `model.predict` it is the
 fused network in a loop of one's own, with one resize each way by `torch.nn.functional.interpolate`, in one number. The
-exported file resizes and normalises by itself, so that its way there is part of its session.
-"""
+exported file resizes and normalises by itself, so that its way there and back is part of its session.
+
+Where the time of `Predictor(frame)` goes:"""
 
 
-def measure(runtime: str, checkpoint: str, frames: int) -> list[tuple[Any, ...]]:
-    """Return for each size what was compared, what it took and what the bare parts did, in milliseconds."""
+def measure(runtime: str, checkpoint: str, frames: int) -> dict[str, Any]:
+    """Return for each size what was compared, what it took and what the bare parts did, and where it went."""
     with tempfile.TemporaryDirectory() as folder:
-        compare = CONTESTANTS[runtime](checkpoint, Path(folder))
-        return [(size, *row) for size in SIZES for row in compare(size, shots(size, frames + WARM))]
+        predictor, compare = CONTESTANTS[runtime](checkpoint, Path(folder))
+        taken = [(size, shots(size, frames + WARM)) for size in SIZES]
+        return {
+            "compared": [(size, *row) for size, some in taken for row in compare(size, some)],
+            "parts": [(size, parts_of(predictor, some)) for size, some in taken],
+        }
+
+
+def parts_of(predictor: segzoo.Predictor, frames: list[Frame]) -> list[float]:
+    """Return the milliseconds of each of `PARTS`."""
+    pipeline = predictor._pipeline
+    given = pipeline.read(frames[0])
+    small = pipeline.averaged(given.batch)
+    (whole,) = pipeline.restored(small, given)
+    found = medians(
+        {
+            PARTS[0]: pipeline.read,
+            PARTS[1]: lambda _: pipeline.averaged(given.batch),
+            PARTS[2]: lambda _: pipeline.restored(small, given),
+            PARTS[3]: lambda _: pipeline.segmentation(given, whole),
+        },
+        frames,
+    )
+    return [found[part] for part in PARTS]
 
 
 def shots(size: tuple[int, int], count: int) -> list[Frame]:
@@ -105,7 +142,7 @@ def medians(contestants: Contestants, frames: list[Frame]) -> dict[str, float]:
     return {name: statistics.median(one[WARM:]) for name, one in taken.items()}
 
 
-def of_torch(checkpoint: str, folder: Path) -> Callable[[Any, Any], list[tuple[Any, ...]]]:
+def of_torch(checkpoint: str, folder: Path) -> tuple[segzoo.Predictor, Compare]:
     """Compare the predictor and model.predict with the fused network."""
     import torch
     from torch.nn import functional as F
@@ -137,10 +174,10 @@ def of_torch(checkpoint: str, folder: Path) -> Callable[[Any, Any], list[tuple[A
             ("`model.predict(frame)`", took["predict"], [took["loop"]]),
         ]
 
-    return compare
+    return predictor, compare
 
 
-def of_onnxruntime(checkpoint: str, folder: Path) -> Callable[[Any, Any], list[tuple[Any, ...]]]:
+def of_onnxruntime(checkpoint: str, folder: Path) -> tuple[segzoo.Predictor, Compare]:
     """Compare the predictor of an exported file with a session of it."""
     from segzoo.prediction.runtimes import open_exported, open_session
 
@@ -164,7 +201,7 @@ def of_onnxruntime(checkpoint: str, folder: Path) -> Callable[[Any, Any], list[t
         took = medians(contestants, frames)
         return [("`Predictor(frame)`", took["Predictor"], [took["session"], took["resize"]])]
 
-    return compare
+    return predictor, compare
 
 
 CONTESTANTS = {"torch": of_torch, "onnxruntime": of_onnxruntime}

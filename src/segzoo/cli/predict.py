@@ -3,21 +3,24 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segzoo import __version__
 from segzoo.checkpoints.folder import remove_dead_drafts
 from segzoo.cli.output import raise_first, sentence, show_any_name
 from segzoo.errors import SegzooError, attempt, one_line
+from segzoo.imaging.videos import is_video, require_pyav
 from segzoo.live import Model, load_pipeline, open_model
 from segzoo.prediction.files import OutputError, segment_files
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import DRAFTS, Job, find_inputs, plan, require_distinct, require_writable
 from segzoo.prediction.resume import unfinished
 from segzoo.prediction.runtimes import ExportedModel
+from segzoo.prediction.video import segment_video
 from segzoo.prediction.window import require_overlap
 from segzoo.prediction.workers import share_out
 
@@ -26,16 +29,18 @@ if TYPE_CHECKING:
 
 
 def run_predict(options: argparse.Namespace) -> None:
-    """``segzoo predict CHECKPOINT INPUT... --output DIR``.
+    """``segzoo predict CHECKPOINT INPUT... --output DIR``: images and volumes first, then videos one by one.
 
     Raises:
         SegzooError: an input could not be segmented; all others have been by then.
     """
     require_overlap(options.overlap)
-    inputs, refused = find_inputs(options.inputs)
+    videos, others = split(options.inputs, is_video)
+    inputs, refused = find_inputs(others) if others or not videos else ([], [])
     jobs = plan(inputs, options.output, options.overlay, options.geometry)
     require_writable(options.output)
     remove_dead_drafts(options.output, DRAFTS)
+    require_alone(videos, options)
     model = open_model(options.checkpoint, options.backend or "auto", options.device)
     if isinstance(model, ExportedModel):
         options.device = "cpu"  # also where "auto" would find a GPU
@@ -51,7 +56,33 @@ def run_predict(options: argparse.Namespace) -> None:
         failures = segment(*work, devices) if devices else launch(fabric, segment_share, *work)
     if isinstance(failures, SegzooError):
         raise failures
-    raise_first(failures, len(jobs) + len(refused), "inputs were not segmented")
+    several = len(jobs) + len(refused) + len(videos)
+    failures += report(segment_videos(options, model, videos), several > 1)
+    raise_first(failures, several, "inputs were not segmented")
+
+
+def split(inputs: Sequence[Path], belongs: Callable[[Path], bool]) -> tuple[list[Path], list[Path]]:
+    """Return the inputs of a kind, and the others."""
+    return [one for one in inputs if belongs(one)], [one for one in inputs if not belongs(one)]
+
+
+def require_alone(videos: Sequence[Path], options: argparse.Namespace) -> None:
+    """Refuse videos that one process cannot do, or whose files would have one name.
+
+    Raises:
+        SegzooError: saying so.
+        MissingPackageError: nothing reads videos here.
+    """
+    if not videos:
+        return
+    require_pyav()
+    if options.devices > 1 or options.nodes > 1 or is_one_of_several():
+        raise SegzooError(f"{videos[0]} is a video, which one process segments; leave --devices and --nodes out")
+    makers: dict[str, Path] = {}
+    for file in videos:
+        first = makers.setdefault(file.stem, file)
+        if first != file:
+            raise SegzooError(f"{first} and {file} would both be written to {file.stem}; rename one of them")
 
 
 def is_one_of_several() -> bool:
@@ -144,6 +175,19 @@ def begin(
     for failure in failures:
         say(f"segzoo: not segmented: {failure}")
     return todo, failures
+
+
+def segment_videos(
+    options: argparse.Namespace, model: Model, videos: Sequence[Path]
+) -> Iterator[tuple[Job, str | SegzooError]]:
+    """Yield each video, with the folder of its masks, and what they cover or why there are none."""
+    if not videos:
+        return
+    pipeline = load(model, options, options.device)
+    say(pipeline.description)
+    for file in videos:
+        done = attempt(segment_video, pipeline, file, options.output, recipe(options, model), model.mask_names)
+        yield Job(file, options.output / file.stem), done
 
 
 def report(outcomes: Iterable[tuple[Job, str | SegzooError]], several: bool) -> list[str]:

@@ -160,10 +160,7 @@ def read_input(read: Callable[..., Any], job: Job) -> Any:
             the job would write over what was not made from it.
     """
     if job.taken is not None:
-        raise SegzooError(
-            f"{job.taken} is in the way: it was made from another file than {job.file}, or not by segzoo predict; name "
-            "another --output, or remove it"
-        )
+        raise in_the_way(job.taken, job.file)
     try:
         with enough_memory(job.file):
             return read(job.input, drawn=job.overlay is not None)
@@ -172,6 +169,14 @@ def read_input(read: Callable[..., Any], job: Job) -> Any:
     except Exception as error:
         reason = (isinstance(error, OSError) and error.strerror) or f"{type(error).__name__}: {error}"
         raise SegzooError(f"Cannot read {job.file} ({reason}).") from error
+
+
+def in_the_way(taken: Path, file: Path) -> SegzooError:
+    """Return the error that a file to write was made from something else than an input."""
+    return SegzooError(
+        f"{taken} is in the way: it was made from another file than {file}, or not by segzoo predict; name another "
+        "--output, or remove it"
+    )
 
 
 def batches(pipeline: Pipeline, inputs: Iterator[tuple[Job, Any] | None]) -> Iterator[list[tuple[Job, Any]]]:

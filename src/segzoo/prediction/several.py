@@ -2,9 +2,8 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import count
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +12,8 @@ from segzoo.imaging.images import is_tensor
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.preprocessing.base import Prepared
+
+T = TypeVar("T")
 
 
 def segment_all(pipeline: Pipeline, image: Any) -> Any:
@@ -37,7 +38,7 @@ def segment_each(pipeline: Pipeline, sources: Iterable[Any], *, batch_size: int 
         SegzooError: one cannot be read or segmented; its number is said.
     """
     waiting: list[Prepared] = []
-    for given in read_ahead(pipeline, sources, batch_size):
+    for given in taken_ahead(readings(pipeline, sources), batch_size):
         if waiting and pipeline.key(given) != pipeline.key(waiting[0]):
             yield from pipeline.segment(waiting)
             waiting = []
@@ -49,36 +50,35 @@ def segment_each(pipeline: Pipeline, sources: Iterable[Any], *, batch_size: int 
         yield from pipeline.segment(waiting)
 
 
-def read_ahead(pipeline: Pipeline, sources: Iterable[Any], ahead: int) -> Iterator[Prepared]:
-    """Yield inputs that are ready to be segmented, while another thread reads the next ones.
-
-    Args:
-        pipeline: that reads.
-        sources: of inputs.
-        ahead: how many more are read.
+def readings(pipeline: Pipeline, sources: Iterable[Any]) -> Iterator[Prepared]:
+    """Yield inputs that are ready to be segmented.
 
     Raises:
         SegzooError: one cannot be read; its number is said.
     """
-    iterator, numbers = iter(sources), count(1)
-
-    def take() -> Prepared | None:
-        number = next(numbers)
-        for source in iterator:
-            try:
-                return pipeline.read(source)
-            except SegzooError as error:
-                raise type(error)(f"input {number}: {error}") from error
-        return None
-
-    with ThreadPoolExecutor(1) as reader:
-        reading = deque(reader.submit(take) for _ in range(ahead))
+    for number, source in enumerate(sources, 1):
         try:
-            while (given := reading.popleft().result()) is not None:
-                reading.append(reader.submit(take))
-                yield given
+            yield pipeline.read(source)
+        except SegzooError as error:
+            raise type(error)(f"input {number}: {error}") from error
+
+
+def taken_ahead(things: Iterable[T], ahead: int) -> Iterator[T]:
+    """Yield things as they come, while another thread already takes the next ones.
+
+    Args:
+        things: in that thread alone.
+        ahead: how many more are taken.
+    """
+    iterator, end = iter(things), object()
+    with ThreadPoolExecutor(1) as taker:
+        coming: deque[Future[Any]] = deque(taker.submit(next, iterator, end) for _ in range(ahead))
+        try:
+            while (thing := coming.popleft().result()) is not end:
+                coming.append(taker.submit(next, iterator, end))
+                yield thing
         finally:
-            reader.shutdown(cancel_futures=True)
+            taker.shutdown(cancel_futures=True)
 
 
 def owned(frames: Iterable[Any]) -> Iterator[Any]:
