@@ -46,8 +46,8 @@ class Predictor:
         >>> frame = np.zeros((266, 320, 3), np.uint8)
         >>> predictor(frame).mask.shape
         (266, 320)
-        >>> [found.mask.any() for found in predictor.stream([frame, frame])]
-        [False, False]
+        >>> [int(found.mask.sum()) for found in predictor.stream([frame, frame])]
+        [0, 0]
     """
 
     def __init__(

@@ -62,7 +62,7 @@ class Kept(Generic[M]):
 
 
 class State:
-    """What a module computes by, to be compared later: the objects in it and its parts, and the bits of its tensors.
+    """Objects in a module and its parts, and the bits of its tensors: what it computes by, to be compared later.
 
     Seen is whatever is put in the place of something else, in an attribute of a module or in a list or dict that is
     one, and any change of a tensor. Not seen is what changes within other objects.

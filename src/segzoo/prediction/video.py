@@ -1,4 +1,4 @@
-"""A video in, the masks of its frames and an overlaid video out."""
+"""Video in, the masks of its frames and an overlaid video out."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
