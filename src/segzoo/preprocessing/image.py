@@ -22,7 +22,7 @@ from segzoo.tasks import require_count
 if TYPE_CHECKING:
     from torch import Tensor
 
-TOGETHER = 2**24  # values of an image that are resized at once; of a larger one, channel by channel
+TOGETHER = 2**23  # values of an image that are resized at once; a larger one channel by channel, for its memory
 BATCH_SLICES = 8  # of a volume, that are segmented together
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
