@@ -7,7 +7,7 @@ that is not seen would be a wrong mask that nobody notices. So bits are compared
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from operator import is_, itemgetter
+from operator import call, is_, itemgetter
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -20,6 +20,7 @@ REGISTERED = ("_parameters", "_buffers", "_modules")
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 HANGS_ON = ("_trainer", "_fabric")  # of Lightning, which a network does not compute by
 OUTSIDE = frozenset({"_kept", *HANGS_ON})
+COUNTER = "num_batches_tracked"  # of a batch norm, which only training reads
 ORDINARY = (Tensor, nn.Parameter, nn.Buffer)
 LAYOUT: tuple[Callable[[Tensor], Any], ...] = (Tensor.data_ptr, Tensor.stride, Tensor.numel)
 COLUMNS = 1021  # into which bits are added up: a prime, so that channels that change places change their columns
@@ -86,7 +87,8 @@ class State:
         self.dicts += [value for own in plain for value in own.values() if isinstance(value, dict)]
         self.lists = [value for own in plain for value in own.values() if isinstance(value, list)]
         self.held = [*self.contents(module)]
-        self.tensors = [one for one in self.held if isinstance(one, Tensor)]
+        counters = {id(vars(part)["_buffers"].get(COUNTER)) for part in parts}
+        self.tensors = [one for one in self.held if isinstance(one, Tensor) and id(one) not in counters]
         self.layouts = layouts(self.tensors)
         # while their memory is held, nothing else can come to lie where they do
         storages = {one.data_ptr(): one.untyped_storage() for one in self.tensors if one.numel()}
@@ -109,7 +111,7 @@ class State:
 
     def contents(self, module: nn.Module) -> Iterator[Any]:
         """Yield all objects, always in one order."""
-        of_parts = (get(part) for get, part in zip(self.getters, self.parts, strict=True))
+        of_parts = map(call, self.getters, self.parts)
         inner: Iterable[Iterable[Any]] = chain(of_parts, map(dict.values, self.dicts), self.lists)
         return chain(attributes(module).values(), chain.from_iterable(inner), (END,))
 
