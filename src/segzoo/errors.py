@@ -1,7 +1,7 @@
 """Errors a person can cause: each is one sentence that says what is wrong, where, and what to do."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -49,6 +49,38 @@ class MissingPackageError(MissingError, ImportError):
 def first_line(error: Exception) -> str:
     """Return what an error of somebody else's code says first, of what may be pages."""
     return str(error).strip().partition("\n")[0][:200]
+
+
+def first_few(things: Sequence[object]) -> str:
+    """Return the first three of some things, and how many more there are.
+
+    Example:
+        >>> from segzoo.errors import first_few
+        >>> first_few(["a.png", "b.png", "c.png", "d.png", "e.png"])
+        'a.png, b.png, c.png and 2 more'
+    """
+    more = f" and {len(things) - 3} more" if len(things) > 3 else ""
+    return ", ".join(str(thing) for thing in things[:3]) + more
+
+
+def one_sentence(failures: Sequence[tuple[object, object]], number: int, things: str) -> str:
+    """Return one sentence about things that cannot be used: their names, and why the first one cannot.
+
+    Args:
+        failures: Names, and why; at least one.
+        number: Of all things that were looked at.
+        things: What they are, in the plural.
+
+    Example:
+        >>> from segzoo.errors import one_sentence
+        >>> one_sentence([("a.png", "a.png is empty."), ("b.png", "b.png is blue.")], 8, "images")
+        '2 of 8 images cannot be used (a.png, b.png), the first because: a.png is empty.'
+    """
+    reason = str(failures[0][1])
+    if len(failures) == 1:
+        return reason
+    named = first_few([name for name, _ in failures])
+    return f"{len(failures)} of {number} {things} cannot be used ({named}), the first because: {reason}"
 
 
 def one_line(text: str) -> str:

@@ -88,6 +88,8 @@ TENSORS = Limit("TENSORS", 10**5, "parameter tensors", "the zoo's largest networ
 
 IMAGE_PIXELS = Limit("IMAGE_PIXELS", 2 * 10**8, "pixels", "a decoded picture stays below 1 GB")
 PIXELS_IN_FLIGHT = Limit("PIXELS_IN_FLIGHT", 2**26, "pixels", "a folder of large pictures is gone through one by one")
+ANNOTATION_BYTES = Limit("ANNOTATION_BYTES", 2**30, "bytes of annotations", "those of COCO's 118,287 images are fewer")
+TABLE_BYTES = Limit("TABLE_BYTES", 2**27, "bytes of a table", "a line for each of a million images has fewer")
 VOXELS = Limit("VOXELS", 2**31, "voxels", "8 GiB in float32; no scanner makes as many")
 HEADER_BYTES = Limit("HEADER_BYTES", 2**20, "bytes of header", "volumes have some hundred")
 TAIL_BYTES = Limit(

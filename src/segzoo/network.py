@@ -7,11 +7,12 @@ and the five verbs names this class, never the SegmentationModule that is built 
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from segzoo.nn.deployable import Deployable
 from segzoo.preprocessing.base import InputContract
 from segzoo.preprocessing.image import Preprocessing
 from segzoo.tasks import Task, require_count
+from segzoo.training.callbacks import FrozenEncoder, frozen_for
+from segzoo.training.fitted import fitted
 from segzoo.training.losses import DiceCELoss
 
 
@@ -50,9 +53,11 @@ class SegmentationNetwork(Deployable, LightningModule):
         num_classes: channels of the logits; 1 is binary (sigmoid), more is multi-class (softmax, class 0 the
             background) unless ``multilabel`` (sigmoid a class).
         multilabel: every class is a mask of its own; they may overlap.
-        loss: a module called with logits [B, K, *S] and labels; None takes the architecture's own.
+        loss: a module called with logits [B, K, *S] and labels, or one of torch or MONAI, which gets the form that it
+            wants (see :mod:`segzoo.training.fitted`); None takes the architecture's own.
         optimizer: called with the parameters; None takes the architecture's own.
         lr_scheduler: called with the optimizer and stepped once an epoch; None takes the architecture's own.
+        frozen_epochs: epochs for which the encoder stays as it is, batch norm's statistics included, or "forever".
 
     Attributes:
         task: number and kind of the classes.
@@ -68,6 +73,7 @@ class SegmentationNetwork(Deployable, LightningModule):
     spatial_dims: int = 2
     training_only: ClassVar[tuple[str, ...]] = ()  # what the names of tensors begin with that only training needs
     can_be_int8: ClassVar[bool] = False  # whether its masks were found to stay as they are
+    encoder_parts: ClassVar[tuple[str, ...]] = ("encoder",)  # the submodules that frozen_epochs is about
 
     def __init__(
         self,
@@ -77,6 +83,7 @@ class SegmentationNetwork(Deployable, LightningModule):
         loss: nn.Module | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
+        frozen_epochs: int | Literal["forever"] = 0,
     ) -> None:
         super().__init__()
         require_count("in_channels", in_channels)
@@ -90,9 +97,11 @@ class SegmentationNetwork(Deployable, LightningModule):
         self.licence: str | None = None
         self.load_report: Any = None  # a LoadReport, of the floor above
         # in a tuple, so that a loss with weights of its own stays out of the state dict: that is the network's alone
-        self._loss = (loss if loss is not None else self.default_loss(),)
+        self._loss = (fitted(loss if loss is not None else self.default_loss(), self.task),)
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
+        frozen_for(frozen_epochs)
+        self.frozen_epochs: int | Literal["forever"] = frozen_epochs
 
     @property
     def num_classes(self) -> int:
@@ -241,6 +250,11 @@ class SegmentationNetwork(Deployable, LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": interval, "monitor": watched},
         }
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Lightning's hook: what keeps the encoder frozen, where it is to be."""
+        epochs = frozen_for(self.frozen_epochs)
+        return [FrozenEncoder(epochs, self.encoder_parts)] if epochs > 0 else []
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole training."""

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from segzoo.checkpoints.description import Learned
@@ -71,6 +71,8 @@ class SegmentationSteps(SegmentationNetwork):
             check_classes(self, datamodule, stage)
             if stage == "fit":
                 self.adopt_data(datamodule)
+            if stage != "test":
+                self.weigh_classes(datamodule)
         elif stage == "fit" and self.data:  # from loaders, of which nobody knows what they read
             self.learn_from({"licence": "unknown"})
         if stage in ("fit", "validate"):
@@ -91,6 +93,28 @@ class SegmentationSteps(SegmentationNetwork):
         self.preprocessing, self.class_names = datamodule.preprocessing, tuple(datamodule.class_names)
         self.learn_from(datamodule.describe())
 
+    def weigh_classes(self, datamodule: Any) -> None:
+        """Let the loss weigh the classes where the data asks for it.
+
+        Raises:
+            SegzooError: it takes no weights, or the data lacks a class.
+        """
+        asked = getattr(datamodule, "class_weights", None)  # which data of somebody's own need not know
+        weights = None if asked is None else datamodule.loss_weights()
+        if weights is None:
+            return
+        weigh = getattr(self._loss[0], "weigh", None)
+        if weigh is None:
+            raise SegzooError(
+                f"{type(self._loss[0]).__name__} takes no weights of classes: give it a method weigh(weights), or "
+                "leave class_weights out"
+            )
+        listed = zip(datamodule.class_names, weights if weights.ndim == 1 else weights[:, 1], strict=True)
+        said = ", ".join(f"{name} {weight:.3g}" for name, weight in listed)
+        rank_zero_info(f"segzoo: weights of the classes: {said}")
+        given = torch.from_numpy(weights)
+        weigh(given[None] if self.task.independent and given.ndim == 1 else given)
+
     def learn_from(self, data: dict[str, Any]) -> None:
         """Note what it is trained on now: what it came from stays in its history, and in the licence of its weights."""
         self.data = with_history(data, self.data)
@@ -107,9 +131,16 @@ class SegmentationSteps(SegmentationNetwork):
     # ---- training
 
     def on_fit_start(self) -> None:
-        """Train mode (Lightning keeps the eval mode that a loaded checkpoint comes in), loss on the device."""
+        """Train mode (Lightning keeps the eval mode that a loaded checkpoint comes in), loss on the device.
+
+        What somebody has put into eval mode stays there: in a model in train mode every submodule, and in one that was
+        loaded, where all are in eval mode, those whose parameters ask for no gradient.
+        """
         if not self.training:
+            held = [module for module in self.modules() if is_held(module)]
             self.train()
+            for module in held:
+                module.eval()
         self._loss[0].to(self.device)
 
     def on_train_start(self) -> None:
@@ -285,6 +316,12 @@ class SegmentationSteps(SegmentationNetwork):
         """Take the input contract, classes and provenance that :meth:`on_save_checkpoint` kept."""
         own = {"licence": self.licence}  # files of old say no licence
         Learned({**own, **contract} if isinstance(contract, dict) else contract).give_to(self)
+
+
+def is_held(module: nn.Module) -> bool:
+    """Return whether a module stands in eval mode with parameters, and none of them asks for a gradient."""
+    asking = [parameter.requires_grad for parameter in module.parameters()]
+    return not module.training and bool(asking) and not any(asking)
 
 
 def refuse_divergence(state: Mapping[str, Any], trainer: Trainer, step: int | None = None) -> None:

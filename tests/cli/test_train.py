@@ -23,6 +23,7 @@ from torch.testing import assert_close
 import processes
 import segzoo
 from segzoo import cli
+from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.provenance import seen_before
 from segzoo.checkpoints.save import record
 from segzoo.cli import train as training_cli
@@ -199,6 +200,34 @@ def test_train_yaml_holds_numbers_and_devices(tmp_path, samples):
     assert (again / "train.yaml").read_text() == (run / "train.yaml").read_text()
 
 
+def test_losses_of_torch_and_monai_train_as_train_yaml_says(tmp_path, samples):
+    loss = ["--model.loss", "torch.nn.BCEWithLogitsLoss", "--model.loss.pos_weight"]
+    options = ["--model", "cmunext_s", *busi(samples), *BRIEF]
+    run, again = fit(tmp_path / "run", *options, *loss, "[3.5]", epochs=1), tmp_path / "again"
+    recipe = yaml.safe_load((run / "train.yaml").read_text())
+    assert recipe["model"]["init_args"]["loss"]["init_args"]["pos_weight"] == [3.5]
+    assert cli.main(["fit", "-c", str(run / "train.yaml"), "--trainer.default_root_dir", str(again)]) == 0
+    assert (again / "train.yaml").read_text() == (run / "train.yaml").read_text()
+    assert logged(again, "train/loss") == logged(run, "train/loss")
+    other = fit(tmp_path / "other", *options, *loss, "1", epochs=1)
+    assert logged(other, "train/loss")[0] < logged(run, "train/loss")[0]
+    focal = ["--model.loss", "monai.losses.DiceFocalLoss", "--model.loss.gamma", "1.5"]
+    assert logged(fit(tmp_path / "focal", *options, *focal, epochs=1), "train/loss")[0] > 0
+
+
+def test_rare_classes_weigh_more_where_that_is_asked_for(tmp_path, samples, capsys, caplog):
+    options = ["--model", "cmunext_s", *busi(samples), *BRIEF]
+    run = fit(tmp_path / "run", *options, "--data.class_weights", "balanced", epochs=1)
+    assert "weights of the classes: background 0.5" in caplog.text
+    plain = fit(tmp_path / "plain", *options, epochs=1)
+    losses = [logged(root, "train/loss")[0] for root in (run, plain)]
+    assert losses[0] != losses[1]
+    wrong = ["--model.loss", "monai.losses.BoundaryLoss", "--data.class_weights", "balanced"]
+    arguments = ["fit", *QUIET, *options, *wrong, "--trainer.default_root_dir", tmp_path / "wrong"]
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    assert "BoundaryLoss" in capsys.readouterr().err
+
+
 UNTOLD = object()
 
 
@@ -241,6 +270,10 @@ def test_a_run_goes_below_runs_by_default(tmp_path, samples, run, monkeypatch):
     ("options", "message"),
     [
         (["--model.loss", "segzoo.training.losses.DiceCELoss", "--model.loss.smooth", "0"], "smooth"),
+        (["--model.loss", "torch.nn.CrossEntropyLoss"], "CrossEntropyLoss"),
+        (["--model.loss", "torch.nn.BCEWithLogitsLoss", "--model.loss.pos_weight", "[many]"], "pos_weight"),
+        (["--model.loss", "torch.nn.BCEWithLogitsLoss", "--model.loss.pos_weight", "[1, 2]"], "BCEWithLogitsLoss"),
+        (["--model.frozen_epochs", "always"], "frozen_epochs"),
         (
             ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/Dice"],
             "no 'val/Dice' to monitor; there are val/dice, val/iou, val/loss, ",
@@ -524,16 +557,17 @@ def test_folders_of_ones_own_are_told_apart(folders):
     assert "pretrained on another split of Folder" in split_warning(grown, {**grown, "pretrained_on": [one]})
 
 
-def test_what_is_damaged_in_the_test_part_is_named_before_the_training(folders, tmp_path, capsys):
-    test = segzoo.data.Folder(folders["one"]).split_ids["test"]
-    image, mask = folders["one"] / "images" / f"{test[0]}.png", folders["one"] / "masks" / f"{test[1]}.png"
+def test_what_is_damaged_in_any_part_is_named_before_the_training(folders, tmp_path, capsys):
+    parts = segzoo.data.Folder(folders["one"]).split_ids
+    image, mask = (
+        folders["one"] / kind / f"{parts[part][0]}.png" for kind, part in (("images", "train"), ("masks", "test"))
+    )
     image.write_bytes(image.read_bytes()[:45])  # the header is whole
     Image.fromarray(np.full((8, 8), 3, np.uint8)).save(mask)
     arguments = ["fit", *QUIET, "--model", "cmunext_s", "--data", "Folder", "--data.root", str(folders["one"])]
     assert cli.main([*arguments, "--trainer.default_root_dir", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
-    assert f"Folder: the test part cannot be read: Cannot read {image} as an image" in error
-    assert f"; Mask {mask} " in error
+    assert f"({image}, {mask}), the first because: Cannot read {image} as an image" in error
     assert not (tmp_path / "run").exists()
 
 
@@ -546,7 +580,19 @@ def test_masks_without_anything_are_refused_before_the_training(folders, tmp_pat
     arguments = ["fit", *QUIET, "--model", "cmunext_s", "--data", "Folder", "--data.root", str(folders["one"])]
     arguments += ["--trainer.max_epochs", "1", *(["--model.num_classes", "3"] if classes else []), *classes]
     assert cli.main([*arguments, "--trainer.default_root_dir", str(tmp_path / "run")]) == 2
-    assert f"all that the masks of the test part hold is background{ignored}" in capsys.readouterr().err
+    assert f"all that the masks of the train part hold is background{ignored}" in capsys.readouterr().err
+
+
+def test_a_new_model_has_the_classes_that_the_data_s_options_name(folders, tmp_path):
+    for mask in (folders["one"] / "masks").iterdir():
+        Image.fromarray(np.tile(np.array([0, 80, 160, 240], np.uint8), (8, 2))).save(mask)
+    arguments = ["fit", *QUIET, *BRIEF, "--model", "cmunext_s", "--data", "Folder", "--data.root", str(folders["one"])]
+    arguments += ["--data.values", "{80: cyst, 160: tumour, 240: ignored}", "--data.image_size", "32"]
+    run = tmp_path / "run"
+    assert cli.main([*arguments, "--trainer.max_epochs", "1", "--trainer.default_root_dir", str(run)]) == 0
+    entries = read_config(run / "checkpoint").entries
+    assert entries["class_names"] == ["background", "cyst", "tumour"]
+    assert entries["data"]["values"] == {"80": "cyst", "160": "tumour", "240": "ignored"}
 
 
 def test_every_dataset_of_a_joint_test_is_compared(folders):

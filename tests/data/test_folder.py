@@ -69,7 +69,10 @@ def test_multi_label(folder_data, draw, refused):
     assert batch["label"].dtype == torch.float32
     assert batch["label"].amax(dim=(0, 2, 3)).tolist() == [1, 0]
     assert [tuple(label.shape) for label in batch["original_label"]] == [(2, 20, 30)] * 2
-    assert data.summary()[1:] == ["10 other files are not read"]  # those beside the folders
+    assert data.summary()[1:] == [
+        "Folder: found 10 images in images/, masks in masks/",
+        "10 other files are not read",  # those beside the folders
+    ]
     (folder_data / "masks" / "none" / "4.png").unlink()
     with refused(MissingError):
         Folder(folder_data, class_names=["left", "none"], multilabel=True).setup()
@@ -99,18 +102,24 @@ def test_images_without_a_group_are_counted(folder_data):
 
 
 def test_what_is_read_and_what_is_not_is_said(folder_data, draw):
-    line = "Folder: 10 images in 10 groups: 6 to train, 2 to validate, 2 to test"
-    assert Folder(folder_data).summary() == [line]
-    assert Folder(folder_data, split="all").summary() == ["Folder: 10 images: 10 to train, 10 to validate, 10 to test"]
+    lines = [
+        "Folder: 10 images in 10 groups: 6 to train, 2 to validate, 2 to test",
+        "Folder: found 10 images in images/, masks in masks/",
+    ]
+    assert Folder(folder_data).summary() == lines
+    assert Folder(folder_data, split="all").summary() == [
+        "Folder: 10 images: 10 to train, 10 to validate, 10 to test",
+        lines[1],
+    ]
     draw(folder_data / "masks" / "a.png")
-    assert Folder(folder_data).summary() == [line, "1 mask has no image: a.png"]
+    assert Folder(folder_data).summary() == [*lines, "1 mask has no image: a.png"]
     for name in "bcd":
         draw(folder_data / "masks" / f"{name}.png")
     for name in ("images/more/x.png", "images/x.dcm", "masks/Notes.txt", "masks/.hidden"):
         (folder_data / name).parent.mkdir(exist_ok=True)
         (folder_data / name).touch()
     assert Folder(folder_data).summary() == [
-        line,
+        *lines,
         "4 masks have no image: a.png, b.png, c.png, ...; 1 subfolder and 2 other files are not read",
     ]
 
@@ -118,7 +127,7 @@ def test_what_is_read_and_what_is_not_is_said(folder_data, draw):
 def test_a_group_that_makes_a_part_too_large_is_named(folder_data):
     table = folder_data / "groups.csv"
     table.write_text("image,group\n" + "".join(f"{n}.png,patient {max(n, 4)}\n" for n in range(10)))
-    line, warning = Folder(folder_data, groups=table).summary()
+    line, warning, _ = Folder(folder_data, groups=table).summary()
     assert line == "Folder: 10 images in 6 groups: 3 to train, 2 to validate, 5 to test"
     assert warning == "the group 'patient 4' alone has 5 images, so the part to test has 5, where 2 would be its share"
 
@@ -128,7 +137,7 @@ def test_images_left_out_of_the_test_are_counted(folder_data):
         def samples(self):
             return [replace(sample, lookalikes="one") for sample in super().samples()]
 
-    (line,) = Alike(folder_data).summary()
+    line, _ = Alike(folder_data).summary()
     assert line.endswith(
         "2 to validate, 0 to test, 2 left out of the test since another part resembles or continues them"
     )
@@ -141,6 +150,7 @@ def test_a_folder_named_like_a_picture_is_said_and_passed_over(folder_data):
         lines = Folder(folder_data).summary()
     assert lines == [
         "Folder: 10 images in 10 groups: 6 to train, 2 to validate, 2 to test",
+        "Folder: found 10 images in images/, masks in masks/",
         "2 subfolders are not read",
     ]
 
@@ -150,7 +160,7 @@ def test_masks_of_many_instances_are_foreground_where_that_is_asked_for(folder_d
     for path in (folder_data / "masks").iterdir():
         Image.fromarray(numbers).save(path)
     with refused(SegzooError):
-        Folder(folder_data, image_size=16).check_pixels("test", Preprocessing())
+        Folder(folder_data, image_size=16).check_pixels(["test"], Preprocessing())
     data = Folder(folder_data, foreground="any", image_size=(20, 30), batch_size=2)
     batch = next(iter(data.val_dataloader()))
     np.testing.assert_array_equal(batch["label"][0], numbers > 0)
@@ -172,14 +182,14 @@ def test_a_range_goes_into_the_contract(folder_data):
         Image.fromarray(np.full((20, 30), 1000, np.uint16)).save(path)
     data = Folder(folder_data, image_size=(20, 30), intensity_range=(0, 2000), batch_size=2)
     assert data.preprocessing.intensity_range == (0, 2000)
-    data.check_pixels("test", Preprocessing())
+    data.check_pixels(["test"], Preprocessing())
     batch = next(iter(data.val_dataloader()))
     expected = data.preprocessing(np.full((20, 30, 3), 128, np.uint8))
     torch.testing.assert_close(batch["image"][0], expected)
     ranged = Preprocessing(intensity_range=(0, 2000))
-    Folder(folder_data).check_pixels("test", ranged)  # the model's own
+    Folder(folder_data).check_pixels(["test"], ranged)  # the model's own
     with pytest.raises(SegzooError, match="intensity_range"):
-        Folder(folder_data).check_pixels("test", Preprocessing())
+        Folder(folder_data).check_pixels(["test"], Preprocessing())
     with pytest.raises(SegzooError, match="intensity_range"):
         Folder(folder_data, intensity_range=(5, 5))
 

@@ -23,7 +23,7 @@ def test_every_dataset_keeps_its_own_split(joint, folder_data):
 
 
 def test_every_dataset_says_what_it_holds(joint):
-    assert [line.partition(":")[0] for line in joint.summary()] == ["BUSI", "Folder"]
+    assert [line.partition(":")[0] for line in joint.summary()] == ["BUSI", "Folder", "Folder"]
 
 
 def test_the_written_split_says_how_each_dataset_is_split(joint, tmp_path):

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 from segzoo.export.int8 import nodes_to_quantize, quantize, refuse_what_gains_nothing  # noqa: E402
-from segzoo.export.measure import calibration_images, training_data  # noqa: E402
+from segzoo.export.measure import calibration_images, read_target, training_data  # noqa: E402
 from segzoo.prediction.runtimes import FACTS  # noqa: E402
 
 
@@ -142,6 +143,17 @@ def dataset(images, tmp_path):
             (tmp_path / "set" / kind).mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(tmp_path / "set" / kind / f"{number}.png")
     return tmp_path / "set"
+
+
+def test_the_data_of_a_training_are_read_with_the_options_that_their_masks_need(dataset):
+    for mask in (dataset / "masks").iterdir():
+        values = np.zeros(Image.open(mask).size[::-1], np.uint8)
+        values[0, :4] = 0, 80, 160, 255
+        Image.fromarray(values).save(mask)
+    for options in ({"values": {80: "cyst", 160: "tumour", 255: "ignored"}}, {"foreground": "any"}):
+        model = SimpleNamespace(data=json.loads(json.dumps(segzoo.data.Folder(dataset, **options).describe())))
+        found = read_target(training_data(model, dataset).samples()[0], training_data(model, dataset))
+        assert found[0, :4].tolist() == ([0, 1, 2, -1] if "values" in options else [0, 1, 1, 1])
 
 
 def test_the_command_line_calibrates_on_training_images_and_measures_on_test_images(dataset, tmp_path, capsys):

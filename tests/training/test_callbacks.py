@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from torch.utils.data import DataLoader
 
+import segzoo
+from segzoo.errors import SegzooError
 from segzoo.models import med_urwkv
 from segzoo.models.med_urwkv import EncoderSize, MedURWKV
 from segzoo.training.callbacks import FrozenEncoder
@@ -165,3 +167,117 @@ def test_clipping_does_not_count_gradients_that_are_dropped(monkeypatch, tmp_pat
     trainer(tmp_path, Spy(), max_epochs=1, gradient_clip_val=1e-3).fit(model, batches())
     # gradients of the decoder alone use up the whole limit
     assert norms[-1] == pytest.approx(1e-3, rel=1e-3)
+
+
+# ---- every architecture
+
+
+def small(name: str, **arguments) -> segzoo.SegmentationModule:
+    """An architecture at a size that trains in no time."""
+    seed_everything(0, verbose=False)
+    if name == "mednext":
+        return segzoo.MedNeXt(3, spatial_dims=2, width=4, expansion=1, depths=1, **arguments)
+    if name == "cmunext":
+        return segzoo.CMUNeXt(widths=(4, 4, 4, 4, 4), depths=(1, 1, 1, 1, 1), **arguments)
+    if name == "med_urwkv":
+        return MedURWKV(encoder_size="nano", width=8, depths=(1, 1, 1, 1), head_width=4, **arguments)
+    return segzoo.LVUNet(**arguments)
+
+
+def encoder_state(model: segzoo.SegmentationModule) -> dict[str, torch.Tensor]:
+    parts = tuple(f"{part}." for part in model.encoder_parts)
+    return {name: value.clone() for name, value in model.state_dict().items() if name.startswith(parts)}
+
+
+def plain_trainer(*callbacks: Callback, **arguments) -> Trainer:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(accelerator="cpu", callbacks=list(callbacks), **quiet, **arguments)
+
+
+@pytest.mark.parametrize("name", ["cmunext", "lv_unet", "mednext", "med_urwkv"])
+@pytest.mark.parametrize("epochs", [4, "forever"])
+def test_every_frozen_encoder_is_bit_equal_after_two_epochs_and_after_a_resume(monkeypatch, tmp_path, name, epochs):
+    monkeypatch.setitem(med_urwkv.ENCODERS, "nano", NANO)
+    model = small(name, frozen_epochs=epochs)
+    start, whole = encoder_state(model), digest(model.state_dict())
+    assert len(start) > 10
+    keep = ModelCheckpoint(tmp_path, filename="last", save_on_train_epoch_end=True)
+    plain_trainer(keep, max_epochs=2, limit_val_batches=1).fit(model, batches(), batches())
+    assert digest(encoder_state(model)) == digest(start)
+    assert digest(model.state_dict()) != whole
+    assert all(parameter.requires_grad for parameter in model.parameters())  # as it came
+
+    resumed = small(name, frozen_epochs=epochs)
+    plain_trainer(max_epochs=4, enable_checkpointing=False, limit_train_batches=1).fit(
+        resumed, batches(), ckpt_path=tmp_path / "last.ckpt", weights_only=True
+    )
+    assert digest(encoder_state(resumed)) == digest(start)
+    assert digest(resumed.state_dict()) != digest(model.state_dict())
+
+
+@pytest.mark.parametrize("name", ["cmunext", "mednext"])
+def test_nothing_is_frozen_unless_asked_for(name):
+    assert small(name).configure_callbacks() == []
+    assert [callback.epochs for callback in small(name, frozen_epochs="forever").configure_callbacks()] == [math.inf]
+
+
+@pytest.mark.parametrize("epochs", [-1, 1.5, "always", True, None])
+def test_a_number_of_epochs_that_is_none_is_refused(epochs):
+    with pytest.raises(SegzooError, match="frozen_epochs"):
+        small("cmunext", frozen_epochs=epochs)
+    with pytest.raises(SegzooError, match="frozen_epochs"):
+        segzoo.from_pretrained("lv-unet-busi", frozen_epochs=epochs)
+
+
+def test_a_checkpoint_trains_at_once_or_is_frozen_as_asked():
+    assert segzoo.from_pretrained("lv-unet-busi").configure_callbacks() == []
+    (callback,) = segzoo.from_pretrained("lv-unet-busi", frozen_epochs=2).configure_callbacks()
+    assert callback.epochs == 2
+
+
+def test_what_has_no_such_encoder_cannot_be_frozen():
+    model = small("cmunext", frozen_epochs=1)
+    model.encoder_parts = ("trunk",)
+    with pytest.raises(SegzooError, match="trunk"):
+        plain_trainer(max_epochs=1, enable_checkpointing=False).fit(model, batches())
+
+
+def test_averaging_that_computes_statistics_anew_is_refused():
+    averaging = StochasticWeightAveraging(1e-3)
+    with pytest.raises(SegzooError, match="EMAWeightAveraging"):
+        plain_trainer(averaging, max_epochs=2, enable_checkpointing=False).fit(
+            small("cmunext", frozen_epochs="forever"), batches()
+        )
+
+
+# ---- what somebody has put into eval mode
+
+
+def test_a_submodule_in_eval_mode_stays_there(tmp_path):
+    model = small("cmunext")
+    model.decoder.eval()
+    decoder = digest(dict(model.decoder.named_buffers()))
+    plain_trainer(max_epochs=1, limit_val_batches=1, enable_checkpointing=False).fit(model, batches(), batches())
+    assert digest(dict(model.decoder.named_buffers())) == decoder
+    assert not any(module.training for module in model.decoder.modules())
+    assert model.encoder.training
+
+
+def test_so_does_a_frozen_submodule_of_a_loaded_checkpoint():
+    model = segzoo.from_pretrained("lv-unet-busi")
+    model.encoder.requires_grad_(False)
+    before, rest = digest(model.encoder.state_dict()), digest(dict(model.up.named_buffers()))
+    plain_trainer(max_epochs=1, limit_train_batches=1, enable_checkpointing=False).fit(model, batches())
+    assert digest(model.encoder.state_dict()) == before
+    assert digest(dict(model.up.named_buffers())) != rest
+
+
+def test_a_part_of_the_encoder_in_eval_mode_stays_there_when_the_rest_is_trained(monkeypatch, tmp_path):
+    model = small("cmunext", frozen_epochs=1)
+    model.encoder[1].eval()
+    still, moving = (digest(dict(part.named_buffers())) for part in (model.encoder[1], model.encoder[2]))
+    plain_trainer(max_epochs=2, enable_checkpointing=False).fit(model, batches())
+    assert digest(dict(model.encoder[1].named_buffers())) == still
+    assert digest(dict(model.encoder[2].named_buffers())) != moving
+    assert model.encoder[2].training
+    assert not model.encoder[1].training

@@ -88,8 +88,30 @@ def build_parser() -> argparse.ArgumentParser:
     info.add_argument("name", help="a model, a checkpoint or a checkpoint's folder")
     info.set_defaults(run="segzoo.cli.listing:run_info")
 
+    plan = verbs.add_parser("plan", help="sizes of a training that follow from your data, and why")
+    plan.add_argument("data", type=Path, metavar="DATA", help="the folder of a dataset")
+    plan.add_argument("--model", help="a model, a checkpoint or its folder (default: lv_unet, or mednext_s_k3)")
+    plan.set_defaults(run="segzoo.cli.plan:run_plan")
+
     for verb, text in TRAINING_VERBS.items():
         verbs.add_parser(verb, help=f"{text} (see segzoo {verb} --help)")
+
+    imports = verbs.add_parser("import", help="make a folder to train on of annotations by COCO, LabelMe or CVAT")
+    imports.add_argument(
+        "sources", nargs="+", type=Path, metavar="SOURCE", help="files of annotations, or folders of them"
+    )
+    imports.add_argument("--output", type=Path, required=True, help="the folder to write, new or empty")
+    imports.add_argument("--images", type=Path, help="where the images are (default: beside the annotations)")
+    imports.add_argument("--classes", nargs="+", metavar="NAME", help="those to draw, in this order (default: all)")
+    imports.add_argument("--multilabel", action="store_true", help="write a mask for each class, which may overlap")
+    imports.add_argument(
+        "--crowds",
+        choices=["ignore", "draw", "skip"],
+        default="ignore",
+        help="what becomes of COCO's regions of many objects: neither trained nor scored on (default), of their class, "
+        "or background",
+    )
+    imports.set_defaults(run="segzoo.cli.importing:run_import")
 
     predict = verbs.add_parser("predict", help="segment images and volumes with a checkpoint")
     predict.add_argument("checkpoint", help="a checkpoint's name or folder, or an .onnx file that segzoo export wrote")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from segzoo import __version__
 from segzoo.checkpoints.folder import remove_dead_drafts
 from segzoo.cli.output import raise_first, sentence, show_any_name
-from segzoo.errors import SegzooError, attempt, one_line
+from segzoo.errors import SegzooError, attempt, first_few, one_line
+from segzoo.imaging.cases import counted
 from segzoo.imaging.videos import is_video, require_pyav
 from segzoo.live import Model, load_pipeline, open_model
 from segzoo.prediction.files import OutputError, segment_files
@@ -36,7 +37,9 @@ def run_predict(options: argparse.Namespace) -> None:
     """
     require_overlap(options.overlap)
     videos, others = split(options.inputs, is_video)
-    inputs, refused = find_inputs(others) if others or not videos else ([], [])
+    inputs, masks, refused = find_inputs(others) if others or not videos else ([], [], [])
+    if masks:
+        say(f"segzoo: {counted(len(masks), 'mask')} beside the images not segmented: {first_few(masks)}")
     jobs = plan(inputs, options.output, options.overlay, options.geometry)
     require_writable(options.output)
     remove_dead_drafts(options.output, DRAFTS)

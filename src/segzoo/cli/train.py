@@ -9,13 +9,11 @@ import signal
 import sys
 import warnings
 from functools import partial
-from numbers import Number
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import torch
 import yaml
-from jsonargparse.typing import register_type
 from lightning import Trainer
 from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple, instantiate_class
@@ -59,7 +57,10 @@ from segzoo.cli.train_checks import (
     split_warning,
 )
 from segzoo.cli.train_errors import cause_in_input
-from segzoo.cli.train_names import run_name, spell_out
+from segzoo.cli.train_names import give_classes, run_name, spell_out
+from segzoo.cli.train_plan import AUTO, plan_run
+from segzoo.cli.train_types import register_types
+from segzoo.data.splits import PARTS
 from segzoo.errors import SegzooError
 from segzoo.metrics.names import scores_by_class
 from segzoo.module import SegmentationModule
@@ -69,20 +70,6 @@ from segzoo.steps import Diverged
 EPOCHS = 300  # of both papers
 SEED = 42
 GO_ON = "go on from the last whole epoch with --ckpt_path last"  # said where a signal ended a training
-
-
-def plain_number(value: Any) -> Number:
-    """Return a number as it was read from a configuration, where it is one."""
-    if not isinstance(value, Number):
-        raise ValueError(f"{value} is no number")
-    return value
-
-
-# arguments of torchvision's transforms and of Lightning's callbacks, which train.yaml could not hold otherwise
-register_type(Number, plain_number, plain_number, type_check=isinstance)
-
-
-register_type(torch.device)
 
 
 def is_utf8(text: str) -> bool:
@@ -131,6 +118,7 @@ class TrainingCLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         self.given = args
+        register_types()
         raising = {"exit_on_error": False}  # so that a wrong option ends like any other bad input
         super().__init__(
             SegmentationNetwork,  # which from_pretrained is said to return
@@ -164,6 +152,14 @@ class TrainingCLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **options: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **options)
         parser.set_defaults({"weights_only": True})  # see before_instantiate_classes
+        if subcommand == "fit":
+            parser.add_argument(
+                "--plan",
+                type=Literal["auto", "paper"] | list[str],
+                default=AUTO,
+                help="Sizes that are not given: from your own data and the memory (auto, see segzoo plan), or those of "
+                "the papers; train.yaml has the reasons in its place.",
+            )
         if subcommand == "test":
             parser.add_argument(
                 "--record",
@@ -211,9 +207,12 @@ class TrainingCLI(LightningCLI):
             trainer.default_root_dir = str(Path("runs") / run_name(self.options))
         root = Path(trainer.default_root_dir).expanduser()
         trainer.default_root_dir = str(root)
+        if self.subcommand == "fit":
+            give_classes(self.options)
         self.options.ckpt_path = resume_file(str(self.subcommand), root, self.options.ckpt_path)
         if self.subcommand == "fit":
             refuse_overwriting(root, self.options.ckpt_path)
+            plan_run(self.options, self.given)
         if self.subcommand == "test" and self.options.record:
             refuse_recording(self.options)
         if self.subcommand != "fit":
@@ -247,7 +246,10 @@ class TrainingCLI(LightningCLI):
     def before_fit(self) -> None:
         """Say what there is to train on, and write the run's configuration as train.yaml, its split as split.json."""
         self.say_what_is_read()
-        self.datamodule.check_pixels("test", self.model.preprocessing)
+        for reason in self.options.plan if isinstance(self.options.plan, list) else ():
+            print(f"segzoo: {reason}")
+        for sentence in self.datamodule.check_pixels(PARTS, self.model.preprocessing):
+            print(f"segzoo: {sentence}")
         if self.options.trainer.fast_dev_run:
             return
         root = Path(self.options.trainer.default_root_dir)

@@ -8,7 +8,9 @@ import segzoo.data as data_modules
 from segzoo.errors import MissingError
 from segzoo.extensions import announced, imported
 from segzoo.hub.find import open_checkpoint
-from segzoo.registry import list_models, model_facts, nearest
+from segzoo.imaging.codes import class_names_of
+from segzoo.registry import list_models, model_facts, models, nearest
+from segzoo.tasks import Task
 
 MODEL_OPTION, DATA_OPTION = "--model", "--data"
 LOADER = "segzoo.hub.from_pretrained"
@@ -57,6 +59,16 @@ def data_path(name: str) -> str:
         raise MissingError(f"there is no dataset {name!r}{nearest(name, known)}; there are {', '.join(known)}")
     imported("datasets", others[name])  # fails here, in one sentence, rather than in the middle of the parser
     return others[name].value.replace(":", ".")
+
+
+def give_classes(options: Any) -> None:
+    """Give a new model of the zoo as many classes as the data's options name, where nothing was said of the model's."""
+    model, data = options.model, options.data.init_args
+    meanings = data.get("colours") or data.get("values") or {}
+    names = tuple(data.get("class_names") or (class_names_of(meanings) if meanings else ()))
+    new = model.class_path in {known.builder for known in models().values()}
+    if new and names and not data.get("multilabel") and model.init_args.get("num_classes") == 1:
+        model.init_args.num_classes = Task.of_classes(names, False).num_classes
 
 
 def run_name(options: Any) -> str:

@@ -3,16 +3,19 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from segzoo.data.balance import balanced_weights, class_counts
 from segzoo.data.samples import Sample
-from segzoo.data.splits import LISTED, Split, check_split, crowded_part, is_listed, make_split, split_sha256
-from segzoo.errors import MissingError, SegzooError
+from segzoo.data.splits import Split, check_split, crowded_part, make_split, name_of, split_sha256
+from segzoo.errors import MissingError, SegzooError, attempt, one_sentence
 from segzoo.preprocessing.base import InputContract
 
 Item = dict[str, Any]
@@ -31,6 +34,8 @@ class SegmentationDataModule(LightningDataModule):
         batch_size: Images in a batch.
         num_workers: Processes that load images; 0 loads in the main process.
         seed: Seed of the split; the order of training and the augmentation follow torch's own.
+        class_weights: ``balanced`` lets the loss weigh every class by how rare it is in the training part, so that all
+            count the same; None weighs pixels alike.
 
     Raises:
         SegzooError: If split, fold or a number is out of range.
@@ -62,17 +67,21 @@ class SegmentationDataModule(LightningDataModule):
         batch_size: int = 8,
         num_workers: int = 0,
         seed: int = 42,
+        class_weights: Literal["balanced"] | None = None,
     ) -> None:
         super().__init__()
         check_split(split, fold)
         if batch_size < 1 or num_workers < 0:
             raise SegzooError(f"batch_size must be at least 1 and num_workers 0, not {batch_size} and {num_workers}.")
+        if class_weights not in (None, "balanced"):
+            raise SegzooError(f"class_weights must be 'balanced' or left out, not {class_weights!r}.")
         self.root = Path(root)
         self.split = split
         self.fold = fold
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.class_weights = class_weights
         self._samples: dict[str, Sample] | None = None
         self._split: Split | None = None
 
@@ -86,8 +95,13 @@ class SegmentationDataModule(LightningDataModule):
         """Refuse a sample whose files do not fit together, as far as their headers tell."""
         raise NotImplementedError
 
-    def check_pixels(self, part: str, contract: InputContract) -> None:
-        """Decode a part once, where that takes little time: what is damaged is known before the training."""
+    def label_of(self, sample: Sample) -> npt.NDArray[np.int16]:
+        """Read a sample's label ``[*S]`` or, if `multilabel`, ``[K, *S]`` at its own size, negative where ignored."""
+        raise NotImplementedError
+
+    def check_pixels(self, parts: Sequence[str], contract: InputContract) -> list[str]:
+        """Decode parts once, where that takes little time, and say in sentences what is odd before the training."""
+        return []
 
     @property
     def preprocessing(self) -> InputContract:
@@ -129,8 +143,9 @@ class SegmentationDataModule(LightningDataModule):
         samples = self.samples()
         if not samples:
             raise MissingError(f"{self.name}: there are no images ({self.formats}) in {self.find_root()}.")
-        for sample in samples:
-            self.check(sample)
+        checked = [(sample.image, attempt(self.check, sample)) for sample in samples]
+        if refused := [(image, error) for image, error in checked if error is not None]:
+            raise SegzooError(one_sentence(refused, len(samples), "images"))
         self._split = make_split(samples, self.split, self.fold, self.seed)
         self._samples = {sample.id: sample for sample in samples}
 
@@ -168,20 +183,30 @@ class SegmentationDataModule(LightningDataModule):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
-    @property
-    def split_name(self) -> str:
-        """Name of the split in records, which hold nobody's paths."""
-        return LISTED if is_listed(self.split) else self.split
-
     def size_of(self, sample: Sample) -> tuple[int, ...]:
         """Return the sides of a sample's image or volume, as its header states them; each base says how."""
         raise NotImplementedError
 
+    def loss_weights(self) -> npt.NDArray[np.float32] | None:
+        """Return the weights of the classes that ``class_weights`` asks for; reads all labels of the training part.
+
+        Returns:
+            ``[K]``, in multi-label ``[K, 2]``: of pixels without and with the class. None where nothing was asked for.
+
+        Raises:
+            SegzooError: The training part lacks a class.
+        """
+        if self.class_weights is None:
+            return None
+        labels = (self.label_of(sample) for sample in self.part_samples("train"))
+        return balanced_weights(class_counts(labels, len(self.class_names), self.multilabel), self.class_names)
+
     def split_record(self) -> dict[str, Any]:
         """Say how the split was made, and by what it is known again."""
+        self.setup()  # what there is may decide how it is split
         return {
             "name": self.name,
-            "split": self.split_name,
+            "split": name_of(self.split),
             "fold": self.fold,
             "seed": self.seed,
             "sha256": self.split_sha256,
@@ -190,9 +215,10 @@ class SegmentationDataModule(LightningDataModule):
     def describe(self) -> dict[str, Any]:
         """Say what a checkpoint's config.json keeps of its data."""
         contract = self.preprocessing.to_dict()
+        self.setup()  # what there is may decide how it is split
         return {
             "dataset": self.name,
-            "split": self.split_name,
+            "split": name_of(self.split),
             "fold": self.fold,
             "seed": self.seed,
             "split_sha256": self.split_sha256,
@@ -232,10 +258,6 @@ class SegmentationDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Item]:
         """Load the test part, each sample once."""
         return self._evaluation_loader("test")
-
-    @property
-    def _world_size(self) -> int:
-        return self.trainer.world_size if self.trainer is not None else 1
 
     def _loader(self, dataset: Dataset[Item], **options: Any) -> DataLoader[Item]:
         defaults: dict[str, Any] = {

@@ -1,10 +1,13 @@
 """Images: base of their datasets, from files to batches, checked and augmented in one way."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,14 +16,18 @@ from torchvision import tv_tensors
 
 from segzoo.data.augmentation import RandomFlipRotate90
 from segzoo.data.base import Item, SegmentationDataModule, evaluation_sampler, share_of_worker
+from segzoo.data.near_copies import Texture, copies_across, texture
 from segzoo.data.samples import Sample, check_sample, read_label
-from segzoo.errors import SegzooError, attempt
+from segzoo.data.splits import PARTS
+from segzoo.errors import SegzooError, attempt, first_few, one_sentence
 from segzoo.imaging.images import image_size, read_image
 from segzoo.preprocessing.base import InputContract
 from segzoo.preprocessing.image import Preprocessing, as_range
 
 CACHE_BYTES = 2**30  # resized images and labels kept in memory, for each of train, val and test
 LARGE_BYTES = 2**20  # a label of this size at the image's own size is read again rather than kept
+
+READERS = 4  # threads that look at images before a training
 
 Augmentation = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[tv_tensors.Image, tv_tensors.Mask]]
 
@@ -59,6 +66,8 @@ class ImageDataModule(SegmentationDataModule):
         (torch.Size([4, 3, 32, 64]), torch.Size([4, 32, 64]))
     """
 
+    compares: ClassVar[bool] = False  # its parts are searched for near copies, which nobody has done before
+
     def __init__(
         self,
         root: str | Path,
@@ -93,31 +102,60 @@ class ImageDataModule(SegmentationDataModule):
         """Return height and width of a sample's image, as its header states them."""
         return image_size(sample.image)
 
-    def check_pixels(self, part: str, contract: InputContract) -> None:
-        """Decode all images and masks of a part once: what is damaged is known before the training, not after it.
+    def label_of(self, sample: Sample) -> npt.NDArray[np.int16]:
+        """Read a sample's label at its image's own size."""
+        return read_label(sample, len(self.class_names), self.multilabel)
+
+    def check_pixels(self, parts: Sequence[str], contract: InputContract) -> list[str]:
+        """Decode all images and masks of some parts once: what is damaged is known before the training, not after it.
 
         Args:
-            part: ``train``, ``val`` or ``test``.
+            parts: Among ``train``, ``val`` and ``test``.
             contract: Of the model.
 
+        Returns:
+            What is to be said of them, in sentences.
+
         Raises:
-            SegzooError: Naming every file that cannot be read or used, or nothing is marked in any mask.
+            SegzooError: Naming the first files that cannot be read or used and how many more there are, or nothing is
+                marked in any mask of a part.
         """
-        refused, marked = [], False
+        samples = {sample.id: sample for part in parts for sample in self.part_samples(part)}
         stated = self.intensity_range or getattr(contract, "intensity_range", None)
-        for sample in self.part_samples(part):
+
+        def look(sample: Sample) -> tuple[list[tuple[Path, SegzooError]], bool, Texture | None]:
             image = attempt(read_image, sample.image, contract.channels, stated)
-            label = attempt(read_label, sample, len(self.class_names), self.multilabel)
-            refused += [str(error).rstrip(".") for error in (image, label) if isinstance(error, SegzooError)]
-            marked = marked or (not isinstance(label, SegzooError) and bool((label > 0).any()))
-        if refused:
-            raise SegzooError(f"{self.name}: the {part} part cannot be read: {'; '.join(refused)}.")
-        if not marked:
-            ignored = " or is ignored (255)" if len(self.class_names) > 2 and not self.multilabel else ""
-            raise SegzooError(
-                f"{self.name}: all that the masks of the {part} part hold is background{ignored}, so it would measure "
-                "nothing; look at what they are saved as or, where few images show anything, split them otherwise."
-            )
+            label = attempt(self.label_of, sample)
+            outcomes = (sample.image, image), (sample.masks[0], label)
+            refused = [(file, error) for file, error in outcomes if isinstance(error, SegzooError)]
+            marked = not isinstance(label, SegzooError) and bool((label > 0).any())
+            return refused, marked, None if isinstance(image, SegzooError) or not self.compares else texture(image)
+
+        with ThreadPoolExecutor(READERS) as pool:
+            looked = dict(zip(samples, pool.map(look, samples.values()), strict=True))
+        if refused := [failure for failures, _, _ in looked.values() for failure in failures]:
+            raise SegzooError(one_sentence(refused, 2 * len(samples), "images and masks"))
+        ignored = " or is ignored (255)" if len(self.class_names) > 2 and not self.multilabel else ""
+        for part in parts:
+            if not any(looked[identifier][1] for identifier in self.split_ids[part]):
+                raise SegzooError(
+                    f"{self.name}: all that the masks of the {part} part hold is background{ignored}, so it would "
+                    f"{'teach' if part == 'train' else 'measure'} nothing; look at what they are saved as or, where "
+                    "few images show anything, split them otherwise."
+                )
+        textures = {identifier: seen for identifier, (_, _, seen) in looked.items() if seen is not None}
+        return self._near_copies(textures) if self.compares and set(parts) == set(PARTS) else []
+
+    def _near_copies(self, textures: Mapping[str, Texture]) -> list[str]:
+        """Warn in a sentence of images that look like one of another part, if there are any."""
+        groups = {sample.id: sample.group for sample in self._by_id.values()}
+        if not (found := copies_across(textures, self.split_ids, groups)):
+            return []
+        named = first_few([f"{one} and {other}" for one, other in found])
+        return [
+            f"{len(found)} images to validate or to test on look nearly like one of another part, so scores may be too "
+            f"good: {named}; name what belongs together by --data.groups"
+        ]
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -139,7 +177,8 @@ class ImageDataModule(SegmentationDataModule):
         dataset = self._dataset("train", self.augmentation)
         if self.preprocessing.image_size is None and self.batch_size > 1:
             raise SegzooError("Images of their own sizes make no batch: give the data an image_size, or batch_size=1.")
-        images = ceil(len(dataset) / self._world_size)
+        processes = 1 if self.trainer is None else self.trainer.world_size
+        images = ceil(len(dataset) / processes)
         return self._loader(dataset, shuffle=True, drop_last=images > 1 and images % self.batch_size == 1)
 
     def _evaluation_loader(self, part: str) -> DataLoader[Item]:

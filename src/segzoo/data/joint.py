@@ -1,5 +1,6 @@
 """Several datasets as one, to pretrain on all of them before fine-tuning on one."""
 
+from dataclasses import replace
 from typing import Any
 
 from segzoo.data.base import SegmentationDataModule
@@ -49,13 +50,7 @@ class Joint(ImageDataModule):
     def samples(self) -> list[Sample]:
         """List every dataset's samples, their ids and groups prefixed by the dataset's number and name."""
         return [
-            Sample(
-                self._prefix(number) + sample.id,
-                sample.image,
-                sample.masks,
-                self._prefix(number) + sample.group,
-                foreground=sample.foreground,
-            )
+            replace(sample, id=self._prefix(number) + sample.id, group=self._prefix(number) + sample.group)
             for number, dataset in enumerate(self.datasets)
             for sample in dataset.samples()
         ]

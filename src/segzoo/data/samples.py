@@ -16,13 +16,13 @@ from scipy.ndimage import label as connected
 from scipy.ndimage import maximum, minimum
 
 from segzoo.errors import MissingError, SegzooError
+from segzoo.imaging.codes import Codes
 from segzoo.imaging.images import IMAGE_SUFFIXES, image_files, image_size
-from segzoo.imaging.masks import read_mask
+from segzoo.imaging.masks import LOSSY_SUFFIXES, read_mask
 from segzoo.imaging.names import spelled_out
 
 IGNORED = -1
 IGNORED_STORED = 255  # how a multi-class mask file writes "ignored"
-LOSSY_SUFFIXES = (".jpg", ".jpeg")
 ANY = "any"  # value above 0 is foreground
 SMALLEST_AREA = 4  # pixels of what may be an object
 
@@ -42,6 +42,8 @@ class Sample:
             none. A grouped split tests none of them that it has another of elsewhere.
         foreground: "any" where every value above 0 of a binary mask marks it, as in masks of many instances; None
             where two values are expected.
+        codes: Classes of the masks' values or colours where these are no class indices.
+        part: Of a split that the dataset itself has, "" where it has none.
     """
 
     id: str
@@ -52,6 +54,8 @@ class Sample:
     channels: tuple[Path, ...] = ()
     lookalikes: str = ""
     foreground: str | None = None
+    codes: Codes | None = None
+    part: str = ""
 
     def __post_init__(self) -> None:
         for name in ("id", "group"):  # which are written into splits and tables
@@ -239,6 +243,8 @@ def read_label(sample: Sample, num_classes: int, multilabel: bool) -> npt.NDArra
     """
     if multilabel:
         return np.stack([_foreground(path, sample.foreground) for path in sample.masks]).astype(np.int16)
+    if sample.codes is not None:
+        return sample.codes.read(sample.masks[0])
     if num_classes > 2:
         return _class_indices(sample.masks[0], num_classes)
     merged = _foreground(sample.masks[0], sample.foreground)
@@ -281,11 +287,20 @@ def binarize(mask: npt.NDArray[Any], path: Path) -> npt.NDArray[np.bool_]:
     levels = np.unique(mask)
     few = highest > cut and len(levels) <= 4
     found = ", ".join(map(str, levels)) if few else f"{len(levels)} values up to {highest}"
-    advice = "name its classes if these are class indices, or set foreground to any if all above 0 is foreground"
+    advice = (
+        "name its classes if these are class indices, say which class each value is by values (--data.values "
+        f"'{{{_entries(levels)}}}'), or set foreground to any if all above 0 is foreground"
+    )
     raise SegzooError(
         f"Mask {path} holds {found}, where a binary mask holds 0 and 1 or 0 and 255; "
         f"{'save it as PNG' if lossy else advice}."
     )
+
+
+def _entries(levels: Iterable[Any]) -> str:
+    """Show how to say what the values of a mask mean."""
+    shown = [int(level) for level in levels if level][:3]
+    return ", ".join(f"{level}: NAME" for level in shown) + (", ..." if len(list(levels)) > 4 else "")
 
 
 def _between(values: npt.NDArray[Any], highest: int) -> npt.NDArray[np.bool_]:
@@ -331,7 +346,8 @@ def _class_indices(path: Path, num_classes: int) -> npt.NDArray[np.int16]:
     if wrong.any():
         raise SegzooError(
             f"Mask {path} holds the value {int(mask[wrong][0])}; with {num_classes} classes it may hold "
-            f"0..{num_classes - 1}{' and 255 for ignored' if num_classes <= IGNORED_STORED else ''}."
+            f"0..{num_classes - 1}{' and 255 for ignored' if num_classes <= IGNORED_STORED else ''}; say which class "
+            f"each value is by values (--data.values '{{{_entries(np.unique(mask))}}}')."
         )
     label = mask.astype(np.int16)  # signed before -1 goes in
     label[ignored] = IGNORED

@@ -12,7 +12,8 @@ from segzoo.errors import MissingError, SegzooError
 FOLDS = 5
 # name -> percentages of validation and test; None: validation is the test part, as in papers without one.
 RANDOM_SPLITS: dict[str, tuple[int | None, int]] = {"random-64-16-20": (16, 20), "random-70-30": (None, 30)}
-SPLITS = ("grouped", *RANDOM_SPLITS, "all")
+GIVEN = "given"  # by the dataset itself: folders that are called train, val and test, or a table's column
+SPLITS = ("grouped", *RANDOM_SPLITS, "all", GIVEN)
 PARTS = ("train", "val", "test")
 LISTED = "listed"  # what a split is called that a file lists
 
@@ -33,6 +34,11 @@ def check_split(split: str, fold: int) -> None:
         raise SegzooError(f"The split {split!r} has no folds; leave fold at 0 and change the seed instead.")
 
 
+def name_of(split: str) -> str:
+    """Return what a split is called in records, which hold nobody's paths."""
+    return LISTED if is_listed(split) else split
+
+
 def is_listed(split: str) -> bool:
     """Tell whether a split is the file that lists it."""
     return split.endswith(".json")
@@ -46,7 +52,8 @@ def make_split(samples: Sequence[Sample], split: str, fold: int, seed: int) -> S
         split: ``grouped``: five folds of whole groups, test = ``fold``, val = the next, train = the rest; images that
             resemble or continue one of val or train are left out of test.
             ``random-64-16-20``, ``random-70-30`` (val = test): by image, blind to groups, as the papers do.
-            ``all``: every image in every part. A ``.json`` file: as that lists it, see `read_split`.
+            ``all``: every image in every part. ``given``: as the dataset has it, see `given_parts`. A ``.json`` file:
+            as that lists it, see `read_split`.
         fold: 0..4, for ``grouped``.
         seed: Another seed is another split.
 
@@ -64,6 +71,8 @@ def make_split(samples: Sequence[Sample], split: str, fold: int, seed: int) -> S
         test, val = folds[fold], folds[(fold + 1) % FOLDS]
         train = [i for number, ids in enumerate(folds) if number not in (fold, (fold + 1) % FOLDS) for i in ids]
         test = _without_lookalikes(test, train + val, samples)
+    elif split == GIVEN:
+        train, val, test = given_parts(samples, seed)
     elif split == "all":
         train = val = test = [sample.id for sample in samples]
     else:
@@ -124,7 +133,7 @@ def group_folds(samples: Sequence[Sample], seed: int) -> list[list[str]]:
     if len(groups) < FOLDS:
         raise SegzooError(
             f"The split 'grouped' needs at least {FOLDS} groups, and these {len(samples)} images make {len(groups)}; "
-            f"add images or take another split ({', '.join(SPLITS[1:])})."
+            f"add images or take another split ({', '.join(SPLITS[1:-1])})."
         )
     folds: list[list[str]] = [[] for _ in range(FOLDS)]
     strata: list[Counter[str]] = [Counter() for _ in range(FOLDS)]
@@ -135,6 +144,42 @@ def group_folds(samples: Sequence[Sample], seed: int) -> list[list[str]]:
         folds[best] += [sample.id for sample in groups[name]]
         strata[best] += own
     return folds
+
+
+def given_parts(samples: Sequence[Sample], seed: int) -> tuple[list[str], list[str], list[str]]:
+    """Return the ids to train, validate and test on, as the samples say.
+
+    Where nothing is there to validate on, a fifth of the groups to train on is taken; where nothing is there to test
+    on, what validates also tests.
+
+    Raises:
+        SegzooError: If samples name no part, none is to train on, or a group is in two parts.
+    """
+    if silent := [sample.id for sample in samples if not sample.part]:
+        raise SegzooError(
+            f"The split {GIVEN!r} is that of folders train/, val/ and test/ or of a table's column split, and "
+            f"{silent[0]!r} is in no part; take another split ({', '.join(SPLITS[:-1])})."
+        )
+    parts: dict[str, dict[str, str]] = defaultdict(dict)  # group -> part -> one of its images
+    for sample in samples:
+        parts[sample.group].setdefault(sample.part, sample.id)
+    for group, known in parts.items():
+        if len(known) > 1:
+            (one, first), (other, second), *_ = known.items()
+            raise SegzooError(
+                f"The group {group!r} is parted: {first!r} is in {one} and {second!r} in {other}; put a group into one "
+                "part, or let --data.split grouped divide the images."
+            )
+    train, val, test = ([sample for sample in samples if sample.part == part] for part in PARTS)
+    if not train:
+        raise SegzooError(
+            "There are images to validate or to test on and none to train on; add train/, or take --data.split all to "
+            "test on all of them."
+        )
+    if not val:
+        chosen = set(group_folds(train, seed)[0])
+        train, val = ([sample for sample in train if (sample.id in chosen) == wanted] for wanted in (False, True))
+    return [s.id for s in train], [s.id for s in val], [s.id for s in test or val]
 
 
 def crowded_part(samples: Mapping[str, Sample], split: Split) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from torch.utils.data import DataLoader
 
 from segzoo.data.base import Item, SegmentationDataModule, evaluation_sampler, share_of_worker
@@ -146,6 +147,10 @@ class VolumeDataModule(SegmentationDataModule):
         """Return depth, height and width of a sample's volume, as its header states them."""
         return read_geometry(sample.image, geometry=self.geometry).shape
 
+    def label_of(self, sample: Sample) -> npt.NDArray[np.int16]:
+        """Read a sample's label on its volume's own grid."""
+        return read_label_volume(sample, self.label_values, self.geometry)
+
     @property
     def preprocessing(self) -> VolumePreprocessing:
         """Input contract: what was asked for here, and for the rest that of the model in the trainer.
@@ -197,7 +202,7 @@ class VolumeDataModule(SegmentationDataModule):
 
     def _foreground(self, sample: Sample) -> np.ndarray:
         """Take some intensities of a volume's foreground, evenly."""
-        label = read_label_volume(sample, self.label_values, self.geometry)
+        label = self.label_of(sample)
         intensities = read_image_volume(sample, 1, self.geometry).array[0][label > 0]
         return intensities[:: max(1, len(intensities) // STATISTICS_VOXELS)].astype(np.float64)
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 
 CALIBRATION_IMAGES = 32
-CHOICES = ("split", "fold", "seed", "normal", "class_names", "multilabel")  # of a dataset, as checkpoints record them
+# options of a dataset, as checkpoints record them
+CHOICES = ("split", "fold", "seed", "normal", "class_names", "multilabel", "foreground", "colours", "values")
 
 
 @dataclass(frozen=True)

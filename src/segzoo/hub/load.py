@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -15,6 +15,7 @@ from segzoo.nn.counting import counted_parameters
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.torch_backend import TorchBackend, best_precision, choose_device
 from segzoo.registry import create_model, require_model
+from segzoo.training.callbacks import frozen_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,6 +41,7 @@ def from_pretrained(
     loss: "nn.Module | None" = None,
     optimizer: "Callable[[Iterable], Optimizer] | None" = None,
     lr_scheduler: "Callable[[Optimizer], LRScheduler] | None" = None,
+    frozen_epochs: int | Literal["forever"] = 0,
 ) -> "SegmentationNetwork":
     """Load a checkpoint, in eval mode and float32; what became of each tensor is logged in one line.
 
@@ -55,6 +57,7 @@ def from_pretrained(
         loss: for training it further; None is the architecture's.
         optimizer: likewise.
         lr_scheduler: likewise.
+        frozen_epochs: likewise, epochs for which the encoder stays as it is, or "forever".
 
     Returns:
         The model; its ``load_report`` says which tensors were loaded, adapted, newly initialised or ignored, and what
@@ -74,7 +77,9 @@ def from_pretrained(
         name_or_path, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
     )
     recipe: dict[str, Any] = {"loss": loss, "optimizer": optimizer, "lr_scheduler": lr_scheduler}
+    frozen_for(frozen_epochs)  # fails before the weights are read
     model = load(checkpoint, num_classes=num_classes, in_channels=in_channels, **recipe)
+    model.frozen_epochs = frozen_epochs
     model.load_report.log()
     return model
 
@@ -101,6 +106,7 @@ def load(
         raise SegzooError(
             f"what {folder / CONFIG} says makes no model ({reason}); fetch the checkpoint again"
         ) from error
+    model.frozen_epochs = 0  # a new encoder waits for a decoder that starts at random, which this one's does not
     model.load_report = LoadReport(str(folder), trust=checkpoint.trust)
     fill(model, read_weights(folder, config), model.load_report, num_classes, in_channels)
     try:

@@ -6,7 +6,7 @@ independent implementation that computes the same function.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -114,6 +114,7 @@ class CMUNeXt(SegmentationModule):
         optimizer: called with the parameters; None is the paper's SGD (0.01, momentum 0.9, weight decay 1e-4).
         lr_scheduler: called with the optimizer, stepped once an epoch; None is the paper's polynomial decay
             of power 0.9, stepped every batch.
+        frozen_epochs: epochs for which stem and encoder stay as they are, or "forever".
 
     Example:
         >>> import torch, segzoo
@@ -124,6 +125,7 @@ class CMUNeXt(SegmentationModule):
 
     stride = 16
     can_be_int8 = True
+    encoder_parts: ClassVar[tuple[str, ...]] = ("stem", "encoder")
 
     def __init__(
         self,
@@ -137,8 +139,9 @@ class CMUNeXt(SegmentationModule):
         loss: nn.Module | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
+        frozen_epochs: int | Literal["forever"] = 0,
     ) -> None:
-        super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler)
+        super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler, frozen_epochs)
         self.widths = tuple(widths)
         self.stem = ConvNormReLU(in_channels, widths[0])
         incoming = [widths[0], *widths[:-1]]

@@ -186,6 +186,7 @@ class LVUNet(SegmentationModule):
         loss: called with logits and labels; None is the paper's 0.5 cross-entropy + Dice.
         optimizer: called with the parameters; None is the paper's Adam (1e-3, weight decay 1e-4).
         lr_scheduler: called with the optimizer, stepped once an epoch; None is the paper's cosine to 1e-5.
+        frozen_epochs: epochs for which the encoder, MobileNetV3's layers, stays as it is, or "forever".
 
     Example:
         >>> import torch, segzoo
@@ -210,8 +211,9 @@ class LVUNet(SegmentationModule):
         loss: nn.Module | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
+        frozen_epochs: int | Literal["forever"] = 0,
     ) -> None:
-        super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler)
+        super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler, frozen_epochs)
         self.deep_training = deep_training
         self.encoder_name = encoder
         self.encoder = MobileNetV3Encoder(encoder, in_channels)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
@@ -22,7 +21,6 @@ from segzoo.network import Feature
 from segzoo.nn.vrwkv import Grid, VisionRWKV, VRWKVBlock, init_linears, to_map
 from segzoo.nn.vrwkv_adapter import VRWKVAdapter
 from segzoo.registry import nearest, register
-from segzoo.training.callbacks import FrozenEncoder
 from segzoo.training.schedules import polynomial_decay
 
 LEARNING_RATE, WEIGHT_DECAY, POWER = 3e-4, 0.01, 0.9
@@ -225,8 +223,8 @@ class MedURWKV(SegmentationModule):
         head_width: channels at full size, before the head.
         drop_path: largest probability to skip a part of an encoder block for an image, while training; None is
             Vision-RWKV's for that size (0.1 for tiny).
-        frozen_epochs: epochs for which the encoder stays as it is; use 0 for an encoder that starts at random. A whole
-            checkpoint that is trained further trains at once.
+        frozen_epochs: epochs for which the encoder stays as it is, or "forever"; use 0 for an encoder that starts at
+            random. A whole checkpoint that is trained further trains at once unless told otherwise.
         layer_decay: factor of the learning rate from each encoder block to the one before it; 1 is none. Only
             for the default optimizer.
         loss: called with logits and labels; None is Dice + cross-entropy.
@@ -256,13 +254,13 @@ class MedURWKV(SegmentationModule):
         depths: Sequence[int] = (2, 3, 3, 2),
         head_width: int = 128,
         drop_path: float | None = None,
-        frozen_epochs: int = 5,
+        frozen_epochs: int | Literal["forever"] = 5,
         layer_decay: float = 1.0,
         loss: nn.Module | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler)
+        super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler, frozen_epochs)
         if encoder not in ("adapter", "plain"):
             raise SegzooError(
                 f"encoder is 'adapter' or 'plain', not {encoder!r}{nearest(encoder, ['adapter', 'plain'])}"
@@ -272,7 +270,6 @@ class MedURWKV(SegmentationModule):
         if len(depths) != 4:
             raise SegzooError(f"depths are four numbers (bottleneck, 1/16, 1/8 and 1/4), not {[*depths]}")
         self.encoder_form = encoder
-        self.frozen_epochs = frozen_epochs
         self.layer_decay = layer_decay
         size = ENCODERS[encoder_size]
         channels, total = size.embed_dims, sum(depths)
@@ -312,12 +309,6 @@ class MedURWKV(SegmentationModule):
         for stage in self.decoder:
             x = stage(x, skips.pop())
         return self.head(self.expand(x))
-
-    def configure_callbacks(self) -> list[Callback]:
-        # a given encoder waits for a decoder that starts at random, which that of a whole checkpoint does not
-        loaded = [] if self.load_report is None else self.load_report.loaded
-        whole = any(name.startswith("decoder.") for name in loaded)
-        return [FrozenEncoder(self.frozen_epochs)] if self.frozen_epochs > 0 and not whole else []
 
     def default_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         groups: dict[tuple[float, bool], list[Tensor]] = {}

@@ -65,6 +65,7 @@ class MedNeXt(SegmentationModule):
             ``upkern_from``, 1e-4 was published for MedNeXt-S.
         lr_scheduler: called with the optimizer, stepped once an epoch; None is the published polynomial decay of power
             0.9, stepped every epoch.
+        frozen_epochs: epochs for which stem, encoder stages and down blocks stay as they are, or "forever".
 
     Example:
         >>> import torch, segzoo
@@ -74,6 +75,7 @@ class MedNeXt(SegmentationModule):
     """
 
     training_only: ClassVar[tuple[str, ...]] = ("auxiliary_heads.",)
+    encoder_parts: ClassVar[tuple[str, ...]] = ("stem", "encoder", "down")
 
     def __init__(
         self,
@@ -95,10 +97,11 @@ class MedNeXt(SegmentationModule):
         loss: nn.Module | None = None,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
+        frozen_epochs: int | Literal["forever"] = 0,
     ) -> None:
         if loss is None:
             loss = DiceCELoss(batch_dice=spatial_dims == 2)
-        super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler)
+        super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler, frozen_epochs)
         one_of("spatial_dims", spatial_dims, (2, 3))
         one_of("norm", norm, ("group", "layer"))
         one_of("checkpointing", checkpointing, (None, "block", "expansion"))

@@ -8,9 +8,12 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from segzoo.checkpoints.folder import DRAFT_END
-from segzoo.errors import SegzooError
+from segzoo.errors import MissingError, MissingFileError, SegzooError, attempt
+from segzoo.imaging.cases import Cases
+from segzoo.imaging.pairing import apart
 from segzoo.imaging.readers import Reader, inputs_in, reader_of
 from segzoo.imaging.segmentation import mask_paths, require_own_files
+from segzoo.imaging.tables import cases_in, find_table, read_table
 
 if TYPE_CHECKING:
     from segzoo.imaging.nifti import Form
@@ -50,30 +53,60 @@ class Job:
 # ---- plan
 
 
-def find_inputs(inputs: Iterable[Path]) -> tuple[list[Reader], list[SegzooError]]:
-    """List every image and volume to read; folders give all that are in them.
+def find_inputs(inputs: Iterable[Path]) -> tuple[list[Reader], list[Path], list[SegzooError]]:
+    """List every image and volume to read; folders give all that are in them, but for masks.
 
     Args:
         inputs: files and folders.
 
     Returns:
-        Them, and why others cannot be had: they are not there, must not be looked into, or hold nothing to segment.
+        Them; the masks that lie beside them; and why others cannot be had: they are not there, must not be looked into,
+        or hold nothing to segment.
 
     Raises:
         SegzooError: nothing can be had.
     """
     found: list[Reader] = []
+    masks: list[Path] = []
     refused: list[SegzooError] = []
     for given in inputs:
         try:
-            found += inputs_in(given)
+            own, beside = inputs_and_masks(given)
         except SegzooError as error:
             refused.append(error)
         except OSError as error:
             refused.append(SegzooError(f"{given} cannot be looked into ({error.strerror}); look at its permissions"))
+        else:
+            found += own
+            masks += beside
     if not found:
         raise refused[0]
-    return found, refused
+    return found, masks, refused
+
+
+def inputs_and_masks(given: Path) -> tuple[list[Reader], list[Path]]:
+    """Return what there is to segment, of a folder that holds a dataset its images, and the masks beside them.
+
+    Raises:
+        MissingFileError: it is not there, or holds nothing to segment.
+        SegzooError: it holds a dataset, and what are its images cannot be told.
+    """
+    try:
+        found = inputs_in(given)
+    except MissingFileError as error:
+        cases = attempt(cases_in, given) if given.is_dir() else error
+        if isinstance(cases, MissingError) or (isinstance(cases, Cases) and not cases.cases):
+            raise error from None
+        if isinstance(cases, SegzooError):
+            raise cases from None
+        return [reader_of(case.image) for case in cases.cases], []
+    if not given.is_dir():
+        return found, []
+    _, masks = apart({one.path: one.stem for one in found})
+    table = attempt(find_table, given)
+    if isinstance(table, Path) and isinstance(cases := attempt(read_table, table), Cases):
+        masks = dict.fromkeys([*masks, *(mask for case in cases.cases for mask in case.masks)], "")
+    return [one for one in found if one.path not in masks], [one.path for one in found if one.path in masks]
 
 
 def plan(inputs: Iterable[Reader], output: Path, overlay: bool, geometry: "Form | None" = None) -> list[Job]:

@@ -34,6 +34,9 @@ class DiceCELoss(nn.Module):
         batch_dice: Sum over the whole batch (of this process) before the ratio, as if it were one large image.
         include_background: Count class 0 in the Dice term of a multi-class task.
 
+    Attributes:
+        class_weights: Factors of the pixels of each class in the cross-entropy, see :meth:`weigh`; None is 1 for all.
+
     Raises:
         ValueError: A weight is negative, or ``smooth`` is not positive.
 
@@ -62,6 +65,16 @@ class DiceCELoss(nn.Module):
         self.smooth = smooth
         self.batch_dice = batch_dice
         self.include_background = include_background
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", None)
+
+    def weigh(self, weights: Tensor) -> None:
+        """Let rare classes count more in the cross-entropy; the Dice term weighs all classes the same anyway.
+
+        Args:
+            weights: ``[K]``, of each class; of a sigmoid a channel ``[K, 2]``, of pixels without and with the class.
+        """
+        self.class_weights = weights
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Return the loss of one batch.
@@ -76,8 +89,7 @@ class DiceCELoss(nn.Module):
         Raises:
             ValueError: The shapes do not fit, or (checked on CPU only) a label is beyond the classes.
         """
-        _check_shapes(logits, label)
-        _check_range(logits, label)
+        check_label(logits, label)
         # Sums over a million probabilities need float32; autocast keeps it, no operation below is one it lowers.
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
@@ -92,7 +104,9 @@ class DiceCELoss(nn.Module):
         loss = logits.new_zeros(())
         if self.ce_weight:
             pixels = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-            loss = loss + self.ce_weight * _mean_where(pixels, valid)
+            if self.class_weights is not None:
+                pixels = pixels * weight_of(self.class_weights, target)
+            loss = loss + self.ce_weight * mean_where(pixels, valid)
         if self.dice_weight:
             loss = loss + self.dice_weight * self._dice_loss(logits.sigmoid(), target, valid)
         return loss
@@ -102,8 +116,9 @@ class DiceCELoss(nn.Module):
         valid = label >= 0
         loss = logits.new_zeros(())
         if self.ce_weight:
-            pixels = F.cross_entropy(logits, label.clamp(min=-1), ignore_index=-1, reduction="none")
-            loss = loss + self.ce_weight * _mean_where(pixels, valid)
+            weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
+            pixels = F.cross_entropy(logits, label.clamp(min=-1), weights, ignore_index=-1, reduction="none")
+            loss = loss + self.ce_weight * mean_where(pixels, valid)
         if self.dice_weight:
             target = torch.zeros_like(logits).scatter_(1, label.clamp(min=0).unsqueeze(1), 1.0)
             first = 0 if self.include_background else 1
@@ -122,7 +137,7 @@ class DiceCELoss(nn.Module):
         overlap = (probability * target).sum(over)
         size = probability.sum(over) + target.sum(over)
         dice = (2 * overlap + self.smooth) / (size + self.smooth)
-        return _mean_where(1 - dice, valid.any(2).any(0) if self.batch_dice else valid.any(2))
+        return mean_where(1 - dice, valid.any(2).any(0) if self.batch_dice else valid.any(2))
 
 
 def deep_supervision_loss(loss: nn.Module, outputs: Sequence[Tensor], label: Tensor) -> Tensor:
@@ -163,10 +178,30 @@ def _coarser_label(label: Tensor, size: Sequence[int]) -> Tensor:
     return resized if label.is_floating_point() else resized[:, 0].to(label.dtype)
 
 
-def _mean_where(values: Tensor, valid: Tensor) -> Tensor:
+def weight_of(weights: Tensor, target: Tensor) -> Tensor:
+    """Return the weight of every element of ``[B, K, *S]`` 0 and 1, from ``[K, 2]`` weights of these."""
+    absent, present = weights.to(target.dtype).reshape(-1, 2, *[1] * (target.ndim - 2)).unbind(1)
+    return absent + (present - absent) * target
+
+
+def mean_where(values: Tensor, valid: Tensor) -> Tensor:
     """Average the values that count; 0, still joined to the graph, where none does."""
     valid = valid.expand_as(values)
     return (values * valid).sum() / valid.sum().clamp(min=1)
+
+
+def check_label(logits: Tensor, label: Tensor) -> None:
+    """Refuse a label that fits no task, or (checked on CPU only) holds more than the classes.
+
+    Args:
+        logits: ``[B, K, *S]``.
+        label: ``[B, *S]`` integers or ``[B, K, *S]`` floats.
+
+    Raises:
+        ValueError: Saying what it is and what it should be.
+    """
+    _check_shapes(logits, label)
+    _check_range(logits, label)
 
 
 def _check_shapes(logits: Tensor, label: Tensor) -> None:
