@@ -145,11 +145,12 @@ def with_little_room(arguments: list[str], most: int) -> None:
 
 @pytest.mark.parametrize(
     ("epochs", "most", "what"),
-    [(5, 100_000, "best.ckpt|last.ckpt"), (3, 1000, "checkpoint"), (5, 1000, "file of the run")],
+    [(5, 100_000, "best.ckpt|last.ckpt"), (3, 1000, "checkpoint"), (5, 1000, "train.yaml")],
 )
 def test_a_run_without_room_can_go_on(run, samples, capfd, epochs, most, what):
     again = command(samples, run, epochs, "--ckpt_path", "last")
     kept = {name: (run / name).read_bytes() for name in (LAST, PREVIOUS, BEST, "split.json")}
+    kept |= {"train.yaml": (run / "train.yaml").read_bytes()} if what == "train.yaml" else {}
     kept |= {file: (run / file).read_bytes() for file in ("checkpoint/config.json", "checkpoint/model.safetensors")}
     assert ended(with_little_room, again, most) == 2
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("segzoo: error")]
@@ -161,7 +162,8 @@ def test_a_run_without_room_can_go_on(run, samples, capfd, epochs, most, what):
 
 
 def test_drafts_of_a_killed_training_are_removed(run, samples):
-    (run / "best.ckpt.part").write_bytes(b"half")
+    for name in ("best.ckpt", "train.yaml", "split.json"):
+        (run / f"{name}.part").write_bytes(b"half")
     (run / ".checkpoint-abc").mkdir()
     (run / ".checkpoint-abc" / "model.safetensors").write_bytes(b"half")
     assert cli.main(command(samples, run, 3, "--ckpt_path", "last")) == 0

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import tempfile
 from functools import cache
 
 import numpy as np
@@ -231,6 +232,19 @@ def test_a_full_disk_is_one_sentence(smallest, tmp_path, suffix, refused):
     try:
         with refused(segzoo.SegzooError):
             smallest.export(tmp_path / f"model{suffix}", size=(64, 48))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_room_for_what_the_exporter_writes_meanwhile_is_one_sentence(smallest, tmp_path, monkeypatch):
+    """It says so in an error of its own."""
+    monkeypatch.setattr(tempfile, "tempdir", None)  # looked for anew
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(segzoo.SegzooError, match=r"model\.onnx cannot be written"):
+            smallest.export(tmp_path / "model.onnx", size=(64, 48))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
