@@ -4,7 +4,6 @@ LightningCLI does the work. Added here are short names for models, checkpoints a
 all that a run leaves behind, and a checkpoint folder at its end.
 """
 
-import math
 import signal
 import sys
 import warnings
@@ -27,6 +26,7 @@ from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.names import CONFIG, RECIPE, WEIGHTS
 from segzoo.checkpoints.provenance import split_hashes
 from segzoo.checkpoints.save import record
+from segzoo.cli.folds import Folds
 from segzoo.cli.run_files import (
     BEST,
     CHECKPOINT,
@@ -50,6 +50,7 @@ from segzoo.cli.run_folder import (
     written,
 )
 from segzoo.cli.train_checks import (
+    refuse_ensemble,
     refuse_other_preprocessing,
     refuse_random_weights,
     refuse_recording,
@@ -60,11 +61,11 @@ from segzoo.cli.train_checks import (
 from segzoo.cli.train_errors import cause_in_input
 from segzoo.cli.train_names import give_classes, run_name, spell_out
 from segzoo.cli.train_plan import AUTO, plan_run
+from segzoo.cli.train_results import test_results
 from segzoo.cli.train_types import register_types
 from segzoo.data.splits import PARTS
 from segzoo.errors import SegzooError
 from segzoo.metrics.names import scores_by_class
-from segzoo.module import SegmentationModule
 from segzoo.network import SegmentationNetwork
 from segzoo.paths import write_whole
 from segzoo.steps import Diverged
@@ -114,7 +115,10 @@ class TrainingCLI(LightningCLI):
     Attributes:
         given: the command line; its first word is the verb.
         claimed: what keeps the run's folder to this training, while it runs.
+        folds: those of --folds, of which one after another is trained.
     """
+
+    folds: Folds | None = None
 
     def __init__(self, args: list[str]) -> None:
         self.given = args
@@ -161,6 +165,12 @@ class TrainingCLI(LightningCLI):
                 help="Sizes that are not given: from your own data and the memory (auto, see segzoo plan), or those of "
                 "the papers; train.yaml has the reasons in its place.",
             )
+            parser.add_argument(
+                "--folds",
+                type=int | None,
+                default=None,
+                help="5 trains all folds one after another, each in its folder, and joins them to an ensemble.",
+            )
         if subcommand == "test":
             parser.add_argument(
                 "--record",
@@ -197,6 +207,9 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Give the run its folder, and refuse what could only fail later."""
+        if self.subcommand == "fit" and self.options.folds is not None:
+            self.folds = Folds(self.options)
+            self.config["fit"] = self.folds.options()
         if not self.options.weights_only:
             raise SegzooError("weights_only: false would run what a pickle holds as code; leave it out")
         trainer = self.options.trainer
@@ -213,7 +226,8 @@ class TrainingCLI(LightningCLI):
         self.options.ckpt_path = resume_file(str(self.subcommand), root, self.options.ckpt_path)
         if self.subcommand == "fit":
             refuse_overwriting(root, self.options.ckpt_path)
-            plan_run(self.options, self.given)
+            refuse_ensemble(self.options)
+            plan_run(self.options, self.given, self.folds.recipe if self.folds else None)
         if self.subcommand == "test" and self.options.record:
             refuse_recording(self.options)
         if self.subcommand != "fit":
@@ -227,6 +241,8 @@ class TrainingCLI(LightningCLI):
             if isinstance(callback, RunCheckpoint):
                 callback.goes_on = is_within(self.options.ckpt_path, Path(self.trainer.default_root_dir))
         chosen = self.config_init[self.subcommand]
+        if self.folds is not None:
+            self.folds.require(self.model, self.datamodule)
         if self.subcommand == "fit":
             refuse_wrong_monitors(self.model, self.trainer.callbacks, chosen.lr_scheduler)  # type: ignore[attr-defined]
         if chosen.optimizer:
@@ -238,7 +254,7 @@ class TrainingCLI(LightningCLI):
         """Log training to CSV, and to TensorBoard where that is installed, unless other loggers were asked for."""
         trainer = self.config_init[self.subcommand].trainer
         if trainer.logger is None:
-            options["logger"] = loggers(trainer.default_root_dir) if self.subcommand == "fit" else False
+            options.setdefault("logger", loggers(trainer.default_root_dir) if self.subcommand == "fit" else False)
         if trainer.plugins is None:
             options["plugins"] = [ReplacingCheckpointIO()]
         return super().instantiate_trainer(**options)
@@ -281,8 +297,11 @@ class TrainingCLI(LightningCLI):
             print(f"segzoo: {sentence}")
 
     def _run_subcommand(self, subcommand: str) -> None:
-        with self.claimed:
-            super()._run_subcommand(subcommand)
+        if self.folds is None or not self.folds.is_finished():
+            with self.claimed:
+                super()._run_subcommand(subcommand)
+        if self.folds is not None:
+            self.folds.run_next(self)
 
     def fit(self, **arguments: Any) -> None:
         """Train; where a signal or NaN ends that, write the best epoch so far, as the end of the training would."""
@@ -368,18 +387,3 @@ class TrainingCLI(LightningCLI):
             folder = Path(self.model.load_report.source)
             record(folder, metrics=results)
             print(f"segzoo: recorded in {folder}")
-
-
-def test_results(model: SegmentationModule, trainer: Trainer) -> dict[str, Any]:
-    """Return what a test measured, as config.json keeps it."""
-    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    values = {name: value for name, value in values.items() if math.isfinite(value)}  # a class in no image has no score
-    parts = {
-        part: {name.removeprefix(prefix): round(value, 6) for name, value in values.items() if name.startswith(prefix)}
-        for part, prefix in (("original", "test/"), ("resized", "test_resized/"))
-    }
-    return {
-        "protocols": {name: metric.protocol for name, metric in model.test_metrics.items(keep_base=True)},
-        "images": model.tested_images,
-        **parts,
-    }
