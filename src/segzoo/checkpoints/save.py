@@ -140,6 +140,7 @@ def write_probe_of_mean(folder: Path, model: "SegmentationNetwork", stored: "lis
         stored: the tensors of each member.
     """
     loaded = copy.deepcopy(model, {id(model._trainer): None, id(model._fabric): None})
+    loaded.to(memory_format=torch.contiguous_format)  # as of what is loaded
     for member, state in zip(loaded.members, stored, strict=True):
         member.load_state_dict({name: at_least_float32(value) for name, value in state.items()})
     write_probe(folder, loaded, torch.from_numpy(model.preprocessing.noise()))

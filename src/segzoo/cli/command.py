@@ -116,7 +116,11 @@ def build_parser() -> argparse.ArgumentParser:
     predict = verbs.add_parser("predict", help="segment images and volumes with a checkpoint")
     predict.add_argument("checkpoint", help="a checkpoint's name or folder, or an .onnx file that segzoo export wrote")
     predict.add_argument(
-        "inputs", nargs="+", type=Path, metavar="INPUT", help="images, volumes, folders of them, or video files"
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="INPUT",
+        help="images, volumes, folders of them, or video files; checkpoints before them are averaged with the first",
     )
     predict.add_argument("--output", type=Path, required=True, help="the folder to write masks into")
     predict.add_argument("--overlay", action="store_true", help="also draw each mask over its image or slices")

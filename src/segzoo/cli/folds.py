@@ -25,6 +25,7 @@ from segzoo.data.splits import FOLDS
 from segzoo.errors import SegzooError
 from segzoo.hub.find import check_folder
 from segzoo.hub.load import load
+from segzoo.imaging.cases import counted
 from segzoo.metrics.score_file import read_image_scores
 from segzoo.models._ensemble import Ensemble
 from segzoo.network import SegmentationNetwork
@@ -119,7 +120,7 @@ class Folds:
         """Go to the next fold that is not finished, or to the last one; return whether there is one."""
         for self.fold in range(first, FOLDS):
             if not self.is_finished():
-                rank_zero_info(f"segzoo: fold {self.fold} of 0 to {FOLDS - 1}, in {self.folder(self.fold)}")
+                rank_zero_info(f"segzoo: fold {self.fold} (of 0 to {FOLDS - 1}), in {self.folder(self.fold)}")
                 return True
         return False
 
@@ -188,7 +189,7 @@ class Folds:
         for number, fold in enumerate(data.folds()):
             scores = [rows[identifier] for identifier in fold.split_ids["test"] if identifier in rows]
             means.append(float(np.mean(scores)))
-            print(f"segzoo: fold {number}: Dice {means[-1]:.4f} on the {len(scores)} images that it was held out from")
+            print(f"segzoo: fold {number}: Dice {means[-1]:.4f} on its {counted(len(scores), 'held-out image')}")
         print(
             f"segzoo: Dice {np.mean(means):.4f} ± {np.std(means, ddof=1):.4f} (mean and standard deviation of {FOLDS} "
             f"folds), {np.mean([*rows.values()]):.4f} over all {images} images, each scored out of fold"

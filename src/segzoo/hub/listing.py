@@ -28,10 +28,15 @@ def checkpoint_folders() -> dict[str, Path]:
     for root in roots:
         outer = folders_in(root)
         for folder in sorted([*outer, *(inner for one in outer for inner in folders_in(one))]):
-            weights = any(os.path.isfile(folder / name) for name in (WEIGHTS, member_file(1)))
-            if os.path.lexists(folder / CONFIG) and weights:
+            if holds_checkpoint(folder):
                 found.setdefault(folder.relative_to(root).as_posix(), folder)
     return found
+
+
+def holds_checkpoint(folder: Path) -> bool:
+    """Return whether a folder has a config and weights beside it, by their names."""
+    weights = any(os.path.isfile(folder / name) for name in (WEIGHTS, member_file(1)))
+    return weights and os.path.lexists(folder / CONFIG)
 
 
 def folders_in(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from segzoo import limits
 from segzoo.checkpoints.fill import LoadReport, fill, read_weights
 from segzoo.checkpoints.members import NOT_TRAINED
 from segzoo.checkpoints.names import CONFIG, WEIGHTS
-from segzoo.checkpoints.opened import Checkpoint
+from segzoo.checkpoints.opened import Checkpoint, Checkpoints
 from segzoo.errors import SegzooError, first_line
 from segzoo.hub.find import open_checkpoint
 from segzoo.nn.counting import counted_parameters
@@ -106,9 +106,17 @@ def load(
         network.data = {**config.data, **member.data}
     model = ensemble(members)
     give(checkpoint, model)
-    model.load_report = LoadReport(str(folder), trust=checkpoint.trust)
-    model.load_report.loaded = list(model.state_dict())
-    return model.eval()
+    model.load_report = LoadReport(str(folder), list(model.state_dict()), trust=checkpoint.trust)
+    return model
+
+
+def load_several(checkpoints: Checkpoints) -> "SegmentationNetwork":
+    """Load checkpoints as one network, the mean of theirs; else as `load`."""
+    model = ensemble([load(one) for one in checkpoints.members])
+    folders = " and ".join(str(one.folder) for one in checkpoints.members)
+    trusted = dict.fromkeys(one.trust for one in checkpoints.members)
+    model.load_report = LoadReport(folders, list(model.state_dict()), trust=", ".join(trusted))
+    return model
 
 
 def load_network(
@@ -152,7 +160,7 @@ def give(checkpoint: Checkpoint, model: "SegmentationNetwork") -> None:
 
 
 def load_pipeline(
-    checkpoint: "Checkpoint",
+    checkpoint: Checkpoint | Checkpoints,
     device: str = "auto",
     *,
     tta: bool = False,
@@ -162,7 +170,7 @@ def load_pipeline(
     """Return the pipeline of a checkpoint's network, deployed.
 
     Args:
-        checkpoint: its files checked.
+        checkpoint: its files checked; of several the mean.
         device: "cpu", "cuda" (or one of several: "cuda:1"), or "auto" for a GPU where there is one.
         tta: average over mirrored copies.
         overlap: of a volume's windows.
@@ -172,7 +180,7 @@ def load_pipeline(
         SegzooError: the weights cannot be loaded, or there is no such device.
     """
     place = torch.device(choose_device(device))
-    model = load(checkpoint)
+    model = load(checkpoint) if isinstance(checkpoint, Checkpoint) else load_several(checkpoint)
     network = (model.deploy() if model.is_deployable else model).to(place)
     backend = TorchBackend(network, str(model.load_report), precision=best_precision(place))
     return Pipeline(backend, tta=tta, overlap=overlap, intensity_range=intensity_range)
