@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import torch
@@ -13,6 +14,7 @@ from segzoo.checkpoints.licences import joined
 from segzoo.checkpoints.members import NOT_TRAINED, common, require_alike
 from segzoo.checkpoints.provenance import may_share_images, other_splits, parts_of, same_split
 from segzoo.errors import SegzooError
+from segzoo.export.write import Exported
 from segzoo.module import SegmentationModule
 from segzoo.network import SegmentationNetwork
 from segzoo.prediction.torch_backend import predict_probabilities
@@ -107,6 +109,15 @@ class Ensemble(SegmentationModule):
     def is_deployable(self) -> bool:
         """True where every member is."""
         return all(member.is_deployable for member in self.members)
+
+    def export(self, path: str | Path, **options: Any) -> Exported:
+        """Write the mean as one file; see :func:`segzoo.export.write.export`.
+
+        Raises:
+            SegzooError: as there, or the members take sizes that one graph cannot have.
+        """
+        assert self.stride  # which is refused here rather than after a minute
+        return super().export(path, **options)
 
     def default_optimizer(self, parameters: Any) -> NoReturn:
         """Refuse: an ensemble is not trained."""
