@@ -108,7 +108,7 @@ def test_what_the_docs_say_of_another_processor_was_measured_on_it():
 
 
 @pytest.mark.slow
-def test_a_network_is_timed_in_processes_of_its_own_deployed_and_not_and_one_that_cannot_says_why(tmp_path, monkeypatch):
+def test_networks_are_timed_in_processes_of_their_own_and_one_that_cannot_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "write_onnx", lambda *arguments: None)  # tests of `segzoo export` write it
     monkeypatch.setattr(speed, "ZOO", {"LV-UNet": speed.ZOO["LV-UNet"]})
     monkeypatch.setattr(speed, "PEERS", {})
