@@ -403,8 +403,10 @@ def test_a_volume_smaller_than_a_window_is_segmented_where_windows_may_vary(zoo,
         assert predict(source, tmp_path / "thin.nii.gz", tmp_path / name) == 0
     expected, found = (read_volume_mask(tmp_path / name / "thin.nii.gz")[0] for name in ("expected", "found"))
     assert (expected == found).mean() > 0.999
-    fixed = tmp_path / "fixed.onnx"
-    zoo.models["volumes"].export(fixed, size=(16, 32, 16))
+    model = onnx.load(zoo.files["volumes"])
+    for dimension, side in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], (16, 32, 16), strict=True):
+        dimension.dim_value = side
+    onnx.save(model, fixed := tmp_path / "fixed.onnx")
     assert predict(fixed, tmp_path / "thin.nii.gz", tmp_path / "masks") == 2
     assert "fewer than the windows of 16 x 32 x 16 that" in capsys.readouterr().err
 
