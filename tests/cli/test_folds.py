@@ -23,6 +23,7 @@ import processes
 import segzoo
 from hub_server import HubServer, client_environment
 from segzoo import cli
+from segzoo.cli.train import TrainingCLI
 from segzoo.errors import SegzooError
 from segzoo.hub.verify import verify
 from segzoo.module import SegmentationModule
@@ -104,6 +105,7 @@ def test_each_fold_is_what_a_run_of_its_own_leaves(folds, samples, tmp_path):
     assert_close(*map(load_file, files), rtol=0, atol=0)
     recipes = [(run / "train.yaml").read_text() for run in (root / "fold3", tmp_path / "alone")]
     assert recipes[0] == recipes[1]
+    assert all((root / f"fold{k}" / "best.ckpt").is_file() for k in range(5))  # each has its own best epoch
 
 
 def test_out_of_fold_scores_are_those_of_each_fold(folds, samples, tmp_path):
@@ -155,13 +157,19 @@ def test_a_test_on_its_data_is_out_of_fold_and_refuses_the_mean(folds, ensemble,
     assert (status, "no honest score" in printed) == (2, True), printed
 
 
-def test_other_images_are_scored_by_the_mean(ensemble, samples, tmp_path, caplog):
+@pytest.fixture
+def theirs(samples, tmp_path):
+    """Options for a folder of somebody else's images."""
     for image in (samples / "BUSI").rglob("* (*).png"):
         for kind, file in (("images", image), ("masks", image.with_name(f"{image.stem}_mask.png"))):
             (tmp_path / "theirs" / kind).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, tmp_path / "theirs" / kind / image.name)
-    theirs = ["--data", "Folder", "--data.root", tmp_path / "theirs", "--data.split", "all"]
-    theirs += ["--data.class_names", '["background","lesion"]']
+    options = ["--data", "Folder", "--data.root", str(tmp_path / "theirs")]
+    return [*options, "--data.class_names", '["background","lesion"]']
+
+
+def test_other_images_are_scored_by_the_mean(ensemble, theirs, tmp_path, caplog):
+    theirs += ["--data.split", "all"]
     status, printed = said(["test", *QUIET, "--trainer.default_root_dir", tmp_path, "--model", ensemble, *theirs])
     assert status == 0, printed
     assert "out of fold" not in caplog.text
@@ -185,6 +193,42 @@ def test_data_that_was_changed_by_a_test_is_as_it_was(ensemble, samples, tmp_pat
     assert data.split_ids == before
 
 
+def options_of_second_fold(monkeypatch, root, arguments):
+    """Options by which a run goes on whose first fold is finished."""
+    (root / "fold0" / "finished.json").write_text('{"max_epochs": 1, "max_steps": -1}')
+    caught = []
+
+    def instantiate_classes(self):
+        caught.append(self.options)
+        raise SegzooError("far enough")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingCLI, "instantiate_classes", instantiate_classes)
+        assert refusal([*arguments, "--folds", 5, "--ckpt_path", "last"]).endswith("far enough")
+    assert caught[0].trainer.default_root_dir == str(root / "fold1")
+    return caught[0].data.init_args
+
+
+def test_sizes_are_those_of_the_first_fold(monkeypatch, theirs, tmp_path):
+    fit = ["fit", *QUIET, *LEARN, "--trainer.default_root_dir", tmp_path, "--model", "cmunext_s", *theirs]
+    (tmp_path / "fold0").mkdir()
+    planned = {"plan": ["image_size 96 x 112: of the images of the first fold"], "folds": None}
+    planned["data"] = {"init_args": {"image_size": [96, 112]}}
+    (tmp_path / "fold0" / "train.yaml").write_text(yaml.safe_dump(planned))
+    assert list(options_of_second_fold(monkeypatch, tmp_path, fit).image_size) == [96, 112]
+
+
+def test_the_window_is_that_of_the_first_fold(monkeypatch, samples, tmp_path):
+    volumes = ["--data", "Decathlon", "--data.root", samples / "Task04_Hippocampus", "--data.intensity", "window"]
+    fit = ["fit", *QUIET, *LEARN, "--trainer.default_root_dir", tmp_path, "--model", "mednext_s_k3", "--plan", "paper"]
+    fit += ["--model.num_classes", "3", "--data.patch_size", "[16,16,16]", *volumes]
+    model = segzoo.create_model("mednext_s_k3", num_classes=3, width=4)
+    model.preprocessing = segzoo.VolumePreprocessing(intensity="window", window=(1.0, 9.0), mean=4.0, std=2.0)
+    model.save_pretrained(tmp_path / "fold0" / "checkpoint")
+    found = options_of_second_fold(monkeypatch, tmp_path, fit)
+    assert (tuple(found.window), found.mean, found.std) == ((1.0, 9.0), 4.0, 2.0)
+
+
 def refusal(arguments):
     status, printed = said(arguments)
     assert status == 2, printed
@@ -203,7 +247,8 @@ def test_it_is_not_fitted_nor_written_over(folds, ensemble, samples, tmp_path):
 def test_what_has_no_five_folds_is_refused_before_the_first(samples, tmp_path):
     for options, word in (
         (["--folds", 3], "--folds 3"),
-        (["--folds", 5, "--data.split", "all"], "split all"),
+        (["--folds", 5, "--data.split", "all"], "split is all"),
+        (["--folds", 5, "--data.split", "random-70-30"], "--data.split grouped"),
         (["--folds", 5, "--data.fold", 2], "--data.fold"),
         (["--folds", 5, "--ckpt_path", "other.ckpt"], "--ckpt_path last"),
         (["--folds", 5, "--trainer.fast_dev_run", "true"], "fast_dev_run"),

@@ -61,8 +61,6 @@ class Folds:
         root = options.trainer.default_root_dir or Path("runs") / run_name(options)
         self.root, self.given, self.fold = Path(root).expanduser(), options.clone(), 0
         self.given.folds = None
-        if self.given.data.init_args.get("split", "grouped") is None:  # which follows from the folder
-            self.given.data.init_args["split"] = "grouped"
         if self.given.ckpt_path is None:
             for fold in range(FOLDS):
                 refuse_overwriting(self.folder(fold), None)
@@ -109,7 +107,8 @@ class Folds:
             )
         if len(data.folds()) != FOLDS:
             raise SegzooError(
-                f"--folds needs data that is split into folds, and {data.name} is not (split {data.split})"
+                f"{data.name} has no folds (its split is {data.split}); leave --folds out, or divide all of its images "
+                "by --data.split grouped"
             )
 
     def is_finished(self) -> bool:
