@@ -219,7 +219,7 @@ class SegmentationSteps(SegmentationNetwork):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores at the image's own resolution (``test/``) and at the network's (``test_resized/``)."""
         check_batch(batch, LABELLED)
-        probabilities = self.test_probabilities(batch)
+        probabilities = predict_probabilities(self, batch["image"], tta=self.test_tta)
         refuse_nan(probabilities)
         label = batch["label"]
         # mm between voxels, for distances; volumes come one at a time, and images have none
@@ -236,10 +236,6 @@ class SegmentationSteps(SegmentationNetwork):
                 mask, target, self.num_classes, self.multilabel, self.metric_names, spacing=own_spacing
             )
             self._image_rows.append({"id": identifier, **scores[0]})
-
-    def test_probabilities(self, batch: Batch) -> Tensor:
-        """Return the probabilities [B, K, *S] of a batch that a test scores."""
-        return predict_probabilities(self, batch["image"], tta=self.test_tta)
 
     def identifiers(self, batch: Batch) -> Sequence[Any]:
         """Return the images' names, or their places in a dataset that has none (processes take turns)."""

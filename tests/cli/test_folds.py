@@ -221,7 +221,7 @@ def test_sizes_are_those_of_the_first_fold(monkeypatch, theirs, tmp_path):
 def test_the_window_is_that_of_the_first_fold(monkeypatch, samples, tmp_path):
     volumes = ["--data", "Decathlon", "--data.root", samples / "Task04_Hippocampus", "--data.intensity", "window"]
     fit = ["fit", *QUIET, *LEARN, "--trainer.default_root_dir", tmp_path, "--model", "mednext_s_k3", "--plan", "paper"]
-    fit += ["--model.num_classes", "3", "--data.patch_size", "[16,16,16]", *volumes]
+    fit += ["--model.num_classes", "3", *volumes, "--data.patch_size", "[16,16,16]"]
     model = segzoo.create_model("mednext_s_k3", num_classes=3, width=4)
     model.preprocessing = segzoo.VolumePreprocessing(intensity="window", window=(1.0, 9.0), mean=4.0, std=2.0)
     model.save_pretrained(tmp_path / "fold0" / "checkpoint")

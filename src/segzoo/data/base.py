@@ -1,10 +1,9 @@
 """Base of all datasets: files found, split and described in one way; images.py and volumes.py make batches of them."""
 
-import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +13,9 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from segzoo.data.balance import balanced_weights, class_counts
+from segzoo.data.foldable import Foldable
 from segzoo.data.samples import Sample
-from segzoo.data.splits import FOLDS, Split, check_split, crowded_part, make_split, name_of, split_sha256
+from segzoo.data.splits import Split, check_split, crowded_part, make_split, name_of, split_sha256
 from segzoo.errors import MissingError, SegzooError, attempt, one_sentence
 from segzoo.paths import write_whole
 from segzoo.preprocessing.base import InputContract
@@ -23,7 +23,7 @@ from segzoo.preprocessing.base import InputContract
 Item = dict[str, Any]
 
 
-class SegmentationDataModule(LightningDataModule):
+class SegmentationDataModule(Foldable, LightningDataModule):
     """Base of all datasets; one of images starts from `ImageDataModule`, one of volumes from `VolumeDataModule`.
 
     Args:
@@ -86,7 +86,6 @@ class SegmentationDataModule(LightningDataModule):
         self.class_weights = class_weights
         self._samples: dict[str, Sample] | None = None
         self._split: Split | None = None
-        self._tested: list[str] | None = None  # in place of the split's own test part
 
     # -- for the subclasses to say -------------------------------------------------------------------------------
 
@@ -158,20 +157,6 @@ class SegmentationDataModule(LightningDataModule):
         self.setup()
         assert self._split is not None
         return self._split if self._tested is None else {**self._split, "test": self._tested}
-
-    def folds(self) -> list[Self]:
-        """Return this data split by each of its folds in turn; nothing where its split has none."""
-        self.setup()
-        found = []
-        for fold in range(FOLDS if self.split == "grouped" else 0):
-            found.append(copy.copy(self))
-            found[-1].fold, found[-1]._tested = fold, None
-            found[-1]._split = make_split(list(self._by_id.values()), self.split, fold, self.seed)
-        return found
-
-    def test_on(self, ids: Sequence[str] | None) -> None:
-        """Let these samples be the test part, as those that each fold tests are of several; None: that of the split."""
-        self._tested = None if ids is None else sorted(ids)
 
     @property
     def _by_id(self) -> dict[str, Sample]:

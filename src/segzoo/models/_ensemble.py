@@ -17,7 +17,6 @@ from segzoo.errors import SegzooError
 from segzoo.export.write import Exported
 from segzoo.module import SegmentationModule
 from segzoo.network import SegmentationNetwork
-from segzoo.prediction.torch_backend import predict_probabilities
 from segzoo.training.batches import Batch
 
 
@@ -63,11 +62,12 @@ class Ensemble(SegmentationModule):
             self.model_name, self.arguments = first.model_name, first.arguments
         self.data = common([one.data for one in members])
         self.licence = joined(one.licence for one in members)
-        self._scored_by: dict[str, SegmentationNetwork] = {}
+        self._scored_by: dict[str, list[SegmentationNetwork]] = {}
+        self._scoring: list[SegmentationNetwork] = []  # those whose mean is computed, where it is not of all
         self.eval()
 
     @property
-    def members(self) -> list[SegmentationNetwork]:
+    def members(self) -> list[SegmentationNetwork]:  # type: ignore[override]
         """Networks whose mean this one is."""
         return list(self.networks)  # type: ignore[arg-type]
 
@@ -90,7 +90,7 @@ class Ensemble(SegmentationModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, num_classes, *S] of the members' mean, of images [B, in_channels, *S] of any size."""
-        return mean_logits([member(x) for member in self.members], self.task.independent)
+        return mean_logits([member(x) for member in self._scoring or self.members], self.task.independent)
 
     def compute_logits(self, x: Tensor) -> Tensor:
         """Logits [B, K, *S] of the members' mean for x [B, C, *S], sides multiples of ``stride``."""
@@ -155,16 +155,17 @@ class Ensemble(SegmentationModule):
             self.trainer.datamodule.test_on(None)  # type: ignore[attr-defined]
             self._scored_by = {}
 
-    def test_probabilities(self, batch: Batch) -> Tensor:
-        """Return probabilities [B, K, *S] of a batch, those of the mean or, out of fold, of one member an image."""
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score the mean or, out of fold, each image by those who may."""
         if not self._scored_by:
-            return super().test_probabilities(batch)
-        return torch.cat(
-            [
-                predict_probabilities(self._scored_by[identifier], image[None], tta=self.test_tta)
-                for identifier, image in zip(batch["id"], batch["image"], strict=True)
-            ]
-        )
+            super().test_step(batch, batch_idx)
+            return
+        try:
+            for place, identifier in enumerate(batch["id"]):
+                self._scoring = self._scored_by[identifier]
+                super().test_step({key: values[place : place + 1] for key, values in batch.items()}, batch_idx)
+        finally:
+            self._scoring = []
 
 
 def mean_logits(logits: Sequence[Any], independent: bool) -> Tensor:
@@ -180,8 +181,8 @@ def mean_logits(logits: Sequence[Any], independent: bool) -> Tensor:
     return F.log_softmax(stacked, dim=2).logsumexp(0) - math.log(len(logits))
 
 
-def scored_by(members: Sequence[SegmentationNetwork], data: Any, stage: str) -> dict[str, SegmentationNetwork]:
-    """Return for each image that is to be tested the network that may score it; nothing where the mean may.
+def scored_by(members: Sequence[SegmentationNetwork], data: Any, stage: str) -> dict[str, list[SegmentationNetwork]]:
+    """Return for each image that is to be tested the members that may score it; nothing where all may.
 
     Args:
         members: of the ensemble.
@@ -197,7 +198,7 @@ def scored_by(members: Sequence[SegmentationNetwork], data: Any, stage: str) -> 
         return {}
     if all(same_split(tested, member.data) for member in members):
         return {}
-    found: dict[str, SegmentationNetwork] = {}
+    found: dict[str, list[SegmentationNetwork]] = {}
     known: list[SegmentationNetwork] = []
     for fold in getattr(data, "folds", list)():
         described = fold.describe()
@@ -208,7 +209,7 @@ def scored_by(members: Sequence[SegmentationNetwork], data: Any, stage: str) -> 
         ]
         known += own
         if own:
-            found |= dict.fromkeys(fold.split_ids["test"], own[0] if len(own) == 1 else Ensemble(own))
+            found |= dict.fromkeys(fold.split_ids["test"], own)
     if stage == "validate" or len(known) < len(members):
         advice = "test it on other images, or split these as its members' were (--data.split, --data.seed)"
         if len(known) == len(members):
