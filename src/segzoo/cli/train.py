@@ -4,16 +4,15 @@ LightningCLI does the work. Added here are short names for models, checkpoints a
 all that a run leaves behind, and a checkpoint folder at its end.
 """
 
-import math
 import signal
 import sys
-import warnings
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import torch
 import yaml
+from jsonargparse.typing import NonNegativeInt
 from lightning import Trainer
 from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple, instantiate_class
@@ -58,12 +57,13 @@ from segzoo.cli.train_checks import (
 )
 from segzoo.cli.train_errors import cause_in_input
 from segzoo.cli.train_names import give_classes, run_name, spell_out
+from segzoo.cli.train_pictures import EVERY, RunPictures
 from segzoo.cli.train_plan import AUTO, plan_run
+from segzoo.cli.train_report import ExpectedTime, best_lines, next_lines, quieten, start_lines, test_results
 from segzoo.cli.train_types import register_types
 from segzoo.data.splits import PARTS
 from segzoo.errors import SegzooError
 from segzoo.metrics.names import scores_by_class
-from segzoo.module import SegmentationModule
 from segzoo.network import SegmentationNetwork
 from segzoo.steps import Diverged
 
@@ -83,8 +83,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         SegzooError: the command line or what it names is wrong.
     """
-    for message in (".*exists and is not empty", ".*LeafSpec"):  # a run's own folder; Lightning's own use of torch
-        warnings.filterwarnings("ignore", message)
+    quieten()
     try:
         TrainingCLI(arguments)
     except SIGTERMException:  # would end in status 0, as if the training were finished
@@ -112,9 +111,11 @@ class TrainingCLI(LightningCLI):
     Attributes:
         given: the command line; its first word is the verb.
         claimed: what keeps the run's folder to this training, while it runs.
+        pictures: what draws them.
     """
 
     claimed: IO[str] | None = None
+    pictures: RunPictures
 
     def __init__(self, args: list[str]) -> None:
         self.given = args
@@ -127,8 +128,9 @@ class TrainingCLI(LightningCLI):
             subclass_mode_data=True,
             seed_everything_default=SEED,
             trainer_defaults={
-                "callbacks": [BestCheckpoint(), LastCheckpoint()],
+                "callbacks": [BestCheckpoint(), LastCheckpoint(), RunPictures(), ExpectedTime()],
                 "log_every_n_steps": 10,
+                "enable_model_summary": False,  # whose table has a column FLOPs that says 0; start_lines has its sum
             },
             save_config_callback=None,  # before_fit writes it
             auto_configure_optimizers=False,  # Lightning's would drop the model's own schedule
@@ -159,6 +161,13 @@ class TrainingCLI(LightningCLI):
                 default=AUTO,
                 help="Sizes that are not given: from your own data and the memory (auto, see segzoo plan), or those of "
                 "the papers; train.yaml has the reasons in its place.",
+            )
+            parser.add_argument(
+                "--pictures",
+                type=NonNegativeInt,
+                default=EVERY,
+                metavar="N",
+                help="Draw examples.png and curves.png every so many epochs; 0 draws none.",
             )
         if subcommand == "test":
             parser.add_argument(
@@ -225,6 +234,11 @@ class TrainingCLI(LightningCLI):
                 raise SegzooError("LearningRateFinder cannot set the rate of a model here; give --optimizer.lr")
             if isinstance(callback, RunCheckpoint):
                 callback.goes_on = is_within(self.options.ckpt_path, Path(self.trainer.default_root_dir))
+            if isinstance(callback, RunPictures) and self.subcommand == "fit":
+                self.pictures, callback.every = (
+                    callback,
+                    0 if self.options.trainer.fast_dev_run else self.options.pictures,
+                )
         chosen = self.config_init[self.subcommand]
         if self.subcommand == "fit":
             refuse_wrong_monitors(self.model, self.trainer.callbacks, chosen.lr_scheduler)  # type: ignore[attr-defined]
@@ -250,6 +264,8 @@ class TrainingCLI(LightningCLI):
             print(f"segzoo: {reason}")
         for sentence in self.datamodule.check_pixels(PARTS, self.model.preprocessing):
             print(f"segzoo: {sentence}")
+        for line in start_lines(self.trainer, self.model, self.datamodule):
+            print(f"segzoo: {line}")
         if self.options.trainer.fast_dev_run:
             return
         root = Path(self.options.trainer.default_root_dir)
@@ -329,6 +345,12 @@ class TrainingCLI(LightningCLI):
             f"\nsegzoo: {folder} is the checkpoint ({kept.stem} weights); {root} also holds the logs, {RECIPE}, "
             f"{SPLIT} and last.ckpt (to train on: --ckpt_path last)"
         )
+        drawn = self.pictures.finish(self.trainer, self.model)
+        lines = best_lines(kept.stem, state.get("epoch"), self.pictures.curves, [root / name for name in drawn])
+        if folder != root:
+            lines += next_lines(self.given, folder)
+        for line in lines:
+            print(f"segzoo: {line}")
         if not self.model.competes_for_best:
             print(
                 f"segzoo: training ended before λ = 1, so {folder} holds the last epoch rather than the best and "
@@ -366,18 +388,3 @@ class TrainingCLI(LightningCLI):
             folder = Path(self.model.load_report.source)
             record(folder, metrics=results)
             print(f"segzoo: recorded in {folder}")
-
-
-def test_results(model: SegmentationModule, trainer: Trainer) -> dict[str, Any]:
-    """Return what a test measured, as config.json keeps it."""
-    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    values = {name: value for name, value in values.items() if math.isfinite(value)}  # a class in no image has no score
-    parts = {
-        part: {name.removeprefix(prefix): round(value, 6) for name, value in values.items() if name.startswith(prefix)}
-        for part, prefix in (("original", "test/"), ("resized", "test_resized/"))
-    }
-    return {
-        "protocols": {name: metric.protocol for name, metric in model.test_metrics.items(keep_base=True)},
-        "images": model.tested_images,
-        **parts,
-    }
