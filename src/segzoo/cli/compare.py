@@ -76,17 +76,21 @@ def score_file(run: Path) -> Path:
     if not run.is_dir():
         require_file(run)
         return run
-    if not (run / SCORES).is_file():
+    tests = sorted(run.glob(f"test-*/{SCORES}"))  # of a training's checkpoint, in the training's folder
+    if len(tests) > 1:
+        raise SegzooError(f"{run} holds the scores of several tests; say which: {first_few(tests)}")
+    found = [*tests, run / SCORES][0]
+    if not found.is_file():
         raise MissingFileError(
             f"{run} holds no {SCORES}, which segzoo test writes into the folder that it names; test the model first "
             f"(--model {run / 'checkpoint'}), or give the CSV file of its scores"
         )
-    return run / SCORES
+    return found
 
 
 def names_of(runs: Sequence[Path], files: Sequence[Path]) -> list[str]:
     """Return the names of folders, or of files, where these tell all of them apart; else as they were given."""
-    names = [file.parent.resolve().name if file != run else file.stem for run, file in zip(runs, files, strict=True)]
+    names = [file.stem if file == run else run.resolve().name for run, file in zip(runs, files, strict=True)]
     return names if len(set(names)) == len(names) else [str(run) for run in runs]
 
 

@@ -56,7 +56,7 @@ from segzoo.cli.train_checks import (
     split_warning,
 )
 from segzoo.cli.train_errors import cause_in_input
-from segzoo.cli.train_names import give_classes, run_name, spell_out
+from segzoo.cli.train_names import default_folder, give_classes, spell_out
 from segzoo.cli.train_pictures import EVERY, RunPictures
 from segzoo.cli.train_plan import AUTO, plan_run
 from segzoo.cli.train_report import ExpectedTime, best_lines, next_lines, quieten, start_lines, test_results
@@ -213,7 +213,7 @@ class TrainingCLI(LightningCLI):
         if trainer.max_epochs is None and trainer.max_steps == -1:
             trainer.max_epochs = EPOCHS
         if trainer.default_root_dir is None:
-            trainer.default_root_dir = str(Path("runs") / run_name(self.options))
+            trainer.default_root_dir = str(default_folder(str(self.subcommand), self.options))
         root = Path(trainer.default_root_dir).expanduser()
         trainer.default_root_dir = str(root)
         if self.subcommand == "fit":
