@@ -286,7 +286,8 @@ def draw_curves(curves: Mapping[int, Mapping[str, float]], best: int | None, pat
             for name, colour in zip(names, COLOURS, strict=False):
                 if lines[name]:
                     axes.plot(*zip(*lines[name], strict=True), color=colour, label=name, marker=".")
-            axes.legend(frameon=False)
+            if axes.lines:
+                axes.legend(frameon=False)
         if best is not None:
             panels[1].set_title(f"Dice, best in epoch {best}: {curves[best]['val/dice']:.3f}")
             panels[1].axvline(best, color="grey", linestyle=":")
