@@ -66,8 +66,8 @@ class Epoch:
 class RunPictures(Callback):
     """Callback that draws ``examples.png`` and ``curves.png`` into the run's folder every few epochs.
 
-    Examples are the same validation images each time, and the worst and the median one of up to 64 that are watched;
-    of several processes, of those that the first one validates. Nothing that goes wrong here ends a training.
+    Examples are the same validation images each time, and before them the worst and the median one of up to 64; of
+    several processes, of those that the first one validates. Nothing that goes wrong here ends a training.
 
     Attributes:
         every: epochs between two pictures; 0 draws none.
@@ -243,7 +243,7 @@ def example_sheet(known: Mapping[int, Seen], epoch: Epoch, multilabel: bool, cla
     same = [places[number] for number in np.linspace(0, len(places) - 1, ALWAYS).round().astype(int)]
     of = f"of {len(places)}" + (f" that are watched of {images}" if images > len(places) else "")
     rows = [(f"worst {of}", ranked[0]), (f"median {of}", ranked[len(ranked) // 2])]
-    rows += [("", place) for place in dict.fromkeys(same)]
+    rows += [("", place) for place in dict.fromkeys(same) if place not in (ranked[0], ranked[len(ranked) // 2])]
     height = CAPTION + len(rows) * (CAPTION + SIDE + GAP)
     sheet = Image.new("RGB", (3 * SIDE + 2 * GAP, height), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
@@ -257,9 +257,16 @@ def example_sheet(known: Mapping[int, Seen], epoch: Epoch, multilabel: bool, cla
         pen.text((2, top + 1), f"{said}{one.name[:60]}{where}, Dice {epoch.dice[place]:.3f}", "black", font)
         for column, label in enumerate((None, one.truth, epoch.masks[place])):
             masks = [] if label is None else class_masks(label, multilabel, classes)
-            panel = ImageOps.contain(draw_overlay(one.image, masks), (SIDE, SIDE))
-            sheet.paste(panel, (column * (SIDE + GAP), top + CAPTION))
+            sheet.paste(panel(one.image, masks), (column * (SIDE + GAP), top + CAPTION))
     return sheet
+
+
+def panel(image: np.ndarray, masks: Sequence[np.ndarray]) -> Image.Image:
+    """Draw masks on their image at the size of a panel, where outlines are a pixel wide."""
+    grey = image[..., 0] if image.shape[2] == 1 else image
+    shown = ImageOps.contain(Image.fromarray(grey), (SIDE, SIDE))
+    resized = [np.array(Image.fromarray(mask).resize(shown.size, Image.Resampling.NEAREST)) for mask in masks]
+    return draw_overlay(np.array(shown).reshape(shown.height, shown.width, -1), resized)
 
 
 def class_masks(label: np.ndarray, multilabel: bool, classes: int) -> list[np.ndarray]:
