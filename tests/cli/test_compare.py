@@ -113,7 +113,9 @@ def test_what_is_no_table_of_scores_is_refused(tmp_path, refused):
         groups_of(store(tmp_path / "groups.csv", ["z"], "image", group=["1"]), ["a"])
 
 
-def test_a_picture_without_matplotlib_is_refused_before_anything_is_read(runs, monkeypatch, capsys):
+def test_a_picture_without_matplotlib_or_of_another_kind_is_refused_before_anything_is_read(runs, monkeypatch, capsys):
+    assert cli.main(["compare", str(runs / "none"), "--picture", str(runs / "c.jpg")]) == 2
+    assert "c.jpg" in capsys.readouterr().err
     monkeypatch.setattr("segzoo.metrics.scatter.find_spec", lambda name: None)
     assert cli.main(["compare", str(runs / "none"), "--picture", str(runs / "c.png")]) == 2
     assert "medsegzoo[pictures]" in capsys.readouterr().err

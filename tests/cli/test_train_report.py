@@ -287,7 +287,7 @@ def test_a_picture_that_cannot_be_written_ends_no_training(monkeypatch, tmp_path
     def fail(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(train_pictures, "replace", fail)
+    monkeypatch.setattr(train_pictures, "write_whole", fail)
     trainer = SimpleNamespace(is_global_zero=True, val_dataloaders=None, default_root_dir=tmp_path)
     pictures = RunPictures()
     pictures.curves = {0: {"val/dice": 0.5}, 1: {"val/dice": 0.6}}

@@ -45,6 +45,8 @@ class Scored:
 def run_compare(options: argparse.Namespace) -> None:
     """Run ``segzoo compare RUN RUN ...``."""
     if options.picture is not None:
+        if options.picture.suffix.lower() != ".png":
+            raise SegzooError(f"{options.picture} would be no PNG file; give a name that ends in .png")
         require_matplotlib()
     files = [score_file(run) for run in options.runs]
     compared = [read_scored(file, name) for file, name in zip(files, names_of(options.runs, files), strict=True)]

@@ -6,9 +6,10 @@ all that a run leaves behind, and a checkpoint folder at its end.
 
 import signal
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -29,13 +30,13 @@ from segzoo.cli.run_files import (
     BEST,
     CHECKPOINT,
     LAST,
+    SPLIT,
     WEIGHTS_ALONE,
     ReplacingCheckpointIO,
     first_whole,
     remove_drafts,
 )
 from segzoo.cli.run_folder import (
-    SPLIT,
     BestCheckpoint,
     LastCheckpoint,
     RunCheckpoint,
@@ -59,12 +60,13 @@ from segzoo.cli.train_errors import cause_in_input
 from segzoo.cli.train_names import default_folder, give_classes, spell_out
 from segzoo.cli.train_pictures import EVERY, RunPictures
 from segzoo.cli.train_plan import AUTO, plan_run
-from segzoo.cli.train_report import ExpectedTime, best_lines, next_lines, quieten, start_lines, test_results
+from segzoo.cli.train_report import ExpectedTime, best_lines, kept_lines, next_lines, quieten, start_lines, test_results
 from segzoo.cli.train_types import register_types
 from segzoo.data.splits import PARTS
 from segzoo.errors import SegzooError
 from segzoo.metrics.names import scores_by_class
 from segzoo.network import SegmentationNetwork
+from segzoo.paths import write_whole
 from segzoo.steps import Diverged
 
 EPOCHS = 300  # of both papers
@@ -114,11 +116,11 @@ class TrainingCLI(LightningCLI):
         pictures: what draws them.
     """
 
-    claimed: IO[str] | None = None
     pictures: RunPictures
 
     def __init__(self, args: list[str]) -> None:
         self.given = args
+        self.claimed = ExitStack()
         register_types()
         raising = {"exit_on_error": False}  # so that a wrong option ends like any other bad input
         super().__init__(
@@ -277,13 +279,17 @@ class TrainingCLI(LightningCLI):
             now = yaml.safe_load(text)
             refuse_other_run(Path(self.options.ckpt_path).parent, now, self.datamodule.split_sha256)
         root.mkdir(parents=True, exist_ok=True)
-        self.claimed = claim(root)
+        self.claim(root)
         remove_drafts(root)
-        # what is there already stays untouched, so that no full disk can empty it
         if (root / RECIPE).read_bytes() != text.encode():
-            (root / RECIPE).write_text(text, "utf-8")
+            write_whole(root / RECIPE, text.encode())
+            self.claim(root)  # by the new file, too; who has opened the old one finds that held still
         if written(root / SPLIT).get("sha256") != self.datamodule.split_sha256:
             self.datamodule.write_split(root / SPLIT)
+
+    def claim(self, root: Path) -> None:
+        """Keep the run's folder to this training until its checkpoint is written, whose draft another would remove."""
+        self.claimed.callback(claim(root).close)
 
     @rank_zero_only
     def say_what_is_read(self) -> None:
@@ -292,11 +298,8 @@ class TrainingCLI(LightningCLI):
             print(f"segzoo: {sentence}")
 
     def _run_subcommand(self, subcommand: str) -> None:
-        try:
+        with self.claimed:
             super()._run_subcommand(subcommand)
-        finally:
-            if self.claimed is not None:  # until the checkpoint is written, whose draft another training would remove
-                self.claimed.close()
 
     def fit(self, **arguments: Any) -> None:
         """Train; where a signal or NaN ends that, write the best epoch so far, as the end of the training would."""
@@ -341,22 +344,13 @@ class TrainingCLI(LightningCLI):
         folder = root
         if self.model.model_name is not None:  # else somebody's own class, which the zoo cannot load by name
             folder = self.write_checkpoint(root)
-        print(
-            f"\nsegzoo: {folder} is the checkpoint ({kept.stem} weights); {root} also holds the logs, {RECIPE}, "
-            f"{SPLIT} and last.ckpt (to train on: --ckpt_path last)"
-        )
         drawn = self.pictures.finish(self.trainer, self.model)
-        lines = best_lines(kept.stem, state.get("epoch"), self.pictures.curves, [root / name for name in drawn])
+        lines = kept_lines(self.model, folder, root, kept.stem)
+        lines += best_lines(kept.stem, state.get("epoch"), self.pictures.curves, [root / name for name in drawn])
         if folder != root:
             lines += next_lines(self.given, folder)
         for line in lines:
             print(f"segzoo: {line}")
-        if not self.model.competes_for_best:
-            print(
-                f"segzoo: training ended before λ = 1, so {folder} holds the last epoch rather than the best and "
-                "cannot be deployed or exported: start from a published checkpoint, or let it run to max_epochs (by "
-                "--ckpt_path last, without what ended it)"
-            )
 
     def write_checkpoint(self, root: Path) -> Path:
         """Save the model as the run's checkpoint folder; one of the same weights keeps its version and its results."""

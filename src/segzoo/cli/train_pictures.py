@@ -2,7 +2,6 @@
 
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ from segzoo.imaging.overlay import draw_overlay, to_uint8
 from segzoo.metrics.per_image import image_scores
 from segzoo.metrics.scatter import COLOURS, alike
 from segzoo.network import SegmentationNetwork
+from segzoo.paths import write_whole
 from segzoo.preprocessing.image import Preprocessing
 
 EXAMPLES, CURVES = "examples.png", "curves.png"
@@ -300,18 +300,11 @@ def draw_curves(curves: Mapping[int, Mapping[str, float]], best: int | None, pat
             panels[1].axvline(best, color="grey", linestyle=":")
         contents = io.BytesIO()
         figure.savefig(contents, format="png")
-    replace(path, contents.getvalue())
+    write_whole(path, contents.getvalue())
 
 
 def save(picture: Image.Image, path: Path) -> None:
     """Write a PNG file, whole or not at all."""
     contents = io.BytesIO()
     picture.save(contents, format="png")
-    replace(path, contents.getvalue())
-
-
-def replace(path: Path, contents: bytes) -> None:
-    """Write a file beside the old one, and then take its name."""
-    draft = path.with_name(f"{path.name}.part")
-    draft.write_bytes(contents)
-    os.replace(draft, path)
+    write_whole(path, contents.getvalue())

@@ -14,6 +14,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero
 
+from segzoo.checkpoints.names import RECIPE
+from segzoo.cli.run_files import SPLIT
 from segzoo.cli.train_names import DATA_OPTION
 from segzoo.data import SegmentationDataModule
 from segzoo.data.base import class_shares
@@ -156,6 +158,28 @@ def time_words(seconds: float) -> str:
 
 
 # ---- at the end
+
+
+def kept_lines(model: SegmentationModule, folder: Path, root: Path, kept: str) -> list[str]:
+    """Say where everything is.
+
+    Args:
+        model: with the weights that are kept.
+        folder: the checkpoint.
+        root: of the run.
+        kept: which weights are, "best" or "last".
+    """
+    lines = [
+        f"{folder} is the checkpoint ({kept} weights); {root} also holds the logs, {RECIPE}, {SPLIT} and last.ckpt (to "
+        "train on: --ckpt_path last)"
+    ]
+    if not model.competes_for_best:
+        lines.append(
+            f"training ended before λ = 1, so {folder} holds the last epoch rather than the best and cannot be "
+            "deployed or exported: start from a published checkpoint, or let it run to max_epochs (by --ckpt_path last, without "
+            "what ended it)"
+        )
+    return lines
 
 
 def best_lines(kept: str, epoch: int | None, curves: Any, pictures: list[Path]) -> list[str]:
