@@ -176,8 +176,8 @@ def kept_lines(model: SegmentationModule, folder: Path, root: Path, kept: str) -
     if not model.competes_for_best:
         lines.append(
             f"training ended before λ = 1, so {folder} holds the last epoch rather than the best and cannot be "
-            "deployed or exported: start from a published checkpoint, or let it run to max_epochs (by --ckpt_path last, without "
-            "what ended it)"
+            "deployed or exported: start from a published checkpoint, or let it run to max_epochs (by --ckpt_path "
+            "last, without what ended it)"
         )
     return lines
 
