@@ -121,6 +121,21 @@ def test_a_picture_without_matplotlib_or_of_another_kind_is_refused_before_anyth
     assert "medsegzoo[pictures]" in capsys.readouterr().err
 
 
+def test_more_images_than_fit_are_refused(runs, monkeypatch, capsys):
+    monkeypatch.setattr("segzoo.limits.memory_left", lambda: 24 * 10_000 * 11)
+    assert cli.main(["compare", str(runs / "a")]) == 2
+    assert "12 images" in capsys.readouterr().err
+
+
+def test_a_run_is_compared_by_the_test_in_its_folder(tmp_path, refused):
+    store(tmp_path / "run" / "test_per_image.csv", dice=[0] * 12)  # perhaps of what the run started from
+    own = store(tmp_path / "run" / "test-folder" / "test_per_image.csv", dice=[1] * 12)
+    assert score_file(tmp_path / "run") == own
+    store(tmp_path / "run" / "test-busi" / "test_per_image.csv", dice=[1] * 12)
+    with refused(SegzooError):
+        score_file(tmp_path / "run")
+
+
 def test_comparing_needs_no_torch():
     code = "import sys, segzoo.cli.compare; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -14,7 +14,7 @@ import numpy as np
 from segzoo.errors import MissingFileError, SegzooError, first_few, first_line
 from segzoo.imaging.images import IMAGE_SUFFIXES
 from segzoo.imaging.tables import read_groups
-from segzoo.limits import TABLE_BYTES
+from segzoo.limits import TABLE_BYTES, require_memory
 from segzoo.metrics.scatter import Point, draw, require_matplotlib, write
 from segzoo.metrics.score_file import read_image_scores
 from segzoo.metrics.statistics import RESAMPLES, Difference, interval, paired_differences
@@ -22,6 +22,7 @@ from segzoo.paths import require_file
 
 SCORES = "test_per_image.csv"  # that `segzoo test` writes
 NAMES = ("id", "image")  # of the column that names the images; else it is the first one
+DRAWN_BYTES = 24  # of an image in a resample: its place, its score and its weight
 OF_A_CLASS = re.compile(r".+_\d+")  # such as dice_2
 
 
@@ -51,7 +52,8 @@ def run_compare(options: argparse.Namespace) -> None:
     files = [score_file(run) for run in options.runs]
     compared = [read_scored(file, name) for file, name in zip(files, names_of(options.runs, files), strict=True)]
     require_same_images(compared)
-    metrics = shared_metrics(compared, options.metric)
+    metrics, images = shared_metrics(compared, options.metric), len(compared[0].ids)
+    require_memory(DRAWN_BYTES * RESAMPLES * images, f"resampling {images:,} images")
     groups = None if options.groups is None else groups_of(options.groups, compared[0].ids)
     whole = {metric: complete(compared, metric) for metric in metrics}
     for metric in metrics:
