@@ -96,6 +96,15 @@ def build_parser() -> argparse.ArgumentParser:
     for verb, text in TRAINING_VERBS.items():
         verbs.add_parser(verb, help=f"{text} (see segzoo {verb} --help)")
 
+    compare = verbs.add_parser("compare", help="scores of several models on the same images: intervals, paired tests")
+    compare.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folders of segzoo test, or CSV files of scores by image"
+    )
+    compare.add_argument("--metric", default="dice", help="column that the models are tested by (default dice)")
+    compare.add_argument("--groups", type=Path, metavar="CSV", help="images that belong together: image and group")
+    compare.add_argument("--picture", type=Path, metavar="PNG", help="draw the means and intervals")
+    compare.set_defaults(run="segzoo.cli.compare:run_compare")
+
     imports = verbs.add_parser("import", help="make a folder to train on of annotations by COCO, LabelMe or CVAT")
     imports.add_argument(
         "sources", nargs="+", type=Path, metavar="SOURCE", help="files of annotations, or folders of them"

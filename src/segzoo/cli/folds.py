@@ -17,8 +17,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.names import CONFIG, RECIPE
 from segzoo.cli.run_files import CHECKPOINT
-from segzoo.cli.run_folder import BestCheckpoint, LastCheckpoint, refuse_overwriting, written
-from segzoo.cli.train_names import run_name
+from segzoo.cli.run_folder import refuse_overwriting, written
+from segzoo.cli.train_names import default_folder
 from segzoo.cli.train_results import test_results
 from segzoo.data import SegmentationDataModule
 from segzoo.data.splits import FOLDS
@@ -58,7 +58,7 @@ class Folds:
             raise SegzooError("--trainer.fast_dev_run keeps nothing that could be joined; leave --folds out")
         if options.data.init_args.get("fold"):
             raise SegzooError("--folds trains all folds; leave --data.fold out")
-        root = options.trainer.default_root_dir or Path("runs") / run_name(options)
+        root = options.trainer.default_root_dir or default_folder("fit", options)
         self.root, self.given, self.fold = Path(root).expanduser(), options.clone(), 0
         self.given.folds = None
         if self.given.ckpt_path is None:
@@ -141,11 +141,8 @@ class Folds:
         """
         self.finish()
         if not self.go_on(self.fold + 1):
-            cli.trainer_defaults["callbacks"] = []
-            alone = {"logger": False, "callbacks": [], "enable_checkpointing": False}
-            self.join(cli.instantiate_trainer(**alone, default_root_dir=str(self.root)), cli.datamodule)
-            return
-        cli.trainer_defaults["callbacks"] = [BestCheckpoint(), LastCheckpoint()]  # which know the best of one run
+            callbacks = cli.trainer_defaults["callbacks"]
+        cli.trainer_defaults["callbacks"] = [type(one)() for one in callbacks]  # which know one run
         cli.config["fit"] = self.options()
         cli._set_seed()
         cli.before_instantiate_classes()

@@ -6,7 +6,6 @@ all that a run leaves behind, and a checkpoint folder at its end.
 
 import signal
 import sys
-import warnings
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
+from jsonargparse.typing import NonNegativeInt
 from lightning import Trainer
 from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple, instantiate_class
@@ -59,8 +59,10 @@ from segzoo.cli.train_checks import (
     split_warning,
 )
 from segzoo.cli.train_errors import cause_in_input
-from segzoo.cli.train_names import give_classes, run_name, spell_out
+from segzoo.cli.train_names import default_folder, give_classes, spell_out
+from segzoo.cli.train_pictures import EVERY, RunPictures
 from segzoo.cli.train_plan import AUTO, plan_run
+from segzoo.cli.train_report import ExpectedTime, best_lines, kept_lines, next_lines, quieten, start_lines
 from segzoo.cli.train_results import test_results
 from segzoo.cli.train_types import register_types
 from segzoo.data.splits import PARTS
@@ -86,8 +88,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         SegzooError: the command line or what it names is wrong.
     """
-    for message in (".*exists and is not empty", ".*LeafSpec"):  # a run's own folder; Lightning's own use of torch
-        warnings.filterwarnings("ignore", message)
+    quieten()
     try:
         TrainingCLI(arguments)
     except SIGTERMException:  # would end in status 0, as if the training were finished
@@ -116,9 +117,11 @@ class TrainingCLI(LightningCLI):
         given: the command line; its first word is the verb.
         claimed: what keeps the run's folder to this training, while it runs.
         folds: those of --folds, of which one after another is trained.
+        pictures: what draws them.
     """
 
     folds: Folds | None = None
+    pictures: RunPictures
 
     def __init__(self, args: list[str]) -> None:
         self.given = args
@@ -132,8 +135,9 @@ class TrainingCLI(LightningCLI):
             subclass_mode_data=True,
             seed_everything_default=SEED,
             trainer_defaults={
-                "callbacks": [BestCheckpoint(), LastCheckpoint()],
+                "callbacks": [BestCheckpoint(), LastCheckpoint(), RunPictures(), ExpectedTime()],
                 "log_every_n_steps": 10,
+                "enable_model_summary": False,  # whose table has a column FLOPs that says 0; start_lines has its sum
             },
             save_config_callback=None,  # before_fit writes it
             auto_configure_optimizers=False,  # Lightning's would drop the model's own schedule
@@ -170,6 +174,13 @@ class TrainingCLI(LightningCLI):
                 type=int | None,
                 default=None,
                 help="5 trains all folds one after another, each in its folder, and joins them to an ensemble.",
+            )
+            parser.add_argument(
+                "--pictures",
+                type=NonNegativeInt,
+                default=EVERY,
+                metavar="N",
+                help="Draw examples.png and curves.png every so many epochs; 0 draws none.",
             )
         if subcommand == "test":
             parser.add_argument(
@@ -218,7 +229,7 @@ class TrainingCLI(LightningCLI):
         if trainer.max_epochs is None and trainer.max_steps == -1:
             trainer.max_epochs = EPOCHS
         if trainer.default_root_dir is None:
-            trainer.default_root_dir = str(Path("runs") / run_name(self.options))
+            trainer.default_root_dir = str(default_folder(str(self.subcommand), self.options))
         root = Path(trainer.default_root_dir).expanduser()
         trainer.default_root_dir = str(root)
         if self.subcommand == "fit":
@@ -240,6 +251,9 @@ class TrainingCLI(LightningCLI):
                 raise SegzooError("LearningRateFinder cannot set the rate of a model here; give --optimizer.lr")
             if isinstance(callback, RunCheckpoint):
                 callback.goes_on = is_within(self.options.ckpt_path, Path(self.trainer.default_root_dir))
+            if isinstance(callback, RunPictures) and self.subcommand == "fit":
+                self.pictures = callback
+                callback.every = 0 if self.options.trainer.fast_dev_run else self.options.pictures
         chosen = self.config_init[self.subcommand]
         if self.folds is not None:
             self.folds.require(self.model, self.datamodule)
@@ -267,6 +281,8 @@ class TrainingCLI(LightningCLI):
             print(f"segzoo: {reason}")
         for sentence in self.datamodule.check_pixels(PARTS, self.model.preprocessing):
             print(f"segzoo: {sentence}")
+        for line in start_lines(self.trainer, self.model, self.datamodule):
+            print(f"segzoo: {line}")
         if self.options.trainer.fast_dev_run:
             return
         root = Path(self.options.trainer.default_root_dir)
@@ -346,16 +362,11 @@ class TrainingCLI(LightningCLI):
         folder = root
         if self.model.model_name is not None:  # else somebody's own class, which the zoo cannot load by name
             folder = self.write_checkpoint(root)
-        print(
-            f"\nsegzoo: {folder} is the checkpoint ({kept.stem} weights); {root} also holds the logs, {RECIPE}, "
-            f"{SPLIT} and last.ckpt (to train on: --ckpt_path last)"
-        )
-        if not self.model.competes_for_best:
-            print(
-                f"segzoo: training ended before λ = 1, so {folder} holds the last epoch rather than the best and "
-                "cannot be deployed or exported: start from a published checkpoint, or let it run to max_epochs (by "
-                "--ckpt_path last, without what ended it)"
-            )
+        drawn = self.pictures.finish(self.trainer, self.model)
+        lines = kept_lines(self.model, folder, root, kept.stem)
+        lines += best_lines(kept.stem, state.get("epoch"), self.pictures.curves, [root / name for name in drawn])
+        for line in lines + (next_lines(self.given, folder) if folder != root else []):
+            print(f"segzoo: {line}")
 
     def write_checkpoint(self, root: Path) -> Path:
         """Save the model as the run's checkpoint folder; one of the same weights keeps its version and its results."""
