@@ -153,7 +153,7 @@ def state_of(run: Path) -> dict[str, Any]:
 
 def best_score(state: dict[str, Any]) -> float:
     """What the callback that keeps the best epoch remembers."""
-    return next(kept["best_model_score"].item() for kept in state["callbacks"].values() if kept["monitor"])
+    return next(kept["best_model_score"].item() for kept in state["callbacks"].values() if kept.get("monitor"))
 
 
 def moved(old: dict[str, torch.Tensor], new: dict[str, torch.Tensor]) -> float:
