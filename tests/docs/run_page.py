@@ -1,0 +1,101 @@
+"""Run a page's blocks in order, in a folder of samples: `python run_page.py PAGE FOLDER [--all]`.
+
+Commands of segzoo are calls of `cli.main`, blocks of Python share the page's names, and `export` lasts to the page's
+end. A training is short, and starts where no earlier block has left a run.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+import traceback
+from pathlib import Path
+
+from scratch import lay_out
+
+from pages import ROOT, Block, code_of, shell_lines
+from segzoo import cli
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+QUIET = "--trainer.accelerator cpu --trainer.enable_progress_bar false --trainer.enable_model_summary false"
+BRIEF = "--trainer.max_epochs 1 --trainer.limit_train_batches 1 --trainer.limit_val_batches 1 --data.num_workers 0"
+SHORT = {"fit": f"{QUIET} {BRIEF} --trainer.num_sanity_val_steps 0", "test": QUIET}
+SMALL = {"fit": "--data.image_size 32", "test": "--data.image_size 32", "export": "--size 256 256"}
+
+
+class WrongBlockError(Exception):
+    """A block that does not do what it says, and where."""
+
+
+def main() -> None:
+    """Run them."""
+    page, folder, everything = Path(sys.argv[1]), Path(sys.argv[2]), "--all" in sys.argv
+    lay_out(folder)
+    os.chdir(folder)
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    names: dict[str, object] = {}
+    for block in code_of(page):
+        if block.mark == "not run" or (block.mark == "long" and not everything):
+            continue
+        try:
+            if block.language == "shell":
+                run_shell(block, everything)
+            else:
+                exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), names)
+        except (Exception, SystemExit):
+            traceback.print_exc()
+            sys.exit(f"{page.name}:{block.line}: this block fails")
+
+
+def run_shell(block: Block, everything: bool) -> None:
+    """Run a block's commands, one by one."""
+    for number, line in shell_lines(block.code):
+        first, *words = shlex.split(line, comments=True)
+        where = f"line {block.line + number}: {line}"
+        if first == "segzoo":
+            if cli.main(shortened(words, everything)) != 0:
+                raise WrongBlockError(where)
+        elif first == "export":
+            os.environ.update(word.split("=", 1) for word in words)
+        elif first == "pip":
+            require_offered(words, where)
+        elif subprocess.run(["bash", "-ec", line]).returncode != 0:
+            raise WrongBlockError(where)
+
+
+def shortened(words: list[str], everything: bool) -> list[str]:
+    """Return a command that takes seconds: what a page says of epochs is not what its test is about."""
+    verb, *options = words
+    if verb == "fit" and "--ckpt_path" not in options:
+        remove_run_of(options)
+    added = SHORT.get(verb, "").split()
+    if not everything and not {"Decathlon", "-c"} & set(options):
+        added += SMALL.get(verb, "").split()
+    if "--trainer.limit_train_batches" in options:
+        raise NotImplementedError
+    return words + added
+
+
+def remove_run_of(options: list[str]) -> None:
+    """Remove the run that an earlier command has left where this one would write, which is refused for good reason."""
+    named = {option: options[options.index(option) + 1] for option in ("--model", "--data") if option in options}
+    for run in Path("runs").glob(f"{named.get('--model', '')}-*{named.get('--data', '').lower()}*"):
+        shutil.rmtree(run)
+
+
+def require_offered(words: list[str], where: str) -> None:
+    """Refuse an installation by pip, which needs a network and is not done, of what this project does not offer."""
+    for word in words[1:]:
+        asked = re.fullmatch(r"(\.|medsegzoo)(?:\[(.+)\])?", word)
+        if asked is None:
+            if not word.startswith("-"):
+                raise WrongBlockError(f"{where}: {word} is not of this project; mark the block as not run")
+        elif not set((asked[2] or "").split(",")) - {""} <= set(PROJECT["optional-dependencies"]):
+            raise WrongBlockError(f"{where}: there is no such extra")
+
+
+if __name__ == "__main__":
+    main()
