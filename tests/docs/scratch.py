@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pages import ROOT
 from PIL import Image
 
 import segzoo
-
-from pages import ROOT
+from layouts import small_pairs, write, write_layouts
 
 SAMPLES = ROOT / "tests" / "samples"
-SIZE = (64, 48)  # of images to train on
 
 
 def lay_out(folder: Path) -> None:
@@ -24,7 +23,8 @@ def lay_out(folder: Path) -> None:
         shutil.copytree(SAMPLES / name, folder / "data" / name)
     images = sorted(SAMPLES.glob("BUSI/*/*/*[0-9]).png"))
     shutil.copy(images[-1], folder / "scan.png")
-    shutil.copytree(SAMPLES / "Task04_Hippocampus" / "imagesTr", folder / "volumes")
+    (folder / "volumes").mkdir()
+    shutil.copy(next(SAMPLES.glob("Task04_Hippocampus/imagesTr/*")), folder / "volumes")
     for name, some in (("scans", images[:2]), ("new_scans", images[2:4])):
         (folder / name).mkdir()
         for image in some:
@@ -32,26 +32,18 @@ def lay_out(folder: Path) -> None:
     annotate(folder, images[:2])
     weights = segzoo.create_model("cmunext_s").state_dict()  # named as the original names them, or as we do
     torch.save({"state_dict": {f"module.{key}": value for key, value in weights.items()}}, folder / "original.pth")
-    for number, file in enumerate(images):
-        image = Image.open(file).convert("RGB").resize(SIZE)
-        masks = [Image.open(mask).convert("L") for mask in file.parent.glob(f"{file.stem}_mask*.png")]
-        lesion = np.max([np.asarray(mask.resize(SIZE, Image.Resampling.NEAREST)) for mask in masks], axis=0) > 127
-        middle = np.arange(SIZE[0]) < SIZE[0] // 2
-        write_pair(folder / "mine", f"{number}.png", image, {"": lesion * np.uint8(255)})
-        write_pair(folder / "classes", f"{number}.png", image, {"": lesion * np.where(middle, np.uint8(1), np.uint8(2))})
-        both = {"cyst": lesion * np.uint8(255), "tumour": (lesion & middle) * np.uint8(255)}
-        write_pair(folder / "overlapping", f"{number}.png", image, both)
-        kvasir = folder / "data" / "Kvasir-SEG"
-        write_pair(kvasir, f"{number}.jpg", image, {"": lesion * np.uint8(255)})
-
-
-def write_pair(folder: Path, name: str, image: Image.Image, masks: dict[str, np.ndarray]) -> None:
-    """Write an image and its masks, each by the folder below masks/ that it lies in."""
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    image.save(folder / "images" / name)
-    for kind, mask in masks.items():
-        (folder / "masks" / kind).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask).save(folder / "masks" / kind / name)
+    write_layouts(folder / "data", SAMPLES)
+    (folder / "data" / "mine").rename(folder / "mine")
+    for number, (image, lesion) in enumerate(small_pairs(SAMPLES)):
+        left = np.arange(lesion.shape[1]) < lesion.shape[1] // 2
+        write(folder / "classes" / "images" / f"{number}.png", image)
+        write(
+            folder / "classes" / "masks" / f"{number}.png", Image.fromarray(np.where(left, 1, 2).astype("u1") * lesion)
+        )
+        write(folder / "overlapping" / "images" / f"{number}.png", image)
+        for name, mask in (("cyst", lesion), ("tumour", lesion & left)):
+            mask_file = folder / "overlapping" / "masks" / name / f"{number}.png"
+            write(mask_file, Image.fromarray(mask * np.uint8(255)))
 
 
 def annotate(folder: Path, images: list[Path]) -> None:
