@@ -98,8 +98,9 @@ def shortened(words: list[str], everything: bool) -> list[str]:
 def remove_run_of(options: list[str]) -> None:
     """Remove the run that an earlier command has left where this one would write, which is refused for good reason."""
     named = {option: options[options.index(option) + 1] for option in ("--model", "--data") if option in options}
-    for run in Path("runs").glob(f"{named.get('--model', '')}-*{named.get('--data', '').lower()}*"):
-        shutil.rmtree(run)
+    if len(named) == 2:
+        for run in Path("runs").glob(f"{named['--model']}-{named['--data'].lower()}*"):
+            shutil.rmtree(run)
 
 
 def require_offered(words: list[str], where: str) -> None:

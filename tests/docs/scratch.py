@@ -54,7 +54,7 @@ def annotate(folder: Path, images: list[Path]) -> None:
     for part, file in zip(("train", "val"), images, strict=True):
         width, height = Image.open(shutil.copy(file, folder / "pictures")).size
         points = [[10, 10], [60, 10], [10, 60]]
-        one = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": [sum(points, [])]}
+        one = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": [np.ravel(points).tolist()]}
         coco = {
             "images": [{"id": 1, "file_name": file.name, "width": width, "height": height}],
             "categories": [{"id": 1, "name": "lesion"}],

@@ -114,7 +114,9 @@ def build_parser() -> argparse.ArgumentParser:
     imports.set_defaults(run="segzoo.cli.importing:run_import")
 
     predict = verbs.add_parser("predict", help="segment images and volumes with a checkpoint")
-    predict.add_argument("checkpoint", help="a checkpoint's name or folder, or an .onnx file that segzoo export wrote")
+    predict.add_argument(
+        "checkpoint", help="a checkpoint's name or folder, or an .onnx or .xml file that segzoo export wrote"
+    )
     predict.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="images, volumes, or folders of them")
     predict.add_argument("--output", type=Path, required=True, help="the folder to write masks into")
     predict.add_argument("--overlay", action="store_true", help="also draw each mask over its image or slices")
@@ -136,7 +138,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one"
     )
     predict.add_argument(
-        "--backend", choices=["onnxruntime", "openvino"], help="what runs an .onnx file (default: what is installed)"
+        "--backend", choices=["onnxruntime", "openvino"], help="what runs an exported file (default: what is installed)"
     )
     predict.add_argument("--devices", type=positive, default=1, metavar="N", help="processes that share the work")
     predict.add_argument("--nodes", type=positive, default=1, metavar="N", help="machines with as many processes each")
@@ -144,8 +146,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     export = verbs.add_parser("export", help="write a checkpoint as one file that runs without segzoo")
     export.add_argument("checkpoint", help="a checkpoint's name or folder")
-    export.add_argument("file", type=Path, help="to write: .onnx, or .pt2 for torch.export")
-    export.add_argument("--format", help="onnx, torch-export, or one that a package announces (default: by suffix)")
+    export.add_argument(
+        "file", type=Path, help="to write: .onnx, .xml for OpenVINO, .pte for ExecuTorch, or .pt2 for torch.export"
+    )
+    export.add_argument(
+        "--format",
+        help="onnx, openvino, executorch, torch-export, or one that a package announces (default: by suffix)",
+    )
     export.add_argument("--precision", choices=["float32", "float16", "int8"], default="float32")
     export.add_argument(
         "--data",

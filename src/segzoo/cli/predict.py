@@ -20,7 +20,7 @@ from segzoo.prediction.files import OutputError, segment_files
 from segzoo.prediction.plan import DRAFTS, Job, find_inputs, plan, require_distinct, require_writable
 from segzoo.prediction.predictor import Predictor
 from segzoo.prediction.resume import unfinished
-from segzoo.prediction.runtimes import ExportedModel, open_exported
+from segzoo.prediction.runtimes import RUN_BY, ExportedModel, open_exported
 from segzoo.prediction.window import require_overlap
 from segzoo.prediction.workers import share_out
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 Model: TypeAlias = Checkpoint | ExportedModel
+PROGRAMS = {".pt2": "torch.export.load", ".pte": "ExecuTorch"}  # exported files that segzoo does not run
 
 
 def run_predict(options: argparse.Namespace) -> None:
@@ -72,15 +73,17 @@ def open_model(options: argparse.Namespace) -> Model:
     """
     name = options.checkpoint
     suffix = Path(name).suffix.lower()
-    if suffix == ".pt2":
-        raise SegzooError(f"{name} is a program for torch.export.load; export an .onnx file to predict with segzoo")
-    if suffix == ".onnx":
+    if suffix in PROGRAMS:
+        raise SegzooError(f"{name} is a program for {PROGRAMS[suffix]}; export an .onnx file to predict with segzoo")
+    if suffix in RUN_BY:
         if options.device == "cuda":
             raise SegzooError(f"{name} runs on the CPU; leave --device cuda out, or predict with the checkpoint")
         options.device = "cpu"  # also where "auto" would find a GPU
         return open_exported(Path(name), options.backend)
     if options.backend:
-        raise SegzooError(f"--backend runs .onnx files, and {name} is none; `segzoo export {name} FILE.onnx` writes it")
+        raise SegzooError(
+            f"--backend runs exported files, and {name} is none; `segzoo export {name} FILE.onnx` writes it"
+        )
     return open_checkpoint(name)
 
 
