@@ -325,7 +325,7 @@ REFUSALS: dict[str, tuple[Any, list[Any], str]] = {
     "a checkpoint": (
         lambda zoo, root: "lv-unet-busi",
         ["--backend", "openvino"],
-        r"--backend runs \.onnx files, and lv-unet-busi is none; `segzoo export lv-unet-busi FILE\.onnx` writes it",
+        r"--backend runs exported files, and lv-unet-busi is none; `segzoo export lv-unet-busi x\.onnx` writes it",
     ),
     "of one size": (
         made_at_another_size,
@@ -367,13 +367,13 @@ def test_an_image_that_a_backend_cannot_take_stops_no_other(error, message, zoo,
     pytest.importorskip("onnxruntime")
     open_session = BACKENDS["onnxruntime"]
 
-    def open_small(path, threads):
+    def open_small(*opened):
         def run(x):
             if x.shape[-1] == 90:
                 raise error
             return session.run(x)
 
-        session = open_session(path, threads)
+        session = open_session(*opened)
         return replace(session, run=run)
 
     monkeypatch.setitem(BACKENDS, "onnxruntime", open_small)

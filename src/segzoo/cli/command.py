@@ -114,9 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     imports.set_defaults(run="segzoo.cli.importing:run_import")
 
     predict = verbs.add_parser("predict", help="segment images and volumes with a checkpoint")
-    predict.add_argument(
-        "checkpoint", help="a checkpoint's name or folder, or an .onnx or .xml file that segzoo export wrote"
-    )
+    predict.add_argument("checkpoint", help="a checkpoint's name or folder, or a file of segzoo export: .onnx or .xml")
     predict.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="images, volumes, or folders of them")
     predict.add_argument("--output", type=Path, required=True, help="the folder to write masks into")
     predict.add_argument("--overlay", action="store_true", help="also draw each mask over its image or slices")
@@ -147,11 +145,11 @@ def build_parser() -> argparse.ArgumentParser:
     export = verbs.add_parser("export", help="write a checkpoint as one file that runs without segzoo")
     export.add_argument("checkpoint", help="a checkpoint's name or folder")
     export.add_argument(
-        "file", type=Path, help="to write: .onnx, .xml for OpenVINO, .pte for ExecuTorch, or .pt2 for torch.export"
+        "file", type=Path, help="to write: .onnx, .xml (OpenVINO), .pte (ExecuTorch) or .pt2 (torch.export)"
     )
     export.add_argument(
         "--format",
-        help="onnx, openvino, executorch, torch-export, or one that a package announces (default: by suffix)",
+        help="onnx, openvino, executorch, torch-export, or a package's (default: by suffix)",
     )
     export.add_argument("--precision", choices=["float32", "float16", "int8"], default="float32")
     export.add_argument(

@@ -81,9 +81,7 @@ def open_model(options: argparse.Namespace) -> Model:
         options.device = "cpu"  # also where "auto" would find a GPU
         return open_exported(Path(name), options.backend)
     if options.backend:
-        raise SegzooError(
-            f"--backend runs exported files, and {name} is none; `segzoo export {name} FILE.onnx` writes it"
-        )
+        raise SegzooError(f"--backend runs exported files, and {name} is none; `segzoo export {name} x.onnx` writes it")
     return open_checkpoint(name)
 
 

@@ -32,7 +32,7 @@ def choose_format(path: Path, name: str | None) -> ExportFormat:
     """
     if name is not None:
         if name not in FORMATS:
-            raise SegzooError(f"format must be {' or '.join(FORMATS)}, not {name!r}")
+            raise SegzooError(f"format must be one of {', '.join(FORMATS)}, not {name!r}")
         return FORMATS[name]
     formats = list(FORMATS.usable())
     for format in formats:
@@ -41,8 +41,8 @@ def choose_format(path: Path, name: str | None) -> ExportFormat:
     if path.suffix.lower() in ROUTES:
         kind, source = ROUTES[path.suffix.lower()]
         raise SegzooError(
-            f"{path} is a file of {kind}, whose own converter makes it from an {source} file: export "
-            f"{path.with_suffix(source)}, and go on as docs/export.md says under {kind}"
+            f"{path} is a file of {kind}, whose own converter makes it: export {path.with_suffix(source)}, and go on "
+            f"as docs/export.md says under {kind}"
         )
-    suffixes = " or ".join(format.suffix for format in formats)
-    raise SegzooError(f"{path} says no format: end it in {suffixes}, or give {' or '.join(FORMATS)}")
+    suffixes = ", ".join(format.suffix for format in formats)
+    raise SegzooError(f"{path} says no format: end it in one of {suffixes}, or give one of {', '.join(FORMATS)}")

@@ -104,6 +104,8 @@ def export(
     writer = choose_format(path, format)
     refuse_precision(model, writer, precision, calibration)
     refuse_place(path, writer)
+    if size is None and writer.needs_size:
+        raise SegzooError(f"{writer.suffix} files take inputs of one size: give it with --size")
     writer.require_packages()
     require_finite(model.state_dict(), "this model")
     network = model.deploy().cpu()
@@ -114,8 +116,6 @@ def export(
     sides = len(AXES) if network.spatial_dims == 3 else len(AXES) - 1
     if size is not None and not is_size(size, sides):
         raise SegzooError(f"size must give {' and '.join(AXES[-sides:])}, not {size!r}")
-    if size is None and writer.needs_size:
-        raise SegzooError(f"{writer.suffix} files have one size: give the {' and '.join(AXES[-sides:])} with --size")
     facts = metadata_of(model, precision, details or {})
     source, raw = (str(image), image) if image is not None else sample_for(network)
     x = example_input(network, size)
@@ -168,9 +168,7 @@ def refuse_place(path: Path, writer: ExportFormat) -> None:
         raise SegzooError(f"{path} gets a {writer.companion} file beside it: end its name in {writer.suffix}")
     beside = path.with_suffix(writer.companion)
     if beside.exists() and not path.exists():
-        raise SegzooError(
-            f"{beside} is in the way, since there is no {path.name} that it belongs to; name another file"
-        )
+        raise SegzooError(f"{beside} is in the way: there is no {path.name} that it belongs to; name another file")
 
 
 def refuse_precision(
