@@ -29,8 +29,8 @@ from PIL import Image
 import segzoo
 from segzoo.imaging.readers import inputs_in
 from segzoo.prediction.files import segment_files
+from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import plan
-from segzoo.prediction.predictor import Predictor
 from segzoo.prediction.torch_backend import TorchBackend
 
 TURN = 20
@@ -60,7 +60,7 @@ def folder(name: str, images: int, scratch: Path) -> None:
     if name == "lv_unet":
         model.deep_training_lambda.fill_(1)
     backend = TorchBackend(model.deploy(), name)
-    predictor = Predictor(backend)
+    predictor = Pipeline(backend)
     print(f"{predictor.description}; {images} images of {SIZE} x {SIZE}", flush=True)
     jobs = plan(inputs_in(pictures(scratch / "in", images + TURN)), scratch / "out", overlay=False)
     batch = torch.randn(predictor.batch_size, 3, SIZE, SIZE, device=backend.device)

@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import gc
 import json
 import os
 import re
@@ -12,11 +13,24 @@ import pytest
 
 import processes
 
+gc.disable()  # until all is imported
+
 # Of torch, here and in the processes that tests start: on tensors as small as these, threads that wait for each other
 # cost more than they bring, and many times that where something else runs beside the tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _TESTS = Path(__file__).parent
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking again and again through all that torch and its company are made of."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # what is never let go some extensions call a leak
 
 
 @pytest.fixture(scope="session", autouse=True)

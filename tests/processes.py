@@ -96,6 +96,14 @@ def run(command: Sequence[Any], *, timeout: float | None = 300, **options: Any) 
     return subprocess.CompletedProcess(process.args, process.wait(), out, error)
 
 
+def call(function: Callable[..., None], *arguments: Any) -> "subprocess.CompletedProcess[str]":
+    """Run a function of a test's file to its end, of arguments that are plain values."""
+    code = f"import {function.__module__} as tests; tests.{function.__name__}(*{arguments!r})"
+    paths = [Path(sys.modules[name].__file__ or "").parent for name in (function.__module__, __name__)]
+    paths += filter(None, [os.environ.get("PYTHONPATH")])
+    return run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))})
+
+
 def stop() -> None:
     """End the process that all others are forked from, and wait for it."""
     multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """What every architecture of the zoo must do, whichever it is."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -33,6 +34,54 @@ def test_logits_have_the_size_of_the_image(name, size):
     model = segzoo.create_model(name).eval()
     with torch.inference_mode():
         assert model(image(model, *size)).shape == (1, 1, *grid(model, *size))
+
+
+ENCODERS = [
+    *((name, {}) for name in MODELS),
+    ("med_urwkv", {"encoder": "plain"}),
+    ("mednext_s_k3", {"strides": ((1, 2, 2), 2, 2, 2)}),
+    ("mednext_s_k3", {"spatial_dims": 2, "in_channels": 3}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), ENCODERS, ids=str)
+@pytest.mark.parametrize("size", [(128, 128), (150, 97)])
+def test_an_encoders_maps_are_those_of_feature_info(name, arguments, size):
+    model = segzoo.create_model(name, **arguments).eval()
+    x = image(model, *size)
+    with torch.inference_mode():
+        maps = model.encode(x)
+    assert len(maps) == len(model.feature_info) >= 4
+    for found, (channels, reduction) in zip(maps, model.feature_info, strict=True):
+        factors = reduction if isinstance(reduction, tuple) else (reduction,) * model.spatial_dims
+        sides = tuple(math.ceil(side / factor) for side, factor in zip(x.shape[2:], factors, strict=True))
+        assert found.shape == (1, channels, *sides)
+
+
+def test_a_fused_encoder_gives_the_same_maps():
+    model = segzoo.from_pretrained("lv-unet-busi")
+    x = image(model, 100, 130)
+    with torch.inference_mode():
+        pairs = zip(model.encode(x), model.deploy().encode(x), strict=True)
+        assert all((one - other).abs().max() <= 2e-5 * one.abs().max() for one, other in pairs)
+
+
+def test_gradients_reach_the_encoder_through_its_maps():
+    model = segzoo.create_model("cmunext_s").train()
+    sum(one.mean() for one in model.encode(image(model, 32, 48, batch=2))).backward()
+    assert all(parameter.grad is not None for parameter in model.encoder.parameters())
+    assert all(parameter.grad is None for parameter in model.decoder.parameters())
+
+
+def test_an_architecture_that_has_not_said_what_its_maps_are_is_refused(refused):
+    class Bare(segzoo.SegmentationModule):
+        def compute_logits(self, x):
+            return x[:, :1]
+
+    with refused(segzoo.SegzooError):
+        Bare(in_channels=1).encode(torch.zeros(1, 1, 8, 8))
+    with refused(segzoo.SegzooError):
+        segzoo.create_model("cmunext_s").encode(torch.zeros(1, 1, 8, 8))
 
 
 @pytest.mark.parametrize("name", MODELS)

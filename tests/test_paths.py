@@ -1,5 +1,9 @@
-"""Paths that are opened: regular files and links to them; whatever else is said to be what it is, and never waits."""
+"""Paths that are opened: regular files and links to them; whatever else is said to be what it is, and never waits.
 
+And files that are written.
+"""
+
+import errno
 import os
 import shutil
 import signal
@@ -19,7 +23,7 @@ from segzoo.errors import MissingFileError, SegzooError
 from segzoo.imaging.images import image_size, read_image
 from segzoo.imaging.masks import read_mask
 from segzoo.imaging.volumes import read_geometry, read_volume
-from segzoo.paths import require_file
+from segzoo.paths import require_file, write_whole
 from segzoo.prediction.resume import stored_note
 from segzoo.prediction.runtimes import open_exported
 
@@ -80,6 +84,21 @@ def test_what_a_path_is_is_said(tmp_path, monkeypatch):
     for path in ("none", "file/below", "loop", "x" * 300, "zero\0byte", "."):
         with pytest.raises(MissingFileError):
             require_file(Path(path))
+
+
+def test_a_file_is_written_whole_or_stays_as_it_was(tmp_path, monkeypatch):
+    file = tmp_path / "train.yaml"
+    write_whole(file, b"model: LVUNet")
+    assert file.read_bytes() == b"model: LVUNet"
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        write_whole(file, b"model: CMUNeXt")
+    assert caught.value.filename == str(file)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"train.yaml": b"model: LVUNet"}
 
 
 def test_a_pipe_among_others_stops_none_of_them(samples, tmp_path, monkeypatch, capsys):

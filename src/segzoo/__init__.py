@@ -4,11 +4,15 @@ The public names are imported when first used, so that ``import segzoo`` and the
 ``segzoo list`` cost nothing.
 """
 
+import os
 from typing import TYPE_CHECKING, ParamSpec
 
 from segzoo.lazy import lazily
 
 __version__ = "0.1.0"
+
+# From 1.29 on, ONNX Runtime tells its maker which files are opened, on Linux too, unless it finds this when imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # public name -> the module that defines it
 _HOMES = {
@@ -24,6 +28,7 @@ _HOMES = {
     "CMUNeXt": "segzoo.models.cmunext",
     "MedNeXt": "segzoo.models.mednext",
     "MedURWKV": "segzoo.models.med_urwkv",
+    "Predictor": "segzoo.live",
     "Segmentation": "segzoo.imaging.segmentation",
     "Preprocessing": "segzoo.preprocessing.image",
     "VolumePreprocessing": "segzoo.preprocessing.volume",
@@ -46,6 +51,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from segzoo.hub.listing import list_checkpoints as list_checkpoints
     from segzoo.hub.load import from_pretrained as _from_pretrained
     from segzoo.imaging.segmentation import Segmentation as Segmentation
+    from segzoo.live import Predictor as Predictor
     from segzoo.models._upkern import upkern as upkern
     from segzoo.models.cmunext import CMUNeXt as CMUNeXt
     from segzoo.models.lv_unet import LVUNet as LVUNet

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk, or of a limit of files
 
 
@@ -44,6 +45,14 @@ class MissingFileError(MissingError, FileNotFoundError):
 
 class MissingPackageError(MissingError, ImportError):
     """Package is not installed."""
+
+
+def cause_of(error: BaseException, kind: type[E]) -> E | None:
+    """Return the first error of a kind among an error and what it came of; None where there is none."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, kind):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 def first_line(error: Exception) -> str:

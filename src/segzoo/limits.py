@@ -101,6 +101,8 @@ TAIL_BYTES = Limit(
 DOWNLOAD_BYTES = Limit("DOWNLOAD_BYTES", 2**33, "bytes", "the largest that is published has 29 MB")
 DOWNLOAD_SECONDS = Limit("DOWNLOAD_SECONDS", 6 * 60 * 60, "seconds", "what takes longer does not end")
 DOWNLOAD_SILENCE = Limit("DOWNLOAD_SILENCE", 120, "seconds for 100 kB", "a server that slow does not end")
+UPLOAD_SECONDS = Limit("UPLOAD_SECONDS", 6 * 60 * 60, "seconds", "what takes longer does not end")
+ANSWER_SECONDS = Limit("ANSWER_SECONDS", 60, "seconds", "a hub answers within one")
 
 # ---- of processes
 

@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from torch import Tensor
 
@@ -42,26 +42,37 @@ class SegmentationModule(SegmentationSteps):
         (40, 60)
     """
 
+    @overload
+    def predict(self, image: "list[Any]", *, tta: bool = ..., overlap: float = ...) -> list[Segmentation]: ...
+
+    @overload
     def predict(
-        self, image: "str | Path | Image | np.ndarray | Tensor | Volume", *, tta: bool = False, overlap: float = 0.5
-    ) -> Segmentation:
-        """Segment one image or volume; the model's own preprocessing does all that raw intensities need.
+        self, image: "str | Path | Image | np.ndarray | Tensor | Volume", *, tta: bool = ..., overlap: float = ...
+    ) -> Segmentation: ...
+
+    def predict(self, image: Any, *, tta: bool = False, overlap: float = 0.5) -> Segmentation | list[Segmentation]:
+        """Segment one image or volume, or a list of them; the model's own preprocessing does all that they need.
+
+        The model's fused form, which computes it, is kept for the next call, until anything of the model changes; it
+        takes as much memory as the model does. ``model.train()`` lets go of it. For what is made of frames one after
+        another see :class:`segzoo.Predictor`.
 
         Args:
             image: a path, a PIL image, an array [H, W] or [H, W, C] or a tensor [C, H, W]. For volumes: a path (NIfTI,
                 NRRD, MHA), what :func:`segzoo.volumes.read_volume` gives, an array or tensor [D, H, W] or [C, D, H, W],
                 which is taken to have the orientation and spacing that the model wants. A model for images goes
-                through a volume (an array of one: [C, D, H, W]) slice by slice.
+                through a volume (an array of one: [C, D, H, W]) slice by slice. Or a list of such.
             tta: average over mirrored copies.
             overlap: of the windows that a volume is segmented in, as part of their length.
 
         Returns:
-            mask and probabilities on the image's or volume's own grid.
+            mask and probabilities on the image's or volume's own grid; of a list a list, in its order.
 
         Raises:
-            SegzooError: the image cannot be read or does not fit the model.
+            SegzooError: an image cannot be read or does not fit the model.
         """
-        return predict(self, image, tta=tta, overlap=overlap)
+        found: Segmentation | list[Segmentation] = predict(self, image, tta=tta, overlap=overlap)
+        return found
 
     def save_pretrained(self, folder: str | Path, **details: Any) -> Path:
         """Write this model as a checkpoint folder; see :func:`segzoo.checkpoints.save.save_pretrained`."""

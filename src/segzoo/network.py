@@ -4,11 +4,10 @@ It pads and crops, knows its task, its recipe and the input contract of its chec
 and the five verbs names this class, never the SegmentationModule that is built on it.
 """
 
-import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from segzoo.errors import SegzooError
+from segzoo.nn.deployable import Deployable
 from segzoo.preprocessing.base import InputContract
 from segzoo.preprocessing.image import Preprocessing
 from segzoo.tasks import Task, require_count
@@ -28,7 +28,24 @@ from segzoo.training.fitted import fitted
 from segzoo.training.losses import DiceCELoss
 
 
-class SegmentationNetwork(LightningModule):
+class Feature(NamedTuple):
+    """One of an encoder's maps.
+
+    Attributes:
+        channels: of the map.
+        reduction: by what factor its sides are smaller than the image's; one factor an axis where they differ.
+    """
+
+    channels: int
+    reduction: int | tuple[int, ...]
+
+    def reduced(self, size: Sequence[int]) -> tuple[int, ...]:
+        """Return the sides of the map of an image of this size: each is rounded up, so that nothing is lost."""
+        factors = self.reduction if isinstance(self.reduction, tuple) else (self.reduction,) * len(size)
+        return tuple(-(-side // factor) for side, factor in zip(size, factors, strict=True))
+
+
+class SegmentationNetwork(Deployable, LightningModule):
     """Base of all architectures, without training and verbs: see :class:`segzoo.SegmentationModule`.
 
     Args:
@@ -112,6 +129,15 @@ class SegmentationNetwork(LightningModule):
         A model with deep supervision returns, while training, a list of logits, finest first, on the padded
         grid.
         """
+        self.require_input(x)
+        size = x.shape[2:]
+        outputs = self.compute_logits(self.pad(x))
+        if isinstance(outputs, Tensor):
+            return crop(outputs, size)
+        return outputs if self.training else crop(outputs[0], size)
+
+    def require_input(self, x: Tensor) -> None:
+        """Refuse what is no batch of images or volumes of the model's channels."""
         if x.ndim != self.spatial_dims + 2:
             wanted = "volumes [B, C, D, H, W]" if self.spatial_dims == 3 else "images [B, C, H, W]"
             raise SegzooError(
@@ -123,11 +149,38 @@ class SegmentationNetwork(LightningModule):
                 f"{type(self).__name__} takes images [batch, {self.in_channels}, ...], not {tuple(x.shape)}; build the "
                 "model with the in_channels of your images"
             )
-        size = x.shape[2:]
-        outputs = self.compute_logits(self.pad(x))
-        if isinstance(outputs, Tensor):
-            return crop(outputs, size)
-        return outputs if self.training else crop(outputs[0], size)
+
+    @property
+    def feature_info(self) -> tuple[Feature, ...]:
+        """Channels and reduction of each of the maps that :meth:`encode` returns, finest first.
+
+        Raises:
+            SegzooError: the architecture has not said.
+        """
+        raise SegzooError(
+            f"{type(self).__name__} does not say what its encoder's maps are; give it feature_info and compute_features"
+        )
+
+    def compute_features(self, x: Tensor) -> list[Tensor]:
+        """Return the maps of ``feature_info`` for x [B, C, *S], sides multiples of ``stride``."""
+        raise NotImplementedError
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Return the encoder's maps of preprocessed images, finest first, for other heads or to look at.
+
+        Args:
+            x: [B, in_channels, *S] of any size, as :meth:`forward` takes them.
+
+        Returns:
+            For each entry of ``feature_info`` a map [B, channels, *S / reduction], rounded up.
+
+        Raises:
+            SegzooError: x does not fit the model, or the architecture does not say what its maps are.
+        """
+        self.require_input(x)
+        info, size = self.feature_info, x.shape[2:]
+        maps = self.compute_features(self.pad(x))
+        return [crop(one, feature.reduced(size)) for one, feature in zip(maps, info, strict=True)]
 
     def pad(self, x: Tensor) -> Tensor:
         """Repeat the border at the far end of every axis, up to sizes the network can take."""
@@ -169,32 +222,6 @@ class SegmentationNetwork(LightningModule):
     def mask(self, probabilities: Tensor) -> Tensor:
         """Integer masks: [B, *S] of class indices, or [B, K, *S] of 0 and 1 for multi-label."""
         return self.task.mask(probabilities).long()
-
-    # ---- the deployed form
-
-    def deploy(self) -> Self:
-        """Return a new, fused, eval-only copy of this model that computes the same function."""
-        # a copy of the network must not copy the Trainer that it may still hang on
-        copied = copy.deepcopy(self, {id(self._trainer): None, id(self._fabric): None})
-        copied.eval().fuse()
-        copied.to(memory_format=self.memory_format)
-        return copied.requires_grad_(False)
-
-    @property
-    def memory_format(self) -> torch.memory_format:
-        """Layout of the weights, always the same, so that a model gives the same bits trained and loaded.
-
-        For images it is a third faster on CPUs, and slower for none of the zoo's.
-        """
-        return torch.channels_last if self.spatial_dims == 2 else torch.preserve_format
-
-    def fuse(self) -> None:
-        """Fold what can be folded exactly, in place."""
-
-    @property
-    def is_deployable(self) -> bool:
-        """True where :meth:`deploy` keeps what the model computes as it is now."""
-        return True
 
     # ---- the recipe
 
@@ -252,6 +279,6 @@ class SegmentationNetwork(LightningModule):
 
 
 def crop(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """Return the part of padded logits [B, K, *padded] that lies on the image [B, K, *size]."""
+    """Return the part of padded logits or maps [B, K, *padded] that lies on the image [B, K, *size]."""
     window = (slice(None), slice(None), *(slice(side) for side in size))
     return logits[window]

@@ -1,12 +1,17 @@
-"""Paths that may be opened: regular files alone, since a pipe or a device blocks whoever opens it, or never ends."""
+"""Paths that may be opened: regular files alone, since a pipe or a device blocks whoever opens it, or never ends.
+
+And files that are written whole or not at all.
+"""
 
 import errno
+import os
 import stat
 from pathlib import Path
 
 from segzoo.errors import MissingFileError, SegzooError
 
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # no such file can be there
+DRAFT_END = ".part"  # of the names of files that are written before they take another's place
 KINDS = ((stat.S_ISFIFO, "named pipe"), (stat.S_ISSOCK, "socket"), (stat.S_ISBLK, "device"), (stat.S_ISCHR, "device"))
 
 
@@ -43,3 +48,42 @@ def require_file(path: Path, advice: str = "") -> None:
         raise MissingFileError(f"There is no file {path}{advice}: it is a folder.")
     kind = next((name for is_kind, name in KINDS if is_kind(mode)), "special file")
     raise SegzooError(f"{path} is a {kind} and is not opened; give a regular file.")
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file whole or not at all: what was there stays until all of the new one is on the disk.
+
+    Raises:
+        OSError: it cannot be written, and what was there is as it was.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from segzoo.paths import write_whole
+        >>> file = Path(tempfile.mkdtemp()) / "split.json"
+        >>> write_whole(file, b"{}")
+        >>> file.read_bytes()
+        b'{}'
+    """
+    os.replace(write_draft(path, content), path)
+
+
+def write_draft(path: Path, content: bytes | memoryview) -> Path:
+    """Write what is to take the place of a file beside it, and wait until it is on the disk.
+
+    Returns:
+        The draft, for `os.replace`.
+
+    Raises:
+        OSError: it cannot be written, and nothing of it is left; the error names the file, not the draft.
+    """
+    draft = path.with_name(path.name + DRAFT_END)
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    return draft

@@ -21,7 +21,7 @@ from segzoo.metrics.metric import SegmentationMetric, metric_class
 from segzoo.metrics.per_image import image_scores
 from segzoo.metrics.score_file import write_image_scores
 from segzoo.network import SegmentationNetwork
-from segzoo.prediction.predictor import refuse_nan
+from segzoo.prediction.pipeline import refuse_nan
 from segzoo.prediction.torch_backend import predict_probabilities
 from segzoo.preprocessing.base import InputContract
 from segzoo.tasks import Task

@@ -161,6 +161,30 @@ def test_it_is_not_converted_and_not_gone_on_from(model, refused):
         model.on_load_checkpoint({"state_dict": model.state_dict()})
 
 
+@pytest.mark.parametrize("name", ["lv_unet", "med_urwkv"])
+@pytest.mark.parametrize("value", [float("nan"), 1e300])
+def test_no_encoder_starts_from_it(models, tmp_path, name, value, refused):
+    """Of a file that somebody gives; those of the Hub pass the same place."""
+    state = {key: tensor.clone() for key, tensor in models[name].encoder.state_dict().items()}
+    first = next(key for key, tensor in state.items() if tensor.is_floating_point())
+    state[first] = state[first].double()
+    state[first].view(-1)[-1] = value
+    save_file(state, tmp_path / "encoder.safetensors")
+    with refused(segzoo.SegzooError):
+        segzoo.create_model(
+            name, in_channels=1, encoder_weights=str(tmp_path / "encoder.safetensors"), **SMALLEST[name][0]
+        )
+
+
+def test_no_network_of_large_kernels_starts_from_it(refused):
+    small, large = (segzoo.create_model(f"mednext_s_{kernel}", width=2) for kernel in ("k3", "k5"))
+    before = large.state_dict()["head.bias"].clone()
+    poison(small)
+    with refused(segzoo.SegzooError):
+        segzoo.upkern(small, large)
+    assert torch.equal(large.state_dict()["head.bias"], before)
+
+
 def test_a_mask_of_it_is_refused(model, samples, refused):
     poison(model)
     with refused(segzoo.SegzooError):

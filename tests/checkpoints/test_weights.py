@@ -12,10 +12,11 @@ from hub_server import HubServer, client_environment
 FETCH = """
 import sys
 from segzoo.errors import SegzooError
-from segzoo.checkpoints.weights import read_safetensors
+from segzoo.checkpoints.weights import parse_safetensors
 from segzoo.models._fetched import fetch_weights
 try:
-    print(*read_safetensors(fetch_weights(sys.argv[1], "encoder.safetensors")))
+    path, content = fetch_weights(sys.argv[1], "encoder.safetensors")
+    print(*parse_safetensors(content, path))
 except SegzooError as error:
     print("refused:", error)
 """

@@ -1,11 +1,11 @@
 """Files that a run goes on from: damaged ones, and a disk without room."""
 
 import logging
-import multiprocessing
-import os
 import re
 import resource
 import shutil
+import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import processes
 from segzoo import cli
 from segzoo.cli.run_files import BEST, LAST, PREVIOUS, STATE, ReplacingCheckpointIO, damage
 from segzoo.cli.run_folder import resume_file
@@ -130,29 +131,24 @@ def test_any_changed_byte_is_noticed_or_means_nothing(tmp_path):
 # ---- no room
 
 
-def ended(work: Callable[..., None], *arguments: Any) -> int | None:
-    """Exit status of a copy of this process, in which torch need not be imported again."""
-    process = multiprocessing.get_context("fork").Process(target=work, args=arguments)
-    process.start()
-    process.join()
-    return process.exitcode
-
-
 def with_little_room(arguments: list[str], most: int) -> None:
+    warnings.simplefilter("ignore")  # what is printed goes to files, too
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-    os._exit(cli.main(arguments))
+    sys.exit(cli.main(arguments))
 
 
 @pytest.mark.parametrize(
     ("epochs", "most", "what"),
-    [(5, 100_000, "best.ckpt|last.ckpt"), (3, 1000, "checkpoint"), (5, 1000, "file of the run")],
+    [(5, 100_000, "best.ckpt|last.ckpt"), (3, 2000, "checkpoint"), (5, 1000, "train.yaml")],
 )
-def test_a_run_without_room_can_go_on(run, samples, capfd, epochs, most, what):
+def test_a_run_without_room_can_go_on(run, samples, epochs, most, what):
     again = command(samples, run, epochs, "--ckpt_path", "last")
     kept = {name: (run / name).read_bytes() for name in (LAST, PREVIOUS, BEST, "split.json")}
+    kept |= {"train.yaml": (run / "train.yaml").read_bytes()} if what == "train.yaml" else {}
     kept |= {file: (run / file).read_bytes() for file in ("checkpoint/config.json", "checkpoint/model.safetensors")}
-    assert ended(with_little_room, again, most) == 2
-    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("segzoo: error")]
+    done = processes.call(with_little_room, again, most)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("segzoo: error")]
     assert re.search(rf"({what}) .*File too large", line)
     assert {name: (run / name).read_bytes() for name in kept} == kept
     assert not [*run.glob("*.part"), *run.glob(".*")]
@@ -161,7 +157,8 @@ def test_a_run_without_room_can_go_on(run, samples, capfd, epochs, most, what):
 
 
 def test_drafts_of_a_killed_training_are_removed(run, samples):
-    (run / "best.ckpt.part").write_bytes(b"half")
+    for name in ("best.ckpt", "train.yaml", "split.json"):
+        (run / f"{name}.part").write_bytes(b"half")
     (run / ".checkpoint-abc").mkdir()
     (run / ".checkpoint-abc" / "model.safetensors").write_bytes(b"half")
     assert cli.main(command(samples, run, 3, "--ckpt_path", "last")) == 0

@@ -2,12 +2,11 @@
 
 import csv
 import json
-import multiprocessing
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -617,14 +616,6 @@ def test_folders_of_older_checkpoints_go_by_their_splits(folders):
 # ---- accidents
 
 
-def ended(work: Callable[..., None], *arguments: Any) -> int | None:
-    """How a copy of this process ended, in which torch need not be imported again: its status, or minus the signal."""
-    process = multiprocessing.get_context("fork").Process(target=work, args=arguments)
-    process.start()
-    process.join()
-    return process.exitcode
-
-
 def die(arguments: list[str]) -> None:
     """Train until the middle of the fourth epoch."""
     trained = SegmentationModule.training_step
@@ -643,7 +634,7 @@ def test_a_killed_run_goes_on_from_its_last_finished_epoch(tmp_path, samples):
     run = tmp_path / "run"
     options = ["--trainer.max_epochs", "6", "--trainer.default_root_dir", str(run), "--model", "lv_unet"]
     options = ["fit", *QUIET, *options, *busi(samples, 128), "--trainer.limit_val_batches", "1"]
-    assert ended(die, options) == -signal.SIGKILL
+    assert processes.call(die, options).returncode == -signal.SIGKILL
     assert state_of(run / "last.ckpt")["epoch"] == 2
     assert not (run / "checkpoint").exists()
 
@@ -673,14 +664,14 @@ def stop(name: str, arguments: list[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_training_that_a_signal_ends_keeps_its_best_epoch(tmp_path, samples, capfd, name):
+def test_a_training_that_a_signal_ends_keeps_its_best_epoch(tmp_path, samples, name):
     run = tmp_path / "run"
     options = ["--model", "cmunext_s", *busi(samples)]
     arguments = ["fit", *QUIET, *options, "--trainer.max_epochs", "6", "--trainer.default_root_dir", str(run)]
-    assert ended(stop, name, arguments) == 128 + getattr(signal, name)  # and is not taken for a finished one
-    printed = capfd.readouterr()
-    assert "go on from the last whole epoch with --ckpt_path last" in printed.err
-    assert "(best weights)" in printed.out
+    done = processes.call(stop, name, arguments)
+    assert done.returncode == 128 + getattr(signal, name)  # and is not taken for a finished one
+    assert "go on from the last whole epoch with --ckpt_path last" in done.stderr
+    assert "(best weights)" in done.stdout
     saved = load_file(run / "checkpoint" / "model.safetensors")
     assert_close(saved, state_of(run / "best.ckpt")["state_dict"], rtol=0, atol=0)
     fit(run, *options, "--ckpt_path", "last", epochs=3)

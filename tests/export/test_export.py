@@ -2,6 +2,7 @@
 
 import json
 import resource
+import tempfile
 from functools import cache
 
 import numpy as np
@@ -146,13 +147,19 @@ def test_programs_keep_the_layout_that_pytorch_is_fast_in(exported):
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in dense)
 
 
+def two_levels(patch_size):
+    """A MedNeXt of two levels instead of five, whose blocks are alike: exporting takes its time by the layer."""
+    model = segzoo.MedNeXt(width=4, depths=1, num_classes=2).eval()
+    model.bottleneck, model.encoder, model.down = model.encoder[1], model.encoder[:1], model.down[:1]
+    model.up, model.decoder = model.up[3:], model.decoder[3:]
+    model.preprocessing = segzoo.VolumePreprocessing(1, patch_size=patch_size)
+    return model
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
 def test_windows_of_volumes_are_exported_too_and_vary(tmp_path, suffix):
-    model = segzoo.MedNeXt(width=4, depths=1, num_classes=2).eval()
-    model.bottleneck, model.encoder, model.down = model.encoder[1], model.encoder[:1], model.down[:1]
-    model.up, model.decoder = model.up[3:], model.decoder[3:]  # two levels of five, whose blocks are alike
-    model.preprocessing = segzoo.VolumePreprocessing(1, patch_size=(32, 48, 32))
+    model = two_levels((32, 48, 32))
     run = runner(model.export(tmp_path / f"model{suffix}").path)
     for batch, *window in ((1, 32, 48, 32), (3, 48, 32, 64), (2, 40, 56, 33)):
         x = torch.randn(batch, 1, *window)
@@ -183,8 +190,7 @@ def test_token_mixing_is_exported_for_any_size_in_operations_of_onnx(images, tmp
 
 
 def test_windows_of_one_size_may_be_larger_than_the_example(tmp_path):
-    model = segzoo.MedNeXt(width=2, depths=1, num_classes=2).eval()
-    model.preprocessing = segzoo.VolumePreprocessing(1, patch_size=(64, 32, 16))
+    model = two_levels((64, 32, 16))
     run = runner(model.export(tmp_path / "model.pt2", size=(64, 32, 16)).path)
     x = torch.randn(1, 1, 64, 32, 16)
     with torch.inference_mode():
@@ -241,9 +247,22 @@ def test_a_full_disk_is_one_sentence(smallest, tmp_path, suffix, refused):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_room_for_what_the_exporter_writes_meanwhile_is_one_sentence(smallest, tmp_path, monkeypatch):
+    """It says so in an error of its own."""
+    monkeypatch.setattr(tempfile, "tempdir", None)  # looked for anew
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(segzoo.SegzooError, match=r"model\.onnx cannot be written"):
+            smallest.export(tmp_path / "model.onnx", size=(64, 48))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_the_command_line_exports_a_shipped_checkpoint(tmp_path, capsys):
-    assert cli.main(["export", "lv-unet-busi", str(tmp_path / "lv.onnx")]) == 0
+    assert cli.main(["export", "lv-unet-busi", str(tmp_path / "lv.onnx"), "--size", "256", "256"]) == 0
     assert "agrees with Python to" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(tmp_path / "lv.onnx")
     facts = json.loads(session.get_modelmeta().custom_metadata_map[FACTS])

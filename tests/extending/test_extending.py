@@ -171,7 +171,7 @@ def test_a_model_of_a_package_goes_to_the_hub_and_comes_back(trained, site, squa
 
 STEP = """
 import sys, numpy, segzoo
-from segzoo.prediction.predictor import Predictor
+from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.torch_backend import TorchBackend
 model = segzoo.from_pretrained(sys.argv[1])
 image = numpy.zeros((32, 32), numpy.uint8)
@@ -181,7 +181,7 @@ class TwoSquares(TorchBackend):
         found[..., 2:6, 2:6] = found[..., 10:20, 10:20] = 1
         return found
 for steps in ([], ["largest_component"]):
-    print(int(Predictor(TwoSquares(model), postprocessing=steps)(image).mask.sum()))
+    print(int(Pipeline(TwoSquares(model), postprocessing=steps)(image).mask.sum()))
 """
 
 

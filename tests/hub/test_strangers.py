@@ -2,7 +2,9 @@
 
 import json
 import os
+import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from segzoo.checkpoints.fill import read_weights
 from segzoo.checkpoints.pins import published
 from segzoo.checkpoints.weights import sha256
 from segzoo.cli.command import main
+from segzoo.hub import publish
 from segzoo.hub.example import add_example
 from segzoo.hub.find import open_checkpoint, pull
 from segzoo.hub.listing import checkpoint_folders
@@ -66,6 +69,16 @@ def test_what_a_killed_save_has_left_is_looked_at_for_paths_alone(model, tmp_pat
     found = open_checkpoint(f"./{PINNED}" if path else PINNED)
     assert found.trust.startswith("as published") is not path
     assert os.path.isdir(tmp_path / PINNED) is path
+
+
+def test_a_folder_that_changes_after_it_was_tried_is_not_pushed(folder, model, refused):
+    upload = plan_upload(folder, "owner/name")
+    before = upload.content("config.json")
+    torch.nn.init.zeros_(model.head.weight)
+    model.save_pretrained(folder, name="mine")
+    assert upload.content("config.json") == before
+    with refused(segzoo.SegzooError):
+        upload.content("model.safetensors")
 
 
 def test_a_link_is_neither_pushed_nor_pulled(folder, tmp_path, refused):
@@ -146,6 +159,46 @@ def test_a_model_that_would_fill_the_memory_or_cannot_be_is_refused(folder, monk
         segzoo.from_pretrained(folder)
 
 
+class SilentHub:
+    """The Hub's client where one of its calls never ends."""
+
+    token = None
+
+    def __init__(self, silent):
+        self.silent = silent
+
+    def __getattr__(self, call):
+        answers = {
+            "create_repo": "address",
+            "repo_info": SimpleNamespace(private=True),
+            "list_repo_refs": SimpleNamespace(tags=[]),
+            "create_commit": SimpleNamespace(oid="1", commit_url="address/commit/1"),
+            "create_tag": None,
+        }
+        return lambda *_, **__: threading.Event().wait(30) if call == self.silent else answers[call]
+
+
+@pytest.mark.parametrize(
+    ("call", "limit"),
+    [
+        ("create_repo", "ANSWER_SECONDS"),
+        ("repo_info", "ANSWER_SECONDS"),
+        ("list_repo_refs", "ANSWER_SECONDS"),
+        ("create_commit", "UPLOAD_SECONDS"),
+        ("create_tag", "ANSWER_SECONDS"),
+    ],
+)
+def test_a_push_that_does_not_end_is_given_up(folder, monkeypatch, call, limit):
+    monkeypatch.setattr(publish, "reach", lambda: None)
+    upload = publish.plan_upload(folder, "owner/name")
+    monkeypatch.setenv(f"SEGZOO_MAX_{limit}", "1")
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda **_: SilentHub(call))
+    with pytest.raises(segzoo.MissingError, match=rf"owner/name has taken 2 seconds.*SEGZOO_MAX_{limit}"):
+        publish.push(upload, private=True)
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda **_: SilentHub(None))
+    assert publish.push(upload, private=True) == "address/commit/1"
+
+
 # ---- one does not stop the others
 
 
@@ -211,5 +264,5 @@ def test_drafts_of_yesterday_are_cleared_up(model, tmp_path, what):
     if what == "checkpoint":
         model.save_pretrained(tmp_path / name)
     else:
-        model.export(tmp_path / name)
+        model.export(tmp_path / name, size=(32, 32))
     assert {path.name for path in tmp_path.iterdir()} == {name, young.name, other.name}

@@ -6,7 +6,8 @@ from PIL import Image
 
 from segzoo.imaging import strips
 from segzoo.imaging.overlay import draw_overlay
-from segzoo.imaging.strips import array_of
+from segzoo.imaging.seals import digest
+from segzoo.imaging.strips import Strips, array_of
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "I;16", "F"])
@@ -21,6 +22,17 @@ def test_strips_hold_what_the_whole_does(monkeypatch, mode, height):
         found = array_of(image, wanted)
         assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "I;16"])
+def test_a_digest_is_the_same_strip_by_strip(monkeypatch, mode):
+    values = np.random.default_rng(0).integers(0, 256, (30, 10, 3)).astype(np.uint8)
+    image = (
+        Image.fromarray(values).convert("L").convert(mode) if mode == "I;16" else Image.fromarray(values).convert(mode)
+    )
+    whole = digest(np.asarray(image))
+    monkeypatch.setattr(strips, "STRIP_PIXELS", 40)  # four rows of ten
+    assert digest(Strips(image)) == whole
 
 
 @pytest.mark.parametrize("channels", [1, 3])

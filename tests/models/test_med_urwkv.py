@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import segzoo
+from segzoo.checkpoints.weights import sha256
 from segzoo.cli.command import main
-from segzoo.models import med_urwkv
+from segzoo.models import _fetched, med_urwkv
 from segzoo.models.med_urwkv import EncoderSize, MedURWKV
 
 NANO = EncoderSize(
@@ -253,6 +254,24 @@ def test_the_hubs_files_are_read(nano, monkeypatch, tmp_path):
     assert torch.equal(nano(encoder_weights="ade20k").encoder.level_embed, state["level_embed"])
 
 
+def test_the_bytes_that_were_hashed_are_those_that_are_loaded(nano, monkeypatch, tmp_path):
+    """Somebody changes the cached file right after it was read to be compared with its hash."""
+    state = random_state(nano().encoder)
+    torch.save(state, tmp_path / "fetched.pth")
+    hashed = tmp_path / sha256(tmp_path / "fetched.pth")  # as the Hub's client calls it
+    (tmp_path / "fetched.pth").rename(hashed)
+    (tmp_path / "fetched.pth").symlink_to(hashed)
+
+    def read_and_change(path):
+        content = path.read_bytes()
+        hashed.write_bytes(b"changed")
+        return content
+
+    monkeypatch.setattr(_fetched, "read_bytes", read_and_change)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: str(tmp_path / "fetched.pth"))
+    assert torch.equal(nano(encoder_weights="ade20k").encoder.level_embed, state["level_embed"])
+
+
 @pytest.mark.parametrize("encoder", ["adapter", "plain"])
 def test_convert_takes_the_encoder_from_the_original_and_the_rest_from_the_model(nano, encoder, refused):
     model = nano(encoder=encoder)
@@ -368,11 +387,15 @@ def test_a_whole_checkpoint_trains_further_at_once(nano, tmp_path):
     assert segzoo.from_pretrained(tmp_path / "checkpoint").configure_callbacks() == []
 
 
-def test_an_encoder_from_a_checkpoint_remembers_what_it_was_trained_on(nano, tmp_path):
+def test_an_encoder_from_a_checkpoint_remembers_what_it_was_trained_on(nano, tmp_path, refused):
     pretrained = segzoo.create_model("med_urwkv")
     pretrained.data = {"dataset": "BUSI", "split_sha256": "1", "licence": "CC0-1.0"}
     weights = pretrained.save_pretrained(tmp_path / "checkpoint") / "model.safetensors"
     assert segzoo.create_model("med_urwkv", encoder_weights=str(weights)).data == pretrained.data
+    changed = bytes([*weights.read_bytes()[:-1], 7])
+    weights.write_bytes(changed)
+    with refused(segzoo.SegzooError):  # or what it is said to be trained on would be of other weights
+        segzoo.create_model("med_urwkv", encoder_weights=str(weights))
     other = weights.with_name("other.safetensors")  # beside a checkpoint, and no part of it
     shutil.copyfile(weights, other)
     assert segzoo.create_model("med_urwkv", encoder_weights=str(other)).data == {}

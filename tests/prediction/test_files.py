@@ -35,8 +35,8 @@ from segzoo.imaging.volumes import read_volume_mask, write_volume_mask
 from segzoo.limits import PIXELS_IN_FLIGHT
 from segzoo.prediction import files as file_pipeline
 from segzoo.prediction.files import segment_files
+from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import Job, plan
-from segzoo.prediction.predictor import Predictor
 from segzoo.prediction.processes import launch, prepare
 from segzoo.prediction.resume import unfinished
 from segzoo.prediction.torch_backend import TorchBackend
@@ -205,7 +205,7 @@ def test_pixels_that_are_held_at_once_are_bounded(tmp_path, monkeypatch, batch_s
 
 
 def test_an_image_is_kept_for_an_overlay_alone(checkpoint, tmp_path):
-    predictor = Predictor(TorchBackend(segzoo.from_pretrained(checkpoint)))
+    predictor = Pipeline(TorchBackend(segzoo.from_pretrained(checkpoint)))
     (file,) = pictures(tmp_path / "in", 1).iterdir()
     without, drawn = predictor.read(file, drawn=False), predictor.read(file)
     assert without.image is None
@@ -240,7 +240,7 @@ def pictures(folder: Path, count: int, seed: int = 0) -> Path:
 @pytest.mark.parametrize("tta", [False, True])
 def test_batches_give_what_single_images_give(checkpoint, tmp_path, tta):
     model = segzoo.from_pretrained(checkpoint)
-    predictor = Predictor(TorchBackend(model.deploy()), tta=tta)
+    predictor = Pipeline(TorchBackend(model.deploy()), tta=tta)
     predictor.batch_size = 4
     jobs = plan(inputs_in(pictures(tmp_path / "in", 6)), tmp_path / "out", overlay=False)
     assert all(isinstance(outcome, str) for _, outcome in segment_files(predictor, jobs))
@@ -256,10 +256,10 @@ def test_batches_give_what_single_images_give(checkpoint, tmp_path, tta):
 def test_half_precision_keeps_most_of_a_mask(checkpoint, tmp_path):
     """What a GPU computes in, here on the CPU."""
     model = segzoo.from_pretrained(checkpoint).deploy()
-    predictor = Predictor(TorchBackend(model))
+    predictor = Pipeline(TorchBackend(model))
     given = [predictor.read(pictures(tmp_path / "in", 1) / "000.png")]
     exact = predictor.segment(given)[0]
-    rounded = Predictor(TorchBackend(model, precision=torch.bfloat16)).segment(given)[0]
+    rounded = Pipeline(TorchBackend(model, precision=torch.bfloat16)).segment(given)[0]
     assert rounded.probabilities.dtype == np.float32
     assert (rounded.probabilities != exact.probabilities).any()
     np.testing.assert_allclose(rounded.probabilities, exact.probabilities, atol=0.05)
@@ -488,7 +488,7 @@ def test_a_line_stays_one_whatever_is_in_a_name(checkpoint, tmp_path, capsys):
 
 
 def test_where_nothing_can_be_written_nothing_is_segmented(checkpoint, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(Predictor, "segment", lambda *_: pytest.fail("was segmented"))
+    monkeypatch.setattr(Pipeline, "segment", lambda *_: pytest.fail("was segmented"))
     images = pictures(tmp_path / "in", 1)
     (tmp_path / "file").touch()
     assert main(["predict", str(checkpoint), str(images), "--output", str(tmp_path / "file")]) == 2
@@ -500,8 +500,8 @@ def test_a_full_disk_ends_the_run(checkpoint, tmp_path, capsys, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     images = pictures(tmp_path / "in", 60)
-    segmented, segment = [], Predictor.segment
-    monkeypatch.setattr(Predictor, "segment", lambda *given: (segmented.append(1), segment(*given))[1])
+    segmented, segment = [], Pipeline.segment
+    monkeypatch.setattr(Pipeline, "segment", lambda *given: (segmented.append(1), segment(*given))[1])
     monkeypatch.setattr("os.replace", replace)
     assert main(["predict", str(checkpoint), str(images), "--output", str(tmp_path / "out")]) == 2
     told = capsys.readouterr().err.splitlines()
@@ -555,8 +555,8 @@ def test_files_that_go_and_volumes_beyond_memory_stop_nothing(checkpoint, tmp_pa
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
         return true_segment(predictor, inputs)
 
-    given, true_segment = read_image(images / "001.png"), Predictor.segment
-    monkeypatch.setattr(Predictor, "segment", segment)
+    given, true_segment = read_image(images / "001.png"), Pipeline.segment
+    monkeypatch.setattr(Pipeline, "segment", segment)
     assert main(["predict", str(checkpoint), str(images), "--output", str(output)]) == 2
     assert sorted(path.name for path in output.iterdir()) == ["000.png", "002.png"]
     told = capsys.readouterr().err
@@ -661,7 +661,7 @@ def test_the_form_that_says_where_a_volume_lies_is_part_of_what_is_done(samples,
     ],
 )
 def test_masks_that_would_be_one_file_are_refused(tmp_path, capsys, monkeypatch, classes, names, options, message):
-    monkeypatch.setattr(Predictor, "segment", lambda *_: pytest.fail("was segmented"))
+    monkeypatch.setattr(Pipeline, "segment", lambda *_: pytest.fail("was segmented"))
     model = segzoo.create_model("cmunext_s", num_classes=2, multilabel=True)
     model.class_names = tuple(classes)
     checkpoint = model.save_pretrained(tmp_path / "tiny")

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from segzoo import limits
 from segzoo.errors import SegzooError
 from segzoo.imaging.geometry import Geometry
 from segzoo.imaging.volumes import Volume
-from segzoo.prediction.predictor import Predictor
+from segzoo.prediction.files import segment_files
+from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.window import slide
 from segzoo.preprocessing.volume import VolumePreprocessing
 from segzoo.tasks import Task
@@ -54,11 +56,13 @@ def test_windows_are_let_go_as_they_are_put_in_place():
         assert (len(most), max(most) <= 4) == ({16: 27, 40: 729}[side], True)
 
 
+@pytest.mark.parametrize("shape", [(40, 60, 50), (1500, 2100)], ids=["volume", "image"])
 @pytest.mark.parametrize("task", [Task(3, False), Task(2, True), Task(1, False)])
-def test_a_mask_takes_little_beside_its_probabilities(task):
+def test_a_mask_takes_little_beside_its_probabilities(task, shape, monkeypatch):
+    monkeypatch.setattr("segzoo.prediction.pipeline.PART", 2**16)
     backend = Thresholds(task, ("background", "one", "two")[: task.named_classes])
-    predictor = Predictor(backend)  # type: ignore[arg-type]
-    probabilities = np.random.default_rng(0).random((task.num_classes, 40, 60, 50), dtype=np.float32)
+    predictor = Pipeline(backend)  # type: ignore[arg-type]
+    probabilities = np.random.default_rng(0).random((task.num_classes, *shape), dtype=np.float32)
     expected = task.mask(probabilities[None])[0]
     tracemalloc.start()
     mask = predictor.mask(probabilities)
@@ -69,9 +73,16 @@ def test_a_mask_takes_little_beside_its_probabilities(task):
     assert peak < 3 * mask.size
 
 
+def test_large_pictures_are_kept_in_blocks_that_the_system_takes_back():
+    """Of up to 32 MiB the C library may keep them for the thread that had them."""
+    Image.core.set_block_size(2**24)  # Pillow's own
+    list(segment_files(Pipeline(Thresholds(Task(1, False), ("background", "one"))), []))  # type: ignore[arg-type]
+    assert Image.core.get_block_size() > 2**25
+
+
 @pytest.mark.parametrize("left", [2_000, 10_000])  # bytes: not for the network's grid, not for the rest
 def test_what_does_not_fit_is_refused_before_it_is_computed(monkeypatch, refused, left):
-    predictor = Predictor(Thresholds(Task(3, False)))  # type: ignore[arg-type]
+    predictor = Pipeline(Thresholds(Task(3, False)))  # type: ignore[arg-type]
     volume = Volume(np.random.default_rng(0).random((1, 10, 10, 10), dtype=np.float32), Geometry.along_axes((10,) * 3))
     assert predictor(volume).mask.shape == (10, 10, 10)
     monkeypatch.setattr(limits, "memory_left", lambda: left)

@@ -11,8 +11,8 @@ import segzoo
 from segzoo.errors import MissingError, SegzooError
 from segzoo.imaging.images import read_image
 from segzoo.imaging.segmentation import Segmentation
+from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.postprocess import POSTPROCESSING
-from segzoo.prediction.predictor import Predictor
 from segzoo.prediction.torch_backend import TorchBackend
 
 
@@ -45,10 +45,10 @@ def all_cysts(found: Segmentation) -> np.ndarray:
 
 
 def test_steps_change_the_mask_alone_and_in_their_order(backend, image):
-    plain = Predictor(backend)(image)
+    plain = Pipeline(backend)(image)
     assert {*np.unique(plain.mask)} == {0, 1, 2}
     expected = all_cysts(replace(plain, mask=no_cysts(plain)))
-    found = Predictor(backend, postprocessing=[no_cysts, all_cysts])(image)
+    found = Pipeline(backend, postprocessing=[no_cysts, all_cysts])(image)
     assert {*np.unique(expected)} == {0, 2}  # and none where the steps take turns
     np.testing.assert_array_equal(found.mask, expected)
     np.testing.assert_array_equal(found.probabilities, plain.probabilities)
@@ -57,12 +57,12 @@ def test_steps_change_the_mask_alone_and_in_their_order(backend, image):
 def test_a_step_is_found_by_its_name(backend, image, monkeypatch, refused):
     monkeypatch.setattr(POSTPROCESSING, "added", {})
     with refused(MissingError):
-        Predictor(backend, postprocessing=["no-cysts"])
+        Pipeline(backend, postprocessing=["no-cysts"])
     POSTPROCESSING.add("no-cysts", no_cysts)
-    assert 2 not in Predictor(backend, postprocessing=["no-cysts"])(image).mask
+    assert 2 not in Pipeline(backend, postprocessing=["no-cysts"])(image).mask
 
 
 @pytest.mark.parametrize("spoil", [lambda found: found.mask[1:], lambda found: found.mask.astype(np.float32)])
 def test_a_step_must_keep_shape_and_type(backend, image, spoil, refused):
     with refused(SegzooError):
-        Predictor(backend, postprocessing=[spoil])(image)
+        Pipeline(backend, postprocessing=[spoil])(image)

@@ -1,6 +1,7 @@
 """``segzoo predict FILE.onnx``: by each backend what the checkpoint finds, images without torch."""
 
 import json
+import os
 import pickle
 import re
 import resource
@@ -24,7 +25,7 @@ import segzoo
 from segzoo.cli.command import main
 from segzoo.imaging.images import read_image
 from segzoo.imaging.volumes import read_volume_mask
-from segzoo.prediction.predictor import Predictor
+from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.runtimes import BACKENDS, choose_backend, open_exported, thread_count
 from segzoo.preprocessing import exported
 
@@ -127,7 +128,7 @@ def test_masks_and_overlays_are_those_of_the_checkpoint(name, backend, zoo, imag
 def test_a_large_image_is_resized_outside_of_the_graph(backend, zoo, images, monkeypatch):
     """Where resizing takes less memory."""
     monkeypatch.setattr(exported, "GRAPH_PIXELS", 1000)
-    predictor, model = Predictor(open_exported(zoo.files["classes"], backend)), zoo.models["classes"]
+    predictor, model = Pipeline(open_exported(zoo.files["classes"], backend)), zoo.models["classes"]
     for file in images.iterdir():
         given = predictor.read(file)
         assert given.batch.shape[2:] == model.preprocessing.image_size
@@ -139,7 +140,7 @@ def test_a_large_image_is_resized_outside_of_the_graph(backend, zoo, images, mon
 @pytest.mark.parametrize("name", ["classes", "labels"])
 def test_probabilities_are_those_of_the_checkpoint(name, tta, backend, zoo, images, scan):
     model = zoo.models[name]
-    predictor = Predictor(open_exported(zoo.files[name], backend), tta=tta)
+    predictor = Pipeline(open_exported(zoo.files[name], backend), tta=tta)
     for file in [*sorted(images.iterdir()), scan]:
         (found,) = predictor.segment([predictor.read(file)])
         expected = model.predict(file, tta=tta)
@@ -151,6 +152,16 @@ def test_probabilities_are_those_of_the_checkpoint(name, tta, backend, zoo, imag
         assert found.class_names == expected.class_names
         np.testing.assert_array_equal(found.image, expected.image)
         assert (found.geometry is None) == (expected.geometry is None)
+
+
+def test_a_predictor_of_a_file_takes_frames_and_streams_of_them(backend, zoo, images):
+    predictor, model = segzoo.Predictor(zoo.files["classes"], backend=backend), zoo.models["classes"]
+    assert {"onnxruntime": "ONNX Runtime ", "openvino": "OpenVINO "}[backend] in predictor.description
+    frames = [read_image(file) for file in sorted(images.iterdir())]
+    expected = model.predict(frames)
+    for found in (predictor(frames), predictor.stream(iter(frames))):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one.probabilities, other.probabilities, atol=ROUNDING)
 
 
 def test_masks_of_slices_lie_where_their_volume_does(zoo, scan, tmp_path):
@@ -173,6 +184,9 @@ def test_an_image_needs_neither_torch_nor_a_second(zoo, images, tmp_path):
         "import sys\n"
         "from segzoo.cli import main\n"
         f"assert main({arguments!r}) == 0\n"
+        "import numpy, segzoo\n"
+        f"frame, predictor = numpy.zeros((40, 50, 3), 'uint8'), segzoo.Predictor({arguments[1]!r})\n"
+        "assert [found.mask.shape for found in predictor.stream([frame] * 2)] == [(40, 50)] * 2\n"
         f"print('imported', *(name for name in {heavy!r} if name in sys.modules))"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -195,7 +209,7 @@ def test_volumes_are_segmented_window_by_window(tta, backend, zoo, scan, tmp_pat
     expected, found = (read_volume_mask(tmp_path / name / scan.name)[0] for name in ("expected", "found"))
     assert len(np.unique(expected)) > 1
     assert (expected != found).mean() < 1e-4
-    predictor = Predictor(open_exported(zoo.files["volumes"], backend), tta=tta, overlap=0.25)
+    predictor = Pipeline(open_exported(zoo.files["volumes"], backend), tta=tta, overlap=0.25)
     (segmentation,) = predictor.segment([predictor.read(scan)])
     probabilities = zoo.models["volumes"].predict(scan, tta=tta, overlap=0.25).probabilities
     np.testing.assert_allclose(segmentation.probabilities, probabilities, atol=ROUNDING)
@@ -325,7 +339,7 @@ REFUSALS: dict[str, tuple[Any, list[Any], str]] = {
     "a checkpoint": (
         lambda zoo, root: "lv-unet-busi",
         ["--backend", "openvino"],
-        r"--backend runs exported files, and lv-unet-busi is none; `segzoo export lv-unet-busi x\.onnx` writes it",
+        r"openvino runs \.onnx files, and lv-unet-busi is none; `segzoo export lv-unet-busi FILE\.onnx` writes it",
     ),
     "of one size": (
         made_at_another_size,
@@ -389,10 +403,25 @@ def test_a_volume_smaller_than_a_window_is_segmented_where_windows_may_vary(zoo,
         assert predict(source, tmp_path / "thin.nii.gz", tmp_path / name) == 0
     expected, found = (read_volume_mask(tmp_path / name / "thin.nii.gz")[0] for name in ("expected", "found"))
     assert (expected == found).mean() > 0.999
-    fixed = tmp_path / "fixed.onnx"
-    zoo.models["volumes"].export(fixed, size=(16, 32, 16))
+    model = onnx.load(zoo.files["volumes"])
+    for dimension, side in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], (16, 32, 16), strict=True):
+        dimension.dim_value = side
+    onnx.save(model, fixed := tmp_path / "fixed.onnx")
     assert predict(fixed, tmp_path / "thin.nii.gz", tmp_path / "masks") == 2
     assert "fewer than the windows of 16 x 32 x 16 that" in capsys.readouterr().err
+
+
+def test_onnx_runtime_reports_nothing(tmp_path):
+    """What it would report with keeps a file of its own among the temporary ones."""
+    pytest.importorskip("onnxruntime")
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}  # not that this is CI
+    for first, left in (("", {".ses"}), ("import segzoo; ", set())):
+        (folder := tmp_path / f"after{len(left)}").mkdir()
+        path = os.pathsep.join([str(Path(segzoo.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        command = [sys.executable, "-c", first + "import onnxruntime"]
+        done = processes.run(command, env=environment | {"TMPDIR": str(folder), "PYTHONPATH": path})
+        assert done.returncode == 0, done.stderr
+        assert {file.name for file in folder.iterdir()} == left
 
 
 def test_the_first_backend_that_is_installed_is_taken(monkeypatch, refused):

@@ -130,4 +130,4 @@ def test_calls_between_rooms_only_go_down(trace):
         and heights[room_of(caller)] < heights[room_of(called)]
     }
     assert up == NAMES
-    assert ("prediction/predictor.py", "preprocessing/image.py") in trace.calls
+    assert ("prediction/pipeline.py", "preprocessing/image.py") in trace.calls

@@ -179,6 +179,16 @@ def test_an_encoded_file_in_memory_is_refused_by_its_kind(tmp_path, contract, ki
         contract.read(kind((tmp_path / "a.png").read_bytes()))
 
 
+@pytest.mark.parametrize("size", [(266, 320), (90, 130), (700, 41)])
+def test_channels_are_resized_together_as_one_by_one(size, monkeypatch):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    image.flags.writeable = False  # as Pillow's are
+    contract = Preprocessing(image_size=(128, 96))
+    together = contract.resize(image)
+    monkeypatch.setattr("segzoo.preprocessing.image.TOGETHER", 0)
+    assert contract.resize(image).equal(together)
+
+
 def test_resizing_takes_no_float_copy_of_all_channels():
     image = np.zeros((1500, 2000, 3), np.uint8)
     contract = Preprocessing()

@@ -14,7 +14,9 @@ from segzoo.checkpoints.files import file_names, read_listed
 from segzoo.checkpoints.names import CARD, CONFIG
 from segzoo.errors import SegzooError
 
-DRAFT_END = ".writing"  # of the names of folders that are written into, before what is in them takes its place
+# of the names of folders that are written into, before what is in them takes its place;
+# nothing else tells a draft from a folder of somebody's own
+DRAFT_END = ".writing"
 DEAD = 24 * 60 * 60  # seconds after which nobody writes into a draft any more
 
 

@@ -1,5 +1,6 @@
 """State dicts of other repositories: read safely, unwrapped and renamed."""
 
+import io
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,9 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from segzoo.checkpoints.weights import read_safetensors
+from segzoo.checkpoints.weights import parse_safetensors, read_bytes
 from segzoo.errors import SegzooError, first_line
-from segzoo.paths import require_file
 
 State = Mapping[str, Tensor]
 # Lightning, DataParallel and training scripts wrap a state dict in one of these
@@ -19,14 +19,22 @@ CONTAINERS = ("state_dict", "model_state_dict", "model", "module", "network")
 
 def read_state(path: Path) -> dict[str, Any]:
     """Read the tensors of a safetensors or PyTorch file; nothing in it is executed."""
+    return parse_state(read_bytes(path), path)
+
+
+def parse_state(content: bytes, path: Path) -> dict[str, Any]:
+    """Return the tensors in the bytes of such a file; ``path`` is where they were read from, and tells the format.
+
+    Raises:
+        SegzooError: the file is damaged, of another kind, or holds more than tensors.
+    """
     import torch
 
-    require_file(path)
     if path.suffix == ".safetensors":
-        return read_safetensors(path)
+        return parse_safetensors(content, path)
     try:
         # weights_only refuses everything but tensors and plain containers
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except UnpicklingError:
         raise SegzooError(
             f"{path} is no PyTorch file, or holds more than tensors and is not read, since a pickle can run code; save "

@@ -17,9 +17,19 @@ def read_safetensors(path: Path) -> "dict[str, Tensor]":
     Raises:
         SegzooError: the file is damaged or of another kind.
     """
+    return parse_safetensors(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file of weights, once: who compares it with a hash then loads what was compared.
+
+    Raises:
+        MissingFileError: there is none.
+        SegzooError: it cannot be read.
+    """
     require_file(path)
     try:
-        return parse_safetensors(path.read_bytes(), path)
+        return path.read_bytes()
     except OSError as error:
         raise SegzooError(f"{path} cannot be read ({error.strerror}); give another file") from None
 

@@ -115,7 +115,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     predict = verbs.add_parser("predict", help="segment images and volumes with a checkpoint")
     predict.add_argument("checkpoint", help="a checkpoint's name or folder, or a file of segzoo export: .onnx or .xml")
-    predict.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="images, volumes, or folders of them")
+    predict.add_argument(
+        "inputs", nargs="+", type=Path, metavar="INPUT", help="images, volumes, folders of them, or video files"
+    )
     predict.add_argument("--output", type=Path, required=True, help="the folder to write masks into")
     predict.add_argument("--overlay", action="store_true", help="also draw each mask over its image or slices")
     predict.add_argument("--tta", action="store_true", help="average over mirrored copies of each image")

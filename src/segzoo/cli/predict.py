@@ -3,48 +3,50 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from segzoo import __version__
 from segzoo.checkpoints.folder import remove_dead_drafts
-from segzoo.checkpoints.opened import Checkpoint
 from segzoo.cli.output import raise_first, sentence, show_any_name
 from segzoo.errors import SegzooError, attempt, first_few, one_line
-from segzoo.hub.find import open_checkpoint
 from segzoo.imaging.cases import counted
+from segzoo.imaging.videos import is_video, require_pyav
+from segzoo.live import Model, load_pipeline, open_model
 from segzoo.prediction.files import OutputError, segment_files
+from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import DRAFTS, Job, find_inputs, plan, require_distinct, require_writable
-from segzoo.prediction.predictor import Predictor
 from segzoo.prediction.resume import unfinished
-from segzoo.prediction.runtimes import RUN_BY, ExportedModel, open_exported
+from segzoo.prediction.runtimes import ExportedModel
+from segzoo.prediction.video import segment_video
 from segzoo.prediction.window import require_overlap
 from segzoo.prediction.workers import share_out
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-Model: TypeAlias = Checkpoint | ExportedModel
-PROGRAMS = {".pt2": "torch.export.load", ".pte": "ExecuTorch"}  # exported files that segzoo does not run
-
 
 def run_predict(options: argparse.Namespace) -> None:
-    """``segzoo predict CHECKPOINT INPUT... --output DIR``.
+    """``segzoo predict CHECKPOINT INPUT... --output DIR``: images and volumes first, then videos one by one.
 
     Raises:
         SegzooError: an input could not be segmented; all others have been by then.
     """
     require_overlap(options.overlap)
-    inputs, masks, refused = find_inputs(options.inputs)
+    videos, others = split(options.inputs, is_video)
+    inputs, masks, refused = find_inputs(others) if others or not videos else ([], [], [])
     if masks:
         say(f"segzoo: {counted(len(masks), 'mask')} beside the images not segmented: {first_few(masks)}")
     jobs = plan(inputs, options.output, options.overlay, options.geometry)
     require_writable(options.output)
     remove_dead_drafts(options.output, DRAFTS)
-    model = open_model(options)
+    require_alone(videos, options)
+    model = open_model(options.checkpoint, options.backend or "auto", options.device)
+    if isinstance(model, ExportedModel):
+        options.device = "cpu"  # also where "auto" would find a GPU
     require_distinct(jobs, model.mask_names)
     work = options, model, jobs, refused
     if options.devices == options.nodes == 1 and not is_one_of_several():
@@ -57,32 +59,38 @@ def run_predict(options: argparse.Namespace) -> None:
         failures = segment(*work, devices) if devices else launch(fabric, segment_share, *work)
     if isinstance(failures, SegzooError):
         raise failures
-    raise_first(failures, len(jobs) + len(refused), "inputs were not segmented")
+    several = len(jobs) + len(refused) + len(videos)
+    failures += report(segment_videos(options, model, videos), several > 1)
+    raise_first(failures, several, "inputs were not segmented")
+
+
+def split(inputs: Sequence[Path], belongs: Callable[[Path], bool]) -> tuple[list[Path], list[Path]]:
+    """Return the inputs of a kind, and the others."""
+    return [one for one in inputs if belongs(one)], [one for one in inputs if not belongs(one)]
+
+
+def require_alone(videos: Sequence[Path], options: argparse.Namespace) -> None:
+    """Refuse videos that one process cannot do, or whose files would have one name.
+
+    Raises:
+        SegzooError: saying so.
+        MissingPackageError: nothing reads videos here.
+    """
+    if not videos:
+        return
+    require_pyav()
+    if options.devices > 1 or options.nodes > 1 or is_one_of_several():
+        raise SegzooError(f"{videos[0]} is a video, which one process segments; leave --devices and --nodes out")
+    makers: dict[str, Path] = {}
+    for file in videos:
+        first = makers.setdefault(file.stem, file)
+        if first != file:
+            raise SegzooError(f"{first} and {file} would both be written to {file.stem}; rename one of them")
 
 
 def is_one_of_several() -> bool:
     """Return whether torchrun, or srun with several tasks, has started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ or os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
-
-
-def open_model(options: argparse.Namespace) -> Model:
-    """Find what `run_predict` is to segment with.
-
-    Raises:
-        SegzooError: there is none, it is damaged, or it cannot do what the options ask for.
-    """
-    name = options.checkpoint
-    suffix = Path(name).suffix.lower()
-    if suffix in PROGRAMS:
-        raise SegzooError(f"{name} is a program for {PROGRAMS[suffix]}; export an .onnx file to predict with segzoo")
-    if suffix in RUN_BY:
-        if options.device == "cuda":
-            raise SegzooError(f"{name} runs on the CPU; leave --device cuda out, or predict with the checkpoint")
-        options.device = "cpu"  # also where "auto" would find a GPU
-        return open_exported(Path(name), options.backend)
-    if options.backend:
-        raise SegzooError(f"--backend runs exported files, and {name} is none; `segzoo export {name} x.onnx` writes it")
-    return open_checkpoint(name)
 
 
 # ---- segment
@@ -115,12 +123,11 @@ def segment(
     if not todo:
         return failures
     if devices:
-        load = partial(load_predictor, model, options)
-        with closing(share_out(todo, load, devices[: len(todo)], say)) as outcomes:
+        with closing(share_out(todo, partial(load, model, options), devices[: len(todo)], say)) as outcomes:
             return failures + report(outcomes, several)
-    predictor = load_predictor(model, options, options.device)
-    say(predictor.description)
-    return failures + report(segment_files(predictor, todo), several)
+    pipeline = load(model, options, options.device)
+    say(pipeline.description)
+    return failures + report(segment_files(pipeline, todo), several)
 
 
 def segment_share(
@@ -146,10 +153,10 @@ def segment_share(
     def share() -> list[str]:
         if not (mine := todo[rank::processes]):
             return []
-        predictor = load_predictor(model, options, str(fabric.device))
+        pipeline = load(model, options, str(fabric.device))
         if rank == 0:
-            say(predictor.description)
-        return report(segment_files(predictor, mine), len(jobs) + len(refused) > 1)
+            say(pipeline.description)
+        return report(segment_files(pipeline, mine), len(jobs) + len(refused) > 1)
 
     outcome = attempt(share)
     outcomes = [fabric.broadcast(outcome, src=one) for one in range(processes)]
@@ -171,6 +178,19 @@ def begin(
     for failure in failures:
         say(f"segzoo: not segmented: {failure}")
     return todo, failures
+
+
+def segment_videos(
+    options: argparse.Namespace, model: Model, videos: Sequence[Path]
+) -> Iterator[tuple[Job, str | SegzooError]]:
+    """Yield each video, with the folder of its masks, and what they cover or why there are none."""
+    if not videos:
+        return
+    pipeline = load(model, options, options.device)
+    say(pipeline.description)
+    for file in videos:
+        done = attempt(segment_video, pipeline, file, options.output, recipe(options, model), model.mask_names)
+        yield Job(file, options.output / file.stem), done
 
 
 def report(outcomes: Iterable[tuple[Job, str | SegzooError]], several: bool) -> list[str]:
@@ -202,14 +222,11 @@ def say(text: str) -> None:
     print(f"{one_line(text)}\n", end="", file=sys.stderr, flush=True)
 
 
-def load_predictor(model: Model, options: argparse.Namespace, device: str) -> Predictor:
+def load(model: Model, options: argparse.Namespace, device: str) -> Pipeline:
     """Make what segments."""
-    how = {"tta": options.tta, "overlap": options.overlap, "intensity_range": options.intensity_range}
-    if isinstance(model, ExportedModel):
-        return Predictor(model, **how)
-    from segzoo.hub import load  # imports torch
-
-    return load.load_predictor(model, device, **how)
+    return load_pipeline(
+        model, device, tta=options.tta, overlap=options.overlap, intensity_range=options.intensity_range
+    )
 
 
 def recipe(options: argparse.Namespace, model: Model) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from zipfile import ZipFile
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
+from segzoo.checkpoints.names import RECIPE
 from segzoo.errors import SegzooError, first_line
+from segzoo.paths import DRAFT_END, write_draft
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 CHECKPOINT = "checkpoint"  # the folder of the weights that the run is for
-DRAFT_END = ".part"
+SPLIT = "split.json"
 WEIGHTS_ALONE = ("state_dict",)  # what a test takes from a file
 STATE = (*WEIGHTS_ALONE, "epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
 
@@ -35,20 +37,15 @@ class ReplacingCheckpointIO(TorchCheckpointIO):
             SegzooError: it cannot be written, and what was there is as it was.
         """
         file = Path(path)
-        draft = file.with_name(file.name + DRAFT_END)
         contents = io.BytesIO()
         torch.save(checkpoint, contents)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with draft.open("wb") as written:
-                written.write(contents.getbuffer())
-                written.flush()
-                os.fsync(written.fileno())
+            draft = write_draft(file, contents.getbuffer())
             if file.name == LAST and change(file) is None:  # else what stands beside it is worth more
                 os.replace(file, file.with_name(PREVIOUS))
             os.replace(draft, file)
         except OSError as error:
-            draft.unlink(missing_ok=True)
             raise SegzooError(
                 f"{file} cannot be written ({error.strerror or error}), and the files of the epochs before are as they "
                 "were: free some space, and go on from them with --ckpt_path last"
@@ -57,8 +54,9 @@ class ReplacingCheckpointIO(TorchCheckpointIO):
 
 def remove_drafts(root: Path) -> None:
     """Clear up after a training that was killed while it saved; the folder must be this training's alone."""
-    for draft in root.glob(f"*.ckpt{DRAFT_END}"):
-        draft.unlink(missing_ok=True)
+    for pattern in ("*.ckpt", RECIPE, SPLIT):
+        for draft in root.glob(pattern + DRAFT_END):
+            draft.unlink(missing_ok=True)
     for draft in root.glob(f".{CHECKPOINT}-*"):  # see `segzoo.checkpoints.folder.replacing`
         shutil.rmtree(draft, ignore_errors=True)
 

@@ -11,11 +11,9 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from segzoo.checkpoints.names import CONFIG, RECIPE
-from segzoo.cli.run_files import BEST, LAST, PREVIOUS, STATE, WEIGHTS_ALONE, damage, first_whole
+from segzoo.cli.run_files import BEST, LAST, PREVIOUS, SPLIT, STATE, WEIGHTS_ALONE, damage, first_whole
 from segzoo.errors import MissingFileError, SegzooError
 from segzoo.steps import OTHER_IMAGES
-
-SPLIT = "split.json"
 
 
 def resume_file(verb: str, root: Path, given: str | None) -> str | None:
@@ -72,13 +70,14 @@ def refuse_overwriting(root: Path, resumed: str | None) -> None:
 def claim(root: Path) -> IO[str]:
     """Keep a run's folder to one training: what is returned holds it, until it is closed or the process ends.
 
-    Nothing is held on Windows, nor on a file system without locks.
+    Nothing is held on Windows, where an open file could not be replaced, nor on a file system without locks.
 
     Raises:
         SegzooError: another training, or this one that was taken for dead, runs there.
     """
     file = (root / RECIPE).open("a", encoding="utf-8")
     if find_spec("fcntl") is None:
+        file.close()
         return file
     import fcntl
 

@@ -8,9 +8,10 @@ import math
 import signal
 import sys
 import warnings
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -30,13 +31,13 @@ from segzoo.cli.run_files import (
     BEST,
     CHECKPOINT,
     LAST,
+    SPLIT,
     WEIGHTS_ALONE,
     ReplacingCheckpointIO,
     first_whole,
     remove_drafts,
 )
 from segzoo.cli.run_folder import (
-    SPLIT,
     BestCheckpoint,
     LastCheckpoint,
     RunCheckpoint,
@@ -65,6 +66,7 @@ from segzoo.errors import SegzooError
 from segzoo.metrics.names import scores_by_class
 from segzoo.module import SegmentationModule
 from segzoo.network import SegmentationNetwork
+from segzoo.paths import write_whole
 from segzoo.steps import Diverged
 
 EPOCHS = 300  # of both papers
@@ -114,10 +116,9 @@ class TrainingCLI(LightningCLI):
         claimed: what keeps the run's folder to this training, while it runs.
     """
 
-    claimed: IO[str] | None = None
-
     def __init__(self, args: list[str]) -> None:
         self.given = args
+        self.claimed = ExitStack()
         register_types()
         raising = {"exit_on_error": False}  # so that a wrong option ends like any other bad input
         super().__init__(
@@ -261,13 +262,17 @@ class TrainingCLI(LightningCLI):
             now = yaml.safe_load(text)
             refuse_other_run(Path(self.options.ckpt_path).parent, now, self.datamodule.split_sha256)
         root.mkdir(parents=True, exist_ok=True)
-        self.claimed = claim(root)
+        self.claim(root)
         remove_drafts(root)
-        # what is there already stays untouched, so that no full disk can empty it
         if (root / RECIPE).read_bytes() != text.encode():
-            (root / RECIPE).write_text(text, "utf-8")
+            write_whole(root / RECIPE, text.encode())
+            self.claim(root)  # by the new file, too; who has opened the old one finds that held still
         if written(root / SPLIT).get("sha256") != self.datamodule.split_sha256:
             self.datamodule.write_split(root / SPLIT)
+
+    def claim(self, root: Path) -> None:
+        """Keep the run's folder to this training until its checkpoint is written, whose draft another would remove."""
+        self.claimed.callback(claim(root).close)
 
     @rank_zero_only
     def say_what_is_read(self) -> None:
@@ -276,11 +281,8 @@ class TrainingCLI(LightningCLI):
             print(f"segzoo: {sentence}")
 
     def _run_subcommand(self, subcommand: str) -> None:
-        try:
+        with self.claimed:
             super()._run_subcommand(subcommand)
-        finally:
-            if self.claimed is not None:  # until the checkpoint is written, whose draft another training would remove
-                self.claimed.close()
 
     def fit(self, **arguments: Any) -> None:
         """Train; where a signal or NaN ends that, write the best epoch so far, as the end of the training would."""

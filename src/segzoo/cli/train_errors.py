@@ -6,7 +6,7 @@ from pickle import UnpicklingError
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from segzoo.errors import NO_ROOM, SegzooError
+from segzoo.errors import NO_ROOM, SegzooError, cause_of
 
 # what jsonargparse says where a class's option is given, and the class is not
 OPTION_OF_NONE = re.compile(
@@ -25,10 +25,7 @@ NOISE = re.compile(r"Does not validate against any|Subtypes:|Errors:|- Expected 
 
 def cause_in_input(error: Exception, verb: str) -> SegzooError | None:
     """Return what somebody did wrong, where that is behind an error of Lightning or of its parser."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, SegzooError):
-        cause = cause.__cause__ or cause.__context__
-    if cause is not None:
+    if (cause := cause_of(error, SegzooError)) is not None:
         return cause
     if isinstance(error, ArgumentError) and (unnamed := OPTION_OF_NONE.search(str(error))):
         return SegzooError(

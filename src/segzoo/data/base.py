@@ -16,6 +16,7 @@ from segzoo.data.balance import balanced_weights, class_counts
 from segzoo.data.samples import Sample
 from segzoo.data.splits import Split, check_split, crowded_part, make_split, name_of, split_sha256
 from segzoo.errors import MissingError, SegzooError, attempt, one_sentence
+from segzoo.paths import write_whole
 from segzoo.preprocessing.base import InputContract
 
 Item = dict[str, Any]
@@ -181,7 +182,7 @@ class SegmentationDataModule(LightningDataModule):
         content = {**self.split_record(), "ids": self.split_ids}
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
 
     def size_of(self, sample: Sample) -> tuple[int, ...]:
         """Return the sides of a sample's image or volume, as its header states them; each base says how."""

@@ -19,7 +19,7 @@ from segzoo.export.check import check_inputs
 from segzoo.export.int8 import speed_ratio
 from segzoo.export.write import export
 from segzoo.metrics.metric import Dice
-from segzoo.prediction.predictor import Predictor
+from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.runtimes import ExportedModel
 from segzoo.prediction.torch_backend import TorchBackend
 
@@ -123,13 +123,13 @@ def measure(
         size: sides of the inputs that the file takes; None where they vary.
     """
     network = model.deploy()
-    of_network, of_file = Predictor(TorchBackend(network)), Predictor(ExportedModel(path, "onnxruntime"))
+    of_network, of_file = Pipeline(TorchBackend(network)), Pipeline(ExportedModel(path, "onnxruntime"))
     file_dice, python_dice = (Dice(model.num_classes, multilabel=model.multilabel) for _ in range(2))
     samples = part(data, "test")
     for sample in samples:
         target = torch.from_numpy(read_target(sample, data))[None]
-        for predictor, metric in ((of_file, file_dice), (of_network, python_dice)):
-            metric.update(torch.from_numpy(predictor(sample.image).mask)[None].long(), target)
+        for pipeline, metric in ((of_file, file_dice), (of_network, python_dice)):
+            metric.update(torch.from_numpy(pipeline(sample.image).mask)[None].long(), target)
     x, _ = check_inputs(network, samples[0].image, size)
     with TemporaryDirectory() as folder:
         whole = export(model, Path(folder) / "float32.onnx", size=size).path

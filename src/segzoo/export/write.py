@@ -22,7 +22,7 @@ from safetensors.torch import save
 from segzoo.checkpoints.finite import require_finite
 from segzoo.checkpoints.folder import drafting
 from segzoo.checkpoints.metadata import Metadata
-from segzoo.errors import SegzooError
+from segzoo.errors import SegzooError, cause_of
 from segzoo.export.base import ExportFormat, Request
 from segzoo.export.check import compare, compare_masks, sample_for
 from segzoo.export.formats import choose_format
@@ -138,8 +138,10 @@ def export(
                 os.replace(file, path.with_suffix(file.suffix) if file is not draft else path)
     except SegzooError:
         raise
-    except OSError as error:
-        raise SegzooError(f"{path} cannot be written ({error.strerror})") from error
+    except Exception as error:  # the exporter says in an error of its own that its temporary files have no room
+        if (reason := cause_of(error, OSError)) is None:
+            raise
+        raise SegzooError(f"{path} cannot be written ({reason.strerror or reason})") from error
     return Exported(path, difference, source, precision, bytes_written)
 
 

@@ -4,14 +4,17 @@ The client retries a dead network for half a minute; here the network is tried o
 asked of it.
 """
 
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from segzoo.errors import MissingError, MissingFileError, SegzooError, first_line
+from segzoo.errors import MissingError, MissingFileError, SegzooError, attempt, first_line
 from segzoo.hub.transfer import Transfer
+from segzoo.limits import Limit
 
 CONNECT_SECONDS, DEADLINE_SECONDS = 6.0, 8.0  # the second is for name servers that do not answer either
 
@@ -93,6 +96,29 @@ def discard(file: Path) -> None:
     """Remove a file from the client's cache, with the content that it links to, so that it will be fetched anew."""
     file.resolve().unlink(missing_ok=True)
     file.unlink(missing_ok=True)
+
+
+def answer(limit: Limit, name: str, question: Callable[[], Any]) -> Any:
+    """Return what the Hub answers; its client waits as long as a byte comes now and then.
+
+    Nobody waits for what takes longer, but the Hub may do it all the same.
+
+    Args:
+        limit: of seconds.
+        name: of what is asked for, for the sentence.
+        question: asks it.
+
+    Raises:
+        UnreachableError: it takes longer.
+    """
+    began = time.monotonic()
+    try:
+        return within(limit.most, question)
+    except TimeoutError as error:
+        over = attempt(limit.check, math.ceil(time.monotonic() - began), f"{name} has taken")
+        if over is None:  # the client itself gave up
+            raise
+        raise UnreachableError(str(over)) from error
 
 
 def within(seconds: float, question: Callable[[], Any]) -> Any:

@@ -12,7 +12,7 @@ from segzoo.checkpoints.opened import Checkpoint
 from segzoo.errors import SegzooError, first_line
 from segzoo.hub.find import open_checkpoint
 from segzoo.nn.counting import counted_parameters
-from segzoo.prediction.predictor import Predictor
+from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.torch_backend import TorchBackend, best_precision, choose_device
 from segzoo.registry import create_model, require_model
 from segzoo.training.callbacks import frozen_for
@@ -119,15 +119,15 @@ def load(
 # ---- predict
 
 
-def load_predictor(
+def load_pipeline(
     checkpoint: "Checkpoint",
     device: str = "auto",
     *,
     tta: bool = False,
     overlap: float = 0.5,
     intensity_range: tuple[float, float] | None = None,
-) -> Predictor:
-    """Return a predictor of a checkpoint's network, deployed.
+) -> Pipeline:
+    """Return the pipeline of a checkpoint's network, deployed.
 
     Args:
         checkpoint: its files checked.
@@ -143,4 +143,4 @@ def load_predictor(
     model = load(checkpoint)
     network = (model.deploy() if model.is_deployable else model).to(place)
     backend = TorchBackend(network, str(model.load_report), precision=best_precision(place))
-    return Predictor(backend, tta=tta, overlap=overlap, intensity_range=intensity_range)
+    return Pipeline(backend, tta=tta, overlap=overlap, intensity_range=intensity_range)

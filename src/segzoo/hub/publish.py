@@ -3,16 +3,18 @@
 import hashlib
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segzoo.checkpoints.config import read_config
+from segzoo import limits
+from segzoo.checkpoints.config import Config, read_config
 from segzoo.checkpoints.files import file_names, read_listed, refuse_links, verify_files
 from segzoo.checkpoints.names import CARD, CONFIG
 from segzoo.checkpoints.opened import Checkpoint, trust
 from segzoo.checkpoints.weights import sha256
 from segzoo.errors import MissingError, MissingFileError, SegzooError
-from segzoo.hub.client import download, explained, reach
+from segzoo.hub.client import answer, download, explained, reach
 from segzoo.hub.listing import facts_of
 from segzoo.hub.verify import computed
 from segzoo.registry import require_model
@@ -24,6 +26,7 @@ class Upload:
 
     Attributes:
         folder: the checkpoint.
+        config: of it, as it was tried.
         repository: where to, as ``user/repo``.
         tag: of the commit.
         sizes: bytes of every file.
@@ -31,6 +34,7 @@ class Upload:
     """
 
     folder: Path
+    config: Config
     repository: str
     tag: str
     sizes: dict[str, int]
@@ -44,10 +48,9 @@ class Upload:
 
     def content(self, name: str) -> bytes:
         """Return a file, read once: what is compared with its hash is what goes up."""
-        config = read_config(self.folder)
         if name == CONFIG:
-            return config.content
-        return (self.folder / name).read_bytes() if name == CARD else read_listed(self.folder, config, name)
+            return self.config.content
+        return (self.folder / name).read_bytes() if name == CARD else read_listed(self.folder, self.config, name)
 
 
 def plan_upload(folder: str | Path, repository: str, version: str | None = None) -> Upload:
@@ -71,12 +74,11 @@ def plan_upload(folder: str | Path, repository: str, version: str | None = None)
     verify_files(folder, config)
     if not (folder / CARD).is_file():
         raise MissingFileError(f"{folder} has no {CARD}, the card that the Hub shows; save it with save_pretrained")
-    if version is not None:
-        config = config.changed(version=version)
-    if not re.fullmatch(r"\d[\w.+-]*", config.version):  # the Hub would take all but the tag
-        raise SegzooError(f"the version must be like 1.1, not {config.version!r}; its tag is then v1.1")
+    named = config if version is None else config.changed(version=version)
+    if not re.fullmatch(r"\d[\w.+-]*", named.version):  # the Hub would take all but the tag
+        raise SegzooError(f"the version must be like 1.1, not {named.version!r}; its tag is then v1.1")
     sizes = {name: (folder / name).stat().st_size for name in file_names(config)}
-    return Upload(folder, repository, config.tag, sizes, try_out(Checkpoint(folder, config, trust(config))))
+    return Upload(folder, config, repository, named.tag, sizes, try_out(Checkpoint(folder, config, trust(config))))
 
 
 def try_out(checkpoint: Checkpoint) -> str:
@@ -100,19 +102,21 @@ def push(upload: Upload, *, private: bool = False, token: str | bool | None = No
     Raises:
         SegzooError: the version is already published with other content, the repository is public where a private one
             is asked for, or the Hub does not allow it.
-        MissingError: the Hub cannot be reached.
+        MissingError: the Hub cannot be reached, or takes too long.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
     reach()
     hub = HfApi(token=token, library_name="segzoo")
+    asked = partial(answer, limits.ANSWER_SECONDS, f"an answer about {upload.repository}")
     with explained(upload.repository):
-        repository = hub.create_repo(upload.repository, private=private, exist_ok=True)
-        if private and not hub.repo_info(upload.repository).private:
+        repository = asked(lambda: hub.create_repo(upload.repository, private=private, exist_ok=True))
+        if private and not asked(lambda: hub.repo_info(upload.repository)).private:
             raise SegzooError(
                 f"{upload.repository} is public, and --private is for new repositories; push to another, or without it"
             )
-        tags = {tag.name: tag.target_commit for tag in hub.list_repo_refs(upload.repository).tags}
+        refs = asked(lambda: hub.list_repo_refs(upload.repository))
+        tags = {tag.name: tag.target_commit for tag in refs.tags}
         if upload.tag in tags:
             refuse_other_content(hub, upload)
             if is_there(hub, upload, CARD, "main") or not is_there(hub, upload, CONFIG, "main"):  # a newer version's
@@ -120,9 +124,13 @@ def push(upload: Upload, *, private: bool = False, token: str | bool | None = No
             upload = replace(upload, sizes={CARD: upload.sizes[CARD]})  # its words may get better; the tag stays
         operations = [CommitOperationAdd(name, upload.content(name)) for name in upload.sizes]
         message = f"{upload.repository.rpartition('/')[2]} {upload.tag}"
-        commit = hub.create_commit(upload.repository, operations, commit_message=message)
+        commit = answer(
+            limits.UPLOAD_SECONDS,
+            f"the upload to {upload.repository}",
+            lambda: hub.create_commit(upload.repository, operations, commit_message=message),
+        )
         if upload.tag not in tags:
-            hub.create_tag(upload.repository, tag=upload.tag, revision=commit.oid)
+            asked(lambda: hub.create_tag(upload.repository, tag=upload.tag, revision=commit.oid))
         return commit.commit_url
 
 

@@ -22,7 +22,7 @@ from segzoo.errors import MissingFileError, SegzooError
 from segzoo.imaging.decoding import DECODING_ERRORS, Picture, decode, header_size, picture_of
 from segzoo.imaging.names import is_hidden
 from segzoo.imaging.seals import note_of_sealed, sealed
-from segzoo.imaging.strips import array_of
+from segzoo.imaging.strips import Strips
 from segzoo.imaging.volumes import no_volume
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -352,7 +352,7 @@ def write_png(path: Path, picture: Image.Image, note: str = "") -> None:
     """Write a picture as PNG, with a note for `read_note` that holds a digest of the pixels."""
     texts = PngInfo()
     if note:
-        texts.add_text(_NOTE, sealed(note, array_of(picture)))
+        texts.add_text(_NOTE, sealed(note, Strips(picture)))
     picture.save(path, format="PNG", pnginfo=texts)
 
 
@@ -361,7 +361,7 @@ def read_note(path: Path) -> str | None:
     try:
         with path.open("rb") as file, Image.open(file) as picture:
             stored = str(picture.info.get(_NOTE, ""))
-            note = note_of_sealed(stored, lambda: array_of(picture))
+            note = note_of_sealed(stored, lambda: Strips(picture))
             file.seek(-len(_PNG_END), os.SEEK_END)
             return note if not stored or file.read() == _PNG_END else None
     except DECODING_ERRORS:

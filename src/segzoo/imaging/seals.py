@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segzoo.imaging.strips import Strips
+
 DIGITS = 31  # hexadecimal ones of a digest, so that a note of 47 characters has room in NIfTI's 79
+Values = npt.NDArray[Any] | Strips
 SEALED = re.compile(rf"(.*)-([0-9a-f]{{{DIGITS}}})", re.DOTALL)
 
 
-def sealed(note: str, values: npt.NDArray[Any]) -> str:
+def sealed(note: str, values: Values) -> str:
     """Return what to store as a note beside values; no note is no seal, either.
 
     Example:
@@ -27,7 +30,7 @@ def sealed(note: str, values: npt.NDArray[Any]) -> str:
     return f"{note}-{digest(values)}" if note else ""
 
 
-def note_of_sealed(stored: str, values: Callable[[], npt.NDArray[Any]]) -> str:
+def note_of_sealed(stored: str, values: Callable[[], Values]) -> str:
     """Return the note that was sealed; "" where the values are others, which somebody must have changed.
 
     Args:
@@ -40,9 +43,11 @@ def note_of_sealed(stored: str, values: Callable[[], npt.NDArray[Any]]) -> str:
     return match[1] if digest(values()) == match[2] else ""
 
 
-def digest(values: npt.NDArray[Any]) -> str:
+def digest(values: Values) -> str:
     """Return a digest of integers 0..65535 and of their shape, whatever type a reader gives them."""
-    kind = np.uint8 if values.max(initial=0) <= 255 else np.dtype("<u2")
+    parts = values if isinstance(values, Strips) else (values,)
+    kind = np.uint8 if all(part.max(initial=0) <= 255 for part in parts) else np.dtype("<u2")
     found = hashlib.sha256(str(values.shape).encode())
-    found.update(np.ascontiguousarray(values, kind).data)
+    for part in parts:
+        found.update(np.ascontiguousarray(part, kind).data)
     return found.hexdigest()[:DIGITS]

@@ -1,5 +1,6 @@
 """Segmentations: masks, their files and their picture, without torch and without a model."""
 
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from segzoo.imaging.overlay import contact_sheet, draw_overlay
 from segzoo.imaging.readers import reader_of
 from segzoo.imaging.volumes import write_volume_mask
 
+NOTEBOOK_PIXELS = 1024  # at most, of a side of what a notebook shows and stores
 SEPARATORS = r"[ /\\]"  # in classes' names, which become file names
 
 
@@ -78,6 +80,15 @@ class Segmentation:
         if self.geometry is None:
             return draw_overlay(self.image, self.class_masks())
         return contact_sheet(self.image[0], self.class_masks(), self.geometry)
+
+    def _repr_png_(self) -> bytes | None:
+        """Return the overlay for a notebook, which asks for it by this name; None where there is no image."""
+        if self.image is None:
+            return None
+        picture, file = self.overlay(), io.BytesIO()
+        picture.thumbnail((NOTEBOOK_PIXELS, NOTEBOOK_PIXELS))
+        picture.save(file, format="PNG")
+        return file.getvalue()
 
     def class_masks(self) -> list[np.ndarray]:
         """Return a boolean [H, W] or [D, H, W] for every class but the background."""

@@ -1,9 +1,12 @@
 """File that keeps scores image by image: a table for spreadsheets and for programs. Needs no torch."""
 
 import csv
+import io
 import re
 from pathlib import Path
 from typing import Any
+
+from segzoo.paths import write_whole
 
 FORMULA = r"[=+\-@\t\r\n]"  # how what a spreadsheet computes begins
 
@@ -24,10 +27,11 @@ def write_image_scores(path: Path, rows: list[dict[str, Any]]) -> None:
         ['image,dice', 'a.png,0.5', "'=b.png,1.0"]
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows({name: as_text(value) for name, value in row.items()} for row in rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, rows[0].keys())
+    writer.writeheader()
+    writer.writerows({name: as_text(value) for name, value in row.items()} for row in rows)
+    write_whole(path, text.getvalue().encode(errors="backslashreplace"))
 
 
 def read_image_scores(path: Path) -> list[dict[str, str]]:

@@ -5,7 +5,8 @@ from pathlib import Path
 import timm
 from torch import nn
 
-from segzoo.checkpoints.weights import read_safetensors
+from segzoo.checkpoints.finite import require_finite
+from segzoo.checkpoints.weights import parse_safetensors, read_bytes
 from segzoo.errors import MissingError, SegzooError
 from segzoo.models._fetched import fetch_weights
 from segzoo.nn.adapt import adapt_input_channels
@@ -16,12 +17,15 @@ def load_encoder_weights(encoder: nn.Module, name: str, source: str, in_channels
 
     Raises:
         MissingError: no such file, or it cannot be fetched.
-        SegzooError: the file is not safetensors, or not of this encoder.
+        SegzooError: the file is not safetensors, not of this encoder, or not finite.
     """
-    file = fetch_imagenet_weights(name) if source == "imagenet" else Path(source)
-    if not file.is_file():
+    if source == "imagenet":
+        file, content = fetch_imagenet_weights(name)
+    elif (file := Path(source)).is_file():
+        content = read_bytes(file)
+    else:
         raise MissingError(f"encoder_weights: there is no file {source}; give a safetensors file, or 'imagenet'")
-    stored = read_safetensors(file)
+    stored = parse_safetensors(content, file)
     # a published file may leave out how many batches the norms have seen; that is not a weight
     needed = {key: value for key, value in encoder.state_dict().items() if not key.endswith("num_batches_tracked")}
     if "conv_stem.weight" in stored:
@@ -33,9 +37,10 @@ def load_encoder_weights(encoder: nn.Module, name: str, source: str, in_channels
             f"or of another shape, the first {wrong[0]}; give the file that belongs to encoder={name!r}"
         )
     encoder.load_state_dict({**encoder.state_dict(), **{key: stored[key] for key in needed}})
+    require_finite(encoder.state_dict(), f"encoder_weights: {file}")  # in the encoder's type
 
 
-def fetch_imagenet_weights(name: str) -> Path:
+def fetch_imagenet_weights(name: str) -> tuple[Path, bytes]:
     """Fetch the default weights that timm names for ``name``, from the Hub or its local cache."""
     pretrained = timm.get_pretrained_cfg(name)
     repository = pretrained.hf_hub_id if pretrained else None

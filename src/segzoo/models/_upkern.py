@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segzoo.checkpoints.fill import LoadReport
+from segzoo.checkpoints.finite import require_finite
 from segzoo.errors import SegzooError
 from segzoo.hub.load import from_pretrained
 from segzoo.module import SegmentationModule
@@ -49,8 +50,8 @@ def upkern(small: nn.Module, large: nn.Module) -> None:
         large: the model to fill, such as a ``mednext_s_k5`` with the same channels and classes.
 
     Raises:
-        SegzooError: a tensor differs in more than the size of its kernel, or no tensor has the same name in both; then
-            ``large`` is as it was.
+        SegzooError: a tensor differs in more than the size of its kernel, no tensor has the same name in both, or
+            ``small`` is not finite; then ``large`` is as it was.
 
     Example:
         >>> import segzoo
@@ -122,6 +123,7 @@ def resample(small: nn.Module, large: nn.Module, source: str) -> UpKernReport:
             "give two models of one architecture"
         )
     refuse_other_layers(small, large, source)
+    require_finite(given, source)
     large.load_state_dict(own)
     return report
 

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from segzoo.checkpoints.config import Config, read_config
+from segzoo.checkpoints.files import read_listed
 from segzoo.checkpoints.fill import LoadReport
-from segzoo.checkpoints.state import State, read_state, unwrapped
+from segzoo.checkpoints.finite import require_finite
+from segzoo.checkpoints.state import State, parse_state, unwrapped
+from segzoo.checkpoints.weights import read_bytes
 from segzoo.errors import MissingError, SegzooError
 from segzoo.models._fetched import fetch_weights
 from segzoo.nn.adapt import adapt_input_channels
@@ -42,21 +45,28 @@ ADAPTER = r"(spm|interactions|up|norm[1-4])\..*|level_embed"
 BACKBONE = rf"(patch_embed|layers|ln1)\..*|pos_embed|{ADAPTER}"
 
 
-def weights_file(source: str, size: str) -> Path:
-    """Find a local file, or one of Vision-RWKV's ("imagenet" or "ade20k") on the Hub or in its local cache.
+def read_encoder_file(source: str, size: str) -> tuple[Path, bytes, Config | None]:
+    """Read a local file, or one of Vision-RWKV's ("imagenet" or "ade20k") from the Hub or its local cache.
+
+    Returns:
+        The file, its content, and the config of the checkpoint that it is part of, whose hash it has; None where it is
+        part of none.
 
     Raises:
         MissingError: there is no such file, or it cannot be fetched.
-        SegzooError: the file is not what the Hub holds.
+        SegzooError: the file is not what the Hub holds, or not what its checkpoint was saved with.
     """
-    if source not in HUB_FILES:
-        if not Path(source).is_file():
-            raise MissingError(
-                f"encoder_weights: there is no file {source}; give a file of Vision-RWKV's weights, or one of "
-                f"{', '.join(HUB_FILES)}"
-            )
-        return Path(source)
-    return fetch_weights(HUB_REPOSITORY, HUB_FILES[source][size])
+    if source in HUB_FILES:
+        return (*fetch_weights(HUB_REPOSITORY, HUB_FILES[source][size]), None)
+    file = Path(source)
+    if not file.is_file():
+        raise MissingError(
+            f"encoder_weights: there is no file {source}; give a file of Vision-RWKV's weights, or one of "
+            f"{', '.join(HUB_FILES)}"
+        )
+    config = config_beside(file)
+    content = read_bytes(file) if config is None else read_listed(file.parent, config, file.name)
+    return file, content, config
 
 
 def config_beside(file: Path) -> Config | None:
@@ -112,7 +122,7 @@ def has_layer_scales(state: State) -> bool:
     return any(re.fullmatch(LAYER_SCALE, name) for name in state)
 
 
-def load_vrwkv_encoder(model: "SegmentationNetwork", path: Path) -> EncoderReport:
+def load_vrwkv_encoder(model: "SegmentationNetwork", path: Path, content: bytes) -> EncoderReport:
     """Fill the encoder of ``model`` from a file of Vision-RWKV weights, and say what was used.
 
     Where the file has only the trunk (ImageNet weights), the adapter keeps its own values.
@@ -120,11 +130,12 @@ def load_vrwkv_encoder(model: "SegmentationNetwork", path: Path) -> EncoderRepor
     Args:
         model: its ``encoder`` is filled, in place.
         path: safetensors, or a PyTorch file (read as plain tensors only), in any of the original's containers.
+        content: of the file.
 
     Raises:
-        SegzooError: the file cannot be read safely, holds something else, or another size or form.
+        SegzooError: the file cannot be read safely, holds something else, another size or form, or is not finite.
     """
-    stored, heads = vrwkv_backbone(unwrapped(read_state(path)))
+    stored, heads = vrwkv_backbone(unwrapped(parse_state(content, path)))
     encoder: Any = model.encoder
     own = encoder.state_dict()
     refuse_other_encoders(stored, own, path)
@@ -144,6 +155,7 @@ def load_vrwkv_encoder(model: "SegmentationNetwork", path: Path) -> EncoderRepor
             )
         own[name] = fitted
     encoder.load_state_dict(own)
+    require_finite(encoder.state_dict(), f"encoder_weights: {path}")  # in the encoder's type
     if report.adapted or report.initialised or report.ignored:
         report.log()
     return report

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from segzoo.module import SegmentationModule
+from segzoo.network import Feature
 from segzoo.nn.conv import ConvNormReLU
 from segzoo.nn.fuse import ActivatedConv2d, fold_norm_forwards
 from segzoo.registry import register
@@ -141,6 +142,7 @@ class CMUNeXt(SegmentationModule):
         frozen_epochs: int | Literal["forever"] = 0,
     ) -> None:
         super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler, frozen_epochs)
+        self.widths = tuple(widths)
         self.stem = ConvNormReLU(in_channels, widths[0])
         incoming = [widths[0], *widths[:-1]]
         self.encoder = nn.ModuleList(
@@ -155,12 +157,18 @@ class CMUNeXt(SegmentationModule):
         if deployed:
             self.fuse()
 
-    def compute_logits(self, x: Tensor) -> Tensor:
-        x = self.encoder[0](self.stem(x))
-        skips = []
+    @property
+    def feature_info(self) -> tuple[Feature, ...]:
+        return tuple(Feature(width, 2**level) for level, width in enumerate(self.widths))
+
+    def compute_features(self, x: Tensor) -> list[Tensor]:
+        maps = [self.encoder[0](self.stem(x))]
         for stage in self.encoder[1:]:
-            skips.append(x)
-            x = stage(self.pool(x))
+            maps.append(stage(self.pool(maps[-1])))
+        return maps
+
+    def compute_logits(self, x: Tensor) -> Tensor:
+        *skips, x = self.compute_features(x)
         for stage in self.decoder:
             x = stage(x, skips.pop())
         return self.head(x)

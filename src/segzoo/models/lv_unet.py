@@ -27,6 +27,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from segzoo.errors import MissingError, SegzooError
 from segzoo.models._timm_weights import load_encoder_weights
 from segzoo.module import SegmentationModule
+from segzoo.network import Feature
 from segzoo.nn.fuse import ActivatedConv2d, can_join, fold_norm
 from segzoo.preprocessing.image import Preprocessing
 from segzoo.registry import register
@@ -239,12 +240,24 @@ class LVUNet(SegmentationModule):
         """Tell whether this is the fused form."""
         return "deep_training_lambda" not in self._buffers
 
-    def compute_logits(self, x: Tensor) -> Tensor:
-        slope = x.new_ones(()) if self.deployed else self.deep_training_lambda
-        skips = [None, None, *self.encoder(x)]
+    @property
+    def feature_info(self) -> tuple[Feature, ...]:
+        return tuple(Feature(width, 4 * 2**level) for level, width in enumerate((*ENCODER_WIDTHS, *WIDTHS)))
+
+    @property
+    def slope(self) -> Tensor:
+        """λ; of the fused form, whose blocks have no use for it, 1."""
+        return self.head.weight.new_ones(()) if self.deployed else self.deep_training_lambda
+
+    def compute_features(self, x: Tensor) -> list[Tensor]:
+        maps, slope = self.encoder(x), self.slope
         for block in self.down:
-            skips.append(block(skips[-1], slope))
-        x = skips.pop()
+            maps.append(block(maps[-1], slope))
+        return maps
+
+    def compute_logits(self, x: Tensor) -> Tensor:
+        *maps, x = self.compute_features(x)
+        skips, slope = [None, None, *maps], self.slope
         for block in self.up:
             x = block(x, slope)
             skip = skips.pop()

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from segzoo.errors import SegzooError
-from segzoo.models._vrwkv_weights import config_beside, load_vrwkv_encoder, weights_file
+from segzoo.models._vrwkv_weights import load_vrwkv_encoder, read_encoder_file
 from segzoo.module import SegmentationModule
+from segzoo.network import Feature
 from segzoo.nn.vrwkv import Grid, VisionRWKV, VRWKVBlock, init_linears, to_map
 from segzoo.nn.vrwkv_adapter import VRWKVAdapter
 from segzoo.registry import nearest, register
@@ -272,6 +273,7 @@ class MedURWKV(SegmentationModule):
         self.layer_decay = layer_decay
         size = ENCODERS[encoder_size]
         channels, total = size.embed_dims, sum(depths)
+        self.channels = channels
         self.encoder = size.build(encoder, in_channels, drop_path)
         self.pyramid = Pyramid(channels) if encoder == "plain" else None
         self.bottleneck = Bottleneck(channels, width, depths[0], total)
@@ -284,20 +286,24 @@ class MedURWKV(SegmentationModule):
             if part is not None:
                 init_linears(part)
         if encoder_weights is not None:
-            file = weights_file(encoder_weights, encoder_size)
-            self.load_report = load_vrwkv_encoder(self, file)
-            config = config_beside(file)  # whose data stay with it as what it was pretrained on
-            if config is not None:
+            file, content, config = read_encoder_file(encoder_weights, encoder_size)
+            self.load_report = load_vrwkv_encoder(self, file, content)
+            if config is not None:  # its data stay with it as what it was pretrained on
                 self.data, self.licence = config.data, config.licence
 
     def recorded_arguments(self) -> dict[str, Any]:
         return {**super().recorded_arguments(), "encoder": self.encoder_form}
 
+    @property
+    def feature_info(self) -> tuple[Feature, ...]:
+        return tuple(Feature(self.channels, reduction) for reduction in (4, 8, 16, 32))
+
+    def compute_features(self, x: Tensor) -> list[Tensor]:
+        maps = self.encoder(x)
+        return maps if self.pyramid is None else self.pyramid(maps)
+
     def compute_logits(self, x: Tensor) -> Tensor:
-        features = self.encoder(x)
-        if self.pyramid is not None:
-            features = self.pyramid(features)
-        *skips, x = features
+        *skips, x = self.compute_features(x)
         x = self.bottleneck(x)
         for stage in self.decoder:
             x = stage(x, skips.pop())

@@ -19,6 +19,7 @@ from segzoo.errors import SegzooError
 from segzoo.models._mednext_blocks import POINTWISE, DownBlock, MedNeXtBlock, UpBlock, pointwise_drawn_as_transposed
 from segzoo.models._upkern import load_upkern
 from segzoo.module import SegmentationModule
+from segzoo.network import Feature
 from segzoo.preprocessing.volume import VolumePreprocessing
 from segzoo.registry import register
 from segzoo.training.losses import DiceCELoss
@@ -111,6 +112,7 @@ class MedNeXt(SegmentationModule):
             raise SegzooError(f"kernel_size must be odd, not {kernel_size}")
         steps = down_strides(strides, spatial_dims)
         self.spatial_dims = spatial_dims
+        self.strides = steps
         self.stride = tuple(math.prod(axis) for axis in zip(*steps, strict=True))
         self.norm = norm
         if spatial_dims == 3:
@@ -154,14 +156,27 @@ class MedNeXt(SegmentationModule):
         if upkern_from is not None:
             self.load_report = load_upkern(self, upkern_from)
 
+    @property
+    def feature_info(self) -> tuple[Feature, ...]:
+        found = [Feature(self.stem.out_channels, 1)]
+        factors = (1,) * self.spatial_dims
+        for down in self.strides:
+            factors = tuple(factor * step for factor, step in zip(factors, down, strict=True))
+            found.append(Feature(2 * found[-1].channels, factors[0] if len({*factors}) == 1 else factors))
+        return tuple(found)
+
+    def compute_features(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        x = self.stem(x)
+        for blocks, down in zip(self.encoder, self.down, strict=True):
+            maps.append(blocks(x))
+            x = down(maps[-1])
+        return [*maps, self.bottleneck(x)]
+
     def compute_logits(self, x: Tensor) -> Tensor | list[Tensor]:
         supervised = self.training and len(self.auxiliary_heads) > 0
-        x = self.stem(x)
-        skips, outputs = [], []
-        for blocks, down in zip(self.encoder, self.down, strict=True):
-            skips.append(blocks(x))
-            x = down(skips[-1])
-        x = self.bottleneck(x)
+        *skips, x = self.compute_features(x)
+        outputs = []
         for level, (up, blocks) in enumerate(zip(self.up, self.decoder, strict=True)):
             if supervised:
                 outputs.append(self.auxiliary_heads[level](x))

@@ -19,9 +19,10 @@ from segzoo.checkpoints.folder import DRAFT_END
 from segzoo.errors import SegzooError, attempt
 from segzoo.imaging.images import image_size, is_colour, read_note, write_png
 from segzoo.imaging.segmentation import Segmentation
+from segzoo.imaging.strips import let_go_of_memory
 from segzoo.limits import PIXELS_IN_FLIGHT
+from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import DRAFT, Job
-from segzoo.prediction.predictor import Predictor
 
 THREADS = 4  # that read, and as many that write: decoding and compressing release Python's lock
 NO_MEMORY = "(out of|allocate|not enough) memory|bad_alloc"  # in errors of torch and of SimpleITK
@@ -53,20 +54,21 @@ def enough_memory(what: object) -> Iterator[None]:
 # ---- run
 
 
-def segment_files(predictor: Predictor, jobs: Iterable[Job]) -> Iterator[tuple[Job, str | SegzooError]]:
+def segment_files(pipeline: Pipeline, jobs: Iterable[Job]) -> Iterator[tuple[Job, str | SegzooError]]:
     """Do all jobs; yield, in their order, what each mask covers, or why there is none.
 
     While one batch is segmented, the next inputs are read and the last masks written. What is read ahead or waits to be
     written is bounded, so that memory does not grow with the number of files: a few batches of images, of which all
     pixels have to find room, but of volumes only the next one and the last one beside the one that is segmented.
     """
+    let_go_of_memory()
     for large, group in groupby(jobs, key=lambda job: job.input.large):
-        ahead = 1 if large else 2 * predictor.batch_size + THREADS
+        ahead = 1 if large else 2 * pipeline.batch_size + THREADS
         room = Room()
         with ThreadPoolExecutor(THREADS) as readers, ThreadPoolExecutor(THREADS) as writers:
             written: deque[tuple[Job, Future[str | SegzooError]]] = deque()
-            for batch in batches(predictor, read_ahead(readers, predictor.read, group, ahead, room)):
-                for job, found in segmented(predictor, batch):
+            for batch in batches(pipeline, read_ahead(readers, pipeline.read, group, ahead, room)):
+                for job, found in segmented(pipeline, batch):
                     written.append((job, writers.submit(attempt, finish, job, to_write(found), room)))
                     del found  # what it holds beside that would wait with it
                 batch.clear()
@@ -160,10 +162,7 @@ def read_input(read: Callable[..., Any], job: Job) -> Any:
             the job would write over what was not made from it.
     """
     if job.taken is not None:
-        raise SegzooError(
-            f"{job.taken} is in the way: it was made from another file than {job.file}, or not by segzoo predict; name "
-            "another --output, or remove it"
-        )
+        raise in_the_way(job.taken, job.file)
     try:
         with enough_memory(job.file):
             return read(job.input, drawn=job.overlay is not None)
@@ -174,8 +173,16 @@ def read_input(read: Callable[..., Any], job: Job) -> Any:
         raise SegzooError(f"Cannot read {job.file} ({reason}).") from error
 
 
-def batches(predictor: Predictor, inputs: Iterator[tuple[Job, Any] | None]) -> Iterator[list[tuple[Job, Any]]]:
-    """Yield neighbours of one key together, as many as the predictor takes; what could not be read is alone.
+def in_the_way(taken: Path, file: Path) -> SegzooError:
+    """Return the error that a file to write was made from something else than an input."""
+    return SegzooError(
+        f"{taken} is in the way: it was made from another file than {file}, or not by segzoo predict; name another "
+        "--output, or remove it"
+    )
+
+
+def batches(pipeline: Pipeline, inputs: Iterator[tuple[Job, Any] | None]) -> Iterator[list[tuple[Job, Any]]]:
+    """Yield neighbours of one key together, as many as the pipeline takes; what could not be read is alone.
 
     None among the inputs ends a batch.
     """
@@ -184,20 +191,18 @@ def batches(predictor: Predictor, inputs: Iterator[tuple[Job, Any] | None]) -> I
     def key(read: tuple[Job, Any] | None) -> Hashable | None:
         if read is None:
             return end
-        return None if isinstance(read[1], SegzooError) else predictor.key(read[1])
+        return None if isinstance(read[1], SegzooError) else pipeline.key(read[1])
 
     for shared, neighbours in groupby(inputs, key):
-        most = 1 if shared is None else predictor.batch_size
+        most = 1 if shared is None else pipeline.batch_size
         while batch := [read for read in islice(neighbours, most) if read is not None]:
             yield batch
 
 
-def segmented(
-    predictor: Predictor, batch: Sequence[tuple[Job, Any]]
-) -> Iterator[tuple[Job, Segmentation | SegzooError]]:
+def segmented(pipeline: Pipeline, batch: Sequence[tuple[Job, Any]]) -> Iterator[tuple[Job, Segmentation | SegzooError]]:
     """Yield each job of a batch with its segmentation, or with the error that it met."""
     jobs, inputs = zip(*batch, strict=True)
-    found = inputs[0] if isinstance(inputs[0], SegzooError) else attempt(segment_batch, predictor, inputs)
+    found = inputs[0] if isinstance(inputs[0], SegzooError) else attempt(segment_batch, pipeline, inputs)
     del inputs
     if isinstance(found, SegzooError):
         yield from ((job, naming(job.file, found)) for job in jobs)
@@ -205,10 +210,10 @@ def segmented(
         yield from zip(jobs, found, strict=True)
 
 
-def segment_batch(predictor: Predictor, inputs: Sequence[Any]) -> list[Segmentation]:
+def segment_batch(pipeline: Pipeline, inputs: Sequence[Any]) -> list[Segmentation]:
     """Segment inputs of one key."""
     with enough_memory("it"):
-        return predictor.segment(inputs)
+        return pipeline.segment(inputs)
 
 
 def naming(file: Path, error: SegzooError) -> SegzooError:

@@ -1,15 +1,15 @@
 """PyTorch as a backend: a network in memory."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from segzoo.errors import SegzooError
-from segzoo.imaging.segmentation import Segmentation
-from segzoo.prediction.predictor import Predictor
+from segzoo.prediction.pipeline import Pipeline
+from segzoo.prediction.several import segment_all
 
 if TYPE_CHECKING:
     from segzoo.network import SegmentationNetwork
@@ -92,15 +92,16 @@ def choose_device(wanted: str) -> str:
 # ---- a model in memory
 
 
-def predict(model: "SegmentationNetwork", image: Any, *, tta: bool = False, overlap: float = 0.5) -> Segmentation:
-    """Segment one image or volume with its model's own preprocessing; see :meth:`segzoo.SegmentationModule.predict`.
+def predict(model: "SegmentationNetwork", image: Any, *, tta: bool = False, overlap: float = 0.5) -> Any:
+    """Segment one input, or a list of them, as :meth:`segzoo.SegmentationModule.predict` says.
 
-    The network runs in its deployed form on its own device: over an image at the size it was trained for, over a
-    volume window by window, and, where it is a network for images, slice by slice along a volume's first axis.
+    The network runs in its deployed form, which is kept for the next call, on its own device: over an image at the size
+    it was trained for, over a volume window by window, and, where it is a network for images, slice by slice along a
+    volume's first axis.
     """
-    network = model.deploy() if model.is_deployable else model
-    with evaluating(network):
-        return Predictor(TorchBackend(network), tta=tta, overlap=overlap)(image)
+    network = model.deployed_form() if model.is_deployable else model
+    with evaluating(network) if network is model else nullcontext():  # the form is in eval mode, and nobody else has it
+        return segment_all(Pipeline(TorchBackend(network), tta=tta, overlap=overlap), image)
 
 
 @contextmanager
@@ -126,5 +127,5 @@ def predict_probabilities(
         tta: average each window over its mirrorings along the contract's ``mirror_axes``.
         overlap: of the windows, as part of their length.
     """
-    found: Tensor = Predictor(TorchBackend(network), tta=tta, overlap=overlap).probabilities(batch)
+    found: Tensor = Pipeline(TorchBackend(network), tta=tta, overlap=overlap).probabilities(batch)
     return found

@@ -21,12 +21,12 @@ from typing import Any, TypeAlias
 from segzoo.errors import SegzooError, attempt
 from segzoo.limits import WORKER_SILENCE
 from segzoo.prediction.files import OutputError, segment_files
+from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import Job
-from segzoo.prediction.predictor import Predictor
 from segzoo.prediction.runtimes import thread_count
 
 Outcomes: TypeAlias = Generator[tuple[Job, str | SegzooError], None, None]
-Load: TypeAlias = Callable[[str], Predictor]  # from a device
+Load: TypeAlias = Callable[[str], Pipeline]  # from a device
 
 TICK = 1.0  # seconds between looks at the workers
 START = 10  # times the silence that a worker may keep until its model is loaded
@@ -238,14 +238,14 @@ def work(connection: Connection, load: Load, device: str, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the parent, too
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # before torch is imported
     with suppress(EOFError, ConnectionError):
-        predictor = attempt(load, device)
-        if isinstance(predictor, SegzooError):
-            connection.send(("failed", predictor))
+        pipeline = attempt(load, device)
+        if isinstance(pipeline, SegzooError):
+            connection.send(("failed", pipeline))
             return
-        connection.send(("loaded", predictor.description))
-        predictor.progressed = lambda: connection.send(("progress", None))
+        connection.send(("loaded", pipeline.description))
+        pipeline.progressed = lambda: connection.send(("progress", None))
         while True:
-            for done in segment_files(predictor, given(connection)):
+            for done in segment_files(pipeline, given(connection)):
                 connection.send(("done", done))
 
 

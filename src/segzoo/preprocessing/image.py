@@ -22,6 +22,7 @@ from segzoo.tasks import require_count
 if TYPE_CHECKING:
     from torch import Tensor
 
+TOGETHER = 2**23  # values of an image that are resized at once; a larger one channel by channel, for its memory
 BATCH_SLICES = 8  # of a volume, that are segmented together
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -126,6 +127,9 @@ class Preprocessing(InputContract):
             raise SegzooError(f"The image has {image.shape[2]} channels where the model expects {self.channels}.")
         if self.image_size is None or self.image_size == image.shape[:2]:
             return torch.from_numpy(np.array(image.transpose(2, 0, 1), np.float32, order="C"))
+        if image.size <= TOGETHER:
+            planes = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
+            return F.interpolate(planes, size=list(self.image_size), mode="bilinear", antialias=True)[0]
         found = torch.empty(self.channels, *self.image_size)
         for i, channel in enumerate(found):  # one at a time: in float32 a picture takes four times its memory
             plane = torch.from_numpy(image[None, None, ..., i].astype(np.float32))

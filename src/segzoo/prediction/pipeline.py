@@ -25,10 +25,11 @@ from segzoo.prediction.postprocess import Step, checked, chosen
 from segzoo.prediction.window import require_overlap, slide
 from segzoo.preprocessing.base import Prepared
 
+PART = 2**20  # pixels whose classes are compared at once
 FloatArray = npt.NDArray[np.float32]
 
 
-class Predictor:
+class Pipeline:
     """Model, made once, that segments one input after another.
 
     Args:
@@ -171,11 +172,19 @@ class Predictor:
         return found
 
     def mask(self, probabilities: FloatArray) -> npt.NDArray[Any]:
-        """Return the mask of probabilities [K, *S]; of a volume plane by plane, as a maximum takes 20 bytes a voxel."""
-        planes = np.split(probabilities, len(probabilities[0]), 1) if probabilities.ndim == 4 else [probabilities]
-        kind = np.uint8 if len(self.backend.class_names) <= 256 else np.int32
-        masks = [self.backend.task.mask(plane[None])[0].astype(kind) for plane in planes]
-        return np.concatenate(masks, axis=-3) if len(masks) > 1 else masks[0]
+        """Return the mask of probabilities [K, *S], part by part along the first side, as a maximum takes 20 bytes."""
+        axes = probabilities.ndim - 1
+        count = len(probabilities[0]) if axes == 3 else -(-probabilities[0].size // PART)  # planes, or rows
+        parts = np.array_split(probabilities, count, axis=1)
+        masks = [self.whole_numbers(self.backend.task.mask(part[None])[0]) for part in parts]
+        return np.concatenate(masks, axis=-axes) if len(masks) > 1 else masks[0]
+
+    def whole_numbers(self, mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return a mask of classes, or of True and False, in the type that masks have."""
+        kind: type = np.uint8 if len(self.backend.class_names) <= 256 else np.int32
+        if mask.dtype == bool and kind is np.uint8:
+            return mask.view(kind)  # the same bytes
+        return mask.astype(kind)
 
 
 def refuse_nan(probabilities: Any, subject: str = "the network") -> None:
