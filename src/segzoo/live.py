@@ -23,8 +23,8 @@ class Predictor:
     not, for nobody else has its network.
 
     Args:
-        checkpoint_or_file: a checkpoint's folder or name, as of :func:`segzoo.from_pretrained`, or an .onnx or .xml file
-            that segzoo has exported, which needs no torch.
+        checkpoint_or_file: a checkpoint's folder or name, as of :func:`segzoo.from_pretrained`, or an .onnx or .xml
+            file that segzoo has exported, which needs no torch.
         backend: "torch" for a checkpoint; "onnxruntime" or "openvino" for a file; "auto" takes the one that fits and
             is installed.
         device: "cpu", "cuda" (or one of several: "cuda:1"), or "auto" for a GPU where there is one. Files run on the

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,6 @@ def lay_out(folder: Path) -> None:
         (folder / name).mkdir()
         for image in some:
             shutil.copy(image, folder / name)
-    film(folder / "examination.mp4", images[-1])
     annotate(folder, images[:2])
     weights = segzoo.create_model("cmunext_s").state_dict()  # named as the original names them, or as we do
     torch.save({"state_dict": {f"module.{key}": value for key, value in weights.items()}}, folder / "original.pth")
@@ -46,21 +44,6 @@ def lay_out(folder: Path) -> None:
         for name, mask in (("cyst", lesion), ("tumour", lesion & left)):
             mask_file = folder / "overlapping" / "masks" / name / f"{number}.png"
             write(mask_file, Image.fromarray(mask * np.uint8(255)))
-
-
-def film(path: Path, image: Path) -> None:
-    """Write a video of four frames, where PyAV is installed."""
-    if find_spec("av") is None:
-        return
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=5)
-        stream.width, stream.height = 320, 240
-        for _ in range(4):
-            picture = Image.open(image).convert("RGB").resize((320, 240))
-            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
-        container.mux(stream.encode())
 
 
 def annotate(folder: Path, images: list[Path]) -> None:
