@@ -28,8 +28,9 @@ def write_layouts(folder: Path, samples: Path) -> None:
     """Write a folder for each layout."""
     for number, (image, lesion) in enumerate(small_pairs(samples)):
         for name, (images, masks, suffix) in LAYOUTS.items():
-            write(folder / name / images / f"{number}.png", image)
-            write(folder / name / masks / f"{number}{suffix}.png", Image.fromarray(lesion * np.uint8(255)))
+            stem = 1 + 75 * number if name == "CVC-ClinicDB" else number  # frames there, of as many sequences
+            write(folder / name / images / f"{stem}.png", image)
+            write(folder / name / masks / f"{stem}{suffix}.png", Image.fromarray(lesion * np.uint8(255)))
 
 
 def write(path: Path, image: Image.Image) -> None:
