@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from quality import BENCHMARKS, RESAMPLES, generator, holm, markdown, paragraph, read_groups, read_result, size_words
+from quality import BENCHMARKS, markdown, paragraph, read_groups, read_result, size_words
 
 from segzoo.errors import SegzooError
 from segzoo.metrics.score_file import read_image_scores
+from segzoo.metrics.statistics import RESAMPLES, generator, holm
 
 PAGE = "claims.md"
 SURE = 0.05  # p of a claim that counts as confirmed

@@ -15,7 +15,6 @@ the others from the repository's root, where ``data`` is; ``measure`` on a machi
 """
 
 import argparse
-import functools
 import hashlib
 import itertools
 import json
@@ -28,12 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scatter import Point, draw, write
 
 from segzoo.catalogue import DATASETS, kind_of_images
 from segzoo.checkpoints.pins import published
 from segzoo.errors import MissingError, SegzooError
+from segzoo.metrics.scatter import Point, draw, write
 from segzoo.metrics.score_file import read_image_scores
+from segzoo.metrics.statistics import RESAMPLES, Difference, interval, paired_differences
 
 REPOSITORY = Path(__file__).parents[1]
 BENCHMARKS = REPOSITORY / "benchmarks"
@@ -43,7 +43,6 @@ METRICS = ("dice", "iou", "hd95")
 COSTS = ("input", "parameters", "MACs", "latency")
 GROUPS = "groups.json"
 MIRRORED = "+tta"  # ends the names of files of scores that are averaged over mirrored copies
-RESAMPLES, SEED = 10_000, 0
 BUSY = 1.1  # how many times its processor time a pass may take by the clock
 
 
@@ -142,80 +141,22 @@ def dataset_name(written: str) -> str:
 # ---- statistics
 
 
-def interval(values: np.ndarray, groups: np.ndarray | None = None) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of a mean: its 2.5 and 97.5 percentiles over resamples of the images.
-
-    Images of one group (frames of a sequence) are drawn together, since each says little that the others do not.
-    """
-    sums, sizes = group_sums(values, groups)
-    drawn = resampled(len(sums))
-    low, high = np.percentile(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), (2.5, 97.5))
-    return float(low), float(high)
-
-
-def group_sums(values: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sum of the values of each group, and how many they are; without groups each image is its own."""
-    if groups is None:
-        return values, np.ones(len(values))
-    return np.bincount(groups, values), np.bincount(groups).astype(float)
-
-
-@functools.lru_cache(maxsize=2)  # tens of megabytes each
-def resampled(count: int) -> np.ndarray:
-    """Draw indices with replacement, a row for each resample; the same for every model and metric."""
-    return generator().randint(count, size=(RESAMPLES, count))
-
-
-def paired_p(differences: np.ndarray, groups: np.ndarray | None = None) -> float:
-    """Return how likely a mean difference this far from 0 is where the two models are alike, by a permutation test.
-
-    Where they are, the differences of a group might as well have the other sign; so signs are drawn at random. Unlike
-    Wilcoxon's signed ranks this tests the very mean that the table shows, takes equal scores as they come, and supposes
-    nothing of how differences are distributed (missed lesions give them a long tail).
-    """
-    sums, _ = group_sums(differences, groups)
-    signs = generator().randint(2, size=(RESAMPLES, len(sums))) * 2 - 1
-    drawn = np.abs((signs * sums).sum(axis=1)) / len(differences)
-    as_far = int((drawn >= abs(differences.mean()) - 1e-12).sum())  # equal means may be rounded apart
-    return (1 + as_far) / (1 + RESAMPLES)  # the differences as they are count as one draw
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Corrected by Holm's step-down: the smallest times their number, the next times one less, never falling."""
-    corrected, highest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = highest
-    return corrected
-
-
-def generator() -> np.random.RandomState:
-    """Random numbers that no version of numpy changes."""
-    return np.random.RandomState(SEED)
-
-
 @dataclass(frozen=True)
 class Comparison:
     """Two models on the same images; the difference is the first one's Dice minus the second one's."""
 
     first: Result
     second: Result
-    difference: float
-    low: float
-    high: float
-    p: float
+    difference: Difference
 
 
 def compare(results: list[Result]) -> list[Comparison]:
     """Return every two results on the same images, p corrected for all of them."""
     pairs = [pair for pair in itertools.combinations(results, 2) if same_images(*pair)]
-    differences = [first.scores["dice"] - second.scores["dice"] for first, second in pairs]
-    groups = [first.groups for first, _ in pairs]
-    corrected = holm([paired_p(*each) for each in zip(differences, groups, strict=True)])
-    return [
-        Comparison(*pair, float(values.mean()), *interval(values, together), p)
-        for pair, values, together, p in zip(pairs, differences, groups, corrected, strict=True)
-    ]
+    found = paired_differences(
+        [(first.scores["dice"], second.scores["dice"]) for first, second in pairs], [first.groups for first, _ in pairs]
+    )
+    return [Comparison(*pair, difference) for pair, difference in zip(pairs, found, strict=True)]
 
 
 def same_images(first: Result, second: Result) -> bool:
@@ -385,8 +326,8 @@ def pair_table(comparisons: list[Comparison]) -> str:
     rows = [
         [
             f"`{one.first.name}` - `{one.second.name}`",
-            f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]",
-            f"{one.p:.4f}",
+            f"{one.difference.mean:+.3f} [{one.difference.low:+.3f}, {one.difference.high:+.3f}]",
+            f"{one.difference.p:.4f}",
         ]
         for one in comparisons
     ]

@@ -24,6 +24,7 @@ _HOMES = {
     "convert": "segzoo.conversion.convert",
     "upkern": "segzoo.models._upkern",
     "SegmentationModule": "segzoo.module",
+    "Ensemble": "segzoo.models._ensemble",
     "LVUNet": "segzoo.models.lv_unet",
     "CMUNeXt": "segzoo.models.cmunext",
     "MedNeXt": "segzoo.models.mednext",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from segzoo.hub.load import from_pretrained as _from_pretrained
     from segzoo.imaging.segmentation import Segmentation as Segmentation
     from segzoo.live import Predictor as Predictor
+    from segzoo.models._ensemble import Ensemble as Ensemble
     from segzoo.models._upkern import upkern as upkern
     from segzoo.models.cmunext import CMUNeXt as CMUNeXt
     from segzoo.models.lv_unet import LVUNet as LVUNet

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
-from segzoo.checkpoints.opened import Checkpoint
+from segzoo.checkpoints.opened import Checkpoint, Checkpoints
 from segzoo.errors import SegzooError
 from segzoo.hub.find import open_checkpoint
 from segzoo.imaging.segmentation import Segmentation
@@ -12,7 +12,7 @@ from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.runtimes import BACKENDS, RUN_BY, ExportedModel, open_exported
 from segzoo.prediction.several import owned, segment_all, segment_each
 
-Model: TypeAlias = Checkpoint | ExportedModel
+Model: TypeAlias = Checkpoint | Checkpoints | ExportedModel
 PROGRAMS = {".pt2": "torch.export.load", ".pte": "ExecuTorch"}  # exported files that segzoo does not run
 
 
@@ -24,7 +24,8 @@ class Predictor:
 
     Args:
         checkpoint_or_file: a checkpoint's folder or name, as of :func:`segzoo.from_pretrained`, or an .onnx or .xml
-            file that segzoo has exported, which needs no torch.
+            file that segzoo has exported, which needs no torch. A list of checkpoints of the
+            same classes and input is averaged.
         backend: "torch" for a checkpoint; "onnxruntime" or "openvino" for a file; "auto" takes the one that fits and
             is installed.
         device: "cpu", "cuda" (or one of several: "cuda:1"), or "auto" for a GPU where there is one. Files run on the
@@ -53,7 +54,7 @@ class Predictor:
 
     def __init__(
         self,
-        checkpoint_or_file: str | Path,
+        checkpoint_or_file: str | Path | list[str | Path],
         *,
         backend: str = "auto",
         device: str = "auto",
@@ -103,7 +104,7 @@ class Predictor:
 # ---- load
 
 
-def open_model(name_or_file: str | Path, backend: str = "auto", device: str = "auto") -> Model:
+def open_model(name_or_file: str | Path | list[str | Path], backend: str = "auto", device: str = "auto") -> Model:
     """Find a checkpoint or an exported file.
 
     Args:
@@ -117,6 +118,11 @@ def open_model(name_or_file: str | Path, backend: str = "auto", device: str = "a
     """
     if backend not in ("auto", "torch", *BACKENDS):
         raise SegzooError(f"backend is one of auto, torch, {', '.join(BACKENDS)}, not {backend!r}")
+    if isinstance(name_or_file, list):
+        models = [open_model(one, backend, device) for one in name_or_file]
+        if files := [one.path for one in models if isinstance(one, ExportedModel)]:
+            raise SegzooError(f"{files[0]} cannot be averaged with others; take the checkpoints, or export an ensemble")
+        return Checkpoints(tuple(one for one in models if isinstance(one, Checkpoint)))
     suffix = Path(name_or_file).suffix.lower() if isinstance(name_or_file, str | Path) else ""
     if suffix in PROGRAMS:
         runs = PROGRAMS[suffix]

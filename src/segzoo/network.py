@@ -73,6 +73,7 @@ class SegmentationNetwork(Deployable, LightningModule):
     spatial_dims: int = 2
     training_only: ClassVar[tuple[str, ...]] = ()  # what the names of tensors begin with that only training needs
     can_be_int8: ClassVar[bool] = False  # whether its masks were found to stay as they are
+    members: "Sequence[SegmentationNetwork]" = ()  # those whose mean this one is, if it is an ensemble
     encoder_parts: ClassVar[tuple[str, ...]] = ("encoder",)  # the submodules that frozen_epochs is about
 
     def __init__(

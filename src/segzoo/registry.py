@@ -13,7 +13,7 @@ import importlib
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, distribution
@@ -342,6 +342,12 @@ def create_model(
         raise SegzooError(
             f"{str(error).split('.')[-1]}: that is what makes it {name!r}; build the class instead"
         ) from None
+
+
+def ensemble(members: Sequence["SegmentationNetwork"]) -> "SegmentationNetwork":
+    """Return the ensemble of networks, a :class:`segzoo.Ensemble`; raises as that does."""
+    made: SegmentationNetwork = importlib.import_module(f"{OWN}._ensemble").Ensemble(members)
+    return made
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

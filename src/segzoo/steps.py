@@ -14,7 +14,7 @@ from torchmetrics import Metric, MetricCollection
 from segzoo.checkpoints.description import Learned
 from segzoo.checkpoints.finite import require_finite
 from segzoo.checkpoints.licences import joined
-from segzoo.checkpoints.provenance import split_hashes, with_history
+from segzoo.checkpoints.provenance import listed, other_splits, split_hashes, with_history
 from segzoo.errors import SegzooError, attempt
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.metrics.metric import SegmentationMetric, metric_class
@@ -92,6 +92,12 @@ class SegmentationSteps(SegmentationNetwork):
         """Take over preprocessing, class names and provenance of the data this model is trained on."""
         self.preprocessing, self.class_names = datamodule.preprocessing, tuple(datamodule.class_names)
         self.learn_from(datamodule.describe())
+        if names := other_splits(self.data, self.data.get("pretrained_on", [])):
+            rank_zero_info(
+                f"segzoo: this starts from weights that were trained on another split of {listed(names)}, so they may "
+                "have seen images that this split validates and tests on, whose scores would be too good; give the "
+                "data the split, fold and seed of that training, or start from other weights"
+            )
 
     def weigh_classes(self, datamodule: Any) -> None:
         """Let the loss weigh the classes where the data asks for it.
@@ -198,8 +204,12 @@ class SegmentationSteps(SegmentationNetwork):
 
     # ---- evaluation
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss and per-image scores at the training size; of volumes, over the whole volume."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Loss and per-image scores at the training size; of volumes, over the whole volume.
+
+        Returns:
+            The masks, for callbacks.
+        """
         check_batch(batch, LABELLED)
         image, label = batch["image"], batch["label"]
         if self.preprocessing.patch_size is not None:  # too large for one piece
@@ -209,7 +219,9 @@ class SegmentationSteps(SegmentationNetwork):
             logits = self(image)
             probabilities = self.activate(logits)
         self.log("val/loss", self.compute_loss(logits, label), batch_size=len(image), sync_dist=True)
-        self.val_metrics.update(self.mask(probabilities), label)
+        mask = self.mask(probabilities)
+        self.val_metrics.update(mask, label)
+        return {"mask": mask}
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores."""

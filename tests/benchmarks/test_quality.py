@@ -17,77 +17,15 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from scipy import stats
 
 import segzoo
 from benchmarks import baselines
 from segzoo import cli
 from segzoo.errors import MissingError, SegzooError
+from segzoo.metrics.statistics import holm, interval, paired_p, resampled
 
 ROOT = Path(__file__).parents[2]
 STORED = ROOT / "benchmarks" / "results"
-
-
-# ---- statistics
-
-
-def test_an_interval_holds_the_mean_and_shrinks_with_more_images():
-    values = np.random.default_rng(0).beta(8, 2, size=900)
-    widths = []
-    for images in (25, 225, 900):
-        low, high = quality.interval(values[:images])
-        assert low < values[:images].mean() < high
-        widths.append(high - low)
-    assert widths[0] > 2 * widths[1] > 3.5 * widths[2]
-    # of a mean, so close to the textbook's
-    assert widths[2] == pytest.approx(2 * 1.96 * values.std() / 30, rel=0.05)
-    assert quality.interval(values) == quality.interval(values)
-    assert quality.interval(np.full(10, 0.7)) == pytest.approx((0.7, 0.7))
-
-
-def test_intervals_hold_the_truth_nineteen_times_in_twenty():
-    draws = np.random.default_rng(1).exponential(size=(400, 60))
-    held = [low < 1 < high for low, high in map(quality.interval, draws)]
-    assert 0.88 < np.mean(held) < 0.98
-
-
-def test_images_of_a_group_count_together():
-    frames = np.repeat(np.random.default_rng(4).beta(8, 2, size=6), 20)  # of six sequences, all alike
-    groups = np.repeat(np.arange(6), 20)
-    widths = [high - low for low, high in (quality.interval(frames, each) for each in (groups, None))]
-    assert widths[0] > 3 * widths[1]
-    assert quality.interval(frames, np.arange(120)) == pytest.approx(quality.interval(frames))
-    # 2 of the 2^6 ways to give six sequences their signs are as far from 0
-    assert quality.paired_p(frames, groups) == pytest.approx(2 / 64, abs=0.01)
-    assert quality.paired_p(frames) < 0.001
-
-
-def test_equal_scores_give_p_of_one():
-    assert quality.paired_p(np.zeros(40)) == 1
-    assert quality.paired_p(np.array([0.1, -0.1] * 20)) == 1  # not only where every difference is 0
-
-
-def test_p_is_that_of_all_signs():
-    # 2 of the 2^4 ways to give four ones their signs are as far from 0 as all alike
-    assert quality.paired_p(np.ones(4)) == pytest.approx(2 / 16, abs=0.01)
-    assert quality.paired_p(-np.ones(4)) == quality.paired_p(np.ones(4))
-    assert quality.paired_p(np.ones(40)) == 1 / (1 + quality.RESAMPLES)
-
-
-def test_p_is_that_of_scipy():
-    drawn = np.random.default_rng(2)
-    for shift in (0, 0.2, 0.5):
-        differences = drawn.standard_t(3, size=12) + shift
-        exact = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf)
-        assert quality.paired_p(differences) == pytest.approx(exact.pvalue, abs=0.02)
-
-
-def test_holm_by_hand():
-    # sorted 0.01 x 4, 0.015 x 3, 0.03 x 2, 0.04 x 1: the last may not fall below the one before
-    assert quality.holm([0.03, 0.01, 0.04, 0.015]) == pytest.approx([0.06, 0.04, 0.06, 0.045])
-    assert quality.holm([0.6, 0.7]) == [1, 1]
-    assert quality.holm([0.02]) == [0.02]
-    assert quality.holm([]) == []
 
 
 # ---- the report
@@ -166,7 +104,7 @@ def stored_scores(folder, name):
 
 def written(scores, digits):
     """A mean and its interval as a table has them."""
-    mean, low, high = (f"{number:.{digits}f}" for number in (scores.mean(), *quality.interval(scores)))
+    mean, low, high = (f"{number:.{digits}f}" for number in (scores.mean(), *interval(scores)))
     return f"{mean} [{low}, {high}]"
 
 
@@ -215,9 +153,9 @@ def test_every_two_models_on_the_same_images_are_compared(made_up):
     for first, second, *numbers, _ in pairs:
         values = [stored_scores(made_up, names.get(name, name))["dice"] for name in (first, second)]
         difference = values[0] - values[1]
-        raw.append(quality.paired_p(difference))
-        assert numbers == [f"{number:+.3f}" for number in (difference.mean(), *quality.interval(difference))]
-    assert [pair[-1] for pair in pairs] == [f"{p:.4f}" for p in quality.holm(raw)]
+        raw.append(paired_p(difference))
+        assert numbers == [f"{number:+.3f}" for number in (difference.mean(), *interval(difference))]
+    assert [pair[-1] for pair in pairs] == [f"{p:.4f}" for p in holm(raw)]
     assert "` - `" not in (made_up / "README.md").read_text()
 
 
@@ -278,7 +216,7 @@ def test_the_report_is_the_same_again(made_up):
     written = [made_up / "README.md", *(made_up / "benchmarks" / name for name in ("quality.md", "quality.png"))]
     run_report(made_up)
     first = [path.read_bytes() for path in written]
-    quality.resampled.cache_clear()
+    resampled.cache_clear()
     run_report(made_up)
     assert [path.read_bytes() for path in written] == first
     assert first[0].startswith(b"before\n")
@@ -291,7 +229,7 @@ def test_the_picture_shows_what_the_table_says(made_up):
     assert [(title, len(points)) for title, points in shown.items()] == [("BUSI", 3), ("KvasirSEG", 1)]
     bad, elsewhere = shown["BUSI"][1:]
     dice = stored_scores(made_up, "bad-busi")["dice"]
-    expected = (321.04, dice.mean(), *quality.interval(dice))
+    expected = (321.04, dice.mean(), *interval(dice))
     assert (bad.x, bad.y, bad.low, bad.high) == pytest.approx(expected, abs=1e-6)
     assert (bad.label, bad.hollow, elsewhere.hollow) == ("BasicUNet 2.0 M", False, True)
     run_report(made_up)

@@ -1,4 +1,4 @@
-"""benchmarks/scatter.py: what the picture shows, where, and that it can be read."""
+"""Picture of points with intervals: what the picture shows, where, and that it can be read."""
 
 import itertools
 
@@ -8,8 +8,9 @@ import pytest
 import quality
 from matplotlib.colors import same_color
 from PIL import Image
-from scatter import GAP, Point, draw, write
 from test_quality import STORED
+
+from segzoo.metrics.scatter import GAP, Point, draw, write
 
 pytestmark = pytest.mark.filterwarnings("error")  # as where a layout has no place for something
 PANELS = {

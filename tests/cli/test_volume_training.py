@@ -10,11 +10,13 @@ import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from monai.metrics import compute_hausdorff_distance
+from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
 import segzoo
 from segzoo import cli
+from segzoo.cli.train_pictures import SIDE, RunPictures
 from segzoo.data import Decathlon, VolumeAugmentation
 from segzoo.errors import SegzooError
 from segzoo.imaging.volumes import read_volume_mask
@@ -67,12 +69,14 @@ class TwoLayers(SegmentationModule):
 def test_training_lowers_the_loss(task, tmp_path):
     model = small(optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2))
     data = Decathlon(task, split="all", patch_size=(16, 24, 16), augmentation=VolumeAugmentation(mirror_axes=(2,)))
-    runner = trainer(tmp_path, max_epochs=4, num_sanity_val_steps=0, check_val_every_n_epoch=4)
+    options = {"num_sanity_val_steps": 0, "check_val_every_n_epoch": 4, "callbacks": [RunPictures()]}
+    runner = trainer(tmp_path, max_epochs=4, **options)
     before = runner.validate(model, data, verbose=False)[0]["val/loss"]
     runner.fit(model, data)
     assert runner.callback_metrics["val/loss"] < 0.75 * before
     assert model.preprocessing.patch_size == (16, 24, 16)
     assert model.preprocessing.mirror_axes == (2,)
+    assert Image.open(tmp_path / "examples.png").height > 3 * SIDE
     assert model.class_names == ("background", "Anterior", "Posterior")
     assert model.data["dataset"] == "Task04_Hippocampus"
 

@@ -11,11 +11,11 @@ from segzoo.data.samples import (
     check_sample,
     files_by_stem,
     paired_samples,
-    read_groups,
     read_label,
     shipped_groups,
 )
 from segzoo.errors import MissingError, SegzooError
+from segzoo.imaging.tables import read_groups
 
 
 def save(path: Path, values: list[list[int]], dtype: type = np.uint8) -> Path:

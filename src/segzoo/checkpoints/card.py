@@ -48,10 +48,12 @@ def render_card(config: Config) -> str:
         cell=cell,
         dataset_page=dataset_page,
         listed=listed,
+        out_of_fold=out_of_fold,
         parts_of=parts_of,
         resolutions=RESOLUTIONS,
         seen_before=seen_before,
         size_words=size_words,
+        test_images=test_images,
         quoted=partial(json.dumps, ensure_ascii=False),  # a string of Python's, in double quotes
         shell=shlex.quote,
     )
@@ -61,6 +63,8 @@ def render_card(config: Config) -> str:
 
 def class_name(config: Config) -> str:
     """Return the model's class, such as "LVUNet"."""
+    if config.members:
+        return "Ensemble"
     return str(class_of(config.model.name).__name__)
 
 
@@ -125,6 +129,18 @@ def eval_results(config: Config) -> "list[EvalResult]":
 
 
 # ---- results
+
+
+def out_of_fold(config: Config) -> bool:
+    """Return whether the members of an ensemble were held out from different images, so that each scores its own."""
+    return bool(config.members) and "split_sha256" not in config.data
+
+
+def test_images(config: Config) -> int | None:
+    """Return how many images are held out, of an ensemble's members together; None where that is not recorded."""
+    held_out = [{**config.data, **member.data} for member in config.members] if out_of_fold(config) else [config.data]
+    counts = [data.get("counts", {}).get("test") for data in held_out]
+    return None if None in counts else sum(counts)
 
 
 def result_tables(config: Config) -> dict[str, Any]:

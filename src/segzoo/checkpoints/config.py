@@ -21,7 +21,8 @@ from segzoo.checkpoints.entries import (
     typed,
 )
 from segzoo.checkpoints.facts import refuse_strange_facts
-from segzoo.checkpoints.names import CONFIG
+from segzoo.checkpoints.members import Member, members_entry, refuse_strange_members
+from segzoo.checkpoints.names import CONFIG, WEIGHTS
 from segzoo.checkpoints.parse import parse_json, read_bytes
 from segzoo.errors import SegzooError
 from segzoo.tasks import Task
@@ -29,7 +30,8 @@ from segzoo.tasks import Task
 if TYPE_CHECKING:
     from segzoo.network import SegmentationNetwork
 
-FORMAT = 1  # of config.json; raised when an older segzoo could no longer read it
+# of config.json; a higher one is what an older segzoo could not read
+FORMAT, FORMAT_OF_ENSEMBLES = 1, 2
 FIRST_VERSION = "1.0"
 
 
@@ -63,12 +65,14 @@ class Config(Description):
             licences: of code, weights and data.
             sha256: of every file beside the config, the weights among them.
         """
+        members = members_entry(model)
         return cls.of_values(
-            format=FORMAT,
+            format=FORMAT_OF_ENSEMBLES if members else FORMAT,
             segzoo_version=__version__,
             name=name,
             version=version,
             model=model_entry(model),
+            **({"members": members} if members else {}),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             **contract_entries(model),
             data=model.data,
@@ -88,14 +92,16 @@ class Config(Description):
 
     def check(self, where: str | Path) -> None:
         """Refuse a config that this version cannot use, or that asks for more than a model and the files beside it."""
-        if not isinstance(self.entries["format"], int) or self.entries["format"] > FORMAT:
+        if not isinstance(self.entries["format"], int) or self.entries["format"] > FORMAT_OF_ENSEMBLES:
             raise SegzooError(
                 f"{where} was written by a newer segzoo ({self.segzoo_version}); update segzoo to load it"
             )
         refuse_strange_facts(where, self.entries)
         refuse_strange_model(where, self.entries["model"])
         refuse_strange_classes(where, self.entries["class_names"], self.task)
-        refuse_strange_files(where, self.entries["sha256"])
+        if "members" in self.entries:
+            refuse_strange_members(where, self.entries["members"])
+        refuse_strange_files(where, self.entries["sha256"], self.weights)
 
     @property
     def segzoo_version(self) -> str | None:
@@ -121,6 +127,16 @@ class Config(Description):
     def model(self) -> Architecture:
         """Model, and what builds it."""
         return typed(Architecture, self.entries["model"])
+
+    @property
+    def members(self) -> list[Member]:
+        """Networks whose mean it is; none but for an ensemble."""
+        return [typed(Member, member) for member in self.entries.get("members", ())]
+
+    @property
+    def weights(self) -> list[str]:
+        """Names of the files of weights: one, or one a member."""
+        return [member.weights for member in self.members] or [WEIGHTS]
 
     @property
     def task(self) -> Task:

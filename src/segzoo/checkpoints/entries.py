@@ -1,7 +1,7 @@
 """Entries that descriptions of stored networks consist of: their types, and their checks."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -142,10 +142,11 @@ def refuse_strange_classes(where: str | Path, names: Any, task: Task) -> None:
         )
 
 
-def refuse_strange_files(where: str | Path, hashes: Any) -> None:
+def refuse_strange_files(where: str | Path, hashes: Any, weights: Sequence[str] = (WEIGHTS,)) -> None:
     """Refuse files that do not lie directly beside the config, and weights that it does not vouch for."""
-    if not isinstance(hashes, dict) or WEIGHTS not in hashes:
-        raise SegzooError(f"{where} lists no sha256 for {WEIGHTS}, so the weights cannot be trusted")
+    for name in weights:
+        if not isinstance(hashes, dict) or name not in hashes:
+            raise SegzooError(f"{where} lists no sha256 for {name}, so the weights cannot be trusted")
     limits.FILES.check(len(hashes), f"{where} lists")
     for name, digest in hashes.items():
         if not isinstance(digest, str):

@@ -63,16 +63,19 @@ class LoadReport:
         return f"{len(self.loaded)} tensors loaded from {self.source}"
 
 
-def read_weights(folder: Path, config: Config) -> "dict[str, Tensor]":
-    """Return a checkpoint's tensors, floating ones in at least float32.
+def read_weights(folder: Path, config: Config, file: str = WEIGHTS) -> "dict[str, Tensor]":
+    """Return a checkpoint's tensors, or a member's, floating ones in at least float32.
 
     Raises:
         SegzooError: they are not those that the config lists, or no safetensors.
     """
-    return {
-        name: value.float() if value.is_floating_point() and value.itemsize < 4 else value
-        for name, value in parse_safetensors(read_listed(folder, config, WEIGHTS), folder / WEIGHTS).items()
-    }
+    stored = parse_safetensors(read_listed(folder, config, file), folder / file)
+    return {name: at_least_float32(value) for name, value in stored.items()}
+
+
+def at_least_float32(value: "Tensor") -> "Tensor":
+    """Return a tensor as a model is given it, whatever it is stored in."""
+    return value.float() if value.is_floating_point() and value.itemsize < 4 else value
 
 
 def fill(

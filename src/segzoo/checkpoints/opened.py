@@ -5,6 +5,7 @@ from pathlib import Path
 
 from segzoo import __version__
 from segzoo.checkpoints.config import Config
+from segzoo.checkpoints.members import require_alike
 from segzoo.checkpoints.names import CONFIG
 from segzoo.checkpoints.pins import published
 from segzoo.checkpoints.weights import sha256
@@ -33,6 +34,36 @@ class Checkpoint:
     def identity(self) -> dict[str, str]:
         """Hash that tells its masks from those of any other model: of the config, which holds that of the weights."""
         return {"checkpoint": self.config.digest}
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Checkpoints whose probabilities are averaged.
+
+    Attributes:
+        members: the checkpoints, at least two.
+
+    Raises:
+        SegzooError: they know other classes than each other, or want other input.
+    """
+
+    members: tuple[Checkpoint, ...]
+
+    def __post_init__(self) -> None:
+        described = [(str(one.folder), one.config) for one in self.members]
+        require_alike(
+            [(name, config.task, config.class_names, config.contract.to_dict()) for name, config in described]
+        )
+
+    @property
+    def mask_names(self) -> list[str] | None:
+        """Names of the classes where each has a mask of its own (multi-label), else None."""
+        return self.members[0].mask_names
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Hashes that tell its masks from those of any other model, in any order."""
+        return {"mean_of": " ".join(sorted(one.config.digest for one in self.members))}
 
 
 def pin_of(config: Config) -> str | None:

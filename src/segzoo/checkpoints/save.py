@@ -2,22 +2,28 @@
 
 It holds ``config.json`` (what the model is and how it wants its images), ``model.safetensors``, ``README.md`` (the Hub
 card) and, for published ones, ``train.yaml``, ``probe.safetensors`` and a picture; a prediction depends on nothing
-else.
+else. That of an ensemble holds a file of weights for each member in place of the one, and always a probe.
 """
 
+import copy
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from segzoo.checkpoints.card import render_card
 from segzoo.checkpoints.config import FIRST_VERSION, Config, read_config
 from segzoo.checkpoints.entries import Licences
+from segzoo.checkpoints.fill import at_least_float32
 from segzoo.checkpoints.finite import require_finite
 from segzoo.checkpoints.folder import copy_files, replacing
 from segzoo.checkpoints.licences import joined
-from segzoo.checkpoints.names import CARD, CONFIG, RECIPE, WEIGHTS
+from segzoo.checkpoints.members import member_file
+from segzoo.checkpoints.names import CARD, CONFIG, PROBE, RECIPE, WEIGHTS
+from segzoo.checkpoints.probe import write_probe
 from segzoo.checkpoints.provenance import trainings
 from segzoo.checkpoints.weights import sha256, write_safetensors
 from segzoo.errors import SegzooError
@@ -64,12 +70,23 @@ def save_pretrained(
     """
     folder = Path(folder)
     if model.model_name is None:
-        raise SegzooError("only a model built by segzoo.create_model can be saved, since its name is what is recorded")
+        raise SegzooError(
+            "only an ensemble of one architecture, with the same arguments, can be saved; keep its members apart, and "
+            "average them when they predict"
+            if model.members
+            else "only a model built by segzoo.create_model can be saved, since its name is what is recorded"
+        )
     name = name or folder.resolve().name
-    tensors = stored_tensors(model, dtype)
-    require_finite(tensors, "this model" if dtype is None else f"this model in {dtype}")
+    networks = {member_file(number): member for number, member in enumerate(model.members, start=1)} or {WEIGHTS: model}
+    tensors = {file: stored_tensors(network, dtype) for file, network in networks.items()}
+    for file, state in tensors.items():
+        whose = "this model" if file == WEIGHTS else f"what is to be {file}"
+        require_finite(state, whose if dtype is None else f"{whose} in {dtype}")
     with replacing(folder) as draft:
-        write_safetensors(tensors, draft / WEIGHTS)
+        for file, state in tensors.items():
+            write_safetensors(state, draft / file)
+        if model.members:
+            write_probe_of_mean(draft, model, list(tensors.values()))
         if train_config is not None:
             shutil.copyfile(train_config, draft / RECIPE)
         weights = licence or model.licence or joined(part.get("licence") for part in trainings(model.data))
@@ -80,7 +97,7 @@ def save_pretrained(
             started_from=starting_weights(draft / RECIPE) if train_config is not None else {},
             metrics=metrics or {},
             licences=Licences("Apache-2.0", weights, model.data.get("licence")),
-            sha256={file: sha256(draft / file) for file in (WEIGHTS, RECIPE) if (draft / file).is_file()},
+            sha256={file: sha256(draft / file) for file in (*networks, RECIPE, PROBE) if (draft / file).is_file()},
         )
         write_config(draft, config)
     return folder
@@ -112,6 +129,21 @@ def stored_tensors(model: "SegmentationNetwork", dtype: str | None) -> "dict[str
     return {
         name: value.half() if value.ndim >= 2 and value.is_floating_point() else value for name, value in state.items()
     }
+
+
+def write_probe_of_mean(folder: Path, model: "SegmentationNetwork", stored: "list[dict[str, Tensor]]") -> None:
+    """Write what an ensemble computes of noise, as it is stored: its images may be somebody's own.
+
+    Args:
+        folder: the checkpoint's.
+        model: stays as it is and where it is.
+        stored: the tensors of each member.
+    """
+    loaded = copy.deepcopy(model, {id(model._trainer): None, id(model._fabric): None})
+    loaded.to(memory_format=torch.contiguous_format)  # as of what is loaded
+    for member, state in zip(loaded.members, stored, strict=True):
+        member.load_state_dict({name: at_least_float32(value) for name, value in state.items()})
+    write_probe(folder, loaded, torch.from_numpy(model.preprocessing.noise()))
 
 
 def write_config(folder: Path, config: Config) -> None:

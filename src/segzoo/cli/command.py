@@ -96,6 +96,15 @@ def build_parser() -> argparse.ArgumentParser:
     for verb, text in TRAINING_VERBS.items():
         verbs.add_parser(verb, help=f"{text} (see segzoo {verb} --help)")
 
+    compare = verbs.add_parser("compare", help="scores of several models on the same images: intervals, paired tests")
+    compare.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folders of segzoo test, or CSV files of scores by image"
+    )
+    compare.add_argument("--metric", default="dice", help="column that the models are tested by (default dice)")
+    compare.add_argument("--groups", type=Path, metavar="CSV", help="images that belong together: image and group")
+    compare.add_argument("--picture", type=Path, metavar="PNG", help="draw the means and intervals")
+    compare.set_defaults(run="segzoo.cli.compare:run_compare")
+
     imports = verbs.add_parser("import", help="make a folder to train on of annotations by COCO, LabelMe or CVAT")
     imports.add_argument(
         "sources", nargs="+", type=Path, metavar="SOURCE", help="files of annotations, or folders of them"
@@ -116,7 +125,11 @@ def build_parser() -> argparse.ArgumentParser:
     predict = verbs.add_parser("predict", help="segment images and volumes with a checkpoint")
     predict.add_argument("checkpoint", help="a checkpoint's name or folder, or a file of segzoo export: .onnx or .xml")
     predict.add_argument(
-        "inputs", nargs="+", type=Path, metavar="INPUT", help="images, volumes, folders of them, or video files"
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="INPUT",
+        help="images, volumes, folders of them, or video files; checkpoints before them are averaged with the first",
     )
     predict.add_argument("--output", type=Path, required=True, help="the folder to write masks into")
     predict.add_argument("--overlay", action="store_true", help="also draw each mask over its image or slices")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from segzoo import __version__
 from segzoo.checkpoints.folder import remove_dead_drafts
 from segzoo.cli.output import raise_first, sentence, show_any_name
 from segzoo.errors import SegzooError, attempt, first_few, one_line
+from segzoo.hub.listing import holds_checkpoint, list_checkpoints
 from segzoo.imaging.cases import counted
 from segzoo.imaging.videos import is_video, require_pyav
 from segzoo.live import Model, load_pipeline, open_model
@@ -36,7 +38,8 @@ def run_predict(options: argparse.Namespace) -> None:
         SegzooError: an input could not be segmented; all others have been by then.
     """
     require_overlap(options.overlap)
-    videos, others = split(options.inputs, is_video)
+    averaged = further_checkpoints(options.inputs)
+    videos, others = split(options.inputs[len(averaged) :], is_video)
     inputs, masks, refused = find_inputs(others) if others or not videos else ([], [], [])
     if masks:
         say(f"segzoo: {counted(len(masks), 'mask')} beside the images not segmented: {first_few(masks)}")
@@ -44,7 +47,8 @@ def run_predict(options: argparse.Namespace) -> None:
     require_writable(options.output)
     remove_dead_drafts(options.output, DRAFTS)
     require_alone(videos, options)
-    model = open_model(options.checkpoint, options.backend or "auto", options.device)
+    names = [options.checkpoint, *map(str, averaged)]
+    model = open_model(names if averaged else options.checkpoint, options.backend or "auto", options.device)
     if isinstance(model, ExportedModel):
         options.device = "cpu"  # also where "auto" would find a GPU
     require_distinct(jobs, model.mask_names)
@@ -62,6 +66,12 @@ def run_predict(options: argparse.Namespace) -> None:
     several = len(jobs) + len(refused) + len(videos)
     failures += report(segment_videos(options, model, videos), several > 1)
     raise_first(failures, several, "inputs were not segmented")
+
+
+def further_checkpoints(inputs: Sequence[Path]) -> list[Path]:
+    """Return what stands before the inputs and is a checkpoint by its name, or a folder with one; the last is none."""
+    known = {*list_checkpoints()}
+    return list(takewhile(lambda one: holds_checkpoint(one) or (str(one) in known and not one.exists()), inputs[:-1]))
 
 
 def split(inputs: Sequence[Path], belongs: Callable[[Path], bool]) -> tuple[list[Path], list[Path]]:

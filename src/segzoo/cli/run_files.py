@@ -54,7 +54,7 @@ class ReplacingCheckpointIO(TorchCheckpointIO):
 
 def remove_drafts(root: Path) -> None:
     """Clear up after a training that was killed while it saved; the folder must be this training's alone."""
-    for pattern in ("*.ckpt", RECIPE, SPLIT):
+    for pattern in ("*.ckpt", "*.png", RECIPE, SPLIT):
         for draft in root.glob(pattern + DRAFT_END):
             draft.unlink(missing_ok=True)
     for draft in root.glob(f".{CHECKPOINT}-*"):  # see `segzoo.checkpoints.folder.replacing`

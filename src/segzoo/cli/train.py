@@ -4,10 +4,8 @@ LightningCLI does the work. Added here are short names for models, checkpoints a
 all that a run leaves behind, and a checkpoint folder at its end.
 """
 
-import math
 import signal
 import sys
-import warnings
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
+from jsonargparse.typing import NonNegativeInt
 from lightning import Trainer
 from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple, instantiate_class
@@ -27,6 +26,7 @@ from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.names import CONFIG, RECIPE, WEIGHTS
 from segzoo.checkpoints.provenance import split_hashes
 from segzoo.checkpoints.save import record
+from segzoo.cli.folds import Folds
 from segzoo.cli.run_files import (
     BEST,
     CHECKPOINT,
@@ -50,6 +50,7 @@ from segzoo.cli.run_folder import (
     written,
 )
 from segzoo.cli.train_checks import (
+    refuse_ensemble,
     refuse_other_preprocessing,
     refuse_random_weights,
     refuse_recording,
@@ -58,13 +59,15 @@ from segzoo.cli.train_checks import (
     split_warning,
 )
 from segzoo.cli.train_errors import cause_in_input
-from segzoo.cli.train_names import give_classes, run_name, spell_out
+from segzoo.cli.train_names import default_folder, give_classes, spell_out
+from segzoo.cli.train_pictures import EVERY, RunPictures
 from segzoo.cli.train_plan import AUTO, plan_run
+from segzoo.cli.train_report import ExpectedTime, best_lines, kept_lines, next_lines, quieten, start_lines
+from segzoo.cli.train_results import test_results
 from segzoo.cli.train_types import register_types
 from segzoo.data.splits import PARTS
 from segzoo.errors import SegzooError
 from segzoo.metrics.names import scores_by_class
-from segzoo.module import SegmentationModule
 from segzoo.network import SegmentationNetwork
 from segzoo.paths import write_whole
 from segzoo.steps import Diverged
@@ -85,8 +88,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         SegzooError: the command line or what it names is wrong.
     """
-    for message in (".*exists and is not empty", ".*LeafSpec"):  # a run's own folder; Lightning's own use of torch
-        warnings.filterwarnings("ignore", message)
+    quieten()
     try:
         TrainingCLI(arguments)
     except SIGTERMException:  # would end in status 0, as if the training were finished
@@ -114,7 +116,12 @@ class TrainingCLI(LightningCLI):
     Attributes:
         given: the command line; its first word is the verb.
         claimed: what keeps the run's folder to this training, while it runs.
+        folds: those of --folds, of which one after another is trained.
+        pictures: what draws them.
     """
+
+    folds: Folds | None = None
+    pictures: RunPictures
 
     def __init__(self, args: list[str]) -> None:
         self.given = args
@@ -128,8 +135,9 @@ class TrainingCLI(LightningCLI):
             subclass_mode_data=True,
             seed_everything_default=SEED,
             trainer_defaults={
-                "callbacks": [BestCheckpoint(), LastCheckpoint()],
+                "callbacks": [BestCheckpoint(), LastCheckpoint(), RunPictures(), ExpectedTime()],
                 "log_every_n_steps": 10,
+                "enable_model_summary": False,  # whose table has a column FLOPs that says 0; start_lines has its sum
             },
             save_config_callback=None,  # before_fit writes it
             auto_configure_optimizers=False,  # Lightning's would drop the model's own schedule
@@ -160,6 +168,19 @@ class TrainingCLI(LightningCLI):
                 default=AUTO,
                 help="Sizes that are not given: from your own data and the memory (auto, see segzoo plan), or those of "
                 "the papers; train.yaml has the reasons in its place.",
+            )
+            parser.add_argument(
+                "--folds",
+                type=int | None,
+                default=None,
+                help="5 trains all folds one after another, each in its folder, and joins them to an ensemble.",
+            )
+            parser.add_argument(
+                "--pictures",
+                type=NonNegativeInt,
+                default=EVERY,
+                metavar="N",
+                help="Draw examples.png and curves.png every so many epochs; 0 draws none.",
             )
         if subcommand == "test":
             parser.add_argument(
@@ -197,6 +218,9 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Give the run its folder, and refuse what could only fail later."""
+        if self.subcommand == "fit" and self.options.folds is not None:
+            self.folds = Folds(self.options)
+            self.config["fit"] = self.folds.options()
         if not self.options.weights_only:
             raise SegzooError("weights_only: false would run what a pickle holds as code; leave it out")
         trainer = self.options.trainer
@@ -205,7 +229,7 @@ class TrainingCLI(LightningCLI):
         if trainer.max_epochs is None and trainer.max_steps == -1:
             trainer.max_epochs = EPOCHS
         if trainer.default_root_dir is None:
-            trainer.default_root_dir = str(Path("runs") / run_name(self.options))
+            trainer.default_root_dir = str(default_folder(str(self.subcommand), self.options))
         root = Path(trainer.default_root_dir).expanduser()
         trainer.default_root_dir = str(root)
         if self.subcommand == "fit":
@@ -213,7 +237,8 @@ class TrainingCLI(LightningCLI):
         self.options.ckpt_path = resume_file(str(self.subcommand), root, self.options.ckpt_path)
         if self.subcommand == "fit":
             refuse_overwriting(root, self.options.ckpt_path)
-            plan_run(self.options, self.given)
+            refuse_ensemble(self.options)
+            plan_run(self.options, self.given, self.folds.recipe if self.folds else None)
         if self.subcommand == "test" and self.options.record:
             refuse_recording(self.options)
         if self.subcommand != "fit":
@@ -226,7 +251,12 @@ class TrainingCLI(LightningCLI):
                 raise SegzooError("LearningRateFinder cannot set the rate of a model here; give --optimizer.lr")
             if isinstance(callback, RunCheckpoint):
                 callback.goes_on = is_within(self.options.ckpt_path, Path(self.trainer.default_root_dir))
+            if isinstance(callback, RunPictures) and self.subcommand == "fit":
+                self.pictures = callback
+                callback.every = 0 if self.options.trainer.fast_dev_run else self.options.pictures
         chosen = self.config_init[self.subcommand]
+        if self.folds is not None:
+            self.folds.require(self.model, self.datamodule)
         if self.subcommand == "fit":
             refuse_wrong_monitors(self.model, self.trainer.callbacks, chosen.lr_scheduler)  # type: ignore[attr-defined]
         if chosen.optimizer:
@@ -238,7 +268,7 @@ class TrainingCLI(LightningCLI):
         """Log training to CSV, and to TensorBoard where that is installed, unless other loggers were asked for."""
         trainer = self.config_init[self.subcommand].trainer
         if trainer.logger is None:
-            options["logger"] = loggers(trainer.default_root_dir) if self.subcommand == "fit" else False
+            options.setdefault("logger", loggers(trainer.default_root_dir) if self.subcommand == "fit" else False)
         if trainer.plugins is None:
             options["plugins"] = [ReplacingCheckpointIO()]
         return super().instantiate_trainer(**options)
@@ -251,6 +281,8 @@ class TrainingCLI(LightningCLI):
             print(f"segzoo: {reason}")
         for sentence in self.datamodule.check_pixels(PARTS, self.model.preprocessing):
             print(f"segzoo: {sentence}")
+        for line in start_lines(self.trainer, self.model, self.datamodule):
+            print(f"segzoo: {line}")
         if self.options.trainer.fast_dev_run:
             return
         root = Path(self.options.trainer.default_root_dir)
@@ -281,8 +313,11 @@ class TrainingCLI(LightningCLI):
             print(f"segzoo: {sentence}")
 
     def _run_subcommand(self, subcommand: str) -> None:
-        with self.claimed:
-            super()._run_subcommand(subcommand)
+        if self.folds is None or not self.folds.is_finished():
+            with self.claimed:
+                super()._run_subcommand(subcommand)
+        if self.folds is not None:
+            self.folds.run_next(self)
 
     def fit(self, **arguments: Any) -> None:
         """Train; where a signal or NaN ends that, write the best epoch so far, as the end of the training would."""
@@ -327,16 +362,11 @@ class TrainingCLI(LightningCLI):
         folder = root
         if self.model.model_name is not None:  # else somebody's own class, which the zoo cannot load by name
             folder = self.write_checkpoint(root)
-        print(
-            f"\nsegzoo: {folder} is the checkpoint ({kept.stem} weights); {root} also holds the logs, {RECIPE}, "
-            f"{SPLIT} and last.ckpt (to train on: --ckpt_path last)"
-        )
-        if not self.model.competes_for_best:
-            print(
-                f"segzoo: training ended before λ = 1, so {folder} holds the last epoch rather than the best and "
-                "cannot be deployed or exported: start from a published checkpoint, or let it run to max_epochs (by "
-                "--ckpt_path last, without what ended it)"
-            )
+        drawn = self.pictures.finish(self.trainer, self.model)
+        lines = kept_lines(self.model, folder, root, kept.stem)
+        lines += best_lines(kept.stem, state.get("epoch"), self.pictures.curves, [root / name for name in drawn])
+        for line in lines + (next_lines(self.given, folder) if folder != root else []):
+            print(f"segzoo: {line}")
 
     def write_checkpoint(self, root: Path) -> Path:
         """Save the model as the run's checkpoint folder; one of the same weights keeps its version and its results."""
@@ -368,18 +398,3 @@ class TrainingCLI(LightningCLI):
             folder = Path(self.model.load_report.source)
             record(folder, metrics=results)
             print(f"segzoo: recorded in {folder}")
-
-
-def test_results(model: SegmentationModule, trainer: Trainer) -> dict[str, Any]:
-    """Return what a test measured, as config.json keeps it."""
-    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    values = {name: value for name, value in values.items() if math.isfinite(value)}  # a class in no image has no score
-    parts = {
-        part: {name.removeprefix(prefix): round(value, 6) for name, value in values.items() if name.startswith(prefix)}
-        for part, prefix in (("original", "test/"), ("resized", "test_resized/"))
-    }
-    return {
-        "protocols": {name: metric.protocol for name, metric in model.test_metrics.items(keep_base=True)},
-        "images": model.tested_images,
-        **parts,
-    }

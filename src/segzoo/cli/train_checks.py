@@ -6,10 +6,13 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 
 import segzoo.data as data_modules
+from segzoo.checkpoints.members import NOT_TRAINED
 from segzoo.checkpoints.names import RECIPE
 from segzoo.checkpoints.provenance import listed, other_splits, parts_of, same_names, same_split
 from segzoo.cli.train_names import LOADER
+from segzoo.cli.train_plan import WHERE
 from segzoo.errors import SegzooError
+from segzoo.hub.find import open_checkpoint
 from segzoo.module import SegmentationModule
 from segzoo.registry import models
 
@@ -59,6 +62,19 @@ def refuse_random_weights(options: Any) -> None:
             "this model has random weights: name a trained one by --model FOLDER/checkpoint, or add --ckpt_path best "
             "to the command of its run"
         )
+
+
+def refuse_ensemble(options: Any) -> None:
+    """Refuse to start from several networks.
+
+    Raises:
+        SegzooError: the checkpoint is an ensemble.
+    """
+    if options.model.class_path == LOADER:
+        start = options.model.init_args
+        where = {name: start[name] for name in WHERE if start.get(name) is not None}
+        if open_checkpoint(start.name_or_path, **where).config.members:
+            raise SegzooError(f"{start.name_or_path} cannot be fitted: {NOT_TRAINED}")
 
 
 def refuse_other_preprocessing(data: data_modules.SegmentationDataModule, model: SegmentationModule) -> None:

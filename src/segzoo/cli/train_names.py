@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import segzoo.data as data_modules
+from segzoo.checkpoints.names import RECIPE
 from segzoo.errors import MissingError
 from segzoo.extensions import announced, imported
 from segzoo.hub.find import open_checkpoint
@@ -71,13 +72,22 @@ def give_classes(options: Any) -> None:
         model.init_args.num_classes = Task.of_classes(names, False).num_classes
 
 
-def run_name(options: Any) -> str:
-    """``lv_unet-busi``: what is trained on what."""
-    if options.model.class_path == LOADER:
+def default_folder(verb: str, options: Any) -> Path:
+    """Return where a training, a test or a validation writes, where nobody said.
+
+    A test has a folder of its own, of a run's checkpoint in the run's; but with --ckpt_path it is the run's, whose
+    files that means.
+    """
+    fold = options.data.init_args.get("fold", 0)  # those of a cross-validation may be trained at the same time
+    data = options.data.class_path.rpartition(".")[2].lower() + (f"-fold{fold}" if fold else "")
+    alone = verb != "fit" and options.ckpt_path is None
+    loads = options.model.class_path == LOADER
+    if alone and loads and (run := Path(options.model.init_args.name_or_path).parent / RECIPE).is_file():
+        return run.parent / f"{verb}-{data}"
+    if loads:
         checkpoint = open_checkpoint(options.model.init_args.name_or_path)
         name = checkpoint.config.entries.get("name", checkpoint.folder.name)
         model = Path(str(name)).name  # a stranger's stays below runs/
     else:
         model = options.model.class_path.rpartition(".")[2]
-    fold = options.data.init_args.get("fold", 0)  # those of a cross-validation may be trained at the same time
-    return f"{model}-{options.data.class_path.rpartition('.')[2].lower()}" + (f"-fold{fold}" if fold else "")
+    return Path("runs") / (f"{model}-{data}" + (f"-{verb}" if alone else ""))

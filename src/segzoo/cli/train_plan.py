@@ -50,7 +50,7 @@ class Start:
 # ---- of segzoo fit
 
 
-def plan_run(options: Any, words: list[str]) -> None:
+def plan_run(options: Any, words: list[str], like: Path | None = None) -> None:
     """Fill in the sizes that nobody has given, in place, and put the reasons where the option was.
 
     Only for data of somebody's own; named datasets keep the papers' sizes. A run that goes on keeps what it had, and a
@@ -59,6 +59,7 @@ def plan_run(options: Any, words: list[str]) -> None:
     Args:
         options: of ``segzoo fit``.
         words: its command line.
+        like: recipe of a run whose sizes are to be taken.
 
     Raises:
         SegzooError: the data cannot be read, or the model cannot be built.
@@ -75,8 +76,9 @@ def plan_run(options: Any, words: list[str]) -> None:
     given = {key: as_sides(chosen[key]) for key in SIZES if chosen.get(key) is not None}
     if any(BATCH in word for word in words):
         given[BATCH] = chosen[BATCH]
-    if options.ckpt_path is not None:
-        take_over(options, written(Path(options.ckpt_path).parent / RECIPE), given)
+    before = like if options.ckpt_path is None else Path(options.ckpt_path).parent / RECIPE
+    if before is not None:
+        take_over(options, written(before), given)
         return
     start = start_of(model.class_path, model.init_args.as_dict())
     if start is not None:

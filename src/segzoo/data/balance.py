@@ -1,4 +1,4 @@
-"""Weights of classes: rare ones count as much in a loss as common ones."""
+"""Shares of classes, and weights by which rare ones count as much in a loss as common ones."""
 
 from collections.abc import Iterable, Sequence
 
@@ -56,3 +56,22 @@ def balanced_weights(counts: npt.NDArray[np.int64], class_names: Sequence[str]) 
         )
     weights: npt.NDArray[np.float32] = (counts.sum(-1, keepdims=True) / (counts.shape[-1] * counts)).astype(np.float32)
     return weights
+
+
+def share_words(counts: npt.NDArray[np.int64], class_names: Sequence[str]) -> str:
+    """Return the share of each class in words.
+
+    Args:
+        counts: Of `class_counts`.
+        class_names: As many.
+
+    Example:
+        >>> import numpy as np
+        >>> share_words(np.array([9996, 4]), ["background", "lesion"])
+        'background 100 %, lesion 0.04 %'
+    """
+    present = counts[:, 1] if counts.ndim == 2 else counts
+    shares = 100 * present / max(1, int(counts[0].sum() if counts.ndim == 2 else counts.sum()))
+    return ", ".join(
+        f"{name} {share:.{3 if share >= 99.95 else 2}g} %" for name, share in zip(class_names, shares, strict=True)
+    )

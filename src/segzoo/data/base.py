@@ -1,7 +1,7 @@
 """Base of all datasets: files found, split and described in one way; images.py and volumes.py make batches of them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +12,8 @@ from lightning import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from segzoo.data.balance import balanced_weights, class_counts
+from segzoo.data.balance import balanced_weights, class_counts, share_words
+from segzoo.data.foldable import Foldable
 from segzoo.data.samples import Sample
 from segzoo.data.splits import Split, check_split, crowded_part, make_split, name_of, split_sha256
 from segzoo.errors import MissingError, SegzooError, attempt, one_sentence
@@ -21,8 +22,10 @@ from segzoo.preprocessing.base import InputContract
 
 Item = dict[str, Any]
 
+LOOKED_AT = 16  # labels by which shares of classes are said where reading all of them takes long
 
-class SegmentationDataModule(LightningDataModule):
+
+class SegmentationDataModule(Foldable, LightningDataModule):
     """Base of all datasets; one of images starts from `ImageDataModule`, one of volumes from `VolumeDataModule`.
 
     Args:
@@ -85,6 +88,7 @@ class SegmentationDataModule(LightningDataModule):
         self.class_weights = class_weights
         self._samples: dict[str, Sample] | None = None
         self._split: Split | None = None
+        self._class_counts: npt.NDArray[np.int64] | None = None  # of the training part, once all of it was read
 
     # -- for the subclasses to say -------------------------------------------------------------------------------
 
@@ -155,7 +159,7 @@ class SegmentationDataModule(LightningDataModule):
         """Ids of train, val and test, sorted."""
         self.setup()
         assert self._split is not None
-        return self._split
+        return self._split if self._tested is None else {**self._split, "test": self._tested}
 
     @property
     def _by_id(self) -> dict[str, Sample]:
@@ -199,8 +203,9 @@ class SegmentationDataModule(LightningDataModule):
         """
         if self.class_weights is None:
             return None
-        labels = (self.label_of(sample) for sample in self.part_samples("train"))
-        return balanced_weights(class_counts(labels, len(self.class_names), self.multilabel), self.class_names)
+        if self._class_counts is None:
+            self._class_counts = counted(self, map(self.label_of, self.part_samples("train")))
+        return balanced_weights(self._class_counts, self.class_names)
 
     def split_record(self) -> dict[str, Any]:
         """Say how the split was made, and by what it is known again."""
@@ -269,6 +274,25 @@ class SegmentationDataModule(LightningDataModule):
             "collate_fn": collate,
         }
         return DataLoader(dataset, **(defaults | options))
+
+
+def counted(data: SegmentationDataModule, labels: Iterable[npt.NDArray[np.int16]]) -> npt.NDArray[np.int64]:
+    """Count the pixels of each class in labels of a dataset, as `class_counts` does."""
+    return class_counts(labels, len(data.class_names), data.multilabel)
+
+
+def class_shares(data: SegmentationDataModule) -> str:
+    """Say which share of a training part each class has: of all of it where its labels were read, else of some.
+
+    Raises:
+        SegzooError: A label cannot be used.
+    """
+    samples, counts = data.part_samples("train"), data._class_counts
+    if counts is not None:
+        return share_words(counts, data.class_names)
+    some = samples[:: -(-len(samples) // LOOKED_AT)]
+    of_some = f" (in {len(some)} of {len(samples)})" if len(some) < len(samples) else ""
+    return share_words(counted(data, map(data.label_of, some)), data.class_names) + of_some
 
 
 def evaluation_sampler(data: SegmentationDataModule, dataset: Dataset[Item]) -> Sampler[int] | None:

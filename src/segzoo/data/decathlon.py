@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from segzoo.catalogue import DECATHLON, dataset_page
-from segzoo.data.samples import Sample, check_groups, folder_identity, read_groups
+from segzoo.data.samples import Sample, check_groups, folder_identity
 from segzoo.data.volume_dataset import LabelValues
 from segzoo.data.volumes import VolumeDataModule
 from segzoo.errors import MissingError, SegzooError
 from segzoo.imaging.names import is_hidden, spelled_out
+from segzoo.imaging.tables import read_groups
 from segzoo.imaging.volumes import is_volume, volume_stem
 
 DESCRIPTION = "dataset.json"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from segzoo.data.images import ImageDataModule
-from segzoo.data.samples import ANY, Sample, check_groups, folder_identity, read_groups
+from segzoo.data.samples import ANY, Sample, check_groups, folder_identity
 from segzoo.data.splits import GIVEN
 from segzoo.errors import MissingError, SegzooError, first_few, one_line
 from segzoo.imaging.cases import Case, Cases, counted, find_cases
@@ -14,7 +14,7 @@ from segzoo.imaging.codes import Codes, class_names_of, codes
 from segzoo.imaging.masks import drawn_in, palette
 from segzoo.imaging.names import is_hidden
 from segzoo.imaging.segmentation import mask_paths
-from segzoo.imaging.tables import find_table, read_table
+from segzoo.imaging.tables import find_table, read_groups, read_table
 from segzoo.preprocessing.base import InputContract
 
 BINARY = ("background", "foreground")

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 
 from segzoo.data.augmentation import RandomFlipRotate90
-from segzoo.data.base import Item, SegmentationDataModule, evaluation_sampler, share_of_worker
+from segzoo.data.base import Item, SegmentationDataModule, counted, evaluation_sampler, share_of_worker
 from segzoo.data.near_copies import Texture, copies_across, texture
 from segzoo.data.samples import Sample, check_sample, read_label
 from segzoo.data.splits import PARTS
@@ -29,6 +29,7 @@ LARGE_BYTES = 2**20  # a label of this size at the image's own size is read agai
 
 READERS = 4  # threads that look at images before a training
 
+Counts = npt.NDArray[np.int64]
 Augmentation = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[tv_tensors.Image, tv_tensors.Mask]]
 
 
@@ -122,27 +123,30 @@ class ImageDataModule(SegmentationDataModule):
         """
         samples = {sample.id: sample for part in parts for sample in self.part_samples(part)}
         stated = self.intensity_range or getattr(contract, "intensity_range", None)
+        none = counted(self, [])
 
-        def look(sample: Sample) -> tuple[list[tuple[Path, SegzooError]], bool, Texture | None]:
+        def look(sample: Sample) -> tuple[list[tuple[Path, SegzooError]], Counts, Texture | None]:
             image = attempt(read_image, sample.image, contract.channels, stated)
             label = attempt(self.label_of, sample)
             outcomes = (sample.image, image), (sample.masks[0], label)
             refused = [(file, error) for file, error in outcomes if isinstance(error, SegzooError)]
-            marked = not isinstance(label, SegzooError) and bool((label > 0).any())
-            return refused, marked, None if isinstance(image, SegzooError) or not self.compares else texture(image)
+            counts = none if isinstance(label, SegzooError) else counted(self, [label])
+            return refused, counts, None if isinstance(image, SegzooError) or not self.compares else texture(image)
 
         with ThreadPoolExecutor(READERS) as pool:
             looked = dict(zip(samples, pool.map(look, samples.values()), strict=True))
         if refused := [failure for failures, _, _ in looked.values() for failure in failures]:
             raise SegzooError(one_sentence(refused, 2 * len(samples), "images and masks"))
+        found = {part: sum((looked[one][1] for one in self.split_ids[part]), start=none) for part in parts}
         ignored = " or is ignored (255)" if len(self.class_names) > 2 and not self.multilabel else ""
         for part in parts:
-            if not any(looked[identifier][1] for identifier in self.split_ids[part]):
+            if not (found[part][:, 1] if self.multilabel else found[part][1:]).any():
                 raise SegzooError(
                     f"{self.name}: all that the masks of the {part} part hold is background{ignored}, so it would "
                     f"{'teach' if part == 'train' else 'measure'} nothing; look at what they are saved as or, where "
                     "few images show anything, split them otherwise."
                 )
+        self._class_counts = found.get("train", self._class_counts)
         textures = {identifier: seen for identifier, (_, _, seen) in looked.items() if seen is not None}
         return self._near_copies(textures) if self.compares and set(parts) == set(PARTS) else []
 

@@ -1,7 +1,7 @@
 """Several datasets as one, to pretrain on all of them before fine-tuning on one."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from segzoo.data.base import SegmentationDataModule
 from segzoo.data.images import ImageDataModule
@@ -70,6 +70,10 @@ class Joint(ImageDataModule):
             )
             for part in ("train", "val", "test")
         }
+
+    def folds(self) -> list[Self]:
+        """Return nothing: each dataset has folds of its own."""
+        return []
 
     def split_record(self) -> dict[str, Any]:
         """Say how each dataset is split, which its own options decide."""

@@ -1,9 +1,8 @@
 """Samples: which files belong together, and how their masks become a label."""
 
-import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -17,9 +16,10 @@ from scipy.ndimage import maximum, minimum
 
 from segzoo.errors import MissingError, SegzooError
 from segzoo.imaging.codes import Codes
-from segzoo.imaging.images import IMAGE_SUFFIXES, image_files, image_size
+from segzoo.imaging.images import image_files, image_size
 from segzoo.imaging.masks import LOSSY_SUFFIXES, read_mask
 from segzoo.imaging.names import spelled_out
+from segzoo.imaging.tables import group_rows
 
 IGNORED = -1
 IGNORED_STORED = 255  # how a multi-class mask file writes "ignored"
@@ -65,7 +65,7 @@ class Sample:
 def shipped_groups(name: str) -> dict[str, str]:
     """Map image stems to groups for the images of a dataset that resemble another, from the package's own lists."""
     lines = resources.files("segzoo.data").joinpath("groups", f"{name}.csv").read_text("utf-8").splitlines()
-    return _group_rows(lines, f"{name}.csv", _stem)
+    return group_rows(lines, f"{name}.csv")
 
 
 def with_shipped_lookalikes(samples: Sequence[Sample], name: str) -> list[Sample]:
@@ -76,47 +76,6 @@ def with_shipped_lookalikes(samples: Sequence[Sample], name: str) -> list[Sample
     """
     known = shipped_groups(f"{name}_lookalikes")
     return [replace(sample, lookalikes=known.get(sample.id, "")) for sample in samples]
-
-
-def _stem(name: str) -> str:
-    path = Path(name)
-    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else name
-
-
-def read_groups(path: Path, stem: Callable[[str], str] = _stem) -> dict[str, str]:
-    """Map image stems to groups, from a user's CSV file with the columns ``image`` and ``group``.
-
-    Args:
-        path: The CSV file.
-        stem: From what it calls an image to the image's stem.
-
-    Raises:
-        MissingError: If there is no such file.
-        SegzooError: If a column is missing, or an image is in two groups.
-    """
-    if not path.is_file():
-        raise MissingError(f"There is no file {path} to read groups from.")
-    try:
-        groups = _group_rows(path.read_text("utf-8-sig").splitlines(), path, stem)
-    except UnicodeDecodeError as error:
-        raise SegzooError(f"{path} is not text in UTF-8 ({error}); save it as 'CSV UTF-8'.") from error
-    if not groups:
-        raise SegzooError(f"{path} must have the columns 'image' and 'group' and at least one row.")
-    return groups
-
-
-def _group_rows(lines: Sequence[str], path: Path | str, stem: Callable[[str], str]) -> dict[str, str]:
-    rows = csv.DictReader(lines)
-    if not {"image", "group"} <= set(rows.fieldnames or ()):
-        return {}
-    named = [((row["image"] or "").strip(), (row["group"] or "").strip()) for row in rows]
-    groups: dict[str, str] = {}
-    for image, group in named:
-        if group and groups.setdefault(stem(image), group) != group:  # without one, an image is a group of its own
-            raise SegzooError(
-                f"{path} puts {stem(image)!r} into the groups {groups[stem(image)]!r} and {group!r}; keep one of them."
-            )
-    return groups
 
 
 def check_groups(path: Path, groups: Mapping[str, str], names: Sequence[str]) -> None:

@@ -10,11 +10,11 @@ from PIL import Image
 from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.folder import copy_files, replacing
 from segzoo.checkpoints.names import PICTURE, PROBE
+from segzoo.checkpoints.probe import write_probe
 from segzoo.checkpoints.save import write_config
-from segzoo.checkpoints.weights import sha256, write_safetensors
+from segzoo.checkpoints.weights import sha256
 from segzoo.errors import SegzooError
 from segzoo.hub.load import from_pretrained
-from segzoo.hub.verify import compute_logits
 from segzoo.imaging.overlay import draw_overlay, to_uint8
 from segzoo.prediction.torch_backend import predict
 
@@ -54,7 +54,7 @@ def add_example(
     with replacing(folder) as draft:
         copy_files(folder, draft, config)
         kept = torch.from_numpy(np.array(image, order="C"))
-        write_safetensors({"image": kept, "logits": compute_logits(model, kept)}, draft / PROBE)
+        write_probe(draft, model, kept)
         made = [PROBE]
         if truth is not None:
             draw_example(model, image, truth).save(draft / PICTURE, optimize=True)

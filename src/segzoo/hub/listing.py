@@ -8,6 +8,7 @@ from typing import Any
 
 from segzoo.checkpoints.config import Config, read_config
 from segzoo.checkpoints.entries import Metrics
+from segzoo.checkpoints.members import member_file
 from segzoo.checkpoints.names import CONFIG, WEIGHTS
 from segzoo.checkpoints.pins import organisation, published
 from segzoo.errors import SegzooError
@@ -27,9 +28,15 @@ def checkpoint_folders() -> dict[str, Path]:
     for root in roots:
         outer = folders_in(root)
         for folder in sorted([*outer, *(inner for one in outer for inner in folders_in(one))]):
-            if os.path.lexists(folder / CONFIG) and os.path.isfile(folder / WEIGHTS):
+            if holds_checkpoint(folder):
                 found.setdefault(folder.relative_to(root).as_posix(), folder)
     return found
+
+
+def holds_checkpoint(folder: Path) -> bool:
+    """Return whether a folder has a config and weights beside it, by their names."""
+    weights = any(os.path.isfile(folder / name) for name in (WEIGHTS, member_file(1)))
+    return weights and os.path.lexists(folder / CONFIG)
 
 
 def folders_in(folder: Path) -> list[Path]:

@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from segzoo import limits
 from segzoo.checkpoints.fill import LoadReport, fill, read_weights
-from segzoo.checkpoints.names import CONFIG
-from segzoo.checkpoints.opened import Checkpoint
+from segzoo.checkpoints.members import NOT_TRAINED
+from segzoo.checkpoints.names import CONFIG, WEIGHTS
+from segzoo.checkpoints.opened import Checkpoint, Checkpoints
 from segzoo.errors import SegzooError, first_line
 from segzoo.hub.find import open_checkpoint
 from segzoo.nn.counting import counted_parameters
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.torch_backend import TorchBackend, best_precision, choose_device
-from segzoo.registry import create_model, require_model
+from segzoo.registry import create_model, ensemble, require_model
 from segzoo.training.callbacks import frozen_for
 
 if TYPE_CHECKING:
@@ -93,6 +95,35 @@ def load(
         SegzooError: its config makes no model, or its weights do not fit that, or are not safetensors.
     """
     folder, config = checkpoint.folder, checkpoint.config
+    if not config.members:
+        return load_network(checkpoint, WEIGHTS, num_classes, in_channels, recipe)
+    changed = {"num_classes": num_classes, "in_channels": in_channels, **recipe}
+    if asked := [name for name, value in changed.items() if value is not None]:
+        raise SegzooError(f"{folder} takes no {asked[0]}: {NOT_TRAINED}")
+    limits.PARAMETERS.check(config.parameters or 0, f"{folder / CONFIG} has")
+    members = [load_network(checkpoint, member.weights, None, None, {}) for member in config.members]
+    for network, member in zip(members, config.members, strict=True):
+        network.data = {**config.data, **member.data}
+    model = ensemble(members)
+    give(checkpoint, model)
+    model.load_report = LoadReport(str(folder), list(model.state_dict()), trust=checkpoint.trust)
+    return model
+
+
+def load_several(checkpoints: Checkpoints) -> "SegmentationNetwork":
+    """Load checkpoints as one network, the mean of theirs; else as `load`."""
+    model = ensemble([load(one) for one in checkpoints.members])
+    folders = " and ".join(str(one.folder) for one in checkpoints.members)
+    trusted = dict.fromkeys(one.trust for one in checkpoints.members)
+    model.load_report = LoadReport(folders, list(model.state_dict()), trust=", ".join(trusted))
+    return model
+
+
+def load_network(
+    checkpoint: Checkpoint, weights: str, num_classes: int | None, in_channels: int | None, recipe: dict[str, Any]
+) -> "SegmentationNetwork":
+    """Load a checkpoint's network, or one member of an ensemble: that of a file of weights; else as `load`."""
+    folder, config = checkpoint.folder, checkpoint.config
     changed = {"num_classes": num_classes, "in_channels": in_channels}
     arguments = {**config.model.arguments, **{key: value for key, value in changed.items() if value is not None}}
     require_model(config.model.name, config.model.package)
@@ -108,19 +139,28 @@ def load(
         ) from error
     model.frozen_epochs = 0  # a new encoder waits for a decoder that starts at random, which this one's does not
     model.load_report = LoadReport(str(folder), trust=checkpoint.trust)
-    fill(model, read_weights(folder, config), model.load_report, num_classes, in_channels)
-    try:
-        config.give_to(model)
-    except SegzooError as error:
-        raise SegzooError(f"{folder / CONFIG} says what no input can be: {error}") from error
+    fill(model, read_weights(folder, config, weights), model.load_report, num_classes, in_channels)
+    give(checkpoint, model)
     return model.eval()
+
+
+def give(checkpoint: Checkpoint, model: "SegmentationNetwork") -> None:
+    """Give a model what its config says besides what it is.
+
+    Raises:
+        SegzooError: its input contract is none.
+    """
+    try:
+        checkpoint.config.give_to(model)
+    except SegzooError as error:
+        raise SegzooError(f"{checkpoint.folder / CONFIG} says what no input can be: {error}") from error
 
 
 # ---- predict
 
 
 def load_pipeline(
-    checkpoint: "Checkpoint",
+    checkpoint: Checkpoint | Checkpoints,
     device: str = "auto",
     *,
     tta: bool = False,
@@ -130,7 +170,7 @@ def load_pipeline(
     """Return the pipeline of a checkpoint's network, deployed.
 
     Args:
-        checkpoint: its files checked.
+        checkpoint: its files checked; of several the mean.
         device: "cpu", "cuda" (or one of several: "cuda:1"), or "auto" for a GPU where there is one.
         tta: average over mirrored copies.
         overlap: of a volume's windows.
@@ -140,7 +180,7 @@ def load_pipeline(
         SegzooError: the weights cannot be loaded, or there is no such device.
     """
     place = torch.device(choose_device(device))
-    model = load(checkpoint)
+    model = load(checkpoint) if isinstance(checkpoint, Checkpoint) else load_several(checkpoint)
     network = (model.deploy() if model.is_deployable else model).to(place)
     backend = TorchBackend(network, str(model.load_report), precision=best_precision(place))
     return Pipeline(backend, tta=tta, overlap=overlap, intensity_range=intensity_range)

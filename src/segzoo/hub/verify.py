@@ -1,23 +1,17 @@
 """Check that a checkpoint computes on this machine what it computed where it was published."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from segzoo import __version__
 from segzoo.checkpoints.compare import relative_difference
 from segzoo.checkpoints.names import CARD, PROBE
 from segzoo.checkpoints.opened import Checkpoint, is_another_card
-from segzoo.checkpoints.probe import read_probe
+from segzoo.checkpoints.probe import compute_logits, read_probe
 from segzoo.errors import SegzooError, first_line
 from segzoo.hub.find import open_checkpoint
 from segzoo.hub.load import load
-
-if TYPE_CHECKING:
-    from segzoo.network import SegmentationNetwork
-
 
 TOLERANCE = 1e-4  # of the largest logit: processors round differently, and networks are tens of layers deep
 
@@ -71,12 +65,3 @@ def computed(checkpoint: Checkpoint, name: object) -> str:
             f"{torch.__version__}"
         )
     return f"its logits are {'equal' if difference == 0 else f'equal up to rounding ({difference:.1e})'}"
-
-
-def compute_logits(model: "SegmentationNetwork", image: Tensor) -> Tensor:
-    """Compute the logits [K, *S] of a raw image [H, W, C] (uint8) or volume [C, D, H, W], in one piece, on the CPU."""
-    preprocessing = model.preprocessing
-    given = preprocessing.read(image.numpy())
-    with torch.inference_mode():
-        logits: Tensor = model.cpu().eval()(preprocessing(given)[None])[0]
-    return logits.contiguous()

@@ -1,13 +1,14 @@
-"""Tables of cases: CSV files of a user's own that list images, their masks, and which part and group each is of."""
+"""Tables of a user's own, in CSV: cases (image, mask, part, group), or groups alone."""
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from segzoo.errors import MissingError, SegzooError, first_few
 from segzoo.imaging.cases import PART_WORDS, Case, Cases, counted, find_cases, named
+from segzoo.imaging.images import IMAGE_SUFFIXES
 from segzoo.imaging.names import is_hidden
 from segzoo.limits import TABLE_BYTES
 from segzoo.paths import require_file
@@ -147,3 +148,46 @@ def _part(text: str | None, where: str) -> str:
     if text.lower() not in PART_WORDS:
         raise SegzooError(f"{where}, has the split {text!r}, which is none of train, val and test; write one of them.")
     return PART_WORDS[text.lower()]
+
+
+def stem_of(name: str) -> str:
+    """Return the stem of an image's file, of what may be a stem already."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def read_groups(path: Path, stem: Callable[[str], str] = stem_of) -> dict[str, str]:
+    """Map image stems to groups, from a user's CSV file with the columns ``image`` and ``group``.
+
+    Args:
+        path: The CSV file.
+        stem: From what it calls an image to the image's stem.
+
+    Raises:
+        MissingError: If there is no such file.
+        SegzooError: If a column is missing, or an image is in two groups.
+    """
+    if not path.is_file():
+        raise MissingError(f"There is no file {path} to read groups from.")
+    try:
+        groups = group_rows(path.read_text("utf-8-sig").splitlines(), path, stem)
+    except UnicodeDecodeError as error:
+        raise SegzooError(f"{path} is not text in UTF-8 ({error}); save it as 'CSV UTF-8'.") from error
+    if not groups:
+        raise SegzooError(f"{path} must have the columns 'image' and 'group' and at least one row.")
+    return groups
+
+
+def group_rows(lines: Sequence[str], path: Path | str, stem: Callable[[str], str] = stem_of) -> dict[str, str]:
+    """Map image stems to groups, of lines that may lack the columns for it, as in `read_groups`."""
+    rows = csv.DictReader(lines)
+    if not {"image", "group"} <= set(rows.fieldnames or ()):
+        return {}
+    named = [((row["image"] or "").strip(), (row["group"] or "").strip()) for row in rows]
+    groups: dict[str, str] = {}
+    for image, group in named:
+        if group and groups.setdefault(stem(image), group) != group:  # without one, an image is a group of its own
+            raise SegzooError(
+                f"{path} puts {stem(image)!r} into the groups {groups[stem(image)]!r} and {group!r}; keep one of them."
+            )
+    return groups

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from segzoo.errors import SegzooError
 from segzoo.paths import write_whole
 
 FORMULA = r"[=+\-@\t\r\n]"  # how what a spreadsheet computes begins
@@ -37,6 +38,9 @@ def write_image_scores(path: Path, rows: list[dict[str, Any]]) -> None:
 def read_image_scores(path: Path) -> list[dict[str, str]]:
     """Read what :func:`write_image_scores` wrote, the numbers as they are spelled.
 
+    Raises:
+        SegzooError: a row has more or fewer entries than there are columns.
+
     Example:
         >>> import tempfile
         >>> from pathlib import Path
@@ -48,6 +52,9 @@ def read_image_scores(path: Path) -> list[dict[str, str]]:
     """
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise SegzooError(f"row {number} of {path} has another number of entries than its first one; mend it")
     return [{name: re.sub(rf"^'(?='*{FORMULA})", "", value) for name, value in row.items()} for row in rows]
 
 
