@@ -29,11 +29,15 @@ def lay_out(folder: Path) -> None:
         (folder / name).mkdir()
         for image in some:
             shutil.copy(image, folder / name)
+    write_layouts(folder / "data", SAMPLES)
+    (folder / "data" / "mine").rename(folder / "mine")
+    tested = segzoo.data.Folder(folder / "mine").split_ids["test"]
+    (folder / "theirs.csv").write_text("id,dice\n" + "".join(f"{name},0.5\n" for name in tested))
+    groups = "".join(f"{file.name},{file.stem}\n" for file in (folder / "mine" / "images").iterdir())
+    (folder / "patients.csv").write_text(f"image,group\n{groups}")
     annotate(folder, images[:2])
     weights = segzoo.create_model("cmunext_s").state_dict()  # named as the original names them, or as we do
     torch.save({"state_dict": {f"module.{key}": value for key, value in weights.items()}}, folder / "original.pth")
-    write_layouts(folder / "data", SAMPLES)
-    (folder / "data" / "mine").rename(folder / "mine")
     for number, (image, lesion) in enumerate(small_pairs(SAMPLES)):
         left = np.arange(lesion.shape[1]) < lesion.shape[1] // 2
         write(folder / "classes" / "images" / f"{number}.png", image)
