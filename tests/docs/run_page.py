@@ -4,6 +4,7 @@ Commands of segzoo are calls of `cli.main`, blocks of Python share the page's na
 end. A training is short, and starts where no earlier block has left a run.
 """
 
+import doctest
 import os
 import re
 import shlex
@@ -57,14 +58,20 @@ def main() -> None:
 
 
 def run_python(block: Block, page: Path, names: dict[str, object]) -> None:
-    """Run a block of Python, with Trainers that take one step."""
+    """Run a block of Python, a script or a session with what it prints, with Trainers that take one step."""
 
     def begin(trainer: Trainer, **options: Any) -> None:
         whole(trainer, **options | BRIEF)
 
     whole = Trainer.__init__
     with patch.object(Trainer, "__init__", begin):
-        exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), names)
+        if block.code.startswith(">>> "):
+            test = doctest.DocTestParser().get_doctest(block.code, names, page.name, str(page), block.line - 1)
+            if doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, clear_globs=False).failed:
+                raise WrongBlockError(f"line {block.line}")
+            names.update(test.globs)
+        else:
+            exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), names)
 
 
 def run_shell(block: Block, everything: bool) -> None:

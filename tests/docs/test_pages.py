@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 from pages import LIKE_THEM, PAGES, ROOT, blocks_of, code_of, shell_lines
-from run_page import WrongBlockError, run_shell, shortened
+from run_page import WrongBlockError, run_python, run_shell, shortened
 from safetensors.torch import save
 
 import processes
@@ -72,6 +72,13 @@ def test_wrong_commands_are_found(line, capsys):
     (block,) = blocks_of(f"```shell\n{line}\n```\n")
     with pytest.raises(WrongBlockError, match="line 2"):
         run_shell(block, everything=False)
+
+
+def test_sessions_are_run_with_what_they_print(capsys):
+    right, wrong = blocks_of("```python\n>>> a = 1\n>>> a\n1\n```\n\n```python\n>>> a + 1\n3\n```\n")
+    run_python(right, PAGES[0], names := {})
+    with pytest.raises(WrongBlockError, match="line 8"):
+        run_python(wrong, PAGES[0], names)
 
 
 def test_trainings_are_short(tmp_path, monkeypatch):
