@@ -4,7 +4,6 @@ import contextlib
 import csv
 import io
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -70,10 +69,8 @@ def die(arguments):
 def killed(samples, tmp_path_factory):
     """A run that was killed in its second fold."""
     root = tmp_path_factory.mktemp("runs") / "five"
-    process = multiprocessing.get_context("fork").Process(target=die, args=(train(root, samples, "--folds", 5),))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    done = processes.call(die, train(root, samples, "--folds", 5))
+    assert done.returncode == -signal.SIGKILL, done.stderr
     return root
 
 

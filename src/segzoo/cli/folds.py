@@ -140,8 +140,12 @@ class Folds:
             cli: has trained a fold.
         """
         self.finish()
+        callbacks = cli.trainer_defaults["callbacks"]
         if not self.go_on(self.fold + 1):
-            callbacks = cli.trainer_defaults["callbacks"]
+            cli.trainer_defaults["callbacks"] = []
+            alone = {"logger": False, "callbacks": [], "enable_checkpointing": False}
+            self.join(cli.instantiate_trainer(**alone, default_root_dir=str(self.root)), cli.datamodule)
+            return
         cli.trainer_defaults["callbacks"] = [type(one)() for one in callbacks]  # which know one run
         cli.config["fit"] = self.options()
         cli._set_seed()
