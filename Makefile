@@ -1,5 +1,6 @@
 # make demo   segment the sample images with the shipped checkpoint, into demo/
 # make test   run the tests
+# make docs-test   run every block of code of README.md and docs/; minutes
 # make lint   check style and types
 # make fuzz   run thousands of commands on odd input, and kill others on their way; an hour
 # make clean  remove what the above made, the environment in .venv/ included
@@ -7,13 +8,16 @@
 PYTHON ?= python3
 INSTALLED := .venv/installed
 
-.PHONY: demo test lint fuzz clean .venv
+.PHONY: demo test docs-test lint fuzz clean .venv
 
 demo: .venv
 	.venv/bin/python examples/demo.py
 
 test: .venv
 	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+docs-test: .venv
+	.venv/bin/python -m pytest tests/docs --all-blocks
 
 lint: .venv
 	.venv/bin/lint-imports

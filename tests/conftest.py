@@ -88,6 +88,7 @@ _SENTENCES = _TESTS / "sentences.json"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-sentences", action="store_true", help="take what is said now into tests/sentences.json")
+    parser.addoption("--all-blocks", action="store_true", help="run the pages' long blocks of code, too")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from PIL import Image
+
+from layouts import write_layouts
 
 ROOT = Path(__file__).parents[1] / "src" / "segzoo"
 
@@ -29,22 +30,7 @@ def datasets(samples, tmp_path_factory) -> Path:
     """A folder of every dataset that the examples read: the real samples, and these in the layouts of the others."""
     folder = tmp_path_factory.mktemp("datasets")
     shutil.copytree(samples, folder, dirs_exist_ok=True)
-    layouts = {
-        "CVC-ClinicDB": ("Original", "Ground Truth", ""),
-        "dsb2018_96": ("images", "masks/0", ""),
-        "ISIC2017": ("ISIC-2017_Training_Data", "ISIC-2017_Training_Part1_GroundTruth", "_segmentation"),
-        "Kvasir-SEG": ("images", "masks", ""),
-        "mine": ("images", "masks", ""),
-    }
-    for number, mask in enumerate(sorted(samples.glob("BUSI/*/*/*_mask.png"))):
-        image = Image.open(mask.with_name(mask.name.replace("_mask", ""))).convert("RGB").resize((64, 48))
-        for name, (images, masks, suffix) in layouts.items():
-            (folder / name / images).mkdir(parents=True, exist_ok=True)
-            (folder / name / masks).mkdir(parents=True, exist_ok=True)
-            image.save(folder / name / images / f"{number}.png")
-            Image.open(mask).resize(image.size, Image.Resampling.NEAREST).save(
-                folder / name / masks / f"{number}{suffix}.png"
-            )
+    write_layouts(folder, samples)
     return folder
 
 

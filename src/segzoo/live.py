@@ -9,10 +9,11 @@ from segzoo.errors import SegzooError
 from segzoo.hub.find import open_checkpoint
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.prediction.pipeline import Pipeline
-from segzoo.prediction.runtimes import BACKENDS, ExportedModel, open_exported
+from segzoo.prediction.runtimes import BACKENDS, RUN_BY, ExportedModel, open_exported
 from segzoo.prediction.several import owned, segment_all, segment_each
 
 Model: TypeAlias = Checkpoint | Checkpoints | ExportedModel
+PROGRAMS = {".pt2": "torch.export.load", ".pte": "ExecuTorch"}  # exported files that segzoo does not run
 
 
 class Predictor:
@@ -22,8 +23,9 @@ class Predictor:
     not, for nobody else has its network.
 
     Args:
-        checkpoint_or_file: a checkpoint's folder or name, as of :func:`segzoo.from_pretrained`, or an .onnx file that
-            segzoo has exported, which needs no torch. A list of checkpoints of the same classes and input is averaged.
+        checkpoint_or_file: a checkpoint's folder or name, as of :func:`segzoo.from_pretrained`, or an .onnx or .xml
+            file that segzoo has exported, which needs no torch. A list of checkpoints of the
+            same classes and input is averaged.
         backend: "torch" for a checkpoint; "onnxruntime" or "openvino" for a file; "auto" takes the one that fits and
             is installed.
         device: "cpu", "cuda" (or one of several: "cuda:1"), or "auto" for a GPU where there is one. Files run on the
@@ -122,13 +124,16 @@ def open_model(name_or_file: str | Path | list[str | Path], backend: str = "auto
             raise SegzooError(f"{files[0]} cannot be averaged with others; take the checkpoints, or export an ensemble")
         return Checkpoints(tuple(one for one in models if isinstance(one, Checkpoint)))
     suffix = Path(name_or_file).suffix.lower() if isinstance(name_or_file, str | Path) else ""
-    if suffix == ".pt2":
-        raise SegzooError(f"{name_or_file} is a program for torch.export.load; export an .onnx file to predict with it")
-    if suffix == ".onnx":
+    if suffix in PROGRAMS:
+        runs = PROGRAMS[suffix]
+        raise SegzooError(f"{name_or_file} is a program for {runs}; export an .onnx file to predict with it")
+    if suffix in RUN_BY:
         if device.startswith("cuda"):
             raise SegzooError(f"{name_or_file} runs on the CPU; leave {device} out, or predict with the checkpoint")
         if backend == "torch":
-            raise SegzooError(f"{name_or_file} is run by {' or '.join(BACKENDS)}; leave torch out, or name one of them")
+            raise SegzooError(
+                f"{name_or_file} is run by {' or '.join(RUN_BY[suffix])}; leave torch out, or name one of them"
+            )
         return open_exported(Path(name_or_file), None if backend == "auto" else backend)
     if backend in BACKENDS:
         raise SegzooError(

@@ -208,6 +208,11 @@ def test_a_file_that_computes_something_else_is_not_written(smallest, tmp_path, 
 def test_what_cannot_be_exported_is_said_before_anything_is_done(model, tmp_path, monkeypatch, refused):
     for options in (
         {"path": "model.bin"},
+        {"path": "model.tflite"},
+        {"path": "model.engine"},
+        {"path": "model.mlpackage"},
+        {"path": "model.pte"},
+        {"path": "model.bin", "format": "openvino"},
         {"path": "model.ONNX", "precision": "int4"},  # its format is known
         {"path": "model.onnx", "precision": "int4"},
         {"path": "model.onnx", "size": (64,)},

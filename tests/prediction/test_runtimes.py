@@ -381,13 +381,13 @@ def test_an_image_that_a_backend_cannot_take_stops_no_other(error, message, zoo,
     pytest.importorskip("onnxruntime")
     open_session = BACKENDS["onnxruntime"]
 
-    def open_small(path, threads):
+    def open_small(*opened):
         def run(x):
             if x.shape[-1] == 90:
                 raise error
             return session.run(x)
 
-        session = open_session(path, threads)
+        session = open_session(*opened)
         return replace(session, run=run)
 
     monkeypatch.setitem(BACKENDS, "onnxruntime", open_small)

@@ -123,7 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
     imports.set_defaults(run="segzoo.cli.importing:run_import")
 
     predict = verbs.add_parser("predict", help="segment images and volumes with a checkpoint")
-    predict.add_argument("checkpoint", help="a checkpoint's name or folder, or an .onnx file that segzoo export wrote")
+    predict.add_argument("checkpoint", help="a checkpoint's name or folder, or a file of segzoo export: .onnx or .xml")
     predict.add_argument(
         "inputs",
         nargs="+",
@@ -151,7 +151,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one"
     )
     predict.add_argument(
-        "--backend", choices=["onnxruntime", "openvino"], help="what runs an .onnx file (default: what is installed)"
+        "--backend", choices=["onnxruntime", "openvino"], help="what runs an exported file (default: what is installed)"
     )
     predict.add_argument("--devices", type=positive, default=1, metavar="N", help="processes that share the work")
     predict.add_argument("--nodes", type=positive, default=1, metavar="N", help="machines with as many processes each")
@@ -159,8 +159,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     export = verbs.add_parser("export", help="write a checkpoint as one file that runs without segzoo")
     export.add_argument("checkpoint", help="a checkpoint's name or folder")
-    export.add_argument("file", type=Path, help="to write: .onnx, or .pt2 for torch.export")
-    export.add_argument("--format", help="onnx, torch-export, or one that a package announces (default: by suffix)")
+    export.add_argument(
+        "file", type=Path, help="to write: .onnx, .xml (OpenVINO), .pte (ExecuTorch) or .pt2 (torch.export)"
+    )
+    export.add_argument(
+        "--format",
+        help="onnx, openvino, executorch, torch-export, or a package's (default: by suffix)",
+    )
     export.add_argument("--precision", choices=["float32", "float16", "int8"], default="float32")
     export.add_argument(
         "--data",

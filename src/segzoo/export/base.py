@@ -47,6 +47,8 @@ class ExportFormat(ABC):
         precisions: that it can be written in.
         packages: that write or run it, by the names that they are imported by.
         extra: of medsegzoo, that brings these packages.
+        companion: suffix of a second file that belongs to each; empty where there is none.
+        needs_size: whether its inputs have one size, which must be given.
         channels_last: whether the network may keep that layout of its tensors.
         resize: how its graph brings images to a height and width.
     """
@@ -55,6 +57,8 @@ class ExportFormat(ABC):
     precisions: ClassVar[tuple[str, ...]] = ("float32", "float16")
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
+    companion: ClassVar[str] = ""
+    needs_size: ClassVar[bool] = False
     channels_last: ClassVar[bool] = True
     resize: ClassVar[Callable[[Tensor, Sequence[int]], Tensor]] = staticmethod(interpolate)
 

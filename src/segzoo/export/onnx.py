@@ -24,8 +24,8 @@ class Onnx(ExportFormat):
     """ONNX, weights and metadata inside."""
 
     suffix = ".onnx"
-    precisions = ("float32", "float16", "int8")
-    packages = ("onnxscript", "onnxruntime")
+    precisions: ClassVar[tuple[str, ...]] = ("float32", "float16", "int8")
+    packages: ClassVar[tuple[str, ...]] = ("onnxscript", "onnxruntime")
     extra = "onnx"
     channels_last = False  # the only layout there is the other one
     resize: ClassVar[Callable[[Tensor, Sequence[int]], Tensor]] = staticmethod(resize)

@@ -45,15 +45,17 @@ class Exported:
             masks with Python's lacks of 1.
         image: what that was measured on.
         precision: as asked for.
+        size: bytes, of all its files.
     """
 
     path: Path
     difference: float
     image: str
     precision: str
+    size: int
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.path.stat().st_size / 1e6:.1f} MB; {self.agreement} ({self.image})"
+        return f"{self.path}: {self.size / 1e6:.1f} MB; {self.agreement} ({self.image})"
 
     @property
     def agreement(self) -> str:
@@ -81,8 +83,9 @@ def export(
 
     Args:
         model: trained; it stays as it is.
-        path: the file to write, ``.onnx`` or ``.pt2``.
-        format: "onnx" or "torch-export"; None is what the suffix says.
+        path: the file to write: ``.onnx``, ``.xml`` (OpenVINO, with a ``.bin`` beside it), ``.pte`` (ExecuTorch) or
+            ``.pt2``.
+        format: "onnx", "openvino", "executorch" or "torch-export"; None is what the suffix says.
         precision: "float32"; "float16" for half the size and for devices that compute in it; or "int8" for a third of
             the size, in ONNX alone and for LV-UNet and CMUNeXt alone.
         size: sides of the inputs, fixed; None lets them vary. At the network's own size images are not resized, which
@@ -100,6 +103,9 @@ def export(
     path = Path(path)
     writer = choose_format(path, format)
     refuse_precision(model, writer, precision, calibration)
+    refuse_place(path, writer)
+    if size is None and writer.needs_size:
+        raise SegzooError(f"{writer.suffix} files take inputs of one size: give it with --size")
     writer.require_packages()
     require_finite(model.state_dict(), "this model")
     network = model.deploy().cpu()
@@ -126,14 +132,17 @@ def export(
                 difference = compare(network, writer.open(draft), raw, size)
             if not difference <= TOLERANCES[precision]:  # NaN included
                 raise SegzooError(f"{path} was not written: {refusal(difference, precision, source)}")
-            os.replace(draft, path)
+            written = [draft, draft.with_suffix(writer.companion)] if writer.companion else [draft]
+            bytes_written = sum(file.stat().st_size for file in written)
+            for file in reversed(written):  # the file itself at last: it tells whether its companion is its own
+                os.replace(file, path.with_suffix(file.suffix) if file is not draft else path)
     except SegzooError:
         raise
     except Exception as error:  # the exporter says in an error of its own that its temporary files have no room
         if (reason := cause_of(error, OSError)) is None:
             raise
         raise SegzooError(f"{path} cannot be written ({reason.strerror or reason})") from error
-    return Exported(path, difference, source, precision)
+    return Exported(path, difference, source, precision, bytes_written)
 
 
 def refusal(difference: float, precision: str, source: str) -> str:
@@ -147,6 +156,21 @@ def refusal(difference: float, precision: str, source: str) -> str:
         f"its logits differ from Python's by up to {difference:.1e} of the largest on {source}, where "
         f"{TOLERANCES[precision]:.0e} is rounding; try another version of torch or onnxruntime"
     )
+
+
+def refuse_place(path: Path, writer: ExportFormat) -> None:
+    """Refuse a name beside which a file would be written over that belongs to something else.
+
+    Raises:
+        SegzooError: saying so.
+    """
+    if not writer.companion:
+        return
+    if path.suffix.lower() != writer.suffix:
+        raise SegzooError(f"{path} gets a {writer.companion} file beside it: end its name in {writer.suffix}")
+    beside = path.with_suffix(writer.companion)
+    if beside.exists() and not path.exists():
+        raise SegzooError(f"{beside} is in the way: there is no {path.name} that it belongs to; name another file")
 
 
 def refuse_precision(

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 FACTS = "segzoo"  # the metadata's key, in ONNX and in the extra files of torch.export
+WEIGHTS = "segzoo_weights"  # that of the sha256 of OpenVINO's .bin, in the .xml that it belongs to
 
 
 # ---- backends
@@ -46,7 +48,7 @@ class Session:
     run: Callable[[FloatArray], FloatArray]
 
 
-def open_onnxruntime(content: bytes, threads: int) -> Session:
+def open_onnxruntime(content: bytes, threads: int, weights: bytes = b"") -> Session:
     """Open a file's content by ONNX Runtime, on the CPU."""
     import onnxruntime
 
@@ -62,23 +64,13 @@ def open_onnxruntime(content: bytes, threads: int) -> Session:
     )
 
 
-def open_openvino(content: bytes, threads: int) -> Session:
-    """Open a file's content by OpenVINO, on the CPU."""
+def open_openvino(content: bytes, threads: int, weights: bytes = b"") -> Session:
+    """Open a file's content by OpenVINO, on the CPU; the weights are those beside an .xml file."""
     import openvino
 
-    core = openvino.Core()
-    model = core.read_model(content)
+    model, compiled = compile_openvino(content, threads, weights)
     metadata = model.get_rt_info("framework").value if model.has_rt_info("framework") else {}
     sides = list(model.input(0).partial_shape)[2:]
-    compiled = core.compile_model(
-        model,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 where the CPU has it, which masks would show
-            "INFERENCE_NUM_THREADS": threads,
-            "ENABLE_CPU_PINNING": False,  # or several processes would share the same few cores
-        },
-    )
     return Session(
         f"OpenVINO {openvino.__version__.partition('-')[0]}",
         metadata.get(FACTS),
@@ -87,19 +79,41 @@ def open_openvino(content: bytes, threads: int) -> Session:
     )
 
 
-BACKENDS: dict[str, Callable[[bytes, int], Session]] = {"onnxruntime": open_onnxruntime, "openvino": open_openvino}
+def compile_openvino(content: bytes, threads: int, weights: bytes = b"") -> tuple[Any, Any]:
+    """Return OpenVINO's model of a file's content, and what it compiles of it for the CPU."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(content, weights) if weights else core.read_model(content)
+    options = {
+        "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 where the CPU has it, which masks would show
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,  # or several processes would share the same few cores
+    }
+    return model, core.compile_model(model, "CPU", options)
 
 
-def choose_backend(wanted: str | None) -> str:
+BACKENDS: dict[str, Callable[[bytes, int, bytes], Session]] = {
+    "onnxruntime": open_onnxruntime,
+    "openvino": open_openvino,
+}
+RUN_BY = {".onnx": tuple(BACKENDS), ".xml": ("openvino",)}  # backends by the suffix of what they run
+
+
+def choose_backend(wanted: str | None, suffix: str = ".onnx") -> str:
     """Return the backend asked for, or the first that is installed.
 
     Raises:
         MissingPackageError: it, or any, is not installed.
+        SegzooError: it does not run such files.
     """
-    for backend in [wanted] if wanted else BACKENDS:
+    backends = RUN_BY[suffix]
+    if wanted and wanted not in backends:
+        raise SegzooError(f"{wanted} does not run {suffix} files; leave --backend out, or say {' or '.join(backends)}")
+    for backend in [wanted] if wanted else backends:
         if find_spec(backend) is not None:
             return backend
-    missing = wanted or next(iter(BACKENDS))
+    missing = wanted or backends[0]
     raise MissingPackageError(f"exported files need {missing} to run: pip install 'medsegzoo[{missing}]'")
 
 
@@ -112,6 +126,26 @@ def thread_count() -> int:
 
 
 # ---- files
+
+
+def read_weights(path: Path, content: bytes) -> bytes:
+    """Return the weights that OpenVINO keeps beside an .xml file, found to be its own; of other files nothing.
+
+    Raises:
+        MissingFileError: they are not there.
+        SegzooError: they are another file's, or the .xml file does not say which are its own.
+    """
+    if path.suffix.lower() != ".xml":
+        return b""
+    stated = re.search(rb'<%s value="([0-9a-f]{64})" */>' % WEIGHTS.encode(), content)
+    if stated is None:
+        raise SegzooError(f"{path} was not written by segzoo export, so nothing says what it takes and gives")
+    beside = path.with_suffix(".bin")
+    require_file(beside, f"; it holds the weights of {path.name}, and lies beside it")
+    weights = beside.read_bytes()
+    if hashlib.sha256(weights).hexdigest() != stated[1].decode():
+        raise SegzooError(f"{beside} does not hold the weights of {path.name} (its sha256 differs); export both again")
+    return weights
 
 
 class ExportedModel:
@@ -153,7 +187,7 @@ class ExportedModel:
             if digest != (self.digest or digest):
                 raise SegzooError(f"{self.path} has changed since this run began; start it again")
             self.digest = digest
-            return BACKENDS[self.backend](content, thread_count())
+            return BACKENDS[self.backend](content, thread_count(), read_weights(self.path, content))
         except (SegzooError, MemoryError):
             raise
         except Exception as error:  # either backend raises many kinds; all mean the same here
@@ -251,7 +285,7 @@ def open_exported(path: Path, backend: str | None = None) -> ExportedModel:
     """Open an exported file and find it good.
 
     Args:
-        path: an .onnx file.
+        path: an .onnx file, or an .xml file with its .bin beside it.
         backend: one of `BACKENDS`; None takes the first that is installed.
 
     Raises:
@@ -259,7 +293,7 @@ def open_exported(path: Path, backend: str | None = None) -> ExportedModel:
         SegzooError: it cannot be opened, or is not one that segzoo wrote.
     """
     require_file(path, "; `segzoo export` writes one from a checkpoint")
-    model = ExportedModel(path, choose_backend(backend))
+    model = ExportedModel(path, choose_backend(backend, path.suffix.lower()))
     assert model.metadata
     return model
 
