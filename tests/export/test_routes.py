@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +50,19 @@ def images(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ir(model, tmp_path_factory) -> Path:
+def reports() -> Iterator[list[tuple[Any, ...]]]:
+    """What OpenVINO wants its maker to know, of which nothing is sent."""
+    telemetry = pytest.importorskip("openvino_telemetry").Telemetry
+    told: list[tuple[Any, ...]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(telemetry, "__init__", lambda *given, **options: told.append(given))
+        for method in ("start_session", "send_event", "send_error", "end_session"):
+            patch.setattr(telemetry, method, lambda *given, **options: told.append(given))
+        yield told
+
+
+@pytest.fixture(scope="module")
+def ir(model, tmp_path_factory, reports) -> Path:
     """The model as OpenVINO's pair of files."""
     pytest.importorskip("onnxscript")
     pytest.importorskip("openvino")
@@ -79,6 +93,10 @@ def test_openvinos_files_predict_what_the_model_does(model, ir, images, tmp_path
     assert open_exported(ir).metadata.entries["licence"] == "MIT"
     assert b"site-packages" not in ir.read_bytes()
     assert str(ir.parent).encode() not in ir.read_bytes()
+
+
+def test_nothing_reports_a_conversion(ir, reports):
+    assert reports == []
 
 
 def test_a_pair_that_does_not_belong_together_is_refused(ir, tmp_path, refused):

@@ -35,7 +35,8 @@ class OpenVINO(Onnx):
         with tempfile.TemporaryDirectory() as folder:
             graph = Path(folder) / "model.onnx"
             self.write_float(request, graph)
-            model = openvino.convert_model(graph)  # metadata come along
+            # not by convert_model, which reports to its maker; metadata come along
+            model = openvino.Core().read_model(graph)
             try:
                 openvino.save_model(model, path, compress_to_fp16=False)
                 weights = path.with_suffix(".bin").read_bytes()
