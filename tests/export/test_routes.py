@@ -3,9 +3,8 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -50,22 +49,11 @@ def images(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reports() -> Iterator[list[tuple[Any, ...]]]:
-    """What OpenVINO wants its maker to know, of which nothing is sent."""
-    telemetry = pytest.importorskip("openvino_telemetry").Telemetry
-    told: list[tuple[Any, ...]] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(telemetry, "__init__", lambda *given, **options: told.append(given))
-        for method in ("start_session", "send_event", "send_error", "end_session"):
-            patch.setattr(telemetry, method, lambda *given, **options: told.append(given))
-        yield told
-
-
-@pytest.fixture(scope="module")
-def ir(model, tmp_path_factory, reports) -> Path:
+def ir(model, tmp_path_factory) -> Path:
     """The model as OpenVINO's pair of files."""
     pytest.importorskip("onnxscript")
-    pytest.importorskip("openvino")
+    if find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
     written = model.export(tmp_path_factory.mktemp("ir") / "model.xml", size=SIZE, details={"licence": "MIT"})
     assert written.difference <= 5e-5
     assert written.size == sum(file.stat().st_size for file in written.path.parent.iterdir())
@@ -93,10 +81,6 @@ def test_openvinos_files_predict_what_the_model_does(model, ir, images, tmp_path
     assert open_exported(ir).metadata.entries["licence"] == "MIT"
     assert b"site-packages" not in ir.read_bytes()
     assert str(ir.parent).encode() not in ir.read_bytes()
-
-
-def test_nothing_reports_a_conversion(ir, reports):
-    assert reports == []
 
 
 def test_a_pair_that_does_not_belong_together_is_refused(ir, tmp_path, refused):

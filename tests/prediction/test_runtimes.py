@@ -424,6 +424,16 @@ def test_onnx_runtime_reports_nothing(tmp_path):
         assert {file.name for file in folder.iterdir()} == left
 
 
+def test_openvino_reports_nothing():
+    if find_spec("openvino_telemetry") is None:
+        pytest.skip("OpenVINO, or what it reports with, is not installed")
+    path = os.pathsep.join([str(Path(segzoo.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    code = "from segzoo.prediction.runtimes import import_openvino; import_openvino()\n"
+    code += "from openvino.tools.ovc import telemetry_utils; print(telemetry_utils.tm.__name__)"
+    done = processes.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
+    assert done.stdout == "openvino.tools.ovc.telemetry_stub\n", done.stderr
+
+
 def test_the_first_backend_that_is_installed_is_taken(monkeypatch, refused):
     monkeypatch.setattr("segzoo.prediction.runtimes.find_spec", lambda name: None if name == "onnxruntime" else 1)
     assert choose_backend(None) == "openvino"

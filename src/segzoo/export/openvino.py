@@ -12,7 +12,7 @@ from torch import Tensor
 from segzoo.errors import first_line
 from segzoo.export.base import Request
 from segzoo.export.onnx import Onnx
-from segzoo.prediction.runtimes import WEIGHTS, compile_openvino, read_weights
+from segzoo.prediction.runtimes import WEIGHTS, compile_openvino, import_openvino, read_weights
 
 
 class OpenVINO(Onnx):
@@ -30,13 +30,11 @@ class OpenVINO(Onnx):
         Raises:
             OSError: they cannot be written.
         """
-        import openvino
-
+        openvino = import_openvino()
         with tempfile.TemporaryDirectory() as folder:
             graph = Path(folder) / "model.onnx"
             self.write_float(request, graph)
-            # not by convert_model, which reports to its maker; metadata come along
-            model = openvino.Core().read_model(graph)
+            model = openvino.Core().read_model(graph)  # metadata come along
             try:
                 openvino.save_model(model, path, compress_to_fp16=False)
                 weights = path.with_suffix(".bin").read_bytes()
