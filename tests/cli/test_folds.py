@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -141,6 +142,7 @@ def test_the_ensemble_is_the_mean_of_the_folds(folds, ensemble, samples):
 
 
 def test_a_test_on_its_data_is_out_of_fold_and_refuses_the_mean(folds, ensemble, samples, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "lightning.pytorch")
     root, _ = folds
     test = ["test", *QUIET, "--trainer.default_root_dir", tmp_path, "--model", ensemble]
     status, printed = said([*test, *busi(samples, "--data.fold", 4)])  # whichever is named, all are tested
@@ -166,6 +168,7 @@ def theirs(samples, tmp_path):
 
 
 def test_other_images_are_scored_by_the_mean(ensemble, theirs, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "lightning.pytorch")
     theirs += ["--data.split", "all"]
     status, printed = said(["test", *QUIET, "--trainer.default_root_dir", tmp_path, "--model", ensemble, *theirs])
     assert status == 0, printed

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import shutil
 import signal
@@ -215,6 +216,7 @@ def test_losses_of_torch_and_monai_train_as_train_yaml_says(tmp_path, samples):
 
 
 def test_rare_classes_weigh_more_where_that_is_asked_for(tmp_path, samples, capsys, caplog):
+    caplog.set_level(logging.INFO, "lightning.pytorch")
     options = ["--model", "cmunext_s", *busi(samples), *BRIEF]
     run = fit(tmp_path / "run", *options, "--data.class_weights", "balanced", epochs=1)
     assert "weights of the classes: background 0.5" in caplog.text
