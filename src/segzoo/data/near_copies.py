@@ -50,10 +50,12 @@ def copies_across(
     found: dict[str, tuple[str, str]] = {}
     earlier = list(parts["train"])
     for part in ("val", "test"):
-        own = [one for one in parts[part] if one not in set(earlier)]
-        for start in range(0, len(own) if earlier else 0, _BLOCK):
+        seen = set(earlier)
+        own = [one for one in parts[part] if one not in seen]
+        others = _stacked(textures, earlier).T
+        for start in range(0, len(own), _BLOCK):
             block = own[start : start + _BLOCK]
-            alike: npt.NDArray[Any] = _stacked(textures, block) @ _stacked(textures, earlier).T
+            alike: npt.NDArray[Any] = _stacked(textures, block) @ others
             for row, column in np.argwhere(alike > ALIKE):
                 one, other = block[row], earlier[column]
                 if groups[one] != groups[other]:
@@ -63,4 +65,4 @@ def copies_across(
 
 
 def _stacked(textures: Mapping[str, Texture], ids: Sequence[str]) -> Texture:
-    return np.stack([textures[identifier] for identifier in ids])
+    return np.array([textures[identifier] for identifier in ids], np.float32).reshape(-1, SIDE * SIDE)
