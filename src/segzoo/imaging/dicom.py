@@ -137,12 +137,12 @@ class DicomCase:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Begin what is wrong by the name of the case."""
+    """Begin what is wrong by the name of the case; sentences that begin with a capital name a file of it."""
     try:
         yield
     except SegzooError as error:
         said = str(error)
-        raise error if path.name in said else type(error)(f"{path} {said}") from error
+        raise error if path.name in said or said[:1].isupper() else type(error)(f"{path} {said}") from error
 
 
 def dicom_cases(

@@ -48,7 +48,7 @@ _LOCK = threading.RLock()
 
 @dataclass(frozen=True)
 class Header:
-    """What a DICOM file says of its image, or of its frames.
+    """Summary of what a DICOM file says of its image, or of its frames.
 
     Attributes:
         path: of the file.

@@ -70,7 +70,12 @@ def stored(content: Any, frames: int) -> Pixels:
     except (SegzooError, MemoryError):
         raise
     except Exception as error:  # of many kinds
-        raise SegzooError("has pixels that are damaged or cut short; export it anew") from error
+        raise damaged() from error
+
+
+def damaged() -> SegzooError:
+    """Say that pixels cannot be decoded."""
+    return SegzooError("has pixels that are damaged or cut short; export it anew")
 
 
 def by_gdcm(content: Any, syntax: Any) -> Pixels:
@@ -88,7 +93,10 @@ def by_gdcm(content: Any, syntax: Any) -> Pixels:
     with TemporaryDirectory(prefix="segzoo-") as folder:
         file = Path(folder) / "pixels.dcm"
         bare.save_as(file, enforce_file_format=True)
-        voxels, _ = read_itk(file, "GDCMImageIO")
+        try:
+            voxels, _ = read_itk(file, "GDCMImageIO")
+        except SegzooError as error:  # which would name the file that nobody knows
+            raise damaged() from error
     return voxels[0] if len(voxels) == 1 else np.moveaxis(voxels, 0, -1)
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from segzoo.errors import SegzooError
 from segzoo.imaging.dicom_files import Header, of_frames
-from segzoo.imaging.geometry import Geometry, check_directions, check_spacing
+from segzoo.imaging.geometry import Geometry, check_directions, check_spacing, skewed
 from segzoo.imaging.itk import LPS_TO_RAS
 
 FloatArray = npt.NDArray[np.float64]
@@ -95,6 +95,8 @@ def stacked(planes: Sequence[Plane], name: Path) -> tuple[list[Plane], Geometry]
         )
     if any(not np.allclose(plane.spacing, first.spacing, rtol=SAME) for plane in planes):
         raise SegzooError(f"{name} holds slices with pixels of several sizes, which make no volume; give those of one")
+    if abs(float(first.directions[0] @ first.directions[1])) > ALONG:
+        raise skewed(name)
     across = np.cross(*first.directions)
     heights = {id(plane): float(plane.position @ across) for plane in planes}
     ordered = sorted(planes, key=lambda plane: heights[id(plane)])

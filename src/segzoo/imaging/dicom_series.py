@@ -52,13 +52,13 @@ class Series:
 
     @property
     def place(self) -> Path:
-        """What people are told: the folder and the number of the series."""
+        """Folder and number of the series, which people are told."""
         image = f" image {self.image}" if self.image else ""
         return self.folder / f"series {self.number or 'without a number'}{image}"
 
     @property
     def name(self) -> str:
-        """What its files are called, which others may be called too."""
+        """Name of what is written, which others may have, too."""
         folder = self.folder.name or Path(os.path.realpath(self.folder)).name or "dicom"
         return "_".join(filter(None, (folder, self.number, self.image)))
 
@@ -69,12 +69,12 @@ class Series:
 
     @property
     def digest(self) -> str:
-        """Some digits that tell it from others of its name, and say nothing of the patient."""
+        """Digits that tell it from others of its name, and say nothing of the patient."""
         return hashlib.sha256(f"{self.uid} {self.image}".encode()).hexdigest()[:HASH]
 
     @property
     def why_not(self) -> str:
-        """Why it is left out where there are others; "" where it is not."""
+        """Reason to leave it out where there are others; "" where there is none."""
         head = self.headers[0]
         if "LOCALIZER" in head.image_type:
             return "a localiser"
@@ -91,7 +91,7 @@ Named = tuple[Series, str, Path]  # with what it is called, and what people are 
 
 @dataclass(frozen=True)
 class Found:
-    """What was found.
+    """Outcome of a search.
 
     Attributes:
         series: to segment.
@@ -123,6 +123,8 @@ def find_series(inputs: Mapping[Path, Sequence[Path]], names: Names = "folder") 
     if no_images:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(no_images.items()))
         left_out.append(f"{sum(no_images.values())} of {len(headers)} DICOM files hold no images ({kinds})")
+    if headers and not series:
+        refused.append(MissingFileError(f"there is no image among the DICOM files of {next(iter(owner.values()))}"))
     return Found(named([one for one in series if one not in aside], names), left_out, refused)
 
 

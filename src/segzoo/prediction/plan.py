@@ -11,7 +11,7 @@ from segzoo.checkpoints.folder import DRAFT_END
 from segzoo.errors import MissingError, MissingFileError, SegzooError, attempt
 from segzoo.imaging.cases import Cases
 from segzoo.imaging.dicom import DicomCase, dicom_cases
-from segzoo.imaging.dicom_files import dicom_files
+from segzoo.imaging.dicom_files import dicom_files, holds_dicom
 from segzoo.imaging.dicom_series import Names
 from segzoo.imaging.pairing import apart
 from segzoo.imaging.readers import Reader, inputs_in, reader_of
@@ -105,7 +105,7 @@ def inputs_and_masks(given: Path, dicom: Sequence[Path] = ()) -> tuple[list[Read
         MissingFileError: it is not there, or holds nothing to segment.
         SegzooError: it holds a dataset, and what are its images cannot be told.
     """
-    if any(file == given or file.parent == given for file in dicom) or given.name.upper() == "DICOMDIR":
+    if dicom and (not given.is_dir() or holds_dicom(given)):
         return [], []
     try:
         found = inputs_in(given)
