@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from segzoo.checkpoints.facts import refuse_strange_facts, require_words
 from segzoo.checkpoints.parse import require_plain
 from segzoo.errors import SegzooError
+from segzoo.postprocessing import Postprocessing
 from segzoo.tasks import Task
 
 if TYPE_CHECKING:
@@ -84,6 +85,17 @@ class Description:
 
         return preprocessing_from_dict(self.preprocessing)
 
+    @cached_property
+    def postprocessing(self) -> Postprocessing:
+        """Post-processing that belongs to its predictions.
+
+        Raises:
+            SegzooError: a part of it is unknown or does not fit.
+        """
+        if self.task is None or "postprocessing" not in self.entries:
+            return Postprocessing()
+        return Postprocessing.from_dict(self.entries["postprocessing"], self.task, self.class_names, self.spatial_dims)
+
     @property
     def task(self) -> Task | None:
         """Number and kind of the classes; None where nothing but the network says them."""
@@ -109,6 +121,13 @@ class Description:
         """Licence of the weights."""
         return self.entries.get("licence")
 
+    def refuse_strange_postprocessing(self, where: str | Path) -> None:
+        """Refuse post-processing that is none, or that this version does not know."""
+        try:
+            assert self.postprocessing is not None
+        except SegzooError as error:
+            raise SegzooError(f"{where} cannot be used: {error}") from error
+
     def give_to(self, model: "SegmentationNetwork") -> None:
         """Give a model the input contract, the classes and the provenance.
 
@@ -119,7 +138,7 @@ class Description:
         same = contract.channels == model.in_channels
         model.preprocessing = contract if same else contract.with_channels(model.in_channels)
         if self.task in (None, model.task):  # a new head has other classes
-            model.class_names = self.class_names
+            model.class_names, model.postprocessing = self.class_names, self.postprocessing
         model.data, model.licence = self.data, self.licence
 
 
@@ -142,7 +161,13 @@ class Learned(Description):
 
 def contract_entries(model: "SegmentationNetwork") -> dict[str, Any]:
     """Return what a model takes and gives."""
-    return {"preprocessing": model.preprocessing.to_dict(), "class_names": model.class_names}
+    stated = {"preprocessing": model.preprocessing.to_dict(), "class_names": model.class_names}
+    return stated | postprocessing_entry(model)
+
+
+def postprocessing_entry(model: "SegmentationNetwork") -> dict[str, Any]:
+    """Return what is done to a model's predictions; nothing where that is nothing."""
+    return {"postprocessing": model.postprocessing.to_dict()} if model.postprocessing else {}
 
 
 def python_number(value: Any) -> int | float:
