@@ -11,7 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from segzoo.checkpoints.facts import refuse_strange_facts, require_words
+from segzoo.checkpoints.facts import (
+    is_count,
+    refuse_strange_data,
+    refuse_strange_facts,
+    require,
+    require_object,
+    require_words,
+)
 from segzoo.checkpoints.parse import require_plain
 from segzoo.errors import SegzooError
 from segzoo.postprocessing import Postprocessing
@@ -124,9 +131,12 @@ class Description:
     def refuse_strange_postprocessing(self, where: str | Path) -> None:
         """Refuse post-processing that is none, or that this version does not know."""
         try:
-            assert self.postprocessing is not None
+            tuned = self.postprocessing.tuned
         except SegzooError as error:
             raise SegzooError(f"{where} cannot be used: {error}") from error
+        require_object(where, "post-processing's data", tuned.get("data", {}))
+        refuse_strange_data(where, tuned.get("data", {}))
+        require(where, tuned, ("images",), is_count, "a whole number", "post-processing's ")
 
     def give_to(self, model: "SegmentationNetwork") -> None:
         """Give a model the input contract, the classes and the provenance.

@@ -155,11 +155,9 @@ def table(choice: Choice) -> list[str]:
     """Return what was tried, a line each."""
     rows = [("class", "step", "Dice", "95 % interval", "")]
     for trial in choice.trials:
-        value = (
-            "" if trial.step in ("filled_holes", "largest_component") else f" {getattr(trial.cleaning, trial.step):g}"
-        )
-        unit = f" {trial.cleaning.unit}" if trial.step == "smallest_part" else ""
-        words = trial.step.replace("_", " ") + value + unit
+        value = getattr(trial.cleaning, trial.step)
+        words = trial.step.replace("_", " ") + ("" if value is True else f" {value:g}")
+        words += f" {trial.cleaning.unit}" if trial.step == "smallest_part" else ""
         bounds = f"{trial.low:+.4f} to {trial.high:+.4f}"
         rows.append((trial.name, words, f"{trial.mean:+.4f}", bounds, "taken" if trial.taken else "left"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -169,7 +167,7 @@ def table(choice: Choice) -> list[str]:
 def outcome(checkpoint: Checkpoint, choice: Choice, written: Config, output: Path) -> list[str]:
     """Return what has come of it, in lines."""
     if not choice.described:
-        what = "a copy" if written.digest == checkpoint.config.digest else f"version {written.version}, without any"
+        what = "a copy" if written is checkpoint.config else f"version {written.version}, without any"
         return [f"nothing helps by its interval, so there is no post-processing; {output} is {what}"]
     scores = [
         f"{words} {choice.before[name]:{form}} -> {choice.after[name]:{form}}"

@@ -23,8 +23,8 @@ class Graph(nn.Module):
     """Deployed network with what a checkpoint's contract does before and after it.
 
     Where a checkpoint has thresholds and the graph sees whole images, the mask that they make is a third output. A
-    volume's windows are averaged first, and what looks for connected parts is no work for a graph; what is not done here
-    `segzoo.export.write.left_out` says.
+    volume's windows are averaged first, and what looks for connected parts is no work for a graph: of what is not
+    done here `segzoo.export.write.left_out` tells.
 
     Args:
         network: deployed.
