@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     register_types()
     try:
         parser = build_parser()
-        options = parser.instantiate_classes(parser.parse_args(spell_out(arguments[1:])))
+        options = parser.instantiate(parser.parse_args(spell_out(arguments[1:])))
         tune(options.checkpoint, options.data, options.output, options.device)
     except Exception as error:
         bad_input = cause_in_input(error, "tune")
