@@ -216,12 +216,13 @@ def test_it_is_applied_by_all_that_predict_and_raw_leaves_it_out(backend, tuned,
     assert differing(model.predict(image).mask, raw.mask) < 10
 
 
-def test_a_trainer_tests_and_predicts_by_the_mask_that_is_cleaned(tuned, image, expected):
+def test_a_trainer_tests_and_predicts_by_the_mask_that_is_cleaned(tuned, image, expected, tmp_path):
     model = segzoo.from_pretrained(tuned)
     given = model.preprocessing(read_image(image))[None]
     own = torch.from_numpy(expected.astype(np.int64))
     batch = {"image": given, "label": torch.zeros(1, 32, 32, dtype=torch.long), "original_label": [own], "id": ["a"]}
-    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path, **quiet)
     loader = DataLoader([batch], batch_size=None)
     ((found,),) = trainer.predict(model, dataloaders=loader)
     assert differing(found.mask, expected) < 10
