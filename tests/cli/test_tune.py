@@ -22,6 +22,8 @@ from segzoo.hub.verify import verify
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.metrics.score_file import read_image_scores
 from segzoo.postprocessing import Cleaning, Postprocessing
+from segzoo.prediction.pipeline import Pipeline
+from segzoo.prediction.torch_backend import TorchBackend
 from segzoo.prediction.tuning import Tuner, keep
 from segzoo.tasks import Task
 
@@ -119,6 +121,16 @@ def test_test_scores_the_mask_that_is_cleaned_and_raw_the_other(tuned, data, tmp
         assert main(["test", "--model", str(tuned), *where, *extra]) == 0
         scores = [float(row["dice"]) for row in read_image_scores(Path("runs/biased-folder-test/test_per_image.csv"))]
         assert np.mean(scores) == pytest.approx(found[expected]["dice"], abs=1e-3)  # a fused network rounds otherwise
+
+
+def test_predict_cleans_and_raw_does_not(tuned, data, tmp_path):
+    found = Pipeline(TorchBackend(segzoo.from_pretrained(tuned).deploy()), raw=True)
+    given = {name: found(data / "images" / name) for name in ("benign (190).png", "benign (84).png")}
+    for options in ["--raw"], []:  # into one folder: what the other has made is made anew
+        files = [str(data / "images" / name) for name in given]
+        assert main(["predict", str(tuned), *files, "--output", str(tmp_path), "--device", "cpu", *options]) == 0
+        same = [np.array_equal(np.asarray(Image.open(tmp_path / name)), raw.mask) for name, raw in given.items()]
+        assert all(same) == (options == ["--raw"])
 
 
 def test_where_nothing_helps_the_new_folder_is_a_copy_and_that_is_said(biased, data, tmp_path, capsys, monkeypatch):

@@ -239,6 +239,9 @@ def test_a_trainer_tests_and_predicts_by_the_mask_that_is_cleaned(tuned, image, 
 
 def test_other_classes_a_training_and_an_ensemble_leave_it_behind(tuned, tmp_path):
     assert not segzoo.from_pretrained(tuned, num_classes=2).postprocessing
+    described = segzoo.Predictor([tuned, tuned], device="cpu").description
+    assert "left out" in described
+    assert str(CLEANED) not in described
     mean = segzoo.Ensemble([segzoo.from_pretrained(tuned) for _ in range(2)])
     assert not mean.postprocessing
     mean.postprocessing = CLEANED

@@ -99,7 +99,7 @@ class Description:
         Raises:
             SegzooError: a part of it is unknown or does not fit.
         """
-        if self.task is None or "postprocessing" not in self.entries:
+        if self.task is None or self.entries.get("postprocessing") is None:
             return Postprocessing()
         return Postprocessing.from_dict(self.entries["postprocessing"], self.task, self.class_names, self.spatial_dims)
 

@@ -95,17 +95,35 @@ def tune(name: str, data: data_modules.SegmentationDataModule, output: Path, dev
     for sentence in data.check_pixels(["val"], network.preprocessing):
         print(f"segzoo: {sentence}")
     print(f"segzoo: {pipeline.description}")
-    target = output.resolve()
-    with drafting(target.parent, f"{target.name}-validation") as folder:
-        cases = [*kept(pipeline, data, folder)]
-        tuner = Tuner(cases, network.task, network.class_names, network.preprocessing.spatial_dims)
-        choice = tuner.choose()
+    choice, count = choose(pipeline, network, data, output.resolve())
     print("\n".join(table(choice)))
     about = {key: value for key, value in data.describe().items() if key in DESCRIBED}
-    scores = {"images": len(cases), "before": choice.before, "after": choice.after}
+    scores = {"images": count, "before": choice.before, "after": choice.after}
     described = replace(choice.described, tuned={"data": about, **scores}) if choice.described else choice.described
     written = write_tuned(checkpoint, network, described, output)
     print("\n".join(f"segzoo: {line}" for line in outcome(checkpoint, choice, written, output)))
+
+
+def choose(
+    pipeline: Pipeline, network: "SegmentationNetwork", data: data_modules.SegmentationDataModule, output: Path
+) -> tuple[Choice, int]:
+    """Choose by the validation part, whose probabilities lie beside the output meanwhile; return by how many images.
+
+    Raises:
+        SegzooError: they are too few, or there is no room for them.
+    """
+    try:
+        with drafting(output.parent, f"{output.name}-validation") as folder:
+            cases = [*kept(pipeline, data, folder)]
+            tuner = Tuner(cases, network.task, network.class_names, network.preprocessing.spatial_dims)
+            return tuner.choose(), len(cases)
+    except OSError as error:
+        if isinstance(error, SegzooError):
+            raise
+        raise SegzooError(
+            f"the probabilities of the validation images cannot be kept in {output.parent} "
+            f"({error.strerror or error}); make room there, or name an --output elsewhere"
+        ) from error
 
 
 def kept(pipeline: Pipeline, data: data_modules.SegmentationDataModule, folder: Path) -> Iterator[Case]:

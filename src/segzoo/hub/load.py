@@ -117,7 +117,9 @@ def load_several(checkpoints: Checkpoints) -> "SegmentationNetwork":
     model = ensemble([load(one) for one in checkpoints.members])
     folders = " and ".join(str(one.folder) for one in checkpoints.members)
     trusted = dict.fromkeys(one.trust for one in checkpoints.members)
-    model.load_report = LoadReport(folders, list(model.state_dict()), trust=", ".join(trusted))
+    left = ["their post-processing, which is none of the mean's, left out"]
+    said = [*trusted, *(left if any(one.config.postprocessing for one in checkpoints.members) else [])]
+    model.load_report = LoadReport(folders, list(model.state_dict()), trust=", ".join(said))
     return model
 
 
