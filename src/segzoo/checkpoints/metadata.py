@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from segzoo import __version__, limits
 from segzoo.checkpoints.description import Description, postprocessing_entry
 from segzoo.checkpoints.entries import model_entry, refuse_strange_classes
+from segzoo.checkpoints.facts import refuse_strange_data, require_object
 from segzoo.checkpoints.parse import parse_json
 from segzoo.errors import SegzooError, first_line
 from segzoo.tasks import Task
@@ -41,6 +42,7 @@ class Metadata(Description):
             multilabel=model.multilabel,
             class_names=model.class_names,
             **postprocessing_entry(model),
+            **({"data": {"ranges": model.data["ranges"]}} if "ranges" in model.data else {}),
             **{**details, "precision": precision},
         )
 
@@ -79,6 +81,8 @@ class Metadata(Description):
         if not known:
             raise SegzooError(f"{where} give its preprocessing as {stored!r}")
         assert self.contract
+        require_object(where, "data", self.entries.get("data", {}))
+        refuse_strange_data(where, self.data)
         self.refuse_strange_postprocessing(where)
 
     @property

@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ class Segmentation:
         image: the image itself, uint8 [H, W, C], or the volume's intensities, float32 [C, D, H, W], for the overlay;
             None where it is not at hand.
         geometry: where a volume's voxels lie; None for an image.
+        doubts: scores that say whether to look at it first, by their names, 0 to 1; none where nobody asked.
+        unlike: what of the input is unlike what the model was trained on, in words.
 
     Example:
         >>> import numpy as np
@@ -46,6 +48,13 @@ class Segmentation:
     class_names: tuple[str, ...]
     image: np.ndarray | None = None
     geometry: Geometry | None = None
+    doubts: dict[str, float] = field(default_factory=dict)
+    unlike: tuple[str, ...] = ()
+
+    @property
+    def doubt(self) -> float | None:
+        """First of the scores that say whether to look at it first; None where nobody asked for one."""
+        return next(iter(self.doubts.values()), None)
 
     @property
     def multilabel(self) -> bool:

@@ -22,9 +22,11 @@ from segzoo.imaging.segmentation import Segmentation
 from segzoo.paths import require_file
 from segzoo.postprocessing import Postprocessing
 from segzoo.prediction.backend import Backend
+from segzoo.prediction.doubt import disagreement, entropies, near_boundary, others
 from segzoo.prediction.postprocess import Finishing, Step, checked, chosen
 from segzoo.prediction.window import require_overlap, slide
 from segzoo.preprocessing.base import Prepared
+from segzoo.preprocessing.ranges import unlike
 
 PART = 2**20  # pixels whose classes are compared at once
 FloatArray = npt.NDArray[np.float32]
@@ -40,6 +42,8 @@ class Pipeline:
         postprocessing: steps that change a mask, in their order: names of the table `POSTPROCESSING`, or functions.
         intensity_range: the stored values that become 0 and 255, in place of the model's own; None leaves it.
         raw: leave out the post-processing that belongs to the checkpoint.
+        doubt: scores that say which predictions to look at first, of `segzoo.postprocessing.DOUBTS`; with any, inputs
+            are also compared with those of the training.
 
     Attributes:
         batch_size: how many inputs of one key are segmented together.
@@ -60,6 +64,7 @@ class Pipeline:
         postprocessing: Sequence[str | Step] = (),
         intensity_range: tuple[float, float] | None = None,
         raw: bool = False,
+        doubt: Sequence[str] = (),
     ) -> None:
         require_overlap(overlap)
         contract = backend.contract
@@ -67,11 +72,18 @@ class Pipeline:
         self.contract = contract if intensity_range is None else contract.with_intensity_range(intensity_range)
         self.tta, self.overlap = tta, overlap
         own = Postprocessing() if raw else backend.postprocessing
-        finishing = Finishing(own, backend.task, backend.class_names, contract.spatial_dims)
-        self.thresholds, self.steps = finishing.thresholds, [*finishing.steps, *chosen(postprocessing)]
+        self.finishing = Finishing(own, backend.task, backend.class_names, contract.spatial_dims)
+        self.steps = [*self.finishing.steps, *chosen(postprocessing)]
+        self.others = {kind: [self.alike(other) for other in others(backend, kind)] for kind in doubt}
         self.batch_size = backend.batch_size
         self.description = f"{backend.description}; {own}" if own else backend.description
         self.progressed: Callable[[], object] = lambda: None
+
+    def alike(self, backend: Backend) -> "Pipeline":
+        """Return what makes masks of the same inputs as this one does before it cleans them, by another backend."""
+        found = Pipeline(backend, overlap=self.overlap, raw=True)
+        found.finishing = self.finishing
+        return found
 
     def __call__(self, source: Any) -> Segmentation:
         """Segment one input: a path, or an image or volume in memory."""
@@ -100,7 +112,15 @@ class Pipeline:
             prepared = self.contract.prepare(given)
         except SegzooError as error:
             raise SegzooError(f"{file}: {error}" if file else str(error)) from error
+        if self.others:
+            prepared = replace(prepared, unlike=self.unlike(given))
         return prepared if drawn else replace(prepared, image=None)
+
+    def unlike(self, given: Any) -> tuple[str, ...]:
+        """Return what of an input is unlike what the model was trained on or, where nobody knows that, made for."""
+        ranges = self.backend.ranges
+        where = "in training" if ranges else "the model expects"
+        return unlike(self.contract.features(given), ranges or self.contract.expected, where)
 
     def key(self, given: Prepared) -> Hashable | None:
         """Return what inputs have in common that can be segmented together; None: this one is segmented alone."""
@@ -172,18 +192,28 @@ class Pipeline:
     def segmentation(self, given: Prepared, probabilities: FloatArray) -> Segmentation:
         """Return what probabilities [K, *S] on an input's own grid say."""
         refuse_nan(probabilities, self.backend.subject)
-        names = self.backend.class_names
-        found = Segmentation(self.mask(probabilities), probabilities, names, given.image, given.geometry)
+        mask, names = self.mask(probabilities), self.backend.class_names
+        found = Segmentation(mask, probabilities, names, given.image, given.geometry, unlike=given.unlike)
+        found.doubts = {kind: self.doubt(kind, given, found) for kind in self.others}
+        found.probabilities = self.finishing.given_out(probabilities[None])[0]
         for step in self.steps:
             found = replace(found, mask=checked(step, found))
         return found
+
+    def doubt(self, kind: str, given: Prepared, found: Segmentation) -> float:
+        """Return a score of what was found, before it is cleaned."""
+        task = self.backend.task
+        if kind == "entropy":
+            return near_boundary(entropies(found.probabilities, task), found.mask)
+        masks = [other.segment([given])[0].mask for other in self.others[kind]]
+        return disagreement(found.mask, masks, task)
 
     def mask(self, probabilities: FloatArray) -> npt.NDArray[Any]:
         """Return the mask of probabilities [K, *S], part by part along the first side, as a maximum takes 20 bytes."""
         axes = probabilities.ndim - 1
         count = len(probabilities[0]) if axes == 3 else -(-probabilities[0].size // PART)  # planes, or rows
         parts = np.array_split(probabilities, count, axis=1)
-        masks = [self.whole_numbers(self.backend.task.mask(part[None], self.thresholds)[0]) for part in parts]
+        masks = [self.whole_numbers(self.finishing.mask(part[None])[0]) for part in parts]
         return np.concatenate(masks, axis=-axes) if len(masks) > 1 else masks[0]
 
     def whole_numbers(self, mask: npt.NDArray[Any]) -> npt.NDArray[Any]:

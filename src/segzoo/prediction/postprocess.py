@@ -25,6 +25,7 @@ Array: TypeAlias = npt.NDArray[Any]
 Step: TypeAlias = Callable[[Segmentation], np.ndarray]
 
 POSTPROCESSING: Table[Step] = Table("postprocessing", {})
+PART = 2**22  # probabilities that a temperature is applied to at once
 
 
 # ---- what belongs to a checkpoint
@@ -59,6 +60,18 @@ class Finishing:
         self.spatial_dims = spatial_dims
         thresholds = described.thresholds(task, class_names)
         self.thresholds = None if thresholds is None else np.array(thresholds, np.float32)
+
+    def given_out(self, probabilities: Array) -> Array:
+        """Return the probabilities [B, K, *S] that are given out: those that the mask is made of, by the temperature.
+
+        They are written over, where there is one, a part at a time.
+        """
+        if self.described.changes_probabilities:
+            rows = max(1, PART // max(1, probabilities[0, :, :1].size))
+            for start in range(0, probabilities.shape[2], rows):
+                part = probabilities[:, :, start : start + rows]
+                part[...] = self.task.tempered(part, self.described.temperature)
+        return probabilities
 
     @property
     def steps(self) -> list[Step]:

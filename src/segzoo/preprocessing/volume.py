@@ -18,6 +18,7 @@ from segzoo.imaging.geometry import OPPOSITES, Geometry, axes_between
 from segzoo.imaging.readers import Reader, reader_of
 from segzoo.imaging.volumes import Volume, no_volume
 from segzoo.preprocessing.base import InputContract, Prepared, listed, number, numbers, sides
+from segzoo.preprocessing.ranges import Features, Ranges, percentiles
 from segzoo.tasks import require_count
 
 if TYPE_CHECKING:
@@ -194,6 +195,31 @@ class VolumePreprocessing(InputContract):
             resampled = F.interpolate(probabilities[:, index : index + 1], size=own_size, mode="trilinear")
             restored[:, index] = reorient(resampled[:, 0], self.orientation, own)
         return restored
+
+    # ---- what inputs are like
+
+    def features(self, given: Volume) -> Features:
+        """Return the size, spacing and intensities of a volume, its axes in the network's order.
+
+        Intensities are in standard deviations from the mean where the network sees them so.
+        """
+        axes, found = self._own_axes(given.geometry), percentiles(given.array)
+        if self.window is None:
+            std, mean = float(given.array.std()) or 1, float(given.array.mean())
+            found = [float(f"{(one - mean) / std:.4g}") for one in found]
+        size, spacing = ([one[axis] for axis in axes] for one in (given.geometry.shape, given.geometry.spacing))
+        return {"size": [*size], "spacing": [float(f"{one:.4g}") for one in spacing], "intensity": found}
+
+    @property
+    def expected(self) -> Ranges:
+        """Spacings from half to twice the network's, and intensities that do not all lie on one side of a window."""
+        found: dict[str, list[list[float]]] = {}
+        if self.spacing is not None:
+            found["spacing"] = [[side / 2 for side in self.spacing], [side * 2 for side in self.spacing]]
+        if self.window is not None:
+            low, high = float(np.min(self.window)), float(np.max(self.window))
+            found["intensity"] = [[-math.inf, -math.inf, low], [high, math.inf, math.inf]]
+        return found
 
     # ---- grids
 
