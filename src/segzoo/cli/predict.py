@@ -235,7 +235,7 @@ def say(text: str) -> None:
 def load(model: Model, options: argparse.Namespace, device: str) -> Pipeline:
     """Make what segments."""
     return load_pipeline(
-        model, device, tta=options.tta, overlap=options.overlap, intensity_range=options.intensity_range
+        model, device, tta=options.tta, overlap=options.overlap, intensity_range=options.intensity_range, keep=None
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from segzoo.checkpoints.folder import DRAFT_END
 from segzoo.errors import SegzooError, attempt
 from segzoo.imaging.images import image_size, is_colour, read_note, write_png
-from segzoo.imaging.segmentation import Segmentation
+from segzoo.imaging.segmentation import ClassMasks, Segmentation
 from segzoo.imaging.strips import let_go_of_memory
 from segzoo.limits import PIXELS_IN_FLIGHT
 from segzoo.prediction.pipeline import Pipeline
@@ -244,7 +244,7 @@ def finish(job: Job, found: Segmentation | SegzooError, room: Room) -> str:
                 write(job, found)
         except OSError as error:
             raise not_written(job.mask, error) from error
-        covered = zip(found.foreground_names(), found.class_masks(), strict=True)
+        covered = zip(found.foreground_names(), ClassMasks(found), strict=True)
         return ", ".join(f"{name} {part.mean():.1%}" for name, part in covered)
 
 
