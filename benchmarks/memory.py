@@ -29,8 +29,9 @@ HEADING = """# Memory of a large volume
 
 Written by `python benchmarks/memory.py`: change nothing here by hand. Peak memory (resident set) of a process that
 segments one CT of {shape} voxels into {classes} classes and writes the mask, with random weights of one 3x3x3
-convolution, on one thread of {machine}, with PyTorch {torch};
-{before:.2f} GiB of each peak were there before the volume was read. The probabilities of all classes, which are never held, would fill {whole:.1f} GiB.
+convolution, on one thread of {machine}, with PyTorch {torch}. Of each peak
+{before:.2f} GiB were there before the volume was read. The probabilities of all classes at once, which are never held,
+would fill {whole:.1f} GiB.
 
 | windows | overlap | network's voxels | number | peak | took |
 | --- | ---: | --- | ---: | ---: | ---: |

@@ -58,6 +58,16 @@ class ImageFile:
         """Refuse it where a model takes volumes."""
         raise no_volume(self.path)
 
+    def intensities(self) -> npt.NDArray[Any]:
+        """Return the intensities [H, W] that it stores, of colours their brightness."""
+        pixels = decode(self.path, whole=True).intensities()
+        if pixels.ndim == 2:
+            return pixels
+        colours = pixels[..., :-1] if pixels.shape[2] in (2, 4) else pixels  # without alpha
+        if (colours == colours[..., :1]).all():
+            return colours[..., 0]
+        return colours @ _GREY_WEIGHTS
+
     def note(self) -> str | None:
         """Return the note that it was written with, as `read_note` does."""
         return read_note(self.path)

@@ -104,7 +104,8 @@ def measurement(name: str, mask: Array, intensities: Array, spacing: Sequence[fl
         for channel in intensities:
             bright = sitk.LabelIntensityStatisticsImageFilter()
             bright.ComputePerimeterOff()
-            bright.Execute(labels, image_of(np.ascontiguousarray(channel[box])))
+            kind = np.float32 if channel.dtype == np.float32 else np.float64  # which holds all that files store
+            bright.Execute(labels, image_of(np.ascontiguousarray(channel[box], kind)))
             means.append(float(bright.GetMean(1)))
             deviations.append(float(bright.GetStandardDeviation(1)))
         size = shape.GetPhysicalSize(1) / (1 if spacing is None else MICROLITRES)

@@ -35,6 +35,9 @@ class Job:
         taken: one of the files to write, where what is there was not made from this input.
         left: where an earlier run, with other options, may have left an overlay; None where one is drawn.
         geometry: form of a NIfTI header to take, as of `segzoo.imaging.volumes.read_volume`.
+        maps: the files to write probabilities to.
+        old_maps: where an earlier run, with other options, may have written some; none of ``maps``.
+        measure: the table that measurements are added to; None for none.
     """
 
     file: Path
@@ -44,6 +47,9 @@ class Job:
     taken: Path | None = None
     left: Path | None = None
     geometry: "Form | None" = None
+    maps: tuple[Path, ...] = ()
+    old_maps: tuple[Path, ...] = ()
+    measure: Path | None = None
     input: Reader = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -181,4 +187,4 @@ def require_writable(folder: Path) -> None:
 
 def written_files(job: Job, channels: Sequence[str] | None) -> list[Path]:
     """Return all files that a job writes."""
-    return [*mask_paths(job.mask, channels), *filter(None, [job.overlay])]
+    return [*mask_paths(job.mask, channels), *filter(None, [job.overlay]), *job.maps]
