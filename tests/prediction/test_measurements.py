@@ -159,7 +159,11 @@ def test_a_case_of_which_a_row_is_missing_is_not_measured(tmp_path):
     assert table.read_bytes() == whole[: whole.index(b"b,lesion")]
 
 
-@pytest.mark.parametrize("content", [b"patient,age\n1,70\n", b"\xff\xfe", b"\x89PNG\r\n\n", b"no line"])
+@pytest.mark.parametrize(
+    "content",
+    [b"patient,age\n1,70\n", b"\xff\xfe", b"\x89PNG\r\n\n", b"no line"],
+    ids=["table", "latin", "picture", "text"],
+)
 def test_another_file_is_not_written_over(tmp_path, content, refused):
     job = job_of(picture(tmp_path), tmp_path)
     (tmp_path / "table.csv").write_bytes(content)

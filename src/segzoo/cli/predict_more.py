@@ -1,4 +1,4 @@
-"""What ``segzoo predict`` makes beside masks: probabilities and measurements."""
+"""Further files of ``segzoo predict``: probabilities and measurements."""
 
 import argparse
 from collections.abc import Iterator, Sequence
