@@ -129,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="INPUT",
-        help="images, volumes, folders of them, or video files; checkpoints before them are averaged with the first",
+        help="images, volumes, DICOM, folders of them, or videos; checkpoints before them are averaged with the first",
     )
     predict.add_argument("--output", type=Path, required=True, help="the folder to write masks into")
     predict.add_argument("--overlay", action="store_true", help="also draw each mask over its image or slices")
@@ -159,6 +159,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--geometry",
         choices=["sform", "qform"],
         help="what says where voxels lie, where a NIfTI file's two forms differ",
+    )
+    predict.add_argument(
+        "--names",
+        choices=["folder", "dicom"],
+        default="folder",
+        help="what masks of DICOM are called by: folder and series number (default), or description and UID, which may "
+        "tell who a patient is",
     )
     predict.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one"

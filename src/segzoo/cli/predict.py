@@ -42,7 +42,7 @@ def run_predict(options: argparse.Namespace) -> None:
     require_overlap(options.overlap)
     averaged = further_checkpoints(options.inputs)
     videos, others = split(options.inputs[len(averaged) :], is_video)
-    inputs, masks, refused = find_inputs(others) if others or not videos else ([], [], [])
+    inputs, masks, refused = find_inputs(others, options.names) if others or not videos else ([], [], [])
     if masks:
         say(f"segzoo: {counted(len(masks), 'mask')} beside the images not segmented: {first_few(masks)}")
     jobs = plan(inputs, options.output, options.overlay, options.geometry)

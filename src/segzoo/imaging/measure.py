@@ -19,7 +19,7 @@ from segzoo.imaging.segmentation import ClassMasks, Segmentation
 Array = npt.NDArray[Any]
 FEW = 1000  # points that are compared with each other without looking for their hull
 TOGETHER = 2**20  # distances that are held at once
-MICROLITRES = 1000  # mm3 in a millilitre
+UNITS = {2: ("mm2", 1), 3: ("mL", 1000)}  # of areas and volumes, and as many mm2 or mm3 make one
 FLAT = 1e-9  # of its length: breadth below which a set of points is taken for a line or a plane
 
 
@@ -30,7 +30,7 @@ class Measurement:
     Attributes:
         structure: name of the class.
         size: volume, or of an image the area.
-        unit: of it: "mL" or, of an image, which has no spacing, "pixels".
+        unit: of it: "mL", "mm2" or, of an image that does not say how large its pixels are, "pixels".
         components: connected pieces, also by a corner.
         diameter: between the centres of the two voxels or pixels that lie farthest apart; None where there is none.
         diameter_unit: "mm" or "pixels".
@@ -48,12 +48,13 @@ class Measurement:
     deviations: tuple[float, ...]
 
 
-def measure(found: Segmentation, intensities: Array) -> list[Measurement]:
+def measure(found: Segmentation, intensities: Array, pixel_spacing: Sequence[float] | None = None) -> list[Measurement]:
     """Measure each structure of a segmentation: every class but the background; those that overlap each by itself.
 
     Args:
         found: mask, and of a volume its grid.
         intensities: [C, *S] of the input.
+        pixel_spacing: of an image, millimetres between its rows and between its columns, where it says them.
 
     Example:
         >>> import numpy as np
@@ -67,7 +68,7 @@ def measure(found: Segmentation, intensities: Array) -> list[Measurement]:
         >>> round(lesion.diameter, 3)
         2.828
     """
-    spacing = None if found.geometry is None else found.geometry.spacing
+    spacing = pixel_spacing if found.geometry is None else found.geometry.spacing
     named = zip(found.foreground_names(), ClassMasks(found), strict=True)
     return [measurement(name, mask, intensities, spacing) for name, mask in named]
 
@@ -79,9 +80,10 @@ def measurement(name: str, mask: Array, intensities: Array, spacing: Sequence[fl
         name: of it.
         mask: bool [*S].
         intensities: [C, *S].
-        spacing: of the voxels, in millimetres; None of an image.
+        spacing: of the voxels or pixels, in millimetres; None where nothing says it.
     """
-    unit, length = ("pixels", "pixels") if spacing is None else ("mL", "mm")
+    length = "pixels" if spacing is None else "mm"
+    unit, one = (length, 1) if spacing is None else UNITS[mask.ndim]
     box = bounding_box(mask)
     if box is None:
         return Measurement(name, 0, unit, 0, None, length, (), ())
@@ -108,7 +110,7 @@ def measurement(name: str, mask: Array, intensities: Array, spacing: Sequence[fl
             bright.Execute(labels, image_of(np.ascontiguousarray(channel[box], kind)))
             means.append(float(bright.GetMean(1)))
             deviations.append(float(bright.GetStandardDeviation(1)))
-        size = shape.GetPhysicalSize(1) / (1 if spacing is None else MICROLITRES)
+        size = shape.GetPhysicalSize(1) / one
         components = pieces.GetObjectCount()
     diameter = largest_diameter(inside, sides)
     return Measurement(name, size, unit, components, diameter, length, tuple(means), tuple(deviations))

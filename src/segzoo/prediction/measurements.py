@@ -9,16 +9,16 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from segzoo.errors import SegzooError, one_line
-from segzoo.imaging.images import ImageFile
+from segzoo.errors import SegzooError, attempt, one_line
+from segzoo.imaging.images import brightness
 from segzoo.imaging.masks import read_mask
 from segzoo.imaging.measure import Measurement, measure
 from segzoo.imaging.readers import reader_of
@@ -36,19 +36,35 @@ NOTE = "made_from"  # the last column
 # ---- rows
 
 
+@runtime_checkable
+class Stores(Protocol):
+    """Reader of pictures that tells what they store, beside what a model sees of them."""
+
+    def intensities(self) -> npt.NDArray[Any]:
+        """Return the intensities [H, W] of a picture, of colours their brightness."""
+
+    def pixel_spacing(self) -> tuple[float, float] | None:
+        """Return the millimetres between a picture's rows and between its columns; None where nothing says them."""
+
+
 def record(job: Job, found: Segmentation) -> None:
     """Measure what a job has found, and add it to the job's table, unless another process has meanwhile.
 
     Raises:
         OSError: it cannot be written.
-        SegzooError: the table has other columns.
+        SegzooError: the table has other columns, or a film has no sizes.
     """
     assert job.measure is not None
+    if getattr(job.input, "film", False):
+        raise SegzooError(
+            f"{job.file} is a film, whose frames lie at no distance from each other, and is not measured; give its "
+            "frames one by one, or leave --measure out"
+        )
     intensities = intensities_of(job, found)
-    measured = measure(found, intensities)
+    spacing = job.input.pixel_spacing() if isinstance(job.input, Stores) else None
+    measured = measure(found, intensities, spacing)
     head = columns(len(intensities))
-    case = one_line(reader_of(job.mask).stem)
-    rows = [row(case, one, len(intensities), job.note) for one in measured]
+    rows = [row(case_of(job), one, len(intensities), job.note) for one in measured]
     with locked(job.measure) as file:
         content = file.read()
         if job.note and job.note.encode() in content:
@@ -60,6 +76,11 @@ def record(job: Job, found: Segmentation) -> None:
         file.write(as_csv(rows if content else [head, *rows]))
         file.flush()
         os.fsync(file.fileno())
+
+
+def case_of(job: Job) -> str:
+    """Return the name of a job's case, as that of its mask's file begins."""
+    return one_line(reader_of(job.mask).stem)
 
 
 def channels_of(contract: InputContract) -> int:
@@ -90,10 +111,10 @@ def intensities_of(job: Job, found: Segmentation) -> npt.NDArray[Any]:
     assert found.image is not None
     if found.geometry is not None:
         return found.image
-    seen = np.moveaxis(found.image, -1, 0)
-    if len(seen) not in (1, 3):  # channels of their own
-        return seen
-    return job.input.intensities()[None] if type(job.input) is ImageFile else seen[:1]
+    if found.image.shape[2] not in (1, 3):  # channels of their own
+        return np.moveaxis(found.image, -1, 0)
+    stored = attempt(job.input.intensities) if isinstance(job.input, Stores) else found.image
+    return brightness(found.image if isinstance(stored, SegzooError) else stored)[None]
 
 
 def as_csv(rows: Iterable[Sequence[Any]]) -> bytes:
@@ -127,17 +148,19 @@ def measured_before(table: Path, jobs: Sequence[Job], structures: int, channels:
         if not content:
             return set()
         head, *rows = require_columns(table, content, columns(channels))
-        wanted = {job.note for job in jobs}
+        wanted = {job.note: case_of(job) for job in jobs}
         counts = Counter(one[-1] for one in rows)
-        kept = [one for one in rows if stays(one[-1], wanted, counts[one[-1]] == structures)]
+        kept = [one for one in rows if stays(one[0], one[-1], wanted, counts[one[-1]] == structures)]
         if len(kept) < len(rows) or not content.endswith(b"\n"):
             write_whole(table, as_csv([head, *kept]))
-        return wanted & {one[-1] for one in kept}
+        return {*wanted} & {one[-1] for one in kept}
 
 
-def stays(note: str, wanted: set[str], whole: bool) -> bool:
-    """Return whether rows of a note are kept: of these inputs as they are now if all are there, and of any others."""
-    return whole if note in wanted else not any(same_source(note, other) for other in wanted)
+def stays(case: str, note: str, wanted: Mapping[str, str], whole: bool) -> bool:
+    """Return whether rows are kept: of the wanted notes and their cases if all are there, and of any other inputs."""
+    if note in wanted:
+        return whole
+    return not any(same_source(note, other) and case == its_case for other, its_case in wanted.items())
 
 
 def require_columns(table: Path, content: bytes, head: list[str]) -> list[list[str]]:
