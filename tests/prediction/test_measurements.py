@@ -4,6 +4,7 @@ import csv
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
+import dicom_writer
 import segzoo
 from segzoo.cli.command import main
 from segzoo.errors import SegzooError
 from segzoo.imaging.images import write_mask
+from segzoo.imaging.readers import reader_of
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.prediction.measurements import columns, locked, measured_before, record
 from segzoo.prediction.plan import Job
@@ -82,6 +85,31 @@ def test_the_brightness_of_pictures_is_measured(tmp_path, pixels, brightness):
 def test_several_channels_have_columns_of_their_own():
     assert columns(2)[-5:] == ["mean_1", "sd_1", "mean_2", "sd_2", "made_from"]
     assert columns(1) == HEAD
+
+
+def dicom(folder: Path, pixels: np.ndarray, **elements: Any) -> Job:
+    kind = dicom_writer.ULTRASOUND if pixels.ndim == 2 else dicom_writer.ULTRASOUND_FILM
+    made = dicom_writer.with_pixels(dicom_writer.dataset(kind, "1.2.3", 5, 2, Modality="US", **elements), pixels)
+    file = dicom_writer.write(folder / "us" / "a", made)
+    return Job(file, folder / "out" / reader_of(file).mask_name, note="n" * 47, measure=folder / "table.csv")
+
+
+def test_a_picture_that_says_how_large_its_pixels_are_is_measured_in_millimetres(tmp_path):
+    pixels = np.full((6, 8), 300, np.uint16)
+    record(dicom(tmp_path, pixels, PixelSpacing=[0.5, 2.0], RescaleSlope=2, RescaleIntercept=-100), found())
+    lesion, cyst = rows(tmp_path / "table.csv")
+    assert [lesion[key] for key in ("size", "unit", "diameter_unit", "mean")] == ["6", "mm2", "mm", "500"]
+    assert float(lesion["diameter"]) == pytest.approx((0.5**2 + 4**2) ** 0.5, rel=1e-5)
+    assert (cyst["size"], cyst["unit"]) == ("0", "mm2")
+
+
+def test_a_film_has_no_sizes(tmp_path, refused):
+    job = dicom(tmp_path, np.zeros((4, 6, 8), np.uint8), PixelSpacing=[0.5, 2.0])
+    volume = job.input.for_images(1)
+    film = replace(found(), mask=np.zeros((4, 6, 8), np.uint8), image=volume.array, geometry=volume.geometry)
+    with refused(SegzooError):
+        record(job, film)
+    assert not (tmp_path / "table.csv").exists()
 
 
 # ---- written once
