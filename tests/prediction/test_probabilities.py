@@ -20,6 +20,7 @@ from segzoo.imaging.probabilities import OnDisk, probability_paths, read_npz_not
 from segzoo.imaging.readers import reader_of
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.imaging.volumes import read_volume, write_volume_mask
+from segzoo.postprocessing import Postprocessing
 from segzoo.prediction.files import OutputError, segment_files, write
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import Job, require_distinct
@@ -37,6 +38,7 @@ class Shades:
     task, class_names = Task(3), NAMES
     contract = VolumePreprocessing(patch_size=(8, 12, 64), spacing=(1.5, 1, 1), mirror_axes=())
     batch_size, device, description, subject = 1, "cpu", "no network", "no network"
+    postprocessing = Postprocessing()
 
     def require_size(self, given: Any, file: object) -> None: ...
 

@@ -13,6 +13,7 @@ from segzoo import limits
 from segzoo.errors import SegzooError
 from segzoo.imaging.geometry import Geometry
 from segzoo.imaging.volumes import Volume
+from segzoo.postprocessing import Postprocessing
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.window import slide, slide_along, window_weights
 from segzoo.preprocessing.rows import resample_rows
@@ -24,6 +25,7 @@ class Convolution:
     """A backend of one convolution, whose classes lie close together."""
 
     batch_size, device, description, subject = 1, "cpu", "no network", "no network"
+    postprocessing = Postprocessing()
 
     def __init__(self, task: Task, contract: VolumePreprocessing) -> None:
         self.task, self.contract = task, contract
