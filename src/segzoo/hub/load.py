@@ -1,6 +1,6 @@
 """Models of checkpoints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,7 @@ from segzoo.errors import SegzooError, first_line
 from segzoo.hub.find import open_checkpoint
 from segzoo.nn.counting import counted_parameters
 from segzoo.postprocessing import Postprocessing
-from segzoo.prediction.pipeline import Pipeline
+from segzoo.prediction.pipeline import Keep, Pipeline, in_memory
 from segzoo.prediction.torch_backend import TorchBackend, best_precision, choose_device
 from segzoo.registry import create_model, ensemble, require_model
 from segzoo.training.callbacks import frozen_for
@@ -171,6 +171,8 @@ def load_pipeline(
     overlap: float = 0.5,
     intensity_range: tuple[float, float] | None = None,
     raw: bool = False,
+    keep: Keep | None = in_memory,
+    doubt: Sequence[str] = (),
 ) -> Pipeline:
     """Return the pipeline of a checkpoint's network, deployed.
 
@@ -181,6 +183,8 @@ def load_pipeline(
         overlap: of a volume's windows.
         intensity_range: the stored values that become 0 and 255; None is what the checkpoint says.
         raw: leave out its post-processing.
+        keep: makes what holds the probabilities of a volume, as of `Pipeline`.
+        doubt: scores that say which predictions to look at first, likewise.
 
     Raises:
         SegzooError: the weights cannot be loaded, or there is no such device.
@@ -189,4 +193,6 @@ def load_pipeline(
     model = load(checkpoint) if isinstance(checkpoint, Checkpoint) else load_several(checkpoint)
     network = (model.deploy() if model.is_deployable else model).to(place)
     backend = TorchBackend(network, str(model.load_report), precision=best_precision(place))
-    return Pipeline(backend, tta=tta, overlap=overlap, intensity_range=intensity_range, raw=raw)
+    return Pipeline(
+        backend, tta=tta, overlap=overlap, intensity_range=intensity_range, raw=raw, keep=keep, doubt=doubt
+    )

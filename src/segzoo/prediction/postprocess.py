@@ -62,16 +62,15 @@ class Finishing:
         self.thresholds = None if thresholds is None else np.array(thresholds, np.float32)
 
     def given_out(self, probabilities: Array) -> Array:
-        """Return the probabilities [B, K, *S] that are given out: those that the mask is made of, by the temperature.
-
-        They are written over, where there is one, a part at a time.
-        """
-        if self.described.changes_probabilities:
-            rows = max(1, PART // max(1, probabilities[0, :, :1].size))
-            for start in range(0, probabilities.shape[2], rows):
-                part = probabilities[:, :, start : start + rows]
-                part[...] = self.task.tempered(part, self.described.temperature)
-        return probabilities
+        """Return the probabilities [B, K, *S] that are given out, of those that the mask is made of."""
+        if not self.described.changes_probabilities:
+            return probabilities
+        found = np.empty_like(probabilities)
+        rows = max(1, PART // max(1, probabilities[:, :, :1].size))
+        for start in range(0, probabilities.shape[2], rows):
+            place = np.s_[:, :, start : start + rows]
+            found[place] = self.task.tempered(probabilities[place], self.described.temperature)
+        return found
 
     @property
     def steps(self) -> list[Step]:
