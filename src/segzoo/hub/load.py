@@ -193,6 +193,4 @@ def load_pipeline(
     model = load(checkpoint) if isinstance(checkpoint, Checkpoint) else load_several(checkpoint)
     network = (model.deploy() if model.is_deployable else model).to(place)
     backend = TorchBackend(network, str(model.load_report), precision=best_precision(place))
-    return Pipeline(
-        backend, tta=tta, overlap=overlap, intensity_range=intensity_range, raw=raw, keep=keep, doubt=doubt
-    )
+    return Pipeline(backend, tta=tta, overlap=overlap, intensity_range=intensity_range, raw=raw, keep=keep, doubt=doubt)

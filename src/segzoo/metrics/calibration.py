@@ -11,7 +11,7 @@ An image is gone through slab by slab, so that a volume takes no more memory tha
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -94,13 +94,16 @@ class Calibration:
         return {name: float(np.mean(errors)) if errors else math.nan for name, errors in found.items()}
 
 
-def calibration(probabilities: Array, mask: Array, target: Array) -> Calibration:
+def calibration(
+    probabilities: Array, mask: Array, target: Array, given_out: Callable[[Array], Array] | None = None
+) -> Calibration:
     """Compare the probabilities of an image or a volume with the truth.
 
     Args:
         probabilities: float [K, *S]; of one class, or of masks that may overlap, each class's own, else they add to 1.
         mask: the prediction, integers [*S] or, of masks that may overlap, [K, *S].
         target: the truth, likewise; what is negative is not looked at.
+        given_out: makes other probabilities of each slab of them, [K, rows, ...] or of one class, before all else.
 
     Example:
         >>> import numpy as np
@@ -113,28 +116,32 @@ def calibration(probabilities: Array, mask: Array, target: Array) -> Calibration
     if mask.ndim == probabilities.ndim or len(probabilities) == 1:  # each class by itself
         masks = mask if mask.ndim == probabilities.ndim else mask[None]
         targets = target if target.ndim == probabilities.ndim else target[None]
-        pairs = [of_class(*one) for one in zip(probabilities, masks, targets, strict=True)]
+        classes = (probabilities[number : number + 1] for number in range(len(probabilities)))
+        pairs = [of_classes(*one, given_out) for one in zip(classes, masks, targets, strict=True)]
     else:
-        pairs = [of_class(probabilities, mask, target)]
+        pairs = [of_classes(probabilities, mask, target, given_out)]
     everywhere, near = zip(*pairs, strict=True)
     return Calibration(everywhere, near)
 
 
-def of_class(probabilities: Array, mask: Array, target: Array) -> tuple[Reliability, Reliability]:
+def of_classes(
+    probabilities: Array, mask: Array, target: Array, given_out: Callable[[Array], Array] | None
+) -> tuple[Reliability, Reliability]:
     """Return the bins of all pixels, and of those near boundaries.
 
     Args:
-        probabilities: [*S] of one class, [K, *S] of several that exclude each other.
+        probabilities: [1, *S] of one class, [K, *S] of several that exclude each other.
         mask: integers [*S].
         target: likewise; negative where it is not looked at.
+        given_out: as of `calibration`.
     """
     everywhere = near = NOTHING
     for rows, band in bands(mask, target):
         truth, known = target[rows], target[rows] >= 0
-        if probabilities.ndim == mask.ndim:
-            confidences, hits = probabilities[rows], truth > 0
+        some = probabilities[:, rows] if given_out is None else given_out(probabilities[:, rows])
+        if len(some) == 1:
+            confidences, hits = some[0], truth > 0
         else:
-            some = probabilities[:, rows]
             confidences, hits = some.max(axis=0), some.argmax(axis=0) == truth
         everywhere += Reliability.of(confidences[known], hits[known])
         near += Reliability.of(confidences[known & band], hits[known & band])
