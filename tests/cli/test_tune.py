@@ -118,7 +118,7 @@ def test_test_scores_the_mask_that_is_cleaned_and_raw_the_other(tuned, data, tmp
     found = read_config(tuned).postprocessing.tuned
     where = ["--data", "Folder", "--data.root", str(data), "--data.split", str(split), "--trainer.accelerator", "cpu"]
     for extra, expected in (["--raw", "true"], "before"), ([], "after"):
-        assert main(["test", "--model", str(tuned), *where, *extra]) == 0
+        assert main(["test", "--model", str(tuned), *where, *extra, "--calibration", "true"]) == 0
         scores = [float(row["dice"]) for row in read_image_scores(Path("runs/biased-folder-test/test_per_image.csv"))]
         assert np.mean(scores) == pytest.approx(found[expected]["dice"], abs=1e-3)  # a fused network rounds otherwise
 

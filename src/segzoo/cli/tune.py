@@ -23,12 +23,12 @@ from segzoo.errors import SegzooError
 from segzoo.hub.find import open_checkpoint
 from segzoo.hub.load import load_pipeline
 from segzoo.hub.tuned import write_tuned
+from segzoo.network import check_classes
 from segzoo.prediction.doubt import kinds_of
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.torch_backend import TorchBackend
 from segzoo.prediction.tuning import Case, Choice, Tuner, keep
 from segzoo.preprocessing.ranges import ranges_of
-from segzoo.steps import check_classes
 
 if TYPE_CHECKING:
     from segzoo.network import SegmentationNetwork

@@ -208,6 +208,11 @@ class Curves:
     def __init__(self) -> None:
         self.everywhere = self.near = NOTHING
 
+    def __add__(self, other: "Curves") -> "Curves":
+        found = Curves()
+        found.everywhere, found.near = self.everywhere + other.everywhere, self.near + other.near
+        return found
+
     def add(self, one: Calibration) -> None:
         """Add an image."""
         self.everywhere += sum(one.everywhere, NOTHING).scaled()
