@@ -12,8 +12,12 @@ from segzoo.imaging.probabilities import FORMS, probability_paths
 from segzoo.live import Model
 from segzoo.prediction.files import not_written
 from segzoo.prediction.measurements import channels_of, kept, measured_before, record
-from segzoo.prediction.plan import Job
+from segzoo.prediction.plan import Job, leads_to
+from segzoo.prediction.report import sort_report
 from segzoo.prediction.runtimes import ExportedModel
+
+REPORT = "report.csv"
+FIRST = 5  # cases that are named
 
 
 def require_no_videos(videos: Sequence[Path], options: argparse.Namespace) -> None:
@@ -22,7 +26,7 @@ def require_no_videos(videos: Sequence[Path], options: argparse.Namespace) -> No
     Raises:
         SegzooError: saying so.
     """
-    for option in ("measure", "probabilities"):
+    for option in ("measure", "probabilities", "report"):
         if videos and getattr(options, option) is not None:
             raise SegzooError(f"{videos[0]} is a video, and --{option} is for images and volumes; leave one out")
 
@@ -35,7 +39,9 @@ def with_more(jobs: list[Job], options: argparse.Namespace, model: Model) -> lis
     def more(job: Job) -> Job:
         by_form = {form: probability_paths(job.mask, names, form) for form in FORMS}
         maps = by_form.pop(options.probabilities, ())
-        return replace(job, maps=maps, old_maps=sum(by_form.values(), ()), measure=options.measure)
+        return replace(
+            job, maps=maps, old_maps=sum(by_form.values(), ()), measure=options.measure, report=options.report
+        )
 
     return [more(job) for job in jobs]
 
@@ -82,3 +88,38 @@ def description_of(model: Model) -> Any:
     if isinstance(model, ExportedModel):
         return model
     return (model.members[0] if isinstance(model, Checkpoints) else model).config
+
+
+# ---- the report
+
+
+def name_report(options: argparse.Namespace) -> None:
+    """Say where the report goes where only that there is to be one was said.
+
+    Raises:
+        SegzooError: it is named like something else.
+    """
+    if options.report is None:
+        return
+    options.report = Path(options.report) if options.report else options.output / REPORT
+    if options.report.suffix.lower() != ".csv":
+        raise SegzooError(f"--report {options.report} is not the name of a table: end it in .csv, or put it at the end")
+    if options.measure is not None and leads_to(options.measure) == leads_to(options.report):
+        raise SegzooError(f"--measure and --report both name {options.report}; give each a file of its own")
+
+
+def first_lines(report: Path, jobs: Sequence[Job]) -> list[str]:
+    """Say which cases of a run to look at first, and sort the report for it.
+
+    Args:
+        report: of the run.
+        jobs: of the run, with their notes.
+    """
+    notes = {job.note for job in jobs}
+    rows = [row for row in sort_report(report) if row.note in notes] if report.exists() else []
+    if not rows:
+        return []
+    unlike = sum(bool(row.unlike) for row in rows)
+    named = [f"{row.case} (doubt {row.doubt:.3f}{'; ' * bool(row.unlike)}{row.unlike})" for row in rows[:FIRST]]
+    counted = f"; {unlike} of {len(rows)} are unlike what the model knows" if unlike else ""
+    return [f"segzoo: look at these first: {', '.join(named)}", f"segzoo: all are in {report}, in this order{counted}"]

@@ -19,6 +19,7 @@ from segzoo.tasks import Task
 
 Array = npt.NDArray[Any]
 DEFAULT = "entropy"  # where a checkpoint names none
+CHOSEN = "chosen"  # the checkpoint's, or else the default one
 
 
 def kinds_of(backend: Backend) -> list[str]:

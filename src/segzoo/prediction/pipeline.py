@@ -22,7 +22,7 @@ from segzoo.imaging.segmentation import Segmentation
 from segzoo.paths import require_file
 from segzoo.postprocessing import Postprocessing
 from segzoo.prediction.backend import Backend
-from segzoo.prediction.doubt import disagreement, entropies, near_boundary, others
+from segzoo.prediction.doubt import CHOSEN, DEFAULT, disagreement, entropies, kind_of, near_boundary, others
 from segzoo.prediction.postprocess import Finishing, Step, checked, chosen
 from segzoo.prediction.window import require_overlap, slide, slide_along, window_of
 from segzoo.preprocessing.base import Box, Prepared
@@ -50,8 +50,8 @@ class Pipeline:
         raw: leave out the post-processing that belongs to the checkpoint.
         keep: makes what holds the probabilities of a volume; None holds none but of the rows that are computed, unless
             a step of ``postprocessing`` may look at them.
-        doubt: scores that say which predictions to look at first, of `segzoo.postprocessing.DOUBTS`; with any, inputs
-            are also compared with those of the training.
+        doubt: scores that say which predictions to look at first, of `segzoo.postprocessing.DOUBTS`, or "chosen"; with
+            any, inputs are also compared with those of the training.
 
     Attributes:
         batch_size: how many inputs of one key are segmented together.
@@ -83,11 +83,22 @@ class Pipeline:
         own = Postprocessing() if raw else backend.postprocessing
         self.finishing = Finishing(own, backend.task, backend.class_names, contract.spatial_dims)
         self.steps = [*self.finishing.steps, *chosen(postprocessing)]
-        self.others = {kind: [self.alike(other) for other in others(backend, kind)] for kind in doubt}
+        kinds = [kind_of(backend) if kind == CHOSEN else kind for kind in doubt]
+        self.others = {kind: [self.alike(other) for other in others(backend, kind)] for kind in kinds}
         self.batch_size = backend.batch_size
-        self.description = f"{backend.description}; {own}" if own else backend.description
+        said = [backend.description, str(own), *(self.of_doubt() if doubt else [])]
+        self.description = "; ".join(filter(None, said))
         self.keep = in_memory if keep is None and postprocessing else keep
         self.progressed: Callable[[], object] = lambda: None
+
+    def of_doubt(self) -> list[str]:
+        """Return what is to be said of doubts and of ranges: where they are not the checkpoint's."""
+        wanted = self.backend.postprocessing.doubt
+        said = [f"what doubt by {wanted} needs is not at hand, so it is by {DEFAULT}"]
+        said = said if wanted and wanted not in self.others else []
+        if not self.backend.ranges:
+            said.append("it keeps no ranges of its training inputs, so others are compared with its contract alone")
+        return said
 
     def alike(self, backend: Backend) -> "Pipeline":
         """Return what makes masks of the same inputs as this one does before it cleans them, by another backend."""
