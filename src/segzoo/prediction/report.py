@@ -1,7 +1,7 @@
 """Report of a run: a CSV file with a row a case, the ones to look at first at its top.
 
-Rows are added case by case, by whichever thread, process or run has done it, as `segzoo.prediction.measurements` adds its
-own; sorted they are at the end. A case that an earlier run has done without a report is done again for its doubt.
+Rows are added case by case, by whichever thread, process or run has done it, as those of the measurements are; sorted
+they are at the end. A case that an earlier run has done without a report is done again for its doubt.
 """
 
 import csv
