@@ -120,6 +120,6 @@ def first_lines(report: Path, jobs: Sequence[Job]) -> list[str]:
     if not rows:
         return []
     unlike = sum(bool(row.unlike) for row in rows)
-    named = [f"{row.case} (doubt {row.doubt:.3f}{'; ' * bool(row.unlike)}{row.unlike})" for row in rows[:FIRST]]
+    named = [f"{row.case} ({row.doubt:.3f}{', unlike' * bool(row.unlike)})" for row in rows[:FIRST]]
     counted = f"; {unlike} of {len(rows)} are unlike what the model knows" if unlike else ""
-    return [f"segzoo: look at these first: {', '.join(named)}", f"segzoo: all are in {report}, in this order{counted}"]
+    return [f"segzoo: look at these first, by doubt: {', '.join(named)}", f"segzoo: all are in {report}, in this order{counted}"]

@@ -65,7 +65,8 @@ def record(job: Job, found: Segmentation) -> None:
     spacing = job.input.pixel_spacing() if isinstance(job.input, Stores) else None
     measured = measure(found, intensities, spacing)
     head = columns(len(intensities))
-    rows = [row(case_of(job), one, len(intensities), job.note) for one in measured]
+    doubt = "" if found.doubt is None else f"{found.doubt:.6f}"
+    rows = [[*row(case_of(job), one, len(intensities)), doubt, job.note] for one in measured]
     add(job.measure, head, rows, job.note)
 
 
@@ -109,16 +110,16 @@ def channels_of(contract: InputContract) -> int:
 def columns(channels: int) -> list[str]:
     """Return the names of a table's columns, of inputs of some channels."""
     numbers = [""] if channels == 1 else [f"_{number}" for number in range(1, channels + 1)]
-    return [*BEFORE, *(f"{what}{number}" for number in numbers for what in ("mean", "sd")), NOTE]
+    return [*BEFORE, *(f"{what}{number}" for number in numbers for what in ("mean", "sd")), "doubt", NOTE]
 
 
-def row(case: str, one: Measurement, channels: int, note: str) -> list[Any]:
+def row(case: str, one: Measurement, channels: int) -> list[Any]:
     """Return a structure's row, numbers with six digits; what an empty one has not is left empty."""
     by_channel = zip(one.means, one.deviations, strict=True)
     bright = [f"{value:.6g}" for pair in by_channel for value in pair] or [""] * 2 * channels
     diameter = "" if one.diameter is None else f"{one.diameter:.6g}"
     size = (f"{one.size:.6g}", one.unit, one.components, diameter, one.diameter_unit)
-    return [case, one_line(one.structure), *size, *bright, note]
+    return [case, one_line(one.structure), *size, *bright]
 
 
 def intensities_of(job: Job, found: Segmentation) -> npt.NDArray[Any]:

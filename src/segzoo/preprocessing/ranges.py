@@ -73,8 +73,9 @@ def unlike(features: Features, ranges: Ranges, where: str) -> tuple[str, ...]:
             continue
         low, high = ranges[name]
         if not all(least <= value <= most for least, value, most in zip(low, values, high, strict=True)):
-            known = " x ".join(bounds(*pair) for pair in zip(low, high, strict=True))
-            found.append(f"{WORDS.get(name, name)} {' x '.join(f'{one:g}' for one in values)} ({where} {known})")
+            between = ", " if name == "intensity" else " x "
+            known = between.join(bounds(*pair) for pair in zip(low, high, strict=True))
+            found.append(f"{WORDS.get(name, name)} {between.join(f'{one:g}' for one in values)} ({where} {known})")
     return tuple(found)
 
 
