@@ -208,7 +208,7 @@ def begin(
     for failure in failures:
         say(f"segzoo: not segmented: {failure}")
     if options.measure is not None:
-        failures += report(measure_done(options.measure, model, jobs, todo), len(jobs) + len(refused) > 1)
+        failures += report(measure_done(options, model, jobs, todo), len(jobs) + len(refused) > 1)
     return todo, failures
 
 
@@ -257,7 +257,7 @@ def say(text: str) -> None:
 def load(model: Model, options: argparse.Namespace, device: str) -> Pipeline:
     """Make what segments."""
     keep = partial(OnDisk, options.output) if options.probabilities else None  # of volumes, until they are written
-    doubt = [CHOSEN] if options.report or options.measure else []
+    doubt = [] if options.report is None else [CHOSEN]
     return load_pipeline(
         model,
         device,

@@ -47,12 +47,12 @@ def with_more(jobs: list[Job], options: argparse.Namespace, model: Model) -> lis
 
 
 def measure_done(
-    table: Path, model: Model, jobs: list[Job], todo: list[Job]
+    options: argparse.Namespace, model: Model, jobs: list[Job], todo: list[Job]
 ) -> Iterator[tuple[Job, str | SegzooError]]:
     """Yield each job that is done and was not measured yet, measured by its masks.
 
     Args:
-        table: to add them to.
+        options: of the command line, which name the table to add them to.
         model: that has made them.
         jobs: all of the run, with their notes.
         todo: those of them that are not done.
@@ -62,14 +62,16 @@ def measure_done(
     """
     described = description_of(model)
     structures, channels = len(described.task.foreground(described.class_names)), channels_of(described.contract)
-    known = measured_before(table, jobs, structures, channels)
+    known = measured_before(options.measure, jobs, structures, channels)
     waiting = {job.mask for job in todo}
+    reported = sort_report(options.report) if options.report is not None else []
+    doubts = {row.note: row.doubts for row in reported}
     for job in jobs:
         if job.mask not in waiting and job.note not in known:
-            yield job, attempt(measure_one, job, described, model.mask_names)
+            yield job, attempt(measure_one, job, described, model.mask_names, doubts.get(job.note, {}))
 
 
-def measure_one(job: Job, described: Any, channels: Sequence[str] | None) -> str:
+def measure_one(job: Job, described: Any, channels: Sequence[str] | None, doubts: dict[str, float]) -> str:
     """Measure what an earlier run has found.
 
     Raises:
@@ -77,7 +79,7 @@ def measure_one(job: Job, described: Any, channels: Sequence[str] | None) -> str
     """
     found = kept(job, described.contract, described.class_names, channels)
     try:
-        record(job, found)
+        record(job, replace(found, doubts=doubts))
     except OSError as error:
         raise not_written(job.measure, error) from error
     return f"measured in {job.measure}"
@@ -120,6 +122,9 @@ def first_lines(report: Path, jobs: Sequence[Job]) -> list[str]:
     if not rows:
         return []
     unlike = sum(bool(row.unlike) for row in rows)
-    named = [f"{row.case} ({row.doubt:.3f}{', unlike' * bool(row.unlike)})" for row in rows[:FIRST]]
+    named = [f"{row.case} ({sum(row.doubts.values()):.3f}{', unlike' * bool(row.unlike)})" for row in rows[:FIRST]]
     counted = f"; {unlike} of {len(rows)} are unlike what the model knows" if unlike else ""
-    return [f"segzoo: look at these first, by doubt: {', '.join(named)}", f"segzoo: all are in {report}, in this order{counted}"]
+    return [
+        f"segzoo: look at these first, by doubt: {', '.join(named)}",
+        f"segzoo: all are in {report}, in this order{counted}",
+    ]

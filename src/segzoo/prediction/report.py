@@ -26,13 +26,13 @@ class Row:
 
     Attributes:
         case: its name.
-        doubt: 0 to 1.
+        doubts: its score, by its name.
         unlike: what of its input is unlike the training data, in words.
         note: of its mask.
     """
 
     case: str
-    doubt: float
+    doubts: dict[str, float]
     unlike: str
     note: str
 
@@ -75,11 +75,12 @@ def sort_report(report: Path) -> list[Row]:
     """
     with locked(report) as file:
         content = file.read()
-        if not content:
+        if not content:  # it was made by being opened
+            report.unlink()
             return []
         head, *rows = require_columns(report, content, COLUMNS, OPTION)
         rows = sorted(rows, key=lambda row: (-float(row[1]), row[0]))
         if (text := as_csv([head, *rows])) != content:
             write_whole(report, text)
     named = csv.DictReader(io.StringIO(text.decode()))
-    return [Row(row["case"], float(row["doubt"]), row["unlike"], row[NOTE]) for row in named]
+    return [Row(row["case"], {row["doubt_by"]: float(row["doubt"])}, row["unlike"], row[NOTE]) for row in named]
