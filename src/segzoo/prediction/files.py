@@ -336,7 +336,7 @@ def settle(file: Path) -> None:
 
 def remove_maps_of_another_mask(job: Job) -> None:
     """Remove the probabilities of this input that an earlier run, with other options, left beside its mask."""
-    for file in filter(Path.is_file, job.old_maps):
+    for file in filter(os.path.isfile, job.old_maps):  # which a name too long for a file is not
         if (note := stored_note(file)) and note != job.note and same_source(note, job.note):
             file.unlink(missing_ok=True)
 
