@@ -100,6 +100,11 @@ class Description:
         return self.task.mask_names(self.class_names) if self.task else None
 
     @property
+    def codes(self) -> dict[str, Any]:
+        """Codes of classes that it states, as of `segzoo.checkpoints.codes.codes_of`."""
+        return dict(self.entries.get("codes", {}))
+
+    @property
     def data(self) -> dict[str, Any]:
         """Description of what it was trained on, by the DataModule."""
         return dict(self.entries.get("data", {}))
@@ -120,6 +125,7 @@ class Description:
         model.preprocessing = contract if same else contract.with_channels(model.in_channels)
         if self.task in (None, model.task):  # a new head has other classes
             model.class_names = self.class_names
+            model.codes = self.codes
         model.data, model.licence = self.data, self.licence
 
 
@@ -142,7 +148,8 @@ class Learned(Description):
 
 def contract_entries(model: "SegmentationNetwork") -> dict[str, Any]:
     """Return what a model takes and gives."""
-    return {"preprocessing": model.preprocessing.to_dict(), "class_names": model.class_names}
+    codes = {"codes": model.codes} if model.codes else {}
+    return {"preprocessing": model.preprocessing.to_dict(), "class_names": model.class_names, **codes}
 
 
 def python_number(value: Any) -> int | float:
