@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import re
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +27,8 @@ from segzoo.imaging.dicom import DicomCase
 from segzoo.imaging.geometry import Geometry
 from segzoo.imaging.readers import Reader, reader_of
 from segzoo.imaging.volumes import Volume, read_volume, read_volume_mask, write_volume_mask
-from segzoo.prediction.plan import find_inputs
+from segzoo.prediction.plan import find_inputs, plan
+from segzoo.prediction.resume import SOURCE, unfinished
 from segzoo.preprocessing.image import Preprocessing, Slices
 
 TILTED = np.linalg.qr([[0.9, 0.3, -0.2], [-0.25, 0.95, 0.15], [0.2, -0.1, 0.97]])[0]
@@ -110,9 +112,13 @@ def test_a_mask_of_a_series_is_that_of_its_nifti_twin(tmp_path, whole, capfd, mo
     writer.write_series(Path("study/bad"), array, geometry, change=lambda index, made: made if index != 9 else None)
     write_volume_mask("twin.nii.gz", array, geometry)
     model = Path(__file__).parents[2] / "model_cards" / "mednext-s-k3-hippocampus"
-    arguments = ["predict", model, "study", "twin.nii.gz", "--output", "out", "--device", "cpu", "--overlap", "0"]
-    assert main([*map(str, arguments)]) == 2  # of the bad one
-    said = "".join(capfd.readouterr())
+
+    def predict(*words: str, status: int) -> str:
+        """What the command says."""
+        assert main(["predict", str(model), *words, "--device", "cpu", "--overlap", "0"]) == status
+        return "".join(capfd.readouterr())
+
+    said = predict("study", "twin.nii.gz", "--output", "out", status=2)
     assert "study/mr/series 3 -> out/mr_3.nii.gz" in said
     assert "study/bad/series 3" in said
     found, place = read_volume_mask("out/mr_3.nii.gz")
@@ -121,15 +127,34 @@ def test_a_mask_of_a_series_is_that_of_its_nifti_twin(tmp_path, whole, capfd, mo
     assert len(np.unique(found)) == 3
     np.testing.assert_array_equal(one.array[0], twin)
     np.testing.assert_allclose(one.geometry.affine, other.affine, atol=2e-5)
-    assert main([*map(str, arguments)]) == 2
-    again = capfd.readouterr()
-    assert "2 of 3 were done before" in again.out
-    writer.write_series(Path("study/mr"), array + 1, geometry)  # in the same place, and another one
-    main([*map(str, arguments)])
-    assert "1 of 3 were done before" in capfd.readouterr().out
+    assert "2 of 2 were done before" in predict("study/mr", "twin.nii.gz", "--output", "out", status=0)
     for name in ("Grabowski", "Eleonore", "4711"):
         assert name not in said
         assert not any(name.encode() in path.read_bytes() or name in path.name for path in Path("out").iterdir())
+    # the same as DICOM SEG, which a NIfTI file cannot have
+    segs = ["study/mr", "twin.nii.gz", "--output", "segs", "--format", "dicom-seg"]
+    assert "twin.nii.gz is not DICOM" in predict(*segs, status=2)
+    content = writer.reread(Path("segs/mr_3.dcm"))
+    assert (content.PatientName, content.Modality) == (writer.PATIENT, "SEG")
+    segments = [one.SegmentLabel for one in content.SegmentSequence]
+    assert segments == ["Anterior", "Posterior"]
+    assert content.pixel_array.sum() == (found > 0).sum()
+    assert "1 of 1 were done before" in predict(*segs, status=2)
+
+
+def test_what_was_done_is_done_again_where_a_slice_has_changed(tmp_path, hippocampus):
+    array, geometry = cut(hippocampus, 0, backwards=False)
+    files = writer.write_series(tmp_path / "mr", array, geometry)
+
+    def note() -> str:
+        (job,) = unfinished(plan(cases(tmp_path), tmp_path / "out", overlay=False), {}, None)
+        return job.note
+
+    before = note()
+    assert note() == before
+    os.utime(files[5], (0, 0))
+    assert note() != before
+    assert note()[:SOURCE] == before[:SOURCE]  # where it lies
 
 
 def test_hounsfield_units_and_12_bits_of_16(tmp_path, hippocampus):
