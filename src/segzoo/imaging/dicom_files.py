@@ -246,6 +246,8 @@ def read_header(path: Path) -> Header:
         if not found.get("SOPClassUID"):
             raise unreadable(path)
         frames = int(found.get("NumberOfFrames") or 1)
+        if frames < 1:
+            raise unreadable(path)
         rows, columns = int(found.get("Rows") or 0), int(found.get("Columns") or 0)
         header = Header(
             path,
