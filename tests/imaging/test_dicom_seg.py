@@ -143,6 +143,17 @@ def test_it_says_what_it_was_made_of_and_by_what(tmp_path, labelled):
         assert segment.sum() == expected.sum() > 0
 
 
+def test_odd_values_of_the_patient_are_kept_and_not_quoted(tmp_path, labelled, recwarn):
+    array, mask, geometry = labelled
+    odd = {"PatientSex": "female", "PatientID": "P" * 70}
+    writer.write_series(tmp_path / "mr", array, geometry, **odd)
+    recwarn.clear()  # of what was written
+    path = write(tmp_path / "seg.dcm", mask, reader_of(tmp_path / "mr"), note="mine")
+    assert reader_of(path).note() == "mine"
+    assert [str(one.message) for one in recwarn] == []
+    assert writer.reread(path).PatientID == odd["PatientID"]
+
+
 def test_a_picture_and_an_empty_mask(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
     made = writer.with_pixels(writer.dataset(writer.ULTRASOUND, "1.2", 5, 2, Modality="US"), picture)

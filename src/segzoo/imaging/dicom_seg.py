@@ -17,7 +17,7 @@ import numpy.typing as npt
 from segzoo.catalogue import Codes, Concept
 from segzoo.errors import MissingPackageError, SegzooError
 from segzoo.imaging.dicom import DicomCase, named
-from segzoo.imaging.dicom_files import SUMMARY, imported, opened
+from segzoo.imaging.dicom_files import imported, quiet
 from segzoo.imaging.dicom_place import stacked
 from segzoo.imaging.geometry import Geometry
 from segzoo.imaging.overlay import COLOURS
@@ -84,10 +84,11 @@ class DicomMask:
         """Return the note that it was written with; "" where it has none or was changed, None where it is damaged."""
         try:
             require_file(self.path)
-            content = imported().dcmread(self.path)
-            if 8 * len(content.PixelData) < content.NumberOfFrames * content.Rows * content.Columns:
-                return None  # cut short
-            stored = str(content.private_block(GROUP, CREATOR)[NOTE].value)
+            with quiet() as pydicom:
+                content = pydicom.dcmread(self.path)
+                if 8 * len(content.PixelData) < content.NumberOfFrames * content.Rows * content.Columns:
+                    return None  # cut short
+                stored = str(content.private_block(GROUP, CREATOR)[NOTE].value)
             return note_of_sealed(stored, lambda: bits_of(content))
         except KeyError:
             return ""
@@ -130,7 +131,7 @@ def write_seg(
     import highdicom
     from pydicom.sr.coding import Code
 
-    with named(case.path):
+    with named(case.path), quiet():
         sources, order, geometry = sources_of(case)
         masks = mask.reshape(len(mask) if multilabel else 1, -1, *mask.shape[-2:])
         planes = np.moveaxis(masks, 0, -1)[order] if multilabel else masks[0][order]
@@ -165,9 +166,9 @@ def write_seg(
                 "lacks what a DICOM SEG has to say of its source, or has frames that highdicom cannot refer to; write "
                 "NIfTI (leave --format out)"
             ) from error
-    if note:
-        content.private_block(GROUP, CREATOR, create=True).add_new(NOTE, "LT", sealed(note, bits_of(content)))
-    content.save_as(path)
+        if note:
+            content.private_block(GROUP, CREATOR, create=True).add_new(NOTE, "LT", sealed(note, bits_of(content)))
+        content.save_as(path)
 
 
 def sources_of(case: DicomCase) -> tuple[list[Any], list[int], Geometry | None]:
@@ -208,8 +209,7 @@ def measured(sources: Sequence[Any], geometry: Geometry) -> Any:
 
 def source(path: Path) -> Any:
     """Return all that a file says but its pixels, with nothing for what it should say of the patient and does not."""
-    with opened(path, SUMMARY):  # which is refused where it is none
-        pass
+    require_file(path)
     content = imported().dcmread(path, stop_before_pixels=True, force=True)
     for keyword in (*IDENTITY, *DATES):
         if keyword not in content:
