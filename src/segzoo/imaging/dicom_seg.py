@@ -29,8 +29,8 @@ GROUP, CREATOR, NOTE = 0x0071, "SEGZOO", 0x01  # of the private element that hol
 LABEL = 64  # characters of a segment's label
 SERIES_AFTER = 1000  # by which the number of its series follows that of the images
 # what highdicom copies, and anonymised files may lack
-IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID")
-DATES = ("StudyDate", "StudyTime", "ReferringPhysicianName")
+IDENTITY = ("PatientID", "PatientName", "AccessionNumber", "StudyID", "ReferringPhysicianName")
+SEXES = ("M", "F", "O", "")  # that the standard has
 
 
 @dataclass(frozen=True)
@@ -208,12 +208,23 @@ def measured(sources: Sequence[Any], geometry: Geometry) -> Any:
 
 
 def source(path: Path) -> Any:
-    """Return all that a file says but its pixels, with nothing for what it should say of the patient and does not."""
+    """Return all that a file says but its pixels, with nothing for what of the patient is missing or means nothing."""
     require_file(path)
+    valuerep = imported().valuerep
     content = imported().dcmread(path, stop_before_pixels=True, force=True)
-    for keyword in (*IDENTITY, *DATES):
+    for keyword in IDENTITY:
         if keyword not in content:
-            setattr(content, keyword, "" if keyword in IDENTITY else None)
+            setattr(content, keyword, "")
+    for keyword, kind in {"PatientBirthDate": valuerep.DA, "StudyDate": valuerep.DA, "StudyTime": valuerep.TM}.items():
+        try:
+            kind(content.get(keyword))
+            known = keyword in content
+        except ValueError:
+            known = False
+        if not known:
+            setattr(content, keyword, None)
+    if content.get("PatientSex") not in SEXES:
+        content.PatientSex = ""
     return content
 
 
