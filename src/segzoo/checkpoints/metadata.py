@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from segzoo import __version__, limits
 from segzoo.checkpoints.codes import refuse_strange_codes
-from segzoo.checkpoints.description import Description
+from segzoo.checkpoints.description import Description, optional_entries
 from segzoo.checkpoints.entries import model_entry, refuse_strange_classes
 from segzoo.checkpoints.parse import parse_json
 from segzoo.errors import SegzooError, first_line
@@ -41,7 +41,7 @@ class Metadata(Description):
             num_classes=model.num_classes,
             multilabel=model.multilabel,
             class_names=model.class_names,
-            **({"codes": model.codes} if model.codes else {}),
+            **optional_entries(model),
             **{**details, "precision": precision},
         )
 
@@ -81,6 +81,7 @@ class Metadata(Description):
         if not known:
             raise SegzooError(f"{where} give its preprocessing as {stored!r}")
         assert self.contract
+        self.refuse_strange_postprocessing(where)
 
     @property
     def name(self) -> str | None:

@@ -243,7 +243,12 @@ def say(text: str) -> None:
 def load(model: Model, options: argparse.Namespace, device: str) -> Pipeline:
     """Make what segments."""
     return load_pipeline(
-        model, device, tta=options.tta, overlap=options.overlap, intensity_range=options.intensity_range
+        model,
+        device,
+        tta=options.tta,
+        overlap=options.overlap,
+        intensity_range=options.intensity_range,
+        raw=options.raw,
     )
 
 
@@ -254,6 +259,6 @@ def mask_names(options: argparse.Namespace, model: Model) -> list[str] | None:
 
 def recipe(options: argparse.Namespace, model: Model) -> dict[str, Any]:
     """Return what masks depend on besides the image; a run that is like this one continues it."""
-    stated = {"intensity_range": options.intensity_range, "geometry": options.geometry}
+    stated = {"intensity_range": options.intensity_range, "geometry": options.geometry, "raw": options.raw or None}
     chosen = {name: value for name, value in stated.items() if value is not None}  # masks without are known again
     return {"segzoo": __version__, **model.identity, "tta": options.tta, "overlap": options.overlap, **chosen}
