@@ -35,7 +35,7 @@ SEXES = ("M", "F", "O", "")  # that the standard has
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What segments, as a DICOM SEG names it.
+    """Name, version and classes of a model, as a DICOM SEG states them.
 
     Attributes:
         name: of the checkpoint.
