@@ -105,6 +105,29 @@ def test_a_series_is_the_volume_that_nifti_holds(tmp_path, hippocampus, axis, ba
     np.testing.assert_allclose((found.geometry.affine @ [*index, 1])[:3], place, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Task09_Spleen_crop/ct_scan/sub-spleen2/ct/sub-spleen2_ct.nii.gz",
+        "vertebrae_TPTBox/sample_ct/sub-ct_label-22_ct.nii.gz",
+        "spinalcord_sct/t2/t2.nii.gz",
+        "pyradiomics_cases/breast1_image.nrrd",
+    ],
+)
+def test_volumes_of_other_scanners(shared, tmp_path, name):
+    volume = read_volume(shared / "data" / name)
+    first = volume.geometry.shape[0] // 2
+    affine = volume.geometry.affine.copy()
+    affine[:3, 3] = (affine @ [first, 0, 0, 1])[:3]
+    array = np.round(volume.array[0, first : first + 8]).astype(np.int16)
+    geometry = Geometry(array.shape, affine)
+    writer.write_series(tmp_path / "ct", array, geometry, kind=writer.CT)
+    found = along(reader_of(tmp_path / "ct").for_volumes(1), geometry)
+    np.testing.assert_array_equal(found.array[0], array)
+    np.testing.assert_allclose(found.geometry.affine, affine, atol=1e-4)
+    assert found.geometry.orientation == geometry.orientation
+
+
 def test_a_mask_of_a_series_is_that_of_its_nifti_twin(tmp_path, whole, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     array, geometry = cut(whole, 1, backwards=True, turn=TILTED)
