@@ -180,16 +180,19 @@ def test_what_was_done_is_done_again_where_a_slice_has_changed(tmp_path, hippoca
     assert note()[:SOURCE] == before[:SOURCE]  # where it lies
 
 
-def test_hounsfield_units_and_12_bits_of_16(tmp_path, hippocampus):
+@pytest.mark.parametrize("high", [11, 15])
+@pytest.mark.parametrize("syntax", [None, RLELossless])
+def test_hounsfield_units_and_12_bits_of_16(tmp_path, hippocampus, high, syntax):
     array, geometry = cut(hippocampus, 0, backwards=False)
+    array, geometry = array[:4], Geometry((4, *array.shape[1:]), geometry.affine)
+    beside = 0xA000 if high == 11 else 0x000A  # as of an old overlay in the bits that are not used
 
     def scanner(index: int, made: Dataset) -> Dataset:
-        made.BitsStored, made.HighBit, made.RescaleSlope, made.RescaleIntercept = 12, 11, 2, -1024
-        pixels = array[index] | np.uint16(0xA000)  # as of an old overlay in the bits that are not used
-        made.PixelData = pixels.tobytes()
+        made.BitsStored, made.HighBit, made.RescaleSlope, made.RescaleIntercept = 12, high, 2, -1024
+        made.PixelData = (array[index] << (high - 11) | np.uint16(beside)).tobytes()
         return made
 
-    writer.write_series(tmp_path / "ct", array, geometry, kind=writer.CT, change=scanner)
+    writer.write_series(tmp_path / "ct", array, geometry, kind=writer.CT, change=scanner, syntax=syntax)
     np.testing.assert_array_equal(reader_of(tmp_path / "ct").for_volumes(1).array[0], array * 2.0 - 1024)
 
 

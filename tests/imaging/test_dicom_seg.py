@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,7 @@ def test_odd_values_of_the_patient_are_not_quoted(tmp_path, labelled, recwarn):
     odd = {"PatientSex": "female", "PatientBirthDate": "in spring", "PatientID": "P" * 70}
     writer.write_series(tmp_path / "mr", array, geometry, **odd)
     recwarn.clear()  # of what was written
+    warnings.simplefilter("always")
     path = write(tmp_path / "seg.dcm", mask, reader_of(tmp_path / "mr"), note="mine")
     assert reader_of(path).note() == "mine"
     assert [str(one.message) for one in recwarn] == []

@@ -64,7 +64,7 @@ def stored(content: Any, frames: int) -> Pixels:
         if syntax in BY_GDCM:
             pixels = by_gdcm(content, syntax)
         elif syntax == RUN_LENGTHS or not getattr(syntax, "is_compressed", False):
-            pixels = pydicom.pixels.pixel_array(content)
+            pixels = pydicom.pixels.pixel_array(content, correct_unused_bits=False)  # wherever they lie
         else:
             raise SegzooError(f"is compressed by {syntax.name}, which is not read; store it in another transfer syntax")
         return without_unused_bits(pixels.reshape(frames, rows, columns, *((samples,) if samples > 1 else ())), content)
