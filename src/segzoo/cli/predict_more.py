@@ -33,34 +33,39 @@ def with_more(jobs: list[Job], options: argparse.Namespace, model: Model) -> lis
     names = described.class_names[-described.task.num_classes :]
 
     def more(job: Job) -> Job:
-        by_form = {form: probability_paths(job.mask, names, form) for form in FORMS}
+        is_image = Path(job.input.mask_name).suffix == ".png" or getattr(job.input, "slices", 0) == 1  # of DICOM
+        mask = job.mask.with_name(job.input.stem + (".png" if is_image else ".nii.gz"))  # which a DICOM SEG is not
+        by_form = {form: probability_paths(mask, names, form) for form in FORMS}
         maps = by_form.pop(options.probabilities, ())
         return replace(job, maps=maps, old_maps=sum(by_form.values(), ()), measure=options.measure)
 
     return [more(job) for job in jobs]
 
 
-def measure_done(
-    table: Path, model: Model, jobs: list[Job], todo: list[Job]
-) -> Iterator[tuple[Job, str | SegzooError]]:
-    """Yield each job that is done and was not measured yet, measured by its masks.
+def unmeasured(table: Path, model: Model, jobs: list[Job], todo: list[Job]) -> list[Job]:
+    """Return the jobs that are done, but not measured.
 
     Args:
-        table: to add them to.
-        model: that has made them.
+        table: of measurements.
+        model: that segments.
         jobs: all of the run, with their notes.
         todo: those of them that are not done.
 
     Raises:
-        SegzooError: what lies there is not such a table.
+        SegzooError: what lies in the table's place is not one.
     """
     described = description_of(model)
-    structures, channels = len(described.task.foreground(described.class_names)), channels_of(described.contract)
-    known = measured_before(table, jobs, structures, channels)
+    structures = len(described.task.foreground(described.class_names))
+    known = measured_before(table, jobs, structures, channels_of(described.contract))
     waiting = {job.mask for job in todo}
+    return [job for job in jobs if job.mask not in waiting and job.note not in known]
+
+
+def measure_done(model: Model, jobs: list[Job]) -> Iterator[tuple[Job, str | SegzooError]]:
+    """Yield each job that is done, measured by its masks."""
+    described = description_of(model)
     for job in jobs:
-        if job.mask not in waiting and job.note not in known:
-            yield job, attempt(measure_one, job, described, model.mask_names)
+        yield job, attempt(measure_one, job, described, model.mask_names)
 
 
 def measure_one(job: Job, described: Any, channels: Sequence[str] | None) -> str:
