@@ -14,7 +14,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +32,13 @@ convolution, on one thread of {machine}, with PyTorch {torch}. Of each peak
 {before:.2f} GiB were there before the volume was read. The probabilities of all classes at once, which are never held,
 would fill {whole:.1f} GiB.
 
-| windows | overlap | network's voxels | number | peak | took |
-| --- | ---: | --- | ---: | ---: | ---: |
+| windows | overlap | network's voxels | number | peak |
+| --- | ---: | --- | ---: | ---: |
 """
 END = """
-The number of windows changes nothing; how long they are along the first axis does, since that many slices of all
-classes are held (at float32, {slab:.2f} GiB for 128). What `--probabilities` writes lies on the disk meanwhile. From
-file to file as `segzoo predict` goes, of one volume; of several, the next one is read meanwhile.
+The number of windows changes little; how long they are along the first axis does, since that many slices of all
+classes are held (in float32, {slab:.2f} GiB for 128). This is the way of one volume from file to file, as
+`segzoo predict` goes; of several, the next one is read meanwhile. What `--probabilities` writes waits on the disk.
 """
 
 
@@ -131,13 +130,12 @@ def measure(case: Case, classes: int, folder: Path) -> dict[str, Any]:
     )
     pipeline, seen = Pipeline(TorchBackend(model), overlap=case.overlap, keep=None), [0]
     pipeline.progressed = lambda: seen.__setitem__(0, seen[0] + 1)
-    before, started = peak(), time.perf_counter()
+    before = peak()
     ((job, outcome),) = segment_files(pipeline, plan(inputs_in(folder / "ct.nii"), folder / "masks", overlay=False))
     assert isinstance(outcome, str), outcome
-    took = time.perf_counter() - started
     job.mask.unlink()
     read = pipeline.contract.grid(job.input.for_volumes(1).geometry)
-    return {"windows": seen[0], "before": before, "peak": peak(), "seconds": took, "grid": read}
+    return {"windows": seen[0], "before": before, "peak": peak(), "grid": read}
 
 
 def peak() -> int:
@@ -165,7 +163,7 @@ def page(options: argparse.Namespace, found: list[dict[str, Any]]) -> str:
     for case, one in zip(CASES, found, strict=True):
         text += (
             f"| {sides(case.patch)} | {case.overlap:g} | {sides(one['grid'])} | {one['windows']:,} | "
-            f"{one['peak'] / GIB:.2f} GiB | {one['seconds'] / 60:.1f} min |\n"
+            f"{one['peak'] / GIB:.2f} GiB |\n"
         )
     return text + END.format(slab=4 * (options.classes + 1) * 128 * options.shape[1] * options.shape[2] / GIB)
 

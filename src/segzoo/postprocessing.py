@@ -9,12 +9,11 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from segzoo.errors import SegzooError
-from segzoo.preprocessing.base import number
 from segzoo.tasks import Task
 
 EVEN = 0.5  # the threshold that leaves a class as it is
-LEAST, MOST = 0.001, 0.999  # of thresholds
-COOLEST, HOTTEST = 0.1, 10  # of temperatures: beyond them float32 ends
+THRESHOLDS, SIZES, SCORES = (0.001, 0.999), (0, 1e9), (-1e9, 1e9)  # least and most
+TEMPERATURES = (0.1, 10.0)  # likewise: beyond them float32 ends
 DOUBTS = {  # scores of what to look at, and what they are
     "entropy": "mean entropy within 10 pixels of a boundary",
     "flips": "what the Dice of mirrored copies' masks lacks of 1",
@@ -52,10 +51,8 @@ class Cleaning:
     largest_component: bool = False
 
     def __post_init__(self) -> None:
-        if not LEAST <= number("threshold", self.threshold) <= MOST:
-            raise SegzooError(f"threshold must be a number from {LEAST} to {MOST}, not {self.threshold!r}.")
-        if number("smallest_part", self.smallest_part) < 0:
-            raise SegzooError(f"smallest_part must be 0 or more, not {self.smallest_part!r}.")
+        require_number("threshold", self.threshold, *THRESHOLDS)
+        require_number("smallest_part", self.smallest_part, *SIZES)
         if self.unit not in list(UNITS):
             raise SegzooError(f"unit must be one of {', '.join(UNITS)}, not {self.unit!r}.")
         for name in ("filled_holes", "largest_component"):
@@ -112,8 +109,7 @@ class Postprocessing:
     tuned: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not COOLEST <= number("temperature", self.temperature) <= HOTTEST:
-            raise SegzooError(f"temperature must be a number from {COOLEST} to {HOTTEST}, not {self.temperature!r}.")
+        require_number("temperature", self.temperature, *TEMPERATURES)
         if self.doubt not in ("", *DOUBTS):
             raise SegzooError(f"doubt must be one of {', '.join(DOUBTS)}, not {self.doubt!r}.")
 
@@ -193,7 +189,7 @@ class Postprocessing:
         for part in ("before", "after", "doubt"):
             scores = object_of(f"the scores {part}", tuned.get(part, {}))
             for name, score in scores.items():
-                number(f"{name} {part}", score)
+                require_number(f"{name} {part}", score, *SCORES)
         return cls(classes, entries.get("temperature", 1), entries.get("doubt", ""), tuned)
 
 
@@ -211,6 +207,16 @@ def cleaning_of(name: str, stored: Any, spatial_dims: int) -> Cleaning:
     if spatial_dims not in UNITS[found.unit]:
         raise SegzooError(f"the class {name} has a size in {found.unit}, and the model is of {spatial_dims}D inputs.")
     return found
+
+
+def require_number(name: str, value: Any, least: float, most: float) -> None:
+    """Refuse what is no number from ``least`` to ``most``.
+
+    Raises:
+        SegzooError: saying so.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:  # NaN included
+        raise SegzooError(f"{name} must be a number from {least:g} to {most:g}, not {value!r}.")
 
 
 def object_of(what: str, stored: Any, known: Iterable[str] | None = None) -> dict[str, Any]:

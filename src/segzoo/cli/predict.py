@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from segzoo import __version__
 from segzoo.checkpoints.folder import remove_dead_drafts
 from segzoo.cli.output import raise_first, sentence, show_any_name
-from segzoo.cli.predict_more import first_lines, measure_done, name_report, require_no_videos, with_more
+from segzoo.cli.predict_more import first_lines, measure_done, name_report, require_no_videos, unmeasured, with_more
 from segzoo.errors import SegzooError, attempt, first_few, one_line
 from segzoo.hub.listing import holds_checkpoint, list_checkpoints
 from segzoo.imaging.cases import counted
@@ -27,6 +28,7 @@ from segzoo.prediction.plan import DRAFTS, Job, find_inputs, plan, require_disti
 from segzoo.prediction.report import unreported
 from segzoo.prediction.resume import noted, unfinished
 from segzoo.prediction.runtimes import ExportedModel
+from segzoo.prediction.seg import algorithm_of, with_segs
 from segzoo.prediction.video import segment_video
 from segzoo.prediction.window import require_overlap
 from segzoo.prediction.workers import share_out
@@ -48,6 +50,9 @@ def run_predict(options: argparse.Namespace) -> None:
     inputs, masks, refused = find_inputs(others, options.names) if others or not videos else ([], [], [])
     if masks:
         say(f"segzoo: {counted(len(masks), 'mask')} beside the images not segmented: {first_few(masks)}")
+    if options.format is not None:  # DICOM SEG
+        inputs, no_segs = with_segs(inputs, videos)
+        refused, videos = [*refused, *no_segs], []
     jobs = plan(inputs, options.output, options.overlay, options.geometry)
     require_writable(options.output)
     remove_dead_drafts(options.output, DRAFTS)
@@ -57,8 +62,11 @@ def run_predict(options: argparse.Namespace) -> None:
     model = open_model(names if averaged else options.checkpoint, options.backend or "auto", options.device)
     if isinstance(model, ExportedModel):
         options.device = "cpu"  # also where "auto" would find a GPU
+    if options.format is not None:
+        algorithm = algorithm_of(model)
+        jobs = [replace(job, algorithm=algorithm) for job in jobs]
     jobs = with_more(jobs, options, model)
-    require_distinct(jobs, model.mask_names)
+    require_distinct(jobs, mask_names(options, model))
     work = options, model, jobs, refused
     if options.devices == options.nodes == 1 and not is_one_of_several():
         failures = segment(*work)
@@ -199,16 +207,20 @@ def begin(
 ) -> tuple[list[Job], list[str]]:
     """Say what was done before and what cannot be done; return what is to be done, and why other inputs cannot."""
     jobs = noted(jobs, recipe(options, model))
-    todo = unfinished(jobs, recipe(options, model), model.mask_names)
+    todo = unfinished(jobs, recipe(options, model), mask_names(options, model))
     if options.report is not None:
         todo = unreported(options.report, jobs, todo)
+    again = [] if options.measure is None else unmeasured(options.measure, model, jobs, todo)
+    if options.format is not None:  # whose masks are not read again
+        waiting = {job.mask: job for job in [*again, *todo]}
+        todo = [waiting[job.mask] for job in jobs if job.mask in waiting]
     if len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} were done before", flush=True)
     failures = [sentence(error) for error in refused]
     for failure in failures:
         say(f"segzoo: not segmented: {failure}")
-    if options.measure is not None:
-        failures += report(measure_done(options, model, jobs, todo), len(jobs) + len(refused) > 1)
+    if options.measure is not None and options.format is None:
+        failures += report(measure_done(options, model, again), len(jobs) + len(refused) > 1)
     return todo, failures
 
 
@@ -268,6 +280,11 @@ def load(model: Model, options: argparse.Namespace, device: str) -> Pipeline:
         keep=keep,
         doubt=doubt,
     )
+
+
+def mask_names(options: argparse.Namespace, model: Model) -> list[str] | None:
+    """Return the names of the classes where each has a file of its own, which in DICOM SEG is a segment; else None."""
+    return model.mask_names if options.format is None else None
 
 
 def recipe(options: argparse.Namespace, model: Model) -> dict[str, Any]:

@@ -37,7 +37,9 @@ def with_more(jobs: list[Job], options: argparse.Namespace, model: Model) -> lis
     names = described.class_names[-described.task.num_classes :]
 
     def more(job: Job) -> Job:
-        by_form = {form: probability_paths(job.mask, names, form) for form in FORMS}
+        is_image = Path(job.input.mask_name).suffix == ".png" or getattr(job.input, "slices", 0) == 1  # of DICOM
+        mask = job.mask.with_name(job.input.stem + (".png" if is_image else ".nii.gz"))  # which a DICOM SEG is not
+        by_form = {form: probability_paths(mask, names, form) for form in FORMS}
         maps = by_form.pop(options.probabilities, ())
         return replace(
             job, maps=maps, old_maps=sum(by_form.values(), ()), measure=options.measure, report=options.report
@@ -46,29 +48,31 @@ def with_more(jobs: list[Job], options: argparse.Namespace, model: Model) -> lis
     return [more(job) for job in jobs]
 
 
-def measure_done(
-    options: argparse.Namespace, model: Model, jobs: list[Job], todo: list[Job]
-) -> Iterator[tuple[Job, str | SegzooError]]:
-    """Yield each job that is done and was not measured yet, measured by its masks.
+def unmeasured(table: Path, model: Model, jobs: list[Job], todo: list[Job]) -> list[Job]:
+    """Return the jobs that are done, but not measured.
 
     Args:
-        options: of the command line, which name the table to add them to.
-        model: that has made them.
+        table: of measurements.
+        model: that segments.
         jobs: all of the run, with their notes.
         todo: those of them that are not done.
 
     Raises:
-        SegzooError: what lies there is not such a table.
+        SegzooError: what lies in the table's place is not one.
     """
     described = description_of(model)
-    structures, channels = len(described.task.foreground(described.class_names)), channels_of(described.contract)
-    known = measured_before(options.measure, jobs, structures, channels)
+    structures = len(described.task.foreground(described.class_names))
+    known = measured_before(table, jobs, structures, channels_of(described.contract))
     waiting = {job.mask for job in todo}
-    reported = sort_report(options.report) if options.report is not None else []
-    doubts = {row.note: row.doubts for row in reported}
+    return [job for job in jobs if job.mask not in waiting and job.note not in known]
+
+
+def measure_done(options: argparse.Namespace, model: Model, jobs: list[Job]) -> Iterator[tuple[Job, str | SegzooError]]:
+    """Yield each job that is done, measured by its masks; its doubt is the report's, where there is one."""
+    described = description_of(model)
+    doubts = {row.note: row.doubts for row in sort_report(options.report)} if options.report is not None else {}
     for job in jobs:
-        if job.mask not in waiting and job.note not in known:
-            yield job, attempt(measure_one, job, described, model.mask_names, doubts.get(job.note, {}))
+        yield job, attempt(measure_one, job, described, model.mask_names, doubts.get(job.note, {}))
 
 
 def measure_one(job: Job, described: Any, channels: Sequence[str] | None, doubts: dict[str, float]) -> str:

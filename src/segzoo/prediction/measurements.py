@@ -21,7 +21,6 @@ from segzoo.errors import SegzooError, attempt, one_line
 from segzoo.imaging.images import brightness
 from segzoo.imaging.masks import read_mask
 from segzoo.imaging.measure import Measurement, measure
-from segzoo.imaging.readers import reader_of
 from segzoo.imaging.segmentation import Segmentation, mask_paths
 from segzoo.imaging.volumes import Volume, read_volume_mask
 from segzoo.paths import write_whole
@@ -99,7 +98,7 @@ def add(table: Path, head: Sequence[str], rows: Sequence[Sequence[Any]], note: s
 
 def case_of(job: Job) -> str:
     """Return the name of a job's case, as that of its mask's file begins."""
-    return one_line(reader_of(job.mask).stem)
+    return one_line(job.input.stem)
 
 
 def channels_of(contract: InputContract) -> int:

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from segzoo.errors import SegzooError, attempt
 from segzoo.imaging.probabilities import read_npz_note
 from segzoo.imaging.readers import reader_of
 from segzoo.prediction.plan import Job, leads_to, written_files
@@ -83,6 +84,9 @@ def same_source(note: str, other: str) -> bool:
 
 def stored_note(file: Path) -> str | None:
     """Return a written file's note; "" where it has none or was changed, None where it is missing or damaged."""
-    if not os.path.isfile(file):  # which a name too long for a file is not, either
+    if not os.path.isfile(file):  # which a name too long for a file is not
         return None
-    return read_npz_note(file) if file.suffix == ".npz" else reader_of(file).note()
+    if file.suffix == ".npz":
+        return read_npz_note(file)
+    reader = attempt(reader_of, file)
+    return "" if isinstance(reader, SegzooError) else reader.note()  # of what calls itself DICOM

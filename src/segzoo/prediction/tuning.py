@@ -30,7 +30,7 @@ from segzoo.metrics.calibration import calibration
 from segzoo.metrics.doubt import rank_correlation
 from segzoo.metrics.per_image import image_scores
 from segzoo.metrics.statistics import interval
-from segzoo.postprocessing import COOLEST, EVEN, HOTTEST, Cleaning, Postprocessing
+from segzoo.postprocessing import EVEN, TEMPERATURES, Cleaning, Postprocessing
 from segzoo.prediction.postprocess import Finishing, components
 from segzoo.tasks import Task
 
@@ -249,7 +249,7 @@ class Tuner:
         from scipy.optimize import minimize_scalar  # takes a tenth of a second
 
         some = [self.pixels(number, case) for number, case in enumerate(self.cases)]
-        bounds = math.log(COOLEST), math.log(HOTTEST)
+        bounds = [math.log(bound) for bound in TEMPERATURES]
         least = minimize_scalar(lambda log: self.losses(some, math.exp(log)).mean(), bounds=bounds, method="bounded")
         temperature = float(f"{math.exp(least.x):.3g}")
         changes = self.losses(some, 1) - self.losses(some, temperature)

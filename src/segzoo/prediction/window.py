@@ -61,7 +61,7 @@ def slide(
     how: dict[str, Any] = {"overlap": overlap, "device": device, "progress": progress}
     size = tuple(batch.shape[2:])
     if window_of(patch, size) == size:
-        return torch.cat([*slide_along(run, batch, patch, **how)])
+        return next(slide_along(run, batch, patch, **how))
     found = []
     for one in batch:
         whole, first = torch.empty(0), 0
