@@ -90,9 +90,10 @@ class Postprocessing:
 
     Attributes:
         classes: what is done to a class, by its name; nothing to one that is not here.
+        tuned: how that was chosen, in plain values: on what ("data", "images"), and the scores "before" and "after"
+            and of each "doubt".
         temperature: what the logits of the probabilities that are given out are divided by: above 1 they are less sure.
         doubt: score that says which predictions to look at first, of `DOUBTS`; "" where none was chosen.
-        tuned: how that was chosen, in plain values: on what ("data", "images"), and the scores "before" and "after".
 
     Raises:
         SegzooError: the temperature is out of range, or the score is none.
@@ -104,9 +105,9 @@ class Postprocessing:
     """
 
     classes: Mapping[str, Cleaning] = field(default_factory=dict)
+    tuned: Mapping[str, Any] = field(default_factory=dict)
     temperature: float = 1
     doubt: str = ""
-    tuned: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require_number("temperature", self.temperature, *TEMPERATURES)
@@ -190,7 +191,7 @@ class Postprocessing:
             scores = object_of(f"the scores {part}", tuned.get(part, {}))
             for name, score in scores.items():
                 require_number(f"{name} {part}", score, *SCORES)
-        return cls(classes, entries.get("temperature", 1), entries.get("doubt", ""), tuned)
+        return cls(classes, tuned, entries.get("temperature", 1), entries.get("doubt", ""))
 
 
 def cleaning_of(name: str, stored: Any, spatial_dims: int) -> Cleaning:

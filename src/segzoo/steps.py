@@ -276,24 +276,16 @@ class SegmentationSteps(SegmentationNetwork):
         self.log_dict(self.test_resized_metrics.compute())
         self.test_metrics.reset()
         self.test_resized_metrics.reset()
-        rows, self._image_rows = [row for part in self.of_processes(self._image_rows) for row in part], []
+        rows, self._image_rows = [row for part in of_processes(self.trainer, self._image_rows) for row in part], []
         self.tested_images, self.verdict = len(rows), Verdict()
         folder = Path(self.trainer.default_root_dir)
         if self.trainer.is_global_zero and rows:
             write_image_scores(folder / "test_per_image.csv", sorted(rows, key=lambda row: row["id"]))
         if self._judge is not None:
-            self._judge.curves = sum(self.of_processes(self._judge.curves), Curves())
+            self._judge.curves = sum(of_processes(self.trainer, self._judge.curves), Curves())
             self.verdict = self._judge.verdict(rows)
             if self.trainer.is_global_zero:
                 self._judge.write(folder)
-
-    def of_processes(self, value: Any) -> list[Any]:
-        """Return what all processes have of something, in each of them."""
-        if self.trainer.world_size == 1:
-            return [value]
-        gathered = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(gathered, value)
-        return gathered
 
     def class_scores(self, metrics: MetricCollection) -> dict[str, Tensor]:
         """Each per-image metric of each class, as ``test/dice_2``: 2 is the mask value (multi-label: the channel)."""
@@ -354,6 +346,15 @@ class SegmentationSteps(SegmentationNetwork):
         """Take the input contract, classes and provenance that :meth:`on_save_checkpoint` kept."""
         own = {"licence": self.licence}  # files of old say no licence
         Learned({**own, **contract} if isinstance(contract, dict) else contract).give_to(self)
+
+
+def of_processes(trainer: Trainer, value: Any) -> list[Any]:
+    """Return what all processes have of something, in each of them."""
+    if trainer.world_size == 1:
+        return [value]
+    gathered = [None] * trainer.world_size
+    torch.distributed.all_gather_object(gathered, value)
+    return gathered
 
 
 def is_held(module: nn.Module) -> bool:

@@ -156,7 +156,7 @@ def left_out(network: "SegmentationNetwork") -> Postprocessing:
     """
     described = network.postprocessing
     if network.spatial_dims == 3:
-        return Postprocessing(described.classes, described.temperature)
+        return Postprocessing(described.classes, temperature=described.temperature)
     return Postprocessing({name: replace(cleaning, threshold=EVEN) for name, cleaning in described.classes.items()})
 
 

@@ -82,10 +82,10 @@ class Pipeline:
         self.tta, self.overlap = tta, overlap
         own = Postprocessing() if raw else backend.postprocessing
         self.finishing = Finishing(own, backend.task, backend.class_names, contract.spatial_dims)
-        self.steps = [*self.finishing.steps, *chosen(postprocessing)]
+        self.thresholds, self.steps = self.finishing.thresholds, [*self.finishing.steps, *chosen(postprocessing)]
         kinds = [kind_of(backend) if kind == CHOSEN else kind for kind in doubt]
         self.others = {kind: [self.alike(other) for other in others(backend, kind)] for kind in kinds}
-        self.batch_size = backend.batch_size
+        self.calibrates, self.batch_size = own.changes_probabilities, backend.batch_size
         said = [backend.description, str(own), *(self.of_doubt() if doubt else [])]
         self.description = "; ".join(filter(None, said))
         self.keep = in_memory if keep is None and postprocessing else keep
@@ -103,7 +103,7 @@ class Pipeline:
     def alike(self, backend: Backend) -> "Pipeline":
         """Return what makes masks of the same inputs as this one does before it cleans them, by another backend."""
         found = Pipeline(backend, overlap=self.overlap, raw=True, keep=None)
-        found.finishing = self.finishing
+        found.thresholds = self.thresholds
         return found
 
     def __call__(self, source: Any) -> Segmentation:
@@ -187,6 +187,8 @@ class Pipeline:
 
     def given_out(self, probabilities: FloatArray) -> FloatArray:
         """Return the probabilities [K, *S] that are given out, of those that the mask is made of."""
+        if not self.calibrates:
+            return probabilities
         found: FloatArray = self.finishing.given_out(probabilities[None])[0]
         return found
 
@@ -287,7 +289,7 @@ class Pipeline:
         axes = probabilities.ndim - 1
         count = len(probabilities[0]) if axes == 3 else -(-probabilities[0].size // PART)  # planes, or rows
         parts = np.array_split(probabilities, count, axis=1)
-        masks = [self.whole_numbers(self.finishing.mask(part[None])[0]) for part in parts]
+        masks = [self.whole_numbers(self.backend.task.mask(part[None], self.thresholds)[0]) for part in parts]
         return np.concatenate(masks, axis=-axes) if len(masks) > 1 else masks[0]
 
     def whole_numbers(self, mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
