@@ -170,8 +170,8 @@ def test_the_same_seed_gives_the_same_epoch(task, workers):
 
 def test_volumes_are_read_once(task, monkeypatch):
     reads = []
-    original = dataset_module.read_volume
-    monkeypatch.setattr(dataset_module, "read_volume", lambda *a, **k: reads.append(a) or original(*a, **k))
+    original = dataset_module.read_files
+    monkeypatch.setattr(dataset_module, "read_files", lambda *a, **k: reads.append(a) or original(*a, **k))
     dataset = Decathlon(task, split="all", patch_size=PATCH).train_dataloader().dataset
     for _ in range(2):
         for index in range(6):

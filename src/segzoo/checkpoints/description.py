@@ -73,6 +73,12 @@ class Description:
         """Number of axes of the input: 2 of images, 3 of volumes."""
         return 3 if "patch_size" in self.preprocessing else 2
 
+    @property
+    def volume_channels(self) -> int:
+        """Number of channels that it takes of a volume, whose slices are grey to a model of RGB images."""
+        channels = self.preprocessing.get("channels")
+        return channels if isinstance(channels, int) and (self.spatial_dims, channels) != (2, 3) else 1
+
     @cached_property
     def contract(self) -> "Preprocessing | VolumePreprocessing":
         """Input contract.

@@ -43,7 +43,6 @@ def run_predict(options: argparse.Namespace) -> None:
     inputs, masks, refused = find_inputs(others) if others or not videos else ([], [], [])
     if masks:
         say(f"segzoo: {counted(len(masks), 'mask')} beside the images not segmented: {first_few(masks)}")
-    jobs = plan(inputs, options.output, options.overlay, options.geometry)
     require_writable(options.output)
     remove_dead_drafts(options.output, DRAFTS)
     require_alone(videos, options)
@@ -51,6 +50,7 @@ def run_predict(options: argparse.Namespace) -> None:
     model = open_model(names if averaged else options.checkpoint, options.backend or "auto", options.device)
     if isinstance(model, ExportedModel):
         options.device = "cpu"  # also where "auto" would find a GPU
+    jobs = plan(inputs, options.output, options.overlay, options.geometry, model.volume_channels)
     require_distinct(jobs, model.mask_names)
     work = options, model, jobs, refused
     if options.devices == options.nodes == 1 and not is_one_of_several():

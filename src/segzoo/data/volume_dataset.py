@@ -12,9 +12,10 @@ from torch.utils.data import Dataset
 from segzoo.data.samples import IGNORED, Sample
 from segzoo.data.volume_augmentation import VolumeAugmentation, cut_patch
 from segzoo.errors import SegzooError
-from segzoo.imaging.geometry import Geometry, same_grid
+from segzoo.imaging.geometry import Geometry
 from segzoo.imaging.nifti import Form
-from segzoo.imaging.volumes import Volume, read_volume, read_volume_mask
+from segzoo.imaging.volume_files import read_files
+from segzoo.imaging.volumes import Volume, read_volume_mask
 from segzoo.preprocessing.volume import VolumePreprocessing
 
 PLACES = 10_000  # voxels of a class that a patch may be centred on, kept for each volume
@@ -66,16 +67,7 @@ def read_image_volume(sample: Sample, channels: int, geometry: Form | None = Non
     Raises:
         SegzooError: If a file cannot be read, or the files of one volume do not lie on one grid.
     """
-    if not sample.channels:
-        return read_volume(sample.image, channels, geometry=geometry)
-    volumes = [read_volume(path, geometry=geometry) for path in (sample.image, *sample.channels)]
-    for path, volume in zip(sample.channels, volumes[1:], strict=True):
-        if not same_grid(volumes[0].geometry, volume.geometry):
-            raise SegzooError(
-                f"{path} is on another grid (size, spacing, origin or direction) than the first channel, "
-                f"{sample.image}; resample the channels of a volume onto one grid."
-            )
-    return Volume(np.concatenate([volume.array for volume in volumes]), volumes[0].geometry)
+    return read_files((sample.image, *sample.channels), channels, geometry)
 
 
 def read_label_volume(sample: Sample, values: LabelValues, geometry: Form | None = None) -> np.ndarray:

@@ -15,7 +15,7 @@ from segzoo.errors import MissingFileError
 from segzoo.extensions import Table
 from segzoo.imaging.images import ImageFile, is_folder_named_like_a_file
 from segzoo.imaging.names import is_hidden
-from segzoo.imaging.volumes import VolumeFile
+from segzoo.imaging.volume_files import VolumeFile
 
 if TYPE_CHECKING:
     from segzoo.imaging.nifti import Form

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from segzoo.checkpoints.folder import DRAFT_END
 from segzoo.errors import MissingError, MissingFileError, SegzooError, attempt
 from segzoo.imaging.cases import Cases
-from segzoo.imaging.pairing import apart
+from segzoo.imaging.pairing import apart, channel_of
 from segzoo.imaging.readers import Reader, inputs_in, reader_of
 from segzoo.imaging.segmentation import mask_paths, require_own_files
 from segzoo.imaging.tables import cases_in, find_table, read_table
+from segzoo.imaging.volume_files import VolumeFile, case_of, channel_files
+from segzoo.imaging.volumes import volume_suffix
 
 if TYPE_CHECKING:
     from segzoo.imaging.nifti import Form
@@ -35,6 +37,7 @@ class Job:
         taken: one of the files to write, where what is there was not made from this input.
         left: where an earlier run, with other options, may have left an overlay; None where one is drawn.
         geometry: form of a NIfTI header to take, as of `segzoo.imaging.volumes.read_volume`.
+        channels: the files of further channels, where each has one; see `segzoo.imaging.volume_files`.
     """
 
     file: Path
@@ -44,6 +47,7 @@ class Job:
     taken: Path | None = None
     left: Path | None = None
     geometry: "Form | None" = None
+    channels: tuple[Path, ...] = ()
     input: Reader = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -102,15 +106,30 @@ def inputs_and_masks(given: Path) -> tuple[list[Reader], list[Path]]:
         return [reader_of(case.image) for case in cases.cases], []
     if not given.is_dir():
         return found, []
-    _, masks = apart({one.path: one.stem for one in found})
+    _, masks = apart({one.path: image_name(one) for one in found})
     table = attempt(find_table, given)
     if isinstance(table, Path) and isinstance(cases := attempt(read_table, table), Cases):
         masks = dict.fromkeys([*masks, *(mask for case in cases.cases for mask in case.masks)], "")
     return [one for one in found if one.path not in masks], [one.path for one in found if one.path in masks]
 
 
-def plan(inputs: Iterable[Reader], output: Path, overlay: bool, geometry: "Form | None" = None) -> list[Job]:
+def image_name(given: Reader) -> str:
+    """Return what the mask of an input may call it: of one channel of a case, the case."""
+    channel = channel_of(given.stem) if isinstance(given, VolumeFile) else None
+    return given.stem if channel is None else channel[0]
+
+
+def plan(
+    inputs: Iterable[Reader], output: Path, overlay: bool, geometry: "Form | None" = None, channels: int = 1
+) -> list[Job]:
     """List what is to be done, each input once, with the files to write.
+
+    Args:
+        inputs: of `find_inputs`.
+        output: folder to write to.
+        overlay: draw pictures, too.
+        geometry: as of `Job`.
+        channels: that the model takes of a volume: files that hold one each are one input.
 
     Raises:
         SegzooError: a file would be written twice, or over an input.
@@ -119,9 +138,12 @@ def plan(inputs: Iterable[Reader], output: Path, overlay: bool, geometry: "Form 
     makers: dict[Path, Path] = {}  # what is written -> what it is made from
     output_leads = leads_to(output)
     for given in inputs:
-        file, mask, picture = given.path, output / given.mask_name, output / f"{given.stem}_overlay.png"
+        files, stem, mask_name = files_and_names(given, channels)
+        file, mask, picture = files[0], output / mask_name, output / f"{stem}_overlay.png"
+        if stem != given.stem and mask in jobs and jobs[mask].file.parent == file.parent:
+            continue  # another channel of a case
         drawn, left = (picture, None) if overlay else (None, picture)
-        job = Job(file, mask, overlay=drawn, left=left, geometry=geometry)
+        job = Job(file, mask, overlay=drawn, left=left, geometry=geometry, channels=files[1:])
         for written in filter(None, (job.mask, job.overlay)):
             first = makers.setdefault(written, file)
             if leads_to(first) != leads_to(file):
@@ -130,6 +152,15 @@ def plan(inputs: Iterable[Reader], output: Path, overlay: bool, geometry: "Form 
             raise SegzooError(f"{file} lies in the output folder {output} and could be overwritten; write elsewhere")
         jobs.setdefault(job.mask, job)
     return list(jobs.values())
+
+
+def files_and_names(given: Reader, channels: int) -> tuple[tuple[Path, ...], str, str]:
+    """Return the files of an input, what its overlay is called after, and the name of its mask."""
+    if not isinstance(given, VolumeFile) or (case := case_of(given.path, channels)) is None:
+        return (given.path,), given.stem, given.mask_name
+    found = attempt(channel_files, given.path, channels)  # what is missing, reading it will tell
+    files = (given.path,) if isinstance(found, SegzooError) else tuple(found)
+    return files, case, f"{case}{volume_suffix(given.path)}"
 
 
 def require_distinct(jobs: Iterable[Job], channels: Sequence[str] | None) -> None:
