@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,6 +18,7 @@ from segzoo.checkpoints.entries import (
     refuse_strange_classes,
     refuse_strange_files,
     refuse_strange_model,
+    refuse_strange_regions,
     typed,
 )
 from segzoo.checkpoints.facts import refuse_strange_facts
@@ -98,6 +99,7 @@ class Config(Description):
             )
         refuse_strange_facts(where, self.entries)
         refuse_strange_model(where, self.entries["model"])
+        refuse_strange_regions(where, self.entries, self.model.task)
         refuse_strange_classes(where, self.entries["class_names"], self.task)
         if "members" in self.entries:
             refuse_strange_members(where, self.entries["members"])
@@ -141,7 +143,7 @@ class Config(Description):
     @property
     def task(self) -> Task:
         """Number and kind of the classes."""
-        return self.model.task
+        return replace(self.model.task, region_values=self.region_values)
 
     @property
     def parameters(self) -> int | None:

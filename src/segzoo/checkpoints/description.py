@@ -6,12 +6,12 @@ for byte as it was read. Reading needs no torch.
 """
 
 import json
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from segzoo.checkpoints.facts import refuse_strange_facts, require_words
+from segzoo.checkpoints.facts import are_labels, refuse_strange_facts, require, require_words
 from segzoo.checkpoints.parse import require_plain
 from segzoo.errors import SegzooError
 from segzoo.tasks import Task
@@ -101,6 +101,11 @@ class Description:
         return tuple(self.entries["class_names"])
 
     @property
+    def region_values(self) -> tuple[int, ...]:
+        """Values that the classes of a multi-label mask are written as, into one file; none: a file each."""
+        return tuple(self.entries.get("region_values") or ())
+
+    @property
     def mask_names(self) -> list[str] | None:
         """Names of the classes where each has a mask of its own (multi-label), else None."""
         return self.task.mask_names(self.class_names) if self.task else None
@@ -124,8 +129,10 @@ class Description:
         contract = self.contract
         same = contract.channels == model.in_channels
         model.preprocessing = contract if same else contract.with_channels(model.in_channels)
-        if self.task in (None, model.task):  # a new head has other classes
+        task = replace(model.task, region_values=())
+        if self.task is None or replace(self.task, region_values=()) == task:  # a new head has other classes
             model.class_names = self.class_names
+            model.task = replace(task, region_values=self.region_values)
         model.data, model.licence = self.data, self.licence
 
 
@@ -139,6 +146,7 @@ class Learned(Description):
         """Refuse what no training has kept."""
         refuse_strange_facts(where, self.entries)
         require_words(where, "class_names", self.entries["class_names"])
+        require(where, self.entries, ("region_values",), are_labels, "a list of whole numbers above 0")
 
     @classmethod
     def of(cls, model: "SegmentationNetwork") -> Self:
@@ -148,7 +156,13 @@ class Learned(Description):
 
 def contract_entries(model: "SegmentationNetwork") -> dict[str, Any]:
     """Return what a model takes and gives."""
-    return {"preprocessing": model.preprocessing.to_dict(), "class_names": model.class_names}
+    stated = {"preprocessing": model.preprocessing.to_dict(), "class_names": model.class_names}
+    return stated | region_entry(model)
+
+
+def region_entry(model: "SegmentationNetwork") -> dict[str, Any]:
+    """Return what a model's regions are written as; nothing of other classes."""
+    return {"region_values": model.task.region_values} if model.task.region_values else {}
 
 
 def python_number(value: Any) -> int | float:

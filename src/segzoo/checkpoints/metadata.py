@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from segzoo import __version__, limits
-from segzoo.checkpoints.description import Description
-from segzoo.checkpoints.entries import model_entry, refuse_strange_classes
+from segzoo.checkpoints.description import Description, region_entry
+from segzoo.checkpoints.entries import model_entry, refuse_strange_classes, refuse_strange_regions
 from segzoo.checkpoints.parse import parse_json
 from segzoo.errors import SegzooError, first_line
 from segzoo.tasks import Task
@@ -40,6 +40,7 @@ class Metadata(Description):
             num_classes=model.num_classes,
             multilabel=model.multilabel,
             class_names=model.class_names,
+            **region_entry(model),
             **{**details, "precision": precision},
         )
 
@@ -69,6 +70,7 @@ class Metadata(Description):
         if type(number) is not int or type(multilabel) is not bool:
             raise SegzooError(f"num_classes is {number!r} and multilabel {multilabel!r}")
         limits.CLASSES.check(number, f"{where} give")
+        refuse_strange_regions(where, self.entries, Task(number, multilabel))
         refuse_strange_classes(where, self.entries["class_names"], self.task)
         stored = self.entries["preprocessing"]
         known = isinstance(stored, dict) and type(stored.get("channels")) is int
@@ -87,7 +89,7 @@ class Metadata(Description):
     @property
     def task(self) -> Task:
         """Number and kind of the classes."""
-        return Task(self.entries["num_classes"], self.entries["multilabel"])
+        return Task(self.entries["num_classes"], self.entries["multilabel"], self.region_values)
 
     @property
     def precision(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch.utils.data import DataLoader
 
 from segzoo.data.base import Item, SegmentationDataModule, evaluation_sampler, share_of_worker
@@ -80,6 +81,7 @@ class VolumeDataModule(SegmentationDataModule):
 
     formats = "nii.gz, nii, nrrd, mha"
     channel_names: tuple[str, ...]
+    region_values: tuple[int, ...] = ()  # as of a Task
 
     def __init__(
         self,
@@ -150,7 +152,9 @@ class VolumeDataModule(SegmentationDataModule):
 
     def label_of(self, sample: Sample) -> npt.NDArray[np.int16]:
         """Read a sample's label on its volume's own grid."""
-        return read_label_volume(sample, self.label_values, self.geometry)
+        values = self.label_values
+        stored = read_label_volume(sample, values, self.geometry)
+        return values.target(torch.from_numpy(stored)).numpy().astype(np.int16) if values.regions else stored
 
     @property
     def preprocessing(self) -> VolumePreprocessing:

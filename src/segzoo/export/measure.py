@@ -12,8 +12,7 @@ import torch
 
 import segzoo.data as data_modules
 from segzoo.data import Decathlon, SegmentationDataModule
-from segzoo.data.samples import Sample, read_label
-from segzoo.data.volume_dataset import read_label_volume
+from segzoo.data.samples import Sample
 from segzoo.errors import SegzooError
 from segzoo.export.check import check_inputs
 from segzoo.export.int8 import speed_ratio
@@ -106,9 +105,7 @@ def part(data: SegmentationDataModule, name: str) -> list[Sample]:
 
 def read_target(sample: Sample, data: SegmentationDataModule) -> npt.NDArray[np.int16]:
     """Return a sample's label on its own grid."""
-    if isinstance(data, Decathlon):
-        return read_label_volume(sample, data.label_values)
-    return read_label(sample, len(data.class_names), data.multilabel)
+    return data.label_of(sample)
 
 
 def measure(

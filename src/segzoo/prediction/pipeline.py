@@ -166,7 +166,8 @@ class Pipeline:
         """Return what probabilities [K, *S] on an input's own grid say."""
         refuse_nan(probabilities, self.backend.subject)
         names = self.backend.class_names
-        found = Segmentation(self.mask(probabilities), probabilities, names, given.image, given.geometry)
+        values = self.backend.task.region_values
+        found = Segmentation(self.mask(probabilities), probabilities, names, given.image, given.geometry, values)
         for step in self.steps:
             found = replace(found, mask=checked(step, found))
         return found

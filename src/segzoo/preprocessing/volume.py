@@ -94,12 +94,12 @@ class VolumePreprocessing(InputContract):
             object.__setattr__(self, "window", self.intensities[0].window)
             return
         given = {name: getattr(self, name) for name in ("intensity", "window", "mean", "std")}
-        values = {name: [None] * self.channels if one is None else listed(name, one) for name, one in given.items()}
-        for name, of_channels in values.items():
-            if len(of_channels) != self.channels:
+        for name, values in given.items():
+            of_channels = (None,) * self.channels if values is None else values
+            if not isinstance(of_channels, list | tuple) or len(of_channels) != self.channels:
                 raise SegzooError(
                     f"intensity is given for each channel, so {name} must be a list of {self.channels}, one for each, "
-                    f"not {given[name]!r}."
+                    f"not {values!r}."
                 )
             object.__setattr__(self, name, tuple(of_channels))
         object.__setattr__(self, "window", tuple(one.window for one in self.intensities))
@@ -277,7 +277,7 @@ class VolumePreprocessing(InputContract):
     def noise(self) -> npt.NDArray[np.uint8]:
         """Return a volume of noise [C, D, H, W], as large as a patch."""
         noise = np.random.default_rng(0).integers(0, 256, (*self.patch_size, self.channels)).astype(np.uint8)
-        return np.moveaxis(noise, -1, 0)
+        return np.ascontiguousarray(np.moveaxis(noise, -1, 0))  # as files of tensors take it
 
 
 def reorient(values: "Tensor", source: str, target: str) -> "Tensor":
