@@ -1,6 +1,6 @@
 """nnU-Net's raw layout from the shell: a file a channel, and regions, through folds, test and predict.
 
-The cases are real hippocampi; the second channel is the first one, smoothed.
+The cases are real hippocampi; see `layouts.write_nnunet`.
 """
 
 import contextlib
@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
-from scipy.ndimage import gaussian_filter
 
 import segzoo
+from layouts import write_nnunet
 from segzoo import cli
 from segzoo.data import Decathlon
 from segzoo.imaging.geometry import same_grid
@@ -28,39 +27,28 @@ BRIEF = [f"--trainer.{option}" for option in [*QUIET, "max_epochs=1", "limit_tra
 MODEL = ["--model", "mednext_s_k3", "--model.width", "4", "--model.in_channels", "2"]
 PATCH = ["--data.patch_size", "[32,48,32]"]
 RAISE = ["--optimizer", "SGD", "--optimizer.lr", "1"]
-REGIONS = {"background": 0, "whole": [1, 2], "posterior": 2, "ignore": 3}
 
 
-def write(path: Path, voxels: np.ndarray, like: sitk.Image) -> None:
-    """Write voxels where another file has them."""
-    image = sitk.GetImageFromArray(voxels)
-    image.CopyInformation(like)
-    sitk.WriteImage(image, str(path))
-
-
-def raw(folder: Path, samples: Path, **description: Any) -> Path:
-    """Write a dataset of two channels: five cases in imagesTr, and in imagesTs one and another that lacks one."""
-    task = samples / "Task04_Hippocampus"
-    for part in ("imagesTr", "labelsTr", "imagesTs"):
-        (folder / part).mkdir(parents=True)
-    for number, file in enumerate(sorted((task / "imagesTr").iterdir())):
-        case, part = file.name.removesuffix(".nii.gz"), "imagesTr" if number < 5 else "imagesTs"
-        shutil.copy(file, folder / part / f"{case}_0000.nii.gz")
-        image = sitk.ReadImage(str(file))
-        smooth = gaussian_filter(sitk.GetArrayFromImage(image).astype(np.float32), 1)
-        write(folder / part / f"{case}_0001.nii.gz", smooth, image)
-        if part == "imagesTr":
-            shutil.copy(task / "labelsTr" / file.name, folder / "labelsTr")
-    shutil.copy(folder / "imagesTr" / "hippocampus_148_0000.nii.gz", folder / "imagesTs" / "lame_0000.nii.gz")
-    stated = {
-        "channel_names": {"0": "T1", "1": "smooth"},
-        "labels": {"background": 0, "Anterior": 1, "Posterior": 2},
-        "numTraining": 5,
-        "file_ending": ".nii.gz",
-        "overwrite_image_reader_writer": "SimpleITKIO",
-    }
-    (folder / "dataset.json").write_text(json.dumps(stated | description))
+@pytest.fixture(scope="module")
+def raw(samples, tmp_path_factory) -> Path:
+    """Folder with both datasets; a case in imagesTs of the first one lacks a channel."""
+    folder = tmp_path_factory.mktemp("raw")
+    write_nnunet(folder, samples)
+    images = folder / "Dataset001_Two" / "imagesTs"
+    shutil.copy(images / "hippocampus_320_0000.nii.gz", images / "lame_0000.nii.gz")
     return folder
+
+
+@pytest.fixture(scope="module")
+def two(raw) -> Path:
+    """Two channels."""
+    return raw / "Dataset001_Two"
+
+
+@pytest.fixture(scope="module")
+def regions(raw) -> Path:
+    """Regions that lie in each other, and voxels without a label."""
+    return raw / "Dataset002_Regions"
 
 
 def said(*arguments: Any) -> tuple[int, str]:
@@ -71,17 +59,11 @@ def said(*arguments: Any) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def two(samples, tmp_path_factory) -> Path:
-    """Two channels."""
-    return raw(tmp_path_factory.mktemp("raw") / "Dataset001_Two", samples)
-
-
-@pytest.fixture(scope="module")
 def checkpoint(two, tmp_path_factory) -> Path:
     """A checkpoint of a run on two channels."""
     run = tmp_path_factory.mktemp("two") / "run"
     data = ["--data", "Decathlon", "--data.root", two, *PATCH, "--trainer.default_root_dir", run]
-    status, printed = said("fit", *MODEL, "--model.num_classes", 3, *data, *BRIEF, *RAISE)
+    status, printed = said("fit", *MODEL, "--model.num_classes", 3, *data, *BRIEF)
     assert status == 0, printed
     return run / "checkpoint"
 
@@ -137,19 +119,6 @@ def test_a_change_of_any_channel_is_seen(checkpoint, two, tmp_path):
 
 
 # ---- regions
-
-
-@pytest.fixture(scope="module")
-def regions(samples, tmp_path_factory) -> Path:
-    """Regions that lie in each other, and voxels without a label."""
-    folder = tmp_path_factory.mktemp("raw") / "Dataset002_Regions"
-    raw(folder, samples, labels=REGIONS, regions_class_order=[1, 2])
-    for file in (folder / "labelsTr").iterdir():
-        label = sitk.ReadImage(str(file))
-        voxels = sitk.GetArrayFromImage(label)
-        voxels[:2] = 3
-        write(file, voxels, label)
-    return folder
 
 
 @pytest.fixture(scope="module")

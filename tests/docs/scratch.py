@@ -10,7 +10,7 @@ from pages import ROOT
 from PIL import Image
 
 import segzoo
-from layouts import small_pairs, write, write_layouts
+from layouts import small_pairs, write, write_layouts, write_nnunet
 
 SAMPLES = ROOT / "tests" / "samples"
 
@@ -23,6 +23,7 @@ def lay_out(folder: Path) -> None:
         shutil.copytree(SAMPLES / name, folder / "data" / name)
     images = sorted(SAMPLES.glob("BUSI/*/*/*[0-9]).png"))
     shutil.copy(images[-1], folder / "scan.png")
+    write_nnunet(folder / "data", SAMPLES)
     (folder / "volumes").mkdir()
     shutil.copy(next(SAMPLES.glob("Task04_Hippocampus/imagesTr/*")), folder / "volumes")
     for name, some in (("scans", images[:2]), ("new_scans", images[2:4])):
