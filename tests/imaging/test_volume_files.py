@@ -65,6 +65,16 @@ def test_a_model_of_one_channel_takes_each_file(put):
     assert reader_of(numbered / "scan_0000.nii.gz").for_volumes(1).array.shape[0] == 1
 
 
+def test_two_inputs_of_one_mask_are_refused(put, refused):
+    folder = put("a.nii.gz", "a_0000.nii.gz", "a_0001.nii.gz")
+    for given in (inputs_in(folder), inputs_in(folder)[::-1]):
+        with refused(SegzooError):
+            plan(given, folder.parent / "out", overlay=False, channels=2)
+    apart = put("b_0000.nii.gz", "b_0001.nii.gz", "b_0000.nrrd", "b_0001.nrrd")
+    (apart / "a.nii.gz").unlink()
+    assert set(masks(apart, 2)) == {"a.nii.gz", "b.nii.gz", "b.nrrd"}
+
+
 def test_the_only_channel_is_the_case(put):
     folder = put("a_0000.nii.gz", "b_0000.nii.gz", "b.nii.gz")
     assert masks(folder, 1) == {

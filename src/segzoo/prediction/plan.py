@@ -137,11 +137,15 @@ def plan(
     jobs: dict[Path, Job] = {}  # by the mask
     makers: dict[Path, Path] = {}  # what is written -> what it is made from
     output_leads = leads_to(output)
+    cases: set[Path] = set()  # of which one channel was met
     for given in inputs:
+        case = given.path.with_name(f"{image_name(given)}{given.path.suffix}")
+        if case in cases and image_name(given) != given.stem:
+            continue  # another channel of it
         files, stem, mask_name = files_and_names(given, channels)
+        if stem != given.stem:
+            cases.add(case)
         file, mask, picture = files[0], output / mask_name, output / f"{stem}_overlay.png"
-        if stem != given.stem and mask in jobs and jobs[mask].file.parent == file.parent:
-            continue  # another channel of a case
         drawn, left = (picture, None) if overlay else (None, picture)
         job = Job(file, mask, overlay=drawn, left=left, geometry=geometry, channels=files[1:])
         for written in filter(None, (job.mask, job.overlay)):
