@@ -43,7 +43,7 @@ def put(scan, tmp_path):
 def masks(folder: Path, channels: int) -> dict[str, list[str]]:
     """Names of the masks that are planned, and of the files that each is made of."""
     jobs = plan(inputs_in(folder), folder.parent / "out", overlay=False, channels=channels)
-    return {job.mask.name: [file.name for file in (job.file, *job.channels)] for job in jobs}
+    return {job.mask.name: [file.name for file in getattr(job.input, "files", [job.file])] for job in jobs}
 
 
 def test_a_model_of_several_channels_takes_all_files_of_a_case(put):

@@ -55,6 +55,21 @@ class VolumeFile:
         return read_volume_note(self.path)
 
 
+class CaseFiles(VolumeFile):
+    """Case whose channels have a file each, as an input.
+
+    Args:
+        files: that are there, in the order of their channels.
+        case: its name.
+        geometry: as of `VolumeFile`.
+    """
+
+    def __init__(self, files: Sequence[Path], case: str, geometry: Form | None = None) -> None:
+        super().__init__(files[0], geometry)
+        self.files, self.stem = list(files), case
+        self.mask_name = f"{case}{volume_suffix(self.path)}"
+
+
 def case_of(path: Path, channels: int) -> str | None:
     """Return the name of the case that a file holds one channel of; None of a file that is a case by itself.
 
