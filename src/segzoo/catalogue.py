@@ -30,8 +30,8 @@ DATASETS = {
 }
 DECATHLON, DECATHLON_TASK = "http://medicaldecathlon.com", r"Task(0[1-9]|10)_[A-Za-z]+"
 LIMITS = {  # of what is trained on a dataset: measured by benchmarks/orientation.py
-    "Task04_Hippocampus": "MONAI's model-zoo #766 reports images of the Decathlon whose anatomy is stored the wrong way "
-    "round, left-right and front-back. On validation volumes reversed so under an unchanged header the zoo's "
+    "Task04_Hippocampus": "MONAI's model-zoo #766 reports images of the Decathlon whose anatomy is stored the wrong "
+    "way round, left-right and front-back. On validation volumes reversed so under an unchanged header the zoo's "
     "hippocampus checkpoints fell from a mean Dice of 0.XX to 0.XX, reversed left-right alone to 0.XX: look at the "
     "orientation of what you give it.",
 }

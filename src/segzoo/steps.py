@@ -297,9 +297,8 @@ class SegmentationSteps(SegmentationNetwork):
         for one, grid, geometry in zip(probabilities, own_grids(batch), geometries, strict=True):
             restored = self.preprocessing.restore(one[None], grid)
             mask = finished(self, restored, geometry)[0].cpu().numpy()
-            values = self.task.region_values
-            probability = restored[0].cpu().numpy()
-            found.append(Segmentation(mask, probability, self.class_names, geometry=geometry, region_values=values))
+            known = {"geometry": geometry, "region_values": self.task.region_values}
+            found.append(Segmentation(mask, restored[0].cpu().numpy(), self.class_names, **known))
         return found
 
     # ---- Lightning's own files

@@ -5,6 +5,7 @@ import orientation
 import pytest
 
 import segzoo
+from segzoo.catalogue import known_limit
 from segzoo.data import Decathlon
 from segzoo.imaging.geometry import Geometry
 from segzoo.imaging.volumes import read_volume
@@ -18,6 +19,14 @@ def test_the_page_is_that_of_what_was_measured():
     assert {row["checkpoint"] for row in rows} == set(orientation.CHECKPOINTS)
     assert len(rows) == len({(row["checkpoint"], row["change"], row["id"]) for row in rows})
     assert all(row["right_header"] == "same" for row in rows)
+
+
+def test_the_cards_quote_what_was_measured():
+    rows, quoted = orientation.read(orientation.RESULTS), known_limit({"dataset": "Task04_Hippocampus"})
+    for name in orientation.CHECKPOINTS:
+        for change in ("as stored", "left-right", "left-right and front-back"):
+            own = [float(row["dice"]) for row in rows if (row["checkpoint"], row["change"]) == (name, change)]
+            assert f"{np.mean(own):.2f}" in quoted
 
 
 @pytest.mark.parametrize("letters", ["SAR", "LPI", "ARS"])

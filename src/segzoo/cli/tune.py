@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import ArgumentParser
 from tqdm import tqdm
@@ -17,8 +17,6 @@ from segzoo.cli.train_errors import cause_in_input
 from segzoo.cli.train_names import spell_out
 from segzoo.cli.train_report import quieten
 from segzoo.cli.train_types import register_types
-from segzoo.data.samples import Sample
-from segzoo.data.volume_dataset import read_image_volume
 from segzoo.errors import SegzooError
 from segzoo.hub.find import open_checkpoint
 from segzoo.hub.load import load_pipeline
@@ -129,14 +127,7 @@ def choose(
 def kept(pipeline: Pipeline, data: data_modules.SegmentationDataModule, folder: Path) -> Iterator[Case]:
     """Segment the validation part, and yield each image with its truth, both kept on disk."""
     for number, sample in enumerate(tqdm(data.part_samples("val"), disable=None)):  # None: shown on a terminal
-        yield keep(folder, number, sample.group, pipeline(source_of(sample, data)), data.label_of(sample))
-
-
-def source_of(sample: Sample, data: data_modules.SegmentationDataModule) -> Any:
-    """Return what is predicted of a sample: its image, or the volume that all its channels make."""
-    if isinstance(data, data_modules.VolumeDataModule):
-        return read_image_volume(sample, len(data.channel_names), data.geometry)
-    return sample.image
+        yield keep(folder, number, sample.group, pipeline(data.source_of(sample)), data.label_of(sample))
 
 
 # ---- refuse

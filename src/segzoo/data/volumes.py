@@ -156,6 +156,11 @@ class VolumeDataModule(SegmentationDataModule):
         stored = read_label_volume(sample, values, self.geometry)
         return values.target(torch.from_numpy(stored)).numpy().astype(np.int16) if values.regions else stored
 
+    def source_of(self, sample: Sample) -> Any:
+        """Return a volume's path or, where it is not one file or its place is to be chosen, what is read of it."""
+        alone = not sample.channels and self.geometry is None
+        return sample.image if alone else read_image_volume(sample, len(self.channel_names), self.geometry)
+
     @property
     def preprocessing(self) -> VolumePreprocessing:
         """Input contract: what was asked for here, and for the rest that of the model in the trainer.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -90,11 +90,11 @@ def training_data(model: "SegmentationNetwork", root: Path) -> SegmentationDataM
     return data
 
 
-def calibration_images(data: SegmentationDataModule) -> list[Path]:
+def calibration_images(data: SegmentationDataModule) -> list[Any]:
     """Return some training images from all over their list."""
-    images = [sample.image for sample in part(data, "train")]
-    count = min(CALIBRATION_IMAGES, len(images))
-    return [images[round(place)] for place in np.linspace(0, len(images) - 1, count)]
+    samples = part(data, "train")
+    count = min(CALIBRATION_IMAGES, len(samples))
+    return [data.source_of(samples[round(place)]) for place in np.linspace(0, len(samples) - 1, count)]
 
 
 def part(data: SegmentationDataModule, name: str) -> list[Sample]:
@@ -126,8 +126,8 @@ def measure(
     for sample in samples:
         target = torch.from_numpy(read_target(sample, data))[None]
         for pipeline, metric in ((of_file, file_dice), (of_network, python_dice)):
-            metric.update(torch.from_numpy(pipeline(sample.image).mask)[None].long(), target)
-    x, _ = check_inputs(network, samples[0].image, size)
+            metric.update(torch.from_numpy(pipeline(data.source_of(sample)).mask)[None].long(), target)
+    x, _ = check_inputs(network, data.source_of(samples[0]), size)
     with TemporaryDirectory() as folder:
         whole = export(model, Path(folder) / "float32.onnx", size=size).path
         float32_size, speed = whole.stat().st_size, speed_ratio(path, whole, x.numpy())
