@@ -131,6 +131,11 @@ class Description:
         return self.task.mask_names(self.class_names) if self.task else None
 
     @property
+    def codes(self) -> dict[str, Any]:
+        """Codes of classes that it states, as of `segzoo.checkpoints.codes.codes_of`."""
+        return dict(self.entries.get("codes", {}))
+
+    @property
     def data(self) -> dict[str, Any]:
         """Description of what it was trained on, by the DataModule."""
         return dict(self.entries.get("data", {}))
@@ -162,7 +167,7 @@ class Description:
         task = replace(model.task, region_values=())
         if self.task is None or replace(self.task, region_values=()) == task:  # a new head has other classes
             model.class_names, model.postprocessing = self.class_names, self.postprocessing
-            model.task = replace(task, region_values=self.region_values)
+            model.task, model.codes = replace(task, region_values=self.region_values), self.codes
         model.data, model.licence = self.data, self.licence
 
 
@@ -187,17 +192,14 @@ class Learned(Description):
 def contract_entries(model: "SegmentationNetwork") -> dict[str, Any]:
     """Return what a model takes and gives."""
     stated = {"preprocessing": model.preprocessing.to_dict(), "class_names": model.class_names}
-    return stated | region_entry(model) | postprocessing_entry(model)
+    return stated | optional_entries(model)
 
 
-def region_entry(model: "SegmentationNetwork") -> dict[str, Any]:
-    """Return what a model's regions are written as; nothing of other classes."""
-    return {"region_values": model.task.region_values} if model.task.region_values else {}
-
-
-def postprocessing_entry(model: "SegmentationNetwork") -> dict[str, Any]:
-    """Return what is done to a model's predictions; nothing where that is nothing."""
-    return {"postprocessing": model.postprocessing.to_dict()} if model.postprocessing else {}
+def optional_entries(model: "SegmentationNetwork") -> dict[str, Any]:
+    """Return values of its regions, codes of its classes and post-processing of a model; of each that it has."""
+    entries = {"region_values": model.task.region_values, "codes": model.codes}
+    entries["postprocessing"] = model.postprocessing.to_dict() if model.postprocessing else {}
+    return {name: value for name, value in entries.items() if value}
 
 
 def python_number(value: Any) -> int | float:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from segzoo import __version__, limits
-from segzoo.checkpoints.description import Description, postprocessing_entry, region_entry
+from segzoo.checkpoints.codes import refuse_strange_codes
+from segzoo.checkpoints.description import Description, optional_entries
 from segzoo.checkpoints.entries import model_entry, refuse_strange_classes, refuse_strange_regions
 from segzoo.checkpoints.parse import parse_json
 from segzoo.errors import SegzooError, first_line
@@ -40,8 +41,7 @@ class Metadata(Description):
             num_classes=model.num_classes,
             multilabel=model.multilabel,
             class_names=model.class_names,
-            **region_entry(model),
-            **postprocessing_entry(model),
+            **optional_entries(model),
             **{**details, "precision": precision},
         )
 
@@ -73,6 +73,7 @@ class Metadata(Description):
         limits.CLASSES.check(number, f"{where} give")
         refuse_strange_regions(where, self.entries, Task(number, multilabel))
         refuse_strange_classes(where, self.entries["class_names"], self.task)
+        refuse_strange_codes(where, self.entries.get("codes", {}))
         stored = self.entries["preprocessing"]
         known = isinstance(stored, dict) and type(stored.get("channels")) is int
         if known and self.spatial_dims == 2:

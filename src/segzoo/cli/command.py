@@ -151,6 +151,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="what says where voxels lie, where a NIfTI file's two forms differ",
     )
     predict.add_argument(
+        "--format",
+        choices=["dicom-seg"],
+        help="write masks of DICOM as DICOM SEG, which names the patient (default: NIfTI, and PNG of pictures)",
+    )
+    predict.add_argument(
         "--names",
         choices=["folder", "dicom"],
         default="folder",

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -23,6 +24,7 @@ from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import DRAFTS, Job, find_inputs, plan, require_distinct, require_writable
 from segzoo.prediction.resume import unfinished
 from segzoo.prediction.runtimes import ExportedModel
+from segzoo.prediction.seg import algorithm_of, with_segs
 from segzoo.prediction.video import segment_video
 from segzoo.prediction.window import require_overlap
 from segzoo.prediction.workers import share_out
@@ -43,6 +45,9 @@ def run_predict(options: argparse.Namespace) -> None:
     inputs, masks, refused = find_inputs(others, options.names) if others or not videos else ([], [], [])
     if masks:
         say(f"segzoo: {counted(len(masks), 'mask')} beside the images not segmented: {first_few(masks)}")
+    if options.format is not None:  # DICOM SEG
+        inputs, no_segs = with_segs(inputs, videos)
+        refused, videos = [*refused, *no_segs], []
     require_writable(options.output)
     remove_dead_drafts(options.output, DRAFTS)
     require_alone(videos, options)
@@ -51,7 +56,10 @@ def run_predict(options: argparse.Namespace) -> None:
     if isinstance(model, ExportedModel):
         options.device = "cpu"  # also where "auto" would find a GPU
     jobs = plan(inputs, options.output, options.overlay, options.geometry, model.volume_channels)
-    require_distinct(jobs, model.mask_names)
+    if options.format is not None:
+        algorithm = algorithm_of(model)
+        jobs = [replace(job, algorithm=algorithm) for job in jobs]
+    require_distinct(jobs, mask_names(options, model))
     work = options, model, jobs, refused
     if options.devices == options.nodes == 1 and not is_one_of_several():
         failures = segment(*work)
@@ -181,7 +189,7 @@ def begin(
     options: argparse.Namespace, model: Model, jobs: list[Job], refused: list[SegzooError]
 ) -> tuple[list[Job], list[str]]:
     """Say what was done before and what cannot be done; return what is to be done, and why other inputs cannot."""
-    todo = unfinished(jobs, recipe(options, model), model.mask_names)
+    todo = unfinished(jobs, recipe(options, model), mask_names(options, model))
     if len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} were done before", flush=True)
     failures = [sentence(error) for error in refused]
@@ -242,6 +250,11 @@ def load(model: Model, options: argparse.Namespace, device: str) -> Pipeline:
         intensity_range=options.intensity_range,
         raw=options.raw,
     )
+
+
+def mask_names(options: argparse.Namespace, model: Model) -> list[str] | None:
+    """Return the names of the classes where each has a file of its own, which in DICOM SEG is a segment; else None."""
+    return model.mask_names if options.format is None else None
 
 
 def recipe(options: argparse.Namespace, model: Model) -> dict[str, Any]:

@@ -92,15 +92,16 @@ class DicomCase:
             return self.volume(channels)
 
     def note(self) -> str | None:
-        """Return that a mask is not DICOM."""
+        """Return that it is not one of our masks."""
         return ""
 
     def frames(self, stated: tuple[float, float] | None) -> tuple[npt.NDArray[np.uint8], tuple[float, float] | None]:
         """Return what a person sees [F, H, W, C], and the millimetres between rows and between columns."""
         header = self.headers[0]
+        assert header.shape is not None  # of an image
+        limits.IMAGE_PIXELS.check(math.prod(header.shape), "has")
         with opened(header.path, ALL) as content:
-            spacing = pixel_spacing(content)
-        return pictures(stored(content, header.frames), content, stated, self.path), spacing
+            return pictures(stored(content, header.frames), content, stated, self.path), pixel_spacing(content)
 
     def volume(self, channels: int) -> Volume:
         """Return intensities [1, D, H, W] and their grid."""
@@ -112,16 +113,11 @@ class DicomCase:
         limits.VOXELS.check(math.prod(geometry.shape), "has")
         limits.require_memory(4 * math.prod(geometry.shape), self.path)
         array = np.empty(geometry.shape, np.float32)
-        targets: dict[int, list[tuple[int, int]]] = {}
-        for depth, plane in enumerate(ordered):
-            targets.setdefault(plane.file, []).append((plane.frame, depth))
-        for file, frames in targets.items():
-            header = self.headers[file]
+        depths = {(plane.file, plane.frame): depth for depth, plane in enumerate(ordered)}
+        for file, header in enumerate(self.headers):
             with opened(header.path, ALL) as content:
-                pass
-            values = intensities(stored(content, header.frames), content)
-            for frame, depth in frames:
-                array[depth] = values[frame]
+                for frame, values in enumerate(intensities(stored(content, header.frames), content)):
+                    array[depths[file, frame]] = values
         if not np.isfinite([array.min(), array.max()]).all():
             raise SegzooError("holds NaN or infinite voxels; replace them first")
         return Volume(array[None], geometry)

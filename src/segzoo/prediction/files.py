@@ -17,6 +17,8 @@ from typing import Any
 
 from segzoo.checkpoints.folder import DRAFT_END
 from segzoo.errors import SegzooError, attempt
+from segzoo.imaging.dicom import DicomCase
+from segzoo.imaging.dicom_seg import write_seg
 from segzoo.imaging.images import image_size, is_colour, read_note, write_png
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.imaging.strips import let_go_of_memory
@@ -267,7 +269,7 @@ def write(job: Job, found: Segmentation) -> None:
     job.mask.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=DRAFT, suffix=DRAFT_END, dir=job.mask.parent, ignore_cleanup_errors=True) as folder:
         draft = Path(folder)
-        found.save(draft / job.mask.name, note=job.note)
+        save(job, found, draft / job.mask.name)
         outcomes = [attempt(draw, job.overlay, found, draft, job.note)] if job.overlay is not None else []
         if job.overlay is None and job.left is not None:
             remove_overlay_of_another_mask(job.left, job.note)
@@ -276,6 +278,19 @@ def write(job: Job, found: Segmentation) -> None:
     if failures:
         worst = max(failures, key=lambda failure: isinstance(failure, OutputError))
         raise type(worst)("; ".join(map(str, failures)))
+
+
+def save(job: Job, found: Segmentation, draft: Path) -> None:
+    """Write a mask into a draft, in the job's format.
+
+    Raises:
+        SegzooError: a DICOM SEG cannot say where it comes from.
+    """
+    if job.algorithm is None:
+        found.save(draft, note=job.note)
+    else:
+        assert isinstance(job.input, DicomCase)  # as of every job for a DICOM SEG
+        write_seg(draft, found.mask, job.input, job.algorithm, multilabel=found.multilabel, note=job.note)
 
 
 def draw(overlay: Path, found: Segmentation, draft: Path, note: str) -> None:

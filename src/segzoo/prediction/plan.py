@@ -12,6 +12,7 @@ from segzoo.errors import MissingError, MissingFileError, SegzooError, attempt
 from segzoo.imaging.cases import Cases
 from segzoo.imaging.dicom import DicomCase, dicom_cases
 from segzoo.imaging.dicom_files import dicom_files, holds_dicom
+from segzoo.imaging.dicom_seg import Algorithm
 from segzoo.imaging.dicom_series import Names
 from segzoo.imaging.pairing import apart, channel_of
 from segzoo.imaging.readers import Reader, inputs_in, reader_of
@@ -40,6 +41,7 @@ class Job:
         left: where an earlier run, with other options, may have left an overlay; None where one is drawn.
         geometry: form of a NIfTI header to take, as of `segzoo.imaging.volumes.read_volume`.
         reader: what reads it, where the path alone does not tell.
+        algorithm: what a DICOM SEG says of the model; None where the mask is of another format.
     """
 
     file: Path
@@ -50,6 +52,7 @@ class Job:
     left: Path | None = None
     geometry: "Form | None" = None
     reader: Reader | None = field(default=None, compare=False, repr=False)
+    algorithm: Algorithm | None = field(default=None, compare=False, repr=False)
     input: Reader = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from segzoo.errors import SegzooError, attempt
 from segzoo.imaging.readers import reader_of
 from segzoo.prediction.plan import Job, leads_to, written_files
 
@@ -77,4 +78,7 @@ def same_source(note: str, other: str) -> bool:
 
 def stored_note(file: Path) -> str | None:
     """Return a mask's or overlay's note; "" where it has none or was changed, None where it is missing or damaged."""
-    return reader_of(file).note() if os.path.isfile(file) else None  # which a name too long for a file is not
+    if not os.path.isfile(file):  # which a name too long for a file is not
+        return None
+    reader = attempt(reader_of, file)
+    return "" if isinstance(reader, SegzooError) else reader.note()  # of what calls itself DICOM
