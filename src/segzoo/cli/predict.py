@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 from segzoo import __version__
 from segzoo.checkpoints.folder import remove_dead_drafts
 from segzoo.cli.output import raise_first, sentence, show_any_name
+from segzoo.cli.predict_more import measure_done, require_no_videos, unmeasured, with_more
 from segzoo.errors import SegzooError, attempt, first_few, one_line
 from segzoo.hub.listing import holds_checkpoint, list_checkpoints
 from segzoo.imaging.cases import counted
+from segzoo.imaging.probabilities import OnDisk
 from segzoo.imaging.videos import is_video, require_pyav
 from segzoo.live import Model, load_pipeline, open_model
 from segzoo.prediction.files import OutputError, segment_files
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import DRAFTS, Job, find_inputs, plan, require_distinct, require_writable
-from segzoo.prediction.resume import unfinished
+from segzoo.prediction.resume import noted, unfinished
 from segzoo.prediction.runtimes import ExportedModel
 from segzoo.prediction.seg import algorithm_of, with_segs
 from segzoo.prediction.video import segment_video
@@ -50,6 +52,7 @@ def run_predict(options: argparse.Namespace) -> None:
         refused, videos = [*refused, *no_segs], []
     require_writable(options.output)
     remove_dead_drafts(options.output, DRAFTS)
+    require_no_videos(videos, options)
     require_alone(videos, options)
     names = [options.checkpoint, *map(str, averaged)]
     model = open_model(names if averaged else options.checkpoint, options.backend or "auto", options.device)
@@ -59,6 +62,7 @@ def run_predict(options: argparse.Namespace) -> None:
     if options.format is not None:
         algorithm = algorithm_of(model)
         jobs = [replace(job, algorithm=algorithm) for job in jobs]
+    jobs = with_more(jobs, options, model)
     require_distinct(jobs, mask_names(options, model))
     work = options, model, jobs, refused
     if options.devices == options.nodes == 1 and not is_one_of_several():
@@ -189,12 +193,19 @@ def begin(
     options: argparse.Namespace, model: Model, jobs: list[Job], refused: list[SegzooError]
 ) -> tuple[list[Job], list[str]]:
     """Say what was done before and what cannot be done; return what is to be done, and why other inputs cannot."""
+    jobs = noted(jobs, recipe(options, model))
     todo = unfinished(jobs, recipe(options, model), mask_names(options, model))
+    again = [] if options.measure is None else unmeasured(options.measure, model, jobs, todo)
+    if options.format is not None:  # whose masks are not read again
+        waiting = {job.mask: job for job in [*again, *todo]}
+        todo = [waiting[job.mask] for job in jobs if job.mask in waiting]
     if len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} were done before", flush=True)
     failures = [sentence(error) for error in refused]
     for failure in failures:
         say(f"segzoo: not segmented: {failure}")
+    if options.measure is not None and options.format is None:
+        failures += report(measure_done(model, again), len(jobs) + len(refused) > 1)
     return todo, failures
 
 
@@ -242,6 +253,7 @@ def say(text: str) -> None:
 
 def load(model: Model, options: argparse.Namespace, device: str) -> Pipeline:
     """Make what segments."""
+    keep = partial(OnDisk, options.output) if options.probabilities else None  # of volumes, until they are written
     return load_pipeline(
         model,
         device,
@@ -249,6 +261,7 @@ def load(model: Model, options: argparse.Namespace, device: str) -> Pipeline:
         overlap=options.overlap,
         intensity_range=options.intensity_range,
         raw=options.raw,
+        keep=keep,
     )
 
 

@@ -17,6 +17,7 @@ from segzoo.cli.train_errors import cause_in_input
 from segzoo.cli.train_names import spell_out
 from segzoo.cli.train_report import quieten
 from segzoo.cli.train_types import register_types
+from segzoo.data.volumes import source_of
 from segzoo.errors import SegzooError
 from segzoo.hub.find import open_checkpoint
 from segzoo.hub.load import load_pipeline
@@ -127,7 +128,7 @@ def choose(
 def kept(pipeline: Pipeline, data: data_modules.SegmentationDataModule, folder: Path) -> Iterator[Case]:
     """Segment the validation part, and yield each image with its truth, both kept on disk."""
     for number, sample in enumerate(tqdm(data.part_samples("val"), disable=None)):  # None: shown on a terminal
-        yield keep(folder, number, sample.group, pipeline(data.source_of(sample)), data.label_of(sample))
+        yield keep(folder, number, sample.group, pipeline(source_of(sample, data)), data.label_of(sample))
 
 
 # ---- refuse

@@ -104,10 +104,6 @@ class SegmentationDataModule(Foldable, LightningDataModule):
         """Read a sample's label ``[*S]`` or, if `multilabel`, ``[K, *S]`` at its own size, negative where ignored."""
         raise NotImplementedError
 
-    def source_of(self, sample: Sample) -> Any:
-        """Return what ``predict`` takes for a sample: its image's path, or the volume that its files make."""
-        return sample.image
-
     def check_pixels(self, parts: Sequence[str], contract: InputContract) -> list[str]:
         """Decode parts once, where that takes little time, and say in sentences what is odd before the training."""
         return []

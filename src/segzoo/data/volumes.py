@@ -156,11 +156,6 @@ class VolumeDataModule(SegmentationDataModule):
         stored = read_label_volume(sample, values, self.geometry)
         return values.target(torch.from_numpy(stored)).numpy().astype(np.int16) if values.regions else stored
 
-    def source_of(self, sample: Sample) -> Any:
-        """Return a volume's path or, where it is not one file or its place is to be chosen, what is read of it."""
-        alone = not sample.channels and self.geometry is None
-        return sample.image if alone else read_image_volume(sample, len(self.channel_names), self.geometry)
-
     @property
     def preprocessing(self) -> VolumePreprocessing:
         """Input contract: what was asked for here, and for the rest that of the model in the trainer.
@@ -244,6 +239,13 @@ class VolumeDataModule(SegmentationDataModule):
 
     def _part(self, part: str) -> tuple[list[Sample], VolumePreprocessing, LabelValues]:
         return self.part_samples(part), self.preprocessing, self.label_values
+
+
+def source_of(sample: Sample, data: SegmentationDataModule) -> Any:
+    """Return what ``predict`` takes for a sample: its image's path, or the volume that its files make."""
+    if isinstance(data, VolumeDataModule) and (sample.channels or data.geometry is not None):
+        return read_image_volume(sample, len(data.channel_names), data.geometry)
+    return sample.image
 
 
 def statistics_of(intensities: npt.NDArray[np.float64]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 import segzoo.data as data_modules
 from segzoo.data import Decathlon, SegmentationDataModule
 from segzoo.data.samples import Sample
+from segzoo.data.volumes import source_of
 from segzoo.errors import SegzooError
 from segzoo.export.check import check_inputs
 from segzoo.export.int8 import speed_ratio
@@ -94,7 +95,7 @@ def calibration_images(data: SegmentationDataModule) -> list[Any]:
     """Return some training images from all over their list."""
     samples = part(data, "train")
     count = min(CALIBRATION_IMAGES, len(samples))
-    return [data.source_of(samples[round(place)]) for place in np.linspace(0, len(samples) - 1, count)]
+    return [source_of(samples[round(place)], data) for place in np.linspace(0, len(samples) - 1, count)]
 
 
 def part(data: SegmentationDataModule, name: str) -> list[Sample]:
@@ -126,8 +127,8 @@ def measure(
     for sample in samples:
         target = torch.from_numpy(read_target(sample, data))[None]
         for pipeline, metric in ((of_file, file_dice), (of_network, python_dice)):
-            metric.update(torch.from_numpy(pipeline(data.source_of(sample)).mask)[None].long(), target)
-    x, _ = check_inputs(network, data.source_of(samples[0]), size)
+            metric.update(torch.from_numpy(pipeline(source_of(sample, data)).mask)[None].long(), target)
+    x, _ = check_inputs(network, source_of(samples[0], data), size)
     with TemporaryDirectory() as folder:
         whole = export(model, Path(folder) / "float32.onnx", size=size).path
         float32_size, speed = whole.stat().st_size, speed_ratio(path, whole, x.numpy())
