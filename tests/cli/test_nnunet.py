@@ -173,6 +173,12 @@ def test_predicted_regions_are_written_as_their_values(folds, regions, tmp_path)
     assert f"whole {whole.mean():.1%}, posterior {posterior.mean():.1%}" in printed
     written, _ = read_volume_mask(tmp_path / "masks" / "hippocampus_320.nii.gz")
     np.testing.assert_array_equal(written, np.where(posterior, 2, whole))
+    again = ["--output", tmp_path / "masks", "--measure", tmp_path / "table.csv"]  # of masks that overlapped
+    assert predict(checkpoint, image, *again)[0] == 0
+    with (tmp_path / "table.csv").open(newline="") as file:
+        rows = {row["structure"]: float(row["size"]) for row in csv.DictReader(file)}
+    assert rows["whole"] == pytest.approx(whole.sum() / 1000, abs=0.01)
+    assert rows["posterior"] == pytest.approx(posterior.sum() / 1000, abs=0.01)
 
 
 def test_regions_are_scored_as_regions(folds, regions, tmp_path):

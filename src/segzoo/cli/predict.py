@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from segzoo import __version__
 from segzoo.checkpoints.folder import remove_dead_drafts
 from segzoo.cli.output import raise_first, sentence, show_any_name
-from segzoo.cli.predict_more import measure_done, require_no_videos, unmeasured, with_more
+from segzoo.cli.predict_more import description_of, measure_done, require_no_videos, unmeasured, with_more
 from segzoo.errors import SegzooError, attempt, first_few, one_line
 from segzoo.hub.listing import holds_checkpoint, list_checkpoints
 from segzoo.imaging.cases import counted
@@ -196,7 +196,8 @@ def begin(
     jobs = noted(jobs, recipe(options, model))
     todo = unfinished(jobs, recipe(options, model), mask_names(options, model))
     again = [] if options.measure is None else unmeasured(options.measure, model, jobs, todo)
-    if options.format is not None:  # whose masks are not read again
+    afresh = options.format is not None or description_of(model).task.region_values  # one file tells no overlaps
+    if afresh:  # whose masks are not read again
         waiting = {job.mask: job for job in [*again, *todo]}
         todo = [waiting[job.mask] for job in jobs if job.mask in waiting]
     if len(todo) < len(jobs):
@@ -204,7 +205,7 @@ def begin(
     failures = [sentence(error) for error in refused]
     for failure in failures:
         say(f"segzoo: not segmented: {failure}")
-    if options.measure is not None and options.format is None:
+    if options.measure is not None and not afresh:
         failures += report(measure_done(model, again), len(jobs) + len(refused) > 1)
     return todo, failures
 
