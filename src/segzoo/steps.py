@@ -1,7 +1,7 @@
 """Training, validation, test and prediction steps under a Trainer."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -101,6 +101,7 @@ class SegmentationSteps(SegmentationNetwork):
     def adopt_data(self, datamodule: Any) -> None:
         """Take over preprocessing, class names and provenance of the data this model is trained on."""
         self.preprocessing, self.class_names = datamodule.preprocessing, tuple(datamodule.class_names)
+        self.task = replace(self.task, region_values=tuple(getattr(datamodule, "region_values", ())))
         self.learn_from(datamodule.describe())
         if names := other_splits(self.data, self.data.get("pretrained_on", [])):
             rank_zero_info(
@@ -139,7 +140,7 @@ class SegmentationSteps(SegmentationNetwork):
 
     def configure_metrics(self, prefix: str, names: Iterable[str]) -> MetricCollection:
         """Per-image metrics by their plain names, and Dice and IoU over the pooled dataset."""
-        task = asdict(self.task)
+        task: dict[str, Any] = {"num_classes": self.num_classes, "multilabel": self.multilabel}
         metrics: dict[str, Metric | MetricCollection] = {name: metric_class(name)(**task) for name in names}
         metrics |= {f"dataset_{name}": metric_class(name)(**task, aggregation="dataset") for name in ("dice", "iou")}
         return MetricCollection(metrics, prefix=prefix, compute_groups=False).to(self.device)
@@ -307,8 +308,9 @@ class SegmentationSteps(SegmentationNetwork):
         for one, grid, geometry in zip(probabilities, own_grids(batch), geometries, strict=True):
             restored = self.preprocessing.restore(one[None], grid)
             mask = finished(self, restored, geometry)[0].cpu().numpy()
+            known = {"geometry": geometry, "region_values": self.task.region_values}
             shown = given_out(self, restored)[0].cpu().numpy()
-            found.append(Segmentation(mask, shown, self.class_names, geometry=geometry))
+            found.append(Segmentation(mask, shown, self.class_names, **known))
         return found
 
     # ---- Lightning's own files

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segzoo import __version__
-from segzoo.catalogue import dataset_page, kind_of_images, modalities
+from segzoo.catalogue import dataset_page, kind_of_images, known_limit, modalities
 from segzoo.checkpoints.config import Config
 from segzoo.checkpoints.entries import Example, Metrics
 from segzoo.checkpoints.licences import allows, hub_licence, licence_name
@@ -49,6 +49,7 @@ def render_card(config: Config) -> str:
         cell=cell,
         dataset_page=dataset_page,
         doubts=DOUBTS,
+        known_limit=known_limit,
         listed=listed,
         metric_names=METRIC_NAMES,
         out_of_fold=out_of_fold,

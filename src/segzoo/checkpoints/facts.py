@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segzoo.errors import SegzooError
+from segzoo.tasks import is_label
 
 WORDS = ("name", "version", "segzoo_version", "licence")
 OBJECTS = ("preprocessing", "data", "started_from", "metrics", "licences", "example")
@@ -136,3 +137,8 @@ def is_number(value: Any) -> bool:
 def is_count(value: Any) -> bool:
     """Return whether it is a whole number."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def are_labels(value: Any) -> bool:
+    """Return whether it is a list of values that can mark classes in a mask's file."""
+    return isinstance(value, list) and all(map(is_label, value))

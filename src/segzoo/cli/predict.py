@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 from segzoo import __version__
 from segzoo.checkpoints.folder import remove_dead_drafts
 from segzoo.cli.output import raise_first, sentence, show_any_name
-from segzoo.cli.predict_more import first_lines, measure_done, name_report, require_no_videos, unmeasured, with_more
+from segzoo.cli.predict_more import (
+    description_of,
+    first_lines,
+    measure_done,
+    name_report,
+    require_no_videos,
+    unmeasured,
+    with_more,
+)
 from segzoo.errors import SegzooError, attempt, first_few, one_line
 from segzoo.hub.listing import holds_checkpoint, list_checkpoints
 from segzoo.imaging.cases import counted
@@ -53,7 +61,6 @@ def run_predict(options: argparse.Namespace) -> None:
     if options.format is not None:  # DICOM SEG
         inputs, no_segs = with_segs(inputs, videos)
         refused, videos = [*refused, *no_segs], []
-    jobs = plan(inputs, options.output, options.overlay, options.geometry)
     require_writable(options.output)
     remove_dead_drafts(options.output, DRAFTS)
     require_no_videos(videos, options)
@@ -62,6 +69,7 @@ def run_predict(options: argparse.Namespace) -> None:
     model = open_model(names if averaged else options.checkpoint, options.backend or "auto", options.device)
     if isinstance(model, ExportedModel):
         options.device = "cpu"  # also where "auto" would find a GPU
+    jobs = plan(inputs, options.output, options.overlay, options.geometry, model.volume_channels)
     if options.format is not None:
         algorithm = algorithm_of(model)
         jobs = [replace(job, algorithm=algorithm) for job in jobs]
@@ -211,7 +219,8 @@ def begin(
     if options.report is not None:
         todo = unreported(options.report, jobs, todo)
     again = [] if options.measure is None else unmeasured(options.measure, model, jobs, todo)
-    if options.format is not None:  # whose masks are not read again
+    afresh = options.format is not None or description_of(model).task.region_values  # one file tells no overlaps
+    if afresh:  # whose masks are not read again
         waiting = {job.mask: job for job in [*again, *todo]}
         todo = [waiting[job.mask] for job in jobs if job.mask in waiting]
     if len(todo) < len(jobs):
@@ -219,7 +228,7 @@ def begin(
     failures = [sentence(error) for error in refused]
     for failure in failures:
         say(f"segzoo: not segmented: {failure}")
-    if options.measure is not None and options.format is None:
+    if options.measure is not None and not afresh:
         failures += report(measure_done(options, model, again), len(jobs) + len(refused) > 1)
     return todo, failures
 

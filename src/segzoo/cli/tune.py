@@ -17,8 +17,7 @@ from segzoo.cli.train_errors import cause_in_input
 from segzoo.cli.train_names import spell_out
 from segzoo.cli.train_report import quieten
 from segzoo.cli.train_types import register_types
-from segzoo.data.samples import Sample
-from segzoo.data.volume_dataset import read_image_volume
+from segzoo.data.volumes import source_of
 from segzoo.errors import SegzooError
 from segzoo.hub.find import open_checkpoint
 from segzoo.hub.load import load_pipeline
@@ -161,13 +160,6 @@ def kept(pipeline: Pipeline, data: data_modules.SegmentationDataModule, folder: 
     """Segment the validation part, and yield each image with its truth, both kept on disk."""
     for number, sample in enumerate(tqdm(data.part_samples("val"), disable=None)):  # None: shown on a terminal
         yield keep(folder, number, sample.group, pipeline(source_of(sample, data)), data.label_of(sample))
-
-
-def source_of(sample: Sample, data: data_modules.SegmentationDataModule) -> Any:
-    """Return what is predicted of a sample: its image, or the volume that all its channels make."""
-    if isinstance(data, data_modules.VolumeDataModule):
-        return read_image_volume(sample, len(data.channel_names), data.geometry)
-    return sample.image
 
 
 # ---- refuse

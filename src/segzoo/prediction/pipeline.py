@@ -268,9 +268,10 @@ class Pipeline:
             given: the input.
             entropy: of every pixel, where a doubt is made of it.
         """
-        names, doubts = self.backend.class_names, {kind: self.doubt(kind, given, mask, entropy) for kind in self.others}
+        names, values = self.backend.class_names, self.backend.task.region_values
+        doubts = {kind: self.doubt(kind, given, mask, entropy) for kind in self.others}
         found = Segmentation(
-            mask, probabilities, names, given.image, given.geometry, doubts=doubts, unlike=given.unlike
+            mask, probabilities, names, given.image, given.geometry, values, doubts=doubts, unlike=given.unlike
         )
         for step in self.steps:
             found = replace(found, mask=checked(step, found))

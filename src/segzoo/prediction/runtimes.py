@@ -233,6 +233,11 @@ class ExportedModel:
         return self.metadata.mask_names
 
     @property
+    def volume_channels(self) -> int:
+        """Number of channels that it takes of a volume."""
+        return self.metadata.volume_channels
+
+    @property
     def identity(self) -> dict[str, str]:
         """Hash and backend, which tell its masks from those of any other model."""
         assert self.session

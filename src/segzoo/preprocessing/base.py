@@ -172,7 +172,7 @@ class InputContract(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for config.json (tuples as lists)."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {key: _plain(value) for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
@@ -189,6 +189,11 @@ class InputContract(ABC):
             return cls(**config)
         except TypeError as error:
             raise SegzooError(f"The preprocessing {dict(config)} cannot be read: {error}.") from error
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with its tuples as lists."""
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
 # ---- numbers of a contract
