@@ -19,7 +19,7 @@ from segzoo.metrics.calibration import BAND
 from segzoo.postprocessing import DOUBTS, Cleaning, Postprocessing
 from segzoo.prediction.doubt import agreement, entropies, near_boundary
 from segzoo.prediction.pipeline import Pipeline
-from segzoo.prediction.torch_backend import TorchBackend
+from segzoo.prediction.torch_backend import TorchBackend, given_out
 from segzoo.tasks import Task
 
 RANGES = {"channels": [[1], [1]], "size": [[20, 20], [60, 60]], "intensity": [[0, 100, 200], [10, 150, 255]]}
@@ -29,13 +29,25 @@ def image(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (40, 50, 3)).astype(np.uint8)
 
 
-@pytest.fixture(scope="module")
-def model() -> segzoo.SegmentationModule:
-    torch.manual_seed(0)
+def network(seed: int) -> segzoo.SegmentationModule:
+    """A network at random that finds all classes."""
+    torch.manual_seed(seed)
     made = segzoo.create_model("cmunext_s", num_classes=3).eval()
     made.preprocessing = segzoo.Preprocessing(image_size=(32, 32))
     made.class_names = ("background", "lesion", "cyst")
+    last = [module for module in made.modules() if isinstance(module, torch.nn.Conv2d)][-1]
+    with torch.no_grad():
+        logits = made(made.preprocessing(image())[None])
+        spread = logits.std(dim=(0, 2, 3))
+        last.weight /= spread[:, None, None, None]
+        last.bias -= logits.mean(dim=(0, 2, 3))
+        last.bias /= spread
     return made
+
+
+@pytest.fixture(scope="module")
+def model() -> segzoo.SegmentationModule:
+    return network(0)
 
 
 def pipeline(network, described: Postprocessing | None = None, **how) -> Pipeline:
@@ -62,8 +74,14 @@ def test_no_mask_changes_by_a_temperature(model, cleaning):
     without = pipeline(model, described)(image())
     found = pipeline(model, replace(described, temperature=3.0))(image())
     np.testing.assert_array_equal(found.mask, without.mask)
+    assert np.unique(found.mask).size == 3
     root = np.cbrt(without.probabilities)
     np.testing.assert_allclose(found.probabilities, root / root.sum(0), atol=1e-6)
+    model.postprocessing = Postprocessing(temperature=3.0)
+    torch.testing.assert_close(
+        given_out(model, torch.from_numpy(without.probabilities[None]))[0].numpy(), found.probabilities
+    )
+    model.postprocessing = Postprocessing()
     raw = pipeline(model, replace(described, temperature=3.0), raw=True)(image())
     np.testing.assert_array_equal(raw.probabilities, without.probabilities)
 
@@ -121,15 +139,15 @@ def test_masks_agree_by_their_dice():
 
 
 def test_flips_and_members_are_what_other_masks_lack_of_agreeing(model):
-    torch.manual_seed(1)
-    second = segzoo.create_model("cmunext_s", num_classes=3).eval()
-    second.preprocessing, second.class_names = model.preprocessing, model.class_names
+    second = network(1)
     ensemble = segzoo.Ensemble([model, second])
-    found = pipeline(ensemble, doubt=tuple(DOUBTS))(image())
-    members = [pipeline(one)(image()).mask for one in (model, second)]
+    thresholds = Postprocessing({"lesion": Cleaning(threshold=0.4)})
+    found = pipeline(ensemble, thresholds, doubt=tuple(DOUBTS))(image())
+    assert np.unique(found.mask).size == 3
+    members = [pipeline(one, thresholds)(image()).mask for one in (model, second)]
     expected = 1 - np.mean([agreement(found.mask, one, model.task) for one in members])
     assert found.doubts["members"] == pytest.approx(expected)
-    flipped = [np.flip(pipeline(ensemble)(np.flip(image(), axis)).mask, axis) for axis in (0, 1)]
+    flipped = [np.flip(pipeline(ensemble, thresholds)(np.flip(image(), axis)).mask, axis) for axis in (0, 1)]
     expected = 1 - np.mean([agreement(found.mask, one, model.task) for one in flipped])
     assert found.doubts["flips"] == pytest.approx(expected, abs=0.01)  # resizing rounds otherwise
     assert found.doubt == found.doubts["entropy"]
@@ -158,20 +176,20 @@ def report_of(file: Path) -> list[dict[str, str]]:
 def test_the_report_lists_doubt_first_and_covers_what_was_done_before(checkpoint, tmp_path, capsys):
     images, output = tmp_path / "in", tmp_path / "masks"
     images.mkdir()
-    for name, pixels in ("a", image()), ("b", image(1)[..., 0]), ("c", image(2)[:30, :15, 0]):
+    for name, pixels in ("c", image()), ("b", image(1)[..., 0]), ("a", image(2)[:30, :15, 0]):
         Image.fromarray(pixels).save(images / f"{name}.png")
     command = ["predict", str(checkpoint), str(images), "--output", str(output), "--device", "cpu"]
     assert main(command) == 0  # masks without a report
     assert main([*command, "--report"]) == 0
     rows, whole = report_of(output / "report.csv"), (output / "report.csv").read_bytes()
     doubts = [float(row["doubt"]) for row in rows]
-    assert sorted(row["case"] for row in rows) == ["a", "b", "c"]
+    assert sorted(row["case"] for row in rows) == ["a", "b", "c"] != [row["case"] for row in rows]
     assert doubts == sorted(doubts, reverse=True)
     assert {row["doubt_by"] for row in rows} == {"flips"}
     unlike = {row["case"]: row["unlike"] for row in rows}
-    assert unlike["a"] == "channels 3 (in training 1)"
+    assert unlike["c"] == "channels 3 (in training 1)"
     assert unlike["b"] == ""
-    assert unlike["c"] == "size 30 x 15 (in training 20..60 x 20..60)"
+    assert unlike["a"] == "size 30 x 15 (in training 20..60 x 20..60)"
     said = capsys.readouterr().err
     assert f"by doubt: {rows[0]['case']} ({doubts[0]:.3f}" in said
     assert "2 of 3" in said

@@ -25,7 +25,7 @@ from segzoo.paths import write_whole
 
 BINS = 15
 BAND = 10  # pixels on each side of a boundary
-SLAB = 2**21  # pixels that are looked at together
+SLAB = 2**23  # pixels that are looked at together
 
 Array = npt.NDArray[Any]
 

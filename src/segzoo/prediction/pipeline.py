@@ -200,7 +200,8 @@ class Pipeline:
         held = (classes + 1) * math.prod([*window_of(self.contract.patch_size, size)[:1], *size[1:]])
         own = math.prod(given.geometry.shape)
         kept = classes * own if self.keep is in_memory else 0
-        limits.require_memory(4 * (held + kept) + own, "its probabilities")  # the windows' weights and the mask as well
+        marks = own * (3 if "entropy" in self.others else 1)
+        limits.require_memory(4 * (held + kept) + marks, "its probabilities")
         rows = slide_along(
             self.averaged,
             given.batch,
