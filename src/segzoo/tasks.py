@@ -95,6 +95,19 @@ class Task:
         """Return probabilities of logits, tensors [B, K, *S]."""
         return logits.sigmoid() if self.independent else logits.softmax(dim=1)
 
+    def tempered(self, probabilities: Any, temperature: float) -> Any:
+        """Return what `activate` makes of the logits of probabilities, divided by a temperature.
+
+        Args:
+            probabilities: tensors or arrays [B, K, *S].
+            temperature: above 0.
+        """
+        given = probabilities.clip(0, 1)  # rounding may have left more
+        found = given ** (1 / temperature)
+        if self.independent:
+            return found / (found + (1 - given) ** (1 / temperature))
+        return found / found.sum(axis=1, keepdims=True)
+
     def logits_of(self, probabilities: Any, least: float) -> Any:
         """Return logits that `activate` turns into these probabilities, tensors [B, K, *S].
 

@@ -15,6 +15,7 @@ from segzoo.checkpoints.licences import allows, hub_licence, licence_name
 from segzoo.checkpoints.pins import ORGANISATION, published
 from segzoo.checkpoints.provenance import listed, parts_of, seen_before, size_words, trainings
 from segzoo.metrics.names import METRIC_NAMES, class_metric, scores_by_class
+from segzoo.postprocessing import DOUBTS
 from segzoo.registry import class_of, model_facts
 
 if TYPE_CHECKING:
@@ -47,8 +48,10 @@ def render_card(config: Config) -> str:
         allows=allows,
         cell=cell,
         dataset_page=dataset_page,
+        doubts=DOUBTS,
         known_limit=known_limit,
         listed=listed,
+        metric_names=METRIC_NAMES,
         out_of_fold=out_of_fold,
         parts_of=parts_of,
         resolutions=RESOLUTIONS,

@@ -62,6 +62,9 @@ def refuse_strange_data(where: str | Path, data: Mapping[str, Any]) -> None:
             counts = part.get("counts", {})
             require_object(where, "data's counts", counts)
             require(where, counts, counts, is_count, "a whole number", "data's counts ")
+            ranges = part.get("ranges", {})
+            require_object(where, "data's ranges", ranges)
+            require(where, ranges, ranges, is_range, "two lists of as many numbers", "data's ranges ")
 
 
 def require(
@@ -117,6 +120,13 @@ def is_word(value: Any) -> bool:
 def is_list(value: Any) -> bool:
     """Return whether it is a list."""
     return isinstance(value, list)
+
+
+def is_range(value: Any) -> bool:
+    """Return whether it is a list of lowest and one of as many highest values."""
+    if not is_list(value) or len(value) != 2 or not all(map(is_list, value)):
+        return False
+    return len(value[0]) == len(value[1]) and all(is_number(one) for side in value for one in side)
 
 
 def is_number(value: Any) -> bool:

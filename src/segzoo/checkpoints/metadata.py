@@ -8,6 +8,7 @@ from segzoo import __version__, limits
 from segzoo.checkpoints.codes import refuse_strange_codes
 from segzoo.checkpoints.description import Description, optional_entries
 from segzoo.checkpoints.entries import model_entry, refuse_strange_classes, refuse_strange_regions
+from segzoo.checkpoints.facts import refuse_strange_data, require_object
 from segzoo.checkpoints.parse import parse_json
 from segzoo.errors import SegzooError, first_line
 from segzoo.tasks import Task
@@ -42,6 +43,7 @@ class Metadata(Description):
             multilabel=model.multilabel,
             class_names=model.class_names,
             **optional_entries(model),
+            **({"data": {"ranges": model.data["ranges"]}} if "ranges" in model.data else {}),
             **{**details, "precision": precision},
         )
 
@@ -82,6 +84,8 @@ class Metadata(Description):
         if not known:
             raise SegzooError(f"{where} give its preprocessing as {stored!r}")
         assert self.contract
+        require_object(where, "data", self.entries.get("data", {}))
+        refuse_strange_data(where, self.data)
         self.refuse_strange_postprocessing(where)
 
     @property

@@ -14,16 +14,26 @@ from typing import TYPE_CHECKING, Any
 from segzoo import __version__
 from segzoo.checkpoints.folder import remove_dead_drafts
 from segzoo.cli.output import raise_first, sentence, show_any_name
-from segzoo.cli.predict_more import description_of, measure_done, require_no_videos, unmeasured, with_more
+from segzoo.cli.predict_more import (
+    description_of,
+    first_lines,
+    measure_done,
+    name_report,
+    require_no_videos,
+    unmeasured,
+    with_more,
+)
 from segzoo.errors import SegzooError, attempt, first_few, one_line
 from segzoo.hub.listing import holds_checkpoint, list_checkpoints
 from segzoo.imaging.cases import counted
 from segzoo.imaging.probabilities import OnDisk
 from segzoo.imaging.videos import is_video, require_pyav
 from segzoo.live import Model, load_pipeline, open_model
+from segzoo.prediction.doubt import CHOSEN
 from segzoo.prediction.files import OutputError, segment_files
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import DRAFTS, Job, find_inputs, plan, require_distinct, require_writable
+from segzoo.prediction.report import unreported
 from segzoo.prediction.resume import noted, unfinished
 from segzoo.prediction.runtimes import ExportedModel
 from segzoo.prediction.seg import algorithm_of, with_segs
@@ -42,6 +52,7 @@ def run_predict(options: argparse.Namespace) -> None:
         SegzooError: an input could not be segmented; all others have been by then.
     """
     require_overlap(options.overlap)
+    name_report(options)
     averaged = further_checkpoints(options.inputs)
     videos, others = split(options.inputs[len(averaged) :], is_video)
     inputs, masks, refused = find_inputs(others, options.names) if others or not videos else ([], [], [])
@@ -142,14 +153,15 @@ def segment(
     """
     todo, failures = begin(options, model, jobs, refused)
     several = len(jobs) + len(refused) > 1
-    if not todo:
-        return failures
-    if devices:
+    if todo and devices:
         with closing(share_out(todo, partial(load, model, options), devices[: len(todo)], say)) as outcomes:
-            return failures + report(outcomes, several)
-    pipeline = load(model, options, options.device)
-    say(pipeline.description)
-    return failures + report(segment_files(pipeline, todo), several)
+            failures += report(outcomes, several)
+    elif todo:
+        pipeline = load(model, options, options.device)
+        say(pipeline.description)
+        failures += report(segment_files(pipeline, todo), several)
+    look_first(options, model, jobs)
+    return failures
 
 
 def segment_share(
@@ -186,7 +198,16 @@ def segment_share(
         if isinstance(outcome, SegzooError):
             return outcome
         failures += outcome
+    if rank == 0:
+        look_first(options, model, jobs)
     return failures
+
+
+def look_first(options: argparse.Namespace, model: Model, jobs: list[Job]) -> None:
+    """Say which cases to look at first, where that is asked for."""
+    if options.report is not None:
+        for line in first_lines(options.report, noted(jobs, recipe(options, model))):
+            say(line)
 
 
 def begin(
@@ -195,6 +216,8 @@ def begin(
     """Say what was done before and what cannot be done; return what is to be done, and why other inputs cannot."""
     jobs = noted(jobs, recipe(options, model))
     todo = unfinished(jobs, recipe(options, model), mask_names(options, model))
+    if options.report is not None:
+        todo = unreported(options.report, jobs, todo)
     again = [] if options.measure is None else unmeasured(options.measure, model, jobs, todo)
     afresh = options.format is not None or description_of(model).task.region_values  # one file tells no overlaps
     if afresh:  # whose masks are not read again
@@ -206,7 +229,7 @@ def begin(
     for failure in failures:
         say(f"segzoo: not segmented: {failure}")
     if options.measure is not None and not afresh:
-        failures += report(measure_done(model, again), len(jobs) + len(refused) > 1)
+        failures += report(measure_done(options, model, again), len(jobs) + len(refused) > 1)
     return todo, failures
 
 
@@ -255,6 +278,7 @@ def say(text: str) -> None:
 def load(model: Model, options: argparse.Namespace, device: str) -> Pipeline:
     """Make what segments."""
     keep = partial(OnDisk, options.output) if options.probabilities else None  # of volumes, until they are written
+    doubt = [] if options.report is None else [CHOSEN]
     return load_pipeline(
         model,
         device,
@@ -263,6 +287,7 @@ def load(model: Model, options: argparse.Namespace, device: str) -> Pipeline:
         intensity_range=options.intensity_range,
         raw=options.raw,
         keep=keep,
+        doubt=doubt,
     )
 
 

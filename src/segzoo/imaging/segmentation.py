@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class Segmentation:
         geometry: where a volume's voxels lie; None for an image.
         region_values: the whole numbers that the classes of a multi-label mask are written as, into one file; see
             :class:`segzoo.tasks.Task`.
+        doubts: scores that say whether to look at it first, by their names, 0 to 1; none where nobody asked.
+        unlike: what of the input is unlike what the model was trained on, in words.
 
     Example:
         >>> import numpy as np
@@ -50,6 +52,13 @@ class Segmentation:
     image: np.ndarray | None = None
     geometry: Geometry | None = None
     region_values: tuple[int, ...] = ()
+    doubts: dict[str, float] = field(default_factory=dict)
+    unlike: tuple[str, ...] = ()
+
+    @property
+    def doubt(self) -> float | None:
+        """First of the scores that say whether to look at it first; None where nobody asked for one."""
+        return next(iter(self.doubts.values()), None)
 
     @property
     def multilabel(self) -> bool:

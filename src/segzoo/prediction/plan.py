@@ -45,6 +45,7 @@ class Job:
         maps: the files to write probabilities to.
         old_maps: where an earlier run, with other options, may have written some; none of ``maps``.
         measure: the table that measurements are added to; None for none.
+        report: likewise of doubts.
     """
 
     file: Path
@@ -59,6 +60,7 @@ class Job:
     maps: tuple[Path, ...] = ()
     old_maps: tuple[Path, ...] = ()
     measure: Path | None = None
+    report: Path | None = None
     input: Reader = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from segzoo import limits
 from segzoo.errors import SegzooError
 from segzoo.imaging.geometry import Geometry
+from segzoo.preprocessing.ranges import Features, Ranges
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +39,7 @@ class Prepared:
         geometry: of the volume; None for an image.
         slices: batches [B, C, *S] of such a volume, each made when its turn comes.
         key: inputs of one key can be segmented together; None: this one is segmented alone.
+        unlike: what of it is unlike what the model was trained on, in words.
     """
 
     image: npt.NDArray[Any] | None
@@ -46,6 +48,7 @@ class Prepared:
     geometry: Geometry | None = None
     slices: Iterable[Any] | None = None
     key: Hashable | None = None
+    unlike: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,17 @@ class InputContract(ABC):
             SegzooError: it is no range, or the model is one of volumes, which it normalises itself.
         """
         raise SegzooError("intensity_range is for models of images, and this one is of volumes; leave it out")
+
+    # ---- what inputs are like
+
+    @abstractmethod
+    def features(self, given: Any) -> Features:
+        """Return the features of what `read` gave; see `segzoo.preprocessing.ranges`."""
+
+    @property
+    @abstractmethod
+    def expected(self) -> Ranges:
+        """Ranges of features that the contract by itself tells."""
 
     # ---- for files and examples
 

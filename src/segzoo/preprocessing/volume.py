@@ -19,6 +19,7 @@ from segzoo.imaging.readers import Reader, reader_of
 from segzoo.imaging.volumes import Volume, no_volume
 from segzoo.preprocessing.base import Box, InputContract, Prepared, listed, numbers, sides
 from segzoo.preprocessing.intensity import Intensity
+from segzoo.preprocessing.ranges import Features, Ranges, percentiles
 from segzoo.preprocessing.rows import resample_rows
 from segzoo.tasks import require_count
 
@@ -234,6 +235,35 @@ class VolumePreprocessing(InputContract):
             place = tuple(rows if axis == along else slice(None) for axis in range(3))
             yield place, reorient(part, self.orientation, own)
             first = stop
+
+    # ---- what inputs are like
+
+    def features(self, given: Volume) -> Features:
+        """Return the size, spacing and intensities of a volume, its axes in the network's order.
+
+        Intensities are in standard deviations from the mean where the network sees them so.
+        """
+        axes, found = self._own_axes(given.geometry), list[float]()
+        for channel, how in zip(given.array, self._by_channel(len(given.array)), strict=True):
+            std, mean = (1, 0) if how.window else (float(channel.std()) or 1, float(channel.mean()))
+            found += [float(f"{(one - mean) / std:.4g}") for one in percentiles(channel)]
+        size, spacing = ([one[axis] for axis in axes] for one in (given.geometry.shape, given.geometry.spacing))
+        return {"size": [*size], "spacing": [float(f"{one:.4g}") for one in spacing], "intensity": found}
+
+    @property
+    def expected(self) -> Ranges:
+        """Spacings from half to twice the network's, and intensities that do not all lie on one side of a window."""
+        found: dict[str, list[list[float]]] = {}
+        if self.spacing is not None:
+            found["spacing"] = [[side / 2 for side in self.spacing], [side * 2 for side in self.spacing]]
+        windows = [how.window or (-math.inf, math.inf) for how in self._by_channel(self.channels)]
+        least = [bound for low, _ in windows for bound in (-math.inf, -math.inf, low)]
+        most = [bound for _, high in windows for bound in (high, math.inf, math.inf)]
+        return found | {"intensity": [least, most]}
+
+    def _by_channel(self, channels: int) -> list[Intensity]:
+        """Return what is done to the intensities of each channel."""
+        return self.intensities * (channels if len(self.intensities) == 1 else 1)
 
     # ---- grids
 
