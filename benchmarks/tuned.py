@@ -6,9 +6,9 @@
 ``run`` takes all checkpoints unless some are named, one after another, each in processes of its own. What is stored is
 passed over, so that it can be stopped and started again, and one that fails does not stop the rest. The test part is
 read once, after the choice, and only where something was chosen; the scores without are those of
-``benchmarks/results/NAME.csv``. Calibration errors before and after are of the validation part, as the parts are. Run it
-from the repository's root, with ``data`` there as the recipes say; with OMP_NUM_THREADS=1 it leaves the other cores to
-others.
+``benchmarks/results/NAME.csv``. Calibration errors before and after are of the validation part, as the parts are. Run
+it from the repository's root, with ``data`` there as the recipes say; with OMP_NUM_THREADS=1 it leaves the other cores
+to others.
 """
 
 import argparse
