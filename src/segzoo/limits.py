@@ -92,6 +92,8 @@ ANNOTATION_BYTES = Limit("ANNOTATION_BYTES", 2**30, "bytes of annotations", "tho
 TABLE_BYTES = Limit("TABLE_BYTES", 2**27, "bytes of a table", "a line for each of a million images has fewer")
 VOXELS = Limit("VOXELS", 2**31, "voxels", "8 GiB in float32; no scanner makes as many")
 HEADER_BYTES = Limit("HEADER_BYTES", 2**20, "bytes of header", "volumes have some hundred")
+DICOM_FILES = Limit("DICOM_FILES", 2**20, "DICOM files", "hundreds of studies have some hundred thousand")
+DICOM_FRAMES = Limit("DICOM_FRAMES", 2**17, "frames", "an hour of ultrasound has fewer")
 TAIL_BYTES = Limit(
     "TAIL_BYTES", 2**20, "bytes after its voxels", "such a tail means nothing, and may unpack without end"
 )

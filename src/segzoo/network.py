@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from segzoo.errors import SegzooError
 from segzoo.nn.deployable import Deployable
+from segzoo.postprocessing import Postprocessing
 from segzoo.preprocessing.base import InputContract
 from segzoo.preprocessing.image import Preprocessing
 from segzoo.tasks import Task, require_count
@@ -62,6 +63,7 @@ class SegmentationNetwork(Deployable, LightningModule):
     Attributes:
         task: number and kind of the classes.
         preprocessing: what is done to an image before the network sees it.
+        postprocessing: what is done to its prediction afterwards; a new model has none.
         class_names: name of every mask value (binary and multi-class) or of every channel (multi-label).
         model_name, arguments: what :func:`segzoo.create_model` built this from.
         data: what it was trained on, as its DataModule describes it, and before that ("pretrained_on").
@@ -91,6 +93,7 @@ class SegmentationNetwork(Deployable, LightningModule):
         self.in_channels = in_channels
         self.task = Task(num_classes, multilabel)
         self.preprocessing: InputContract = Preprocessing.for_channels(in_channels)
+        self.postprocessing = Postprocessing()
         self.class_names = self.task.default_class_names()
         self.model_name: str | None = None
         self.arguments: dict[str, Any] = {}

@@ -21,8 +21,9 @@ from segzoo.metrics.metric import SegmentationMetric, metric_class
 from segzoo.metrics.per_image import image_scores
 from segzoo.metrics.score_file import write_image_scores
 from segzoo.network import SegmentationNetwork
+from segzoo.postprocessing import Postprocessing
 from segzoo.prediction.pipeline import refuse_nan
-from segzoo.prediction.torch_backend import predict_probabilities
+from segzoo.prediction.torch_backend import finished, predict_probabilities
 from segzoo.preprocessing.base import InputContract
 from segzoo.tasks import Task
 from segzoo.training.batches import Batch, check_batch, own_grids, own_labels
@@ -66,6 +67,8 @@ class SegmentationSteps(SegmentationNetwork):
     def setup(self, stage: str) -> None:
         """Check the data's classes, take its contract (when fitting) and prepare the metrics."""
         self.to(memory_format=self.memory_format)
+        if stage == "fit":
+            self.postprocessing = Postprocessing()  # what there is was chosen for the weights of before
         if stage in ("fit", "validate", "test") and self.knows_its_data:
             datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
             check_classes(self, datamodule, stage)
@@ -236,18 +239,21 @@ class SegmentationSteps(SegmentationNetwork):
         label = batch["label"]
         # mm between voxels, for distances; volumes come one at a time, and images have none
         spacing = batch["spacing"][0] if "spacing" in batch else None
-        own_spacing = batch["geometry"][0].spacing if "geometry" in batch else None
-        self.test_resized_metrics.update(self.mask(probabilities).to(label.device), label, spacing=spacing)
+        geometry = batch["geometry"][0] if "geometry" in batch else None
+        own_spacing = None if geometry is None else geometry.spacing
+        resized = []
         for identifier, one, original, grid in zip(
             self.identifiers(batch), probabilities, own_labels(batch), own_grids(batch), strict=True
         ):
-            target = original[None].to(self.device)
-            mask = self.mask(self.preprocessing.restore(one[None], grid)).to(self.device)
+            target, restored = original[None].to(self.device), self.preprocessing.restore(one[None], grid)
+            mask = finished(self, restored, geometry).to(self.device)
+            resized.append(finished(self, one[None], geometry, scale=restored.numel() / one.numel()))
             self.test_metrics.update(mask, target, spacing=own_spacing)
             scores = image_scores(
                 mask, target, self.num_classes, self.multilabel, self.metric_names, spacing=own_spacing
             )
             self._image_rows.append({"id": identifier, **scores[0]})
+        self.test_resized_metrics.update(torch.cat(resized).to(label.device), label, spacing=spacing)
 
     def identifiers(self, batch: Batch) -> Sequence[Any]:
         """Return the images' names, or their places in a dataset that has none (processes take turns)."""
@@ -289,7 +295,7 @@ class SegmentationSteps(SegmentationNetwork):
         found = []
         for one, grid, geometry in zip(probabilities, own_grids(batch), geometries, strict=True):
             restored = self.preprocessing.restore(one[None], grid)
-            mask = self.mask(restored)[0].cpu().numpy()
+            mask = finished(self, restored, geometry)[0].cpu().numpy()
             found.append(Segmentation(mask, restored[0].cpu().numpy(), self.class_names, geometry=geometry))
         return found
 

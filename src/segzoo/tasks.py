@@ -93,12 +93,22 @@ class Task:
         """
         return probabilities.logit(eps=1e-6) if self.independent else probabilities.clamp(min=least).log()
 
-    def mask(self, probabilities: Any) -> Any:
+    def mask(self, probabilities: Any, thresholds: Any = None) -> Any:
         """Return what is most likely, of tensors or arrays [B, K, *S].
+
+        Args:
+            probabilities: of each class.
+            thresholds: one for each channel [K], a tensor or array as the probabilities are; None has all at 0.5.
 
         Returns:
             [B, *S]: class numbers, or True where a binary class is; in multi-label True or False [B, K, *S].
         """
+        if thresholds is not None:
+            least = thresholds.reshape(1, -1, *[1] * (probabilities.ndim - 2))
+            if not self.independent:
+                return (probabilities * ((1 - least) / least)).argmax(axis=1)
+            found = probabilities > least
+            return found if self.multilabel else found[:, 0]
         if self.multilabel:
             return probabilities > 0.5
         return probabilities[:, 0] > 0.5 if self.num_classes == 1 else probabilities.argmax(axis=1)

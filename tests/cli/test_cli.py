@@ -25,6 +25,7 @@ from segzoo.checkpoints.weights import sha256
 from segzoo.cli import command as cli
 from segzoo.cli import train as training_cli
 from segzoo.cli.command import main
+from segzoo.cli.tune import build_parser as tune_parser
 from segzoo.imaging.geometry import same_grid
 from segzoo.imaging.images import read_image
 from segzoo.imaging.volumes import read_geometry, read_volume_mask, volume_stem
@@ -679,6 +680,7 @@ def test_the_command_line_is_the_frozen_one():
     assert sorted(verbs) == sorted(SURFACE["verbs"])
     found = {verb: options_of(verbs[verb]) for verb in verbs if verb not in cli.TRAINING_VERBS}
     found |= {verb: options_of(parser) for verb, parser in training_parsers().items()}
+    found["tune"] = options_of(tune_parser())
     assert found == SURFACE["verbs"]
 
 

@@ -14,6 +14,7 @@ from segzoo import limits
 from segzoo.errors import SegzooError
 from segzoo.imaging.geometry import Geometry
 from segzoo.imaging.volumes import Volume
+from segzoo.postprocessing import Postprocessing
 from segzoo.prediction.files import segment_files
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.window import slide
@@ -28,6 +29,7 @@ class Thresholds:
     task: Task
     class_names: tuple[str, ...] = ("background", "one", "two")
     contract = VolumePreprocessing(patch_size=(8, 8, 8), mirror_axes=())
+    postprocessing = Postprocessing()
     batch_size, device, description, subject = 1, "cpu", "no network", "no network"
 
     def require_size(self, given: Any, file: object) -> None: ...

@@ -37,7 +37,7 @@ def render_card(config: Config) -> str:
         config=config,
         facts=facts,
         class_name=class_name(config) if facts.builder.startswith("segzoo.") else None,
-        published=config.name in published(),
+        published=published().get(config.name, {}).get("tag") == config.tag,  # and no newer version of somebody's own
         organisation=ORGANISATION,
         release=f"{GITHUB}:v{config.segzoo_version or __version__}",
         origin=", ".join(filter(None, (example.source, example.licence))),

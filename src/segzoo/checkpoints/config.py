@@ -25,13 +25,14 @@ from segzoo.checkpoints.members import Member, members_entry, refuse_strange_mem
 from segzoo.checkpoints.names import CONFIG, WEIGHTS
 from segzoo.checkpoints.parse import parse_json, read_bytes
 from segzoo.errors import SegzooError
+from segzoo.postprocessing import Postprocessing
 from segzoo.tasks import Task
 
 if TYPE_CHECKING:
     from segzoo.network import SegmentationNetwork
 
 # of config.json; a higher one is what an older segzoo could not read
-FORMAT, FORMAT_OF_ENSEMBLES = 1, 2
+FORMAT, FORMAT_OF_ENSEMBLES, FORMAT_OF_POSTPROCESSING = 1, 2, 3
 FIRST_VERSION = "1.0"
 
 
@@ -67,7 +68,7 @@ class Config(Description):
         """
         members = members_entry(model)
         return cls.of_values(
-            format=FORMAT_OF_ENSEMBLES if members else FORMAT,
+            format=format_of(bool(members), model.postprocessing),
             segzoo_version=__version__,
             name=name,
             version=version,
@@ -86,19 +87,26 @@ class Config(Description):
         """Return a config with other entries."""
         return self.of_values(**{**self.entries, **entries})
 
+    def with_postprocessing(self, described: Postprocessing, **entries: Any) -> Self:
+        """Return a config with other post-processing, or with none, and other entries."""
+        kept = {name: value for name, value in self.entries.items() if name != "postprocessing"}
+        after = {"postprocessing": described.to_dict()} if described else {}
+        return self.of_values(**{**kept, "format": format_of(bool(self.members), described), **after, **entries})
+
     def text(self) -> str:
         """Return the content of the file."""
         return json.dumps(self.entries, indent=2, ensure_ascii=False) + "\n"
 
     def check(self, where: str | Path) -> None:
         """Refuse a config that this version cannot use, or that asks for more than a model and the files beside it."""
-        if not isinstance(self.entries["format"], int) or self.entries["format"] > FORMAT_OF_ENSEMBLES:
+        if not isinstance(self.entries["format"], int) or self.entries["format"] > FORMAT_OF_POSTPROCESSING:
             raise SegzooError(
                 f"{where} was written by a newer segzoo ({self.segzoo_version}); update segzoo to load it"
             )
         refuse_strange_facts(where, self.entries)
         refuse_strange_model(where, self.entries["model"])
         refuse_strange_classes(where, self.entries["class_names"], self.task)
+        self.refuse_strange_postprocessing(where)
         if "members" in self.entries:
             refuse_strange_members(where, self.entries["members"])
         refuse_strange_files(where, self.entries["sha256"], self.weights)
@@ -182,6 +190,13 @@ class Config(Description):
     def sha256(self) -> dict[str, str]:
         """Hashes of the files beside it, the weights among them."""
         return dict(self.entries["sha256"])
+
+
+def format_of(ensemble: bool, described: Postprocessing) -> int:
+    """Return the format of a config: the lowest that has all that a prediction depends on."""
+    if described:
+        return FORMAT_OF_POSTPROCESSING
+    return FORMAT_OF_ENSEMBLES if ensemble else FORMAT
 
 
 def read_config(folder: Path) -> Config:

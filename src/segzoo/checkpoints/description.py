@@ -11,9 +11,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from segzoo.checkpoints.facts import refuse_strange_facts, require_words
+from segzoo.checkpoints.facts import (
+    is_count,
+    refuse_strange_data,
+    refuse_strange_facts,
+    require,
+    require_object,
+    require_words,
+)
 from segzoo.checkpoints.parse import require_plain
 from segzoo.errors import SegzooError
+from segzoo.postprocessing import Postprocessing
 from segzoo.tasks import Task
 
 if TYPE_CHECKING:
@@ -84,6 +92,17 @@ class Description:
 
         return preprocessing_from_dict(self.preprocessing)
 
+    @cached_property
+    def postprocessing(self) -> Postprocessing:
+        """Post-processing that belongs to its predictions.
+
+        Raises:
+            SegzooError: a part of it is unknown or does not fit.
+        """
+        if self.task is None or self.entries.get("postprocessing") is None:
+            return Postprocessing()
+        return Postprocessing.from_dict(self.entries["postprocessing"], self.task, self.class_names, self.spatial_dims)
+
     @property
     def task(self) -> Task | None:
         """Number and kind of the classes; None where nothing but the network says them."""
@@ -109,6 +128,16 @@ class Description:
         """Licence of the weights."""
         return self.entries.get("licence")
 
+    def refuse_strange_postprocessing(self, where: str | Path) -> None:
+        """Refuse post-processing that is none, or that this version does not know."""
+        try:
+            tuned = self.postprocessing.tuned
+        except SegzooError as error:
+            raise SegzooError(f"{where} cannot be used: {error}") from error
+        require_object(where, "post-processing's data", tuned.get("data", {}))
+        refuse_strange_data(where, tuned.get("data", {}))
+        require(where, tuned, ("images",), is_count, "a whole number", "post-processing's ")
+
     def give_to(self, model: "SegmentationNetwork") -> None:
         """Give a model the input contract, the classes and the provenance.
 
@@ -119,7 +148,7 @@ class Description:
         same = contract.channels == model.in_channels
         model.preprocessing = contract if same else contract.with_channels(model.in_channels)
         if self.task in (None, model.task):  # a new head has other classes
-            model.class_names = self.class_names
+            model.class_names, model.postprocessing = self.class_names, self.postprocessing
         model.data, model.licence = self.data, self.licence
 
 
@@ -142,7 +171,13 @@ class Learned(Description):
 
 def contract_entries(model: "SegmentationNetwork") -> dict[str, Any]:
     """Return what a model takes and gives."""
-    return {"preprocessing": model.preprocessing.to_dict(), "class_names": model.class_names}
+    stated = {"preprocessing": model.preprocessing.to_dict(), "class_names": model.class_names}
+    return stated | postprocessing_entry(model)
+
+
+def postprocessing_entry(model: "SegmentationNetwork") -> dict[str, Any]:
+    """Return what is done to a model's predictions; nothing where that is nothing."""
+    return {"postprocessing": model.postprocessing.to_dict()} if model.postprocessing else {}
 
 
 def python_number(value: Any) -> int | float:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from segzoo import __version__, limits
-from segzoo.checkpoints.description import Description
+from segzoo.checkpoints.description import Description, postprocessing_entry
 from segzoo.checkpoints.entries import model_entry, refuse_strange_classes
 from segzoo.checkpoints.parse import parse_json
 from segzoo.errors import SegzooError, first_line
@@ -40,6 +40,7 @@ class Metadata(Description):
             num_classes=model.num_classes,
             multilabel=model.multilabel,
             class_names=model.class_names,
+            **postprocessing_entry(model),
             **{**details, "precision": precision},
         )
 
@@ -78,6 +79,7 @@ class Metadata(Description):
         if not known:
             raise SegzooError(f"{where} give its preprocessing as {stored!r}")
         assert self.contract
+        self.refuse_strange_postprocessing(where)
 
     @property
     def name(self) -> str | None:

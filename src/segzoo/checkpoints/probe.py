@@ -1,4 +1,7 @@
-"""Probe of a checkpoint: a small image, and the logits that its model gave for it where it was published."""
+"""Probe of a checkpoint: a small image, and the logits that its model gave for it where it was published.
+
+That of a checkpoint with post-processing holds the mask, too, [*S] or [K, *S] on the network's grid.
+"""
 
 import math
 from pathlib import Path
@@ -20,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def read_probe(folder: Path, config: Config) -> "dict[str, Tensor]":
-    """Return "image", uint8 [H, W, C] or a volume [C, D, H, W], and "logits" [K, *S].
+    """Return "image", uint8 [H, W, C] or a volume [C, D, H, W], "logits" [K, *S] and, where there is one, "mask".
 
     Raises:
         SegzooError: the file is not the one that the config lists, or holds something else.
     """
     file, dims = folder / PROBE, config.spatial_dims
     probe = parse_safetensors(read_listed(folder, config, PROBE), file)
-    if set(probe) != {"image", "logits"}:
+    if set(probe) - {"mask"} != {"image", "logits"}:
         raise SegzooError(f"{file} must hold an image and its logits, not {', '.join(sorted(probe)) or 'nothing'}")
     image, logits = probe["image"], probe["logits"]
     if image.ndim != dims + 1 or logits.ndim != dims + 1 or not image.numel() or str(image.dtype) == "torch.bfloat16":

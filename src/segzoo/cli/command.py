@@ -12,10 +12,12 @@ from segzoo import __version__
 from segzoo.cli.output import Parser, log_on_stderr, sentence, show_any_name
 from segzoo.errors import NO_ROOM, SegzooError, one_line
 
+# their options are read by what reads those of models and datasets, not here
 TRAINING_VERBS = {
     "fit": "train a model, or train a checkpoint further",
     "validate": "score a model on the validation images",
     "test": "score a model on the held-out images",
+    "tune": "choose a checkpoint's post-processing on the validation images",
 }
 # what input can lead to wherever it is read, and no place that knows the file has caught
 LAST_RESORTS: dict[type[Exception], str] = {
@@ -31,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     show_any_name()
     try:
         with log_on_stderr():
-            if arguments and arguments[0] in TRAINING_VERBS:  # their options are LightningCLI's to parse
-                imported("segzoo.cli.train:main")(arguments)
+            if arguments and arguments[0] in TRAINING_VERBS:
+                imported(f"segzoo.cli.{'tune' if arguments[0] == 'tune' else 'train'}:main")(arguments)
             else:
                 options = build_parser().parse_args(arguments)
                 imported(options.run)(options)
@@ -129,7 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="INPUT",
-        help="images, volumes, folders of them, or video files; checkpoints before them are averaged with the first",
+        help="images, volumes, DICOM, folders of them, or videos; checkpoints before them are averaged with the first",
     )
     predict.add_argument("--output", type=Path, required=True, help="the folder to write masks into")
     predict.add_argument("--overlay", action="store_true", help="also draw each mask over its image or slices")
@@ -142,10 +144,18 @@ def build_parser() -> argparse.ArgumentParser:
         metavar=("LOW", "HIGH"),
         help="values of 16-bit or float images that are black and white (default: the checkpoint's, or all 16 bits)",
     )
+    predict.add_argument("--raw", action="store_true", help="leave out the post-processing of a tuned checkpoint")
     predict.add_argument(
         "--geometry",
         choices=["sform", "qform"],
         help="what says where voxels lie, where a NIfTI file's two forms differ",
+    )
+    predict.add_argument(
+        "--names",
+        choices=["folder", "dicom"],
+        default="folder",
+        help="what masks of DICOM are called by: folder and series number (default), or description and UID, which may "
+        "tell who a patient is",
     )
     predict.add_argument(
         "--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one"

@@ -43,7 +43,7 @@ def run_predict(options: argparse.Namespace) -> None:
     options.devices = options.devices or (None if options.engine else 1)  # None: as many as a node has room for
     averaged = further_checkpoints(options.inputs)
     videos, others = split(options.inputs[len(averaged) :], is_video)
-    inputs, masks, refused = find_inputs(others) if others or not videos else ([], [], [])
+    inputs, masks, refused = find_inputs(others, options.names) if others or not videos else ([], [], [])
     if masks:
         say(f"segzoo: {counted(len(masks), 'mask')} beside the images not segmented: {first_few(masks)}")
     jobs = plan(inputs, options.output, options.overlay, options.geometry)
@@ -264,12 +264,17 @@ def say(text: str) -> None:
 def load(model: Model, options: argparse.Namespace, device: str) -> Pipeline:
     """Make what segments."""
     return load_pipeline(
-        model, device, tta=options.tta, overlap=options.overlap, intensity_range=options.intensity_range
+        model,
+        device,
+        tta=options.tta,
+        overlap=options.overlap,
+        intensity_range=options.intensity_range,
+        raw=options.raw,
     )
 
 
 def recipe(options: argparse.Namespace, model: Model) -> dict[str, Any]:
     """Return what masks depend on besides the image; a run that is like this one continues it."""
-    stated = {"intensity_range": options.intensity_range, "geometry": options.geometry}
+    stated = {"intensity_range": options.intensity_range, "geometry": options.geometry, "raw": options.raw or None}
     chosen = {name: value for name, value in stated.items() if value is not None}  # masks without are known again
     return {"segzoo": __version__, **model.identity, "tta": options.tta, "overlap": options.overlap, **chosen}

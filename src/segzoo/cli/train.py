@@ -55,6 +55,7 @@ from segzoo.cli.train_checks import (
     refuse_random_weights,
     refuse_recording,
     refuse_unwritable,
+    refuse_what_is_not_utf8,
     refuse_wrong_monitors,
     split_warning,
 )
@@ -70,16 +71,12 @@ from segzoo.errors import SegzooError
 from segzoo.metrics.names import scores_by_class
 from segzoo.network import SegmentationNetwork
 from segzoo.paths import write_whole
+from segzoo.postprocessing import Postprocessing
 from segzoo.steps import Diverged
 
 EPOCHS = 300  # of both papers
 SEED = 42
 GO_ON = "go on from the last whole epoch with --ckpt_path last"  # said where a signal ended a training
-
-
-def is_utf8(text: str) -> bool:
-    """Return whether a file in UTF-8 could hold a text; names of files may hold bytes that are no characters."""
-    return text.encode(errors="ignore").decode() == text
 
 
 def main(arguments: list[str]) -> None:
@@ -195,6 +192,7 @@ class TrainingCLI(LightningCLI):
                 default=None,
                 help="What to measure: dice, iou, precision, recall (the default four) and hd95.",
             )
+            parser.add_argument("--raw", type=bool, default=False, help="Leave out the checkpoint's post-processing.")
             parser.add_argument(
                 "--tta", type=bool, default=False, help="Average over mirrored copies, as segzoo predict --tta does."
             )
@@ -202,10 +200,7 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse a command line in which models, checkpoints and datasets go by their names."""
-        if unwritable := [one for one in args if not is_utf8(one)]:
-            raise SegzooError(
-                f"{unwritable[0]} is not UTF-8, as a run's {RECIPE} has to be; rename that folder, or start in it"
-            )
+        refuse_what_is_not_utf8(args)
         self.config = parser.parse_args(spell_out(args))
 
     def _parse_ckpt_path(self) -> None:
@@ -336,6 +331,8 @@ class TrainingCLI(LightningCLI):
         """Say what there is to test on, and measure what was asked for, as it was asked for."""
         self.say_what_is_read()
         self.model.test_tta = self.options.tta
+        if self.options.raw:
+            self.model.postprocessing = Postprocessing()
         if self.options.metrics:
             self.model.metric_names = tuple(self.options.metrics)
 
@@ -384,8 +381,9 @@ class TrainingCLI(LightningCLI):
         results = test_results(self.model, self.trainer)
         per_image = Path(self.trainer.default_root_dir) / "test_per_image.csv"
         counted = results["protocols"][self.model.metric_names[0]]
-        averaged = "averaged over mirrored copies; " if self.model.test_tta else ""
-        print(f"segzoo: {results['images']} images; {averaged}{counted}; image by image in {per_image}")
+        how = "averaged over mirrored copies; " if self.model.test_tta else ""
+        how += f"{self.model.postprocessing}; " if self.model.postprocessing else ""
+        print(f"segzoo: {results['images']} images; {how}{counted}; image by image in {per_image}")
         for number, scores in scores_by_class(results["original"]).items():
             listed = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
             print(f"segzoo: {self.model.class_names[number]}: {listed}")

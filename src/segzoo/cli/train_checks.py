@@ -20,6 +20,18 @@ LOGGED = ("val/dice", "val/iou", "val/loss", "val/dataset_dice", "val/dataset_io
 UNWRITABLE = "Unable to serialize instance "  # what jsonargparse writes in the place of a value it cannot write
 
 
+def refuse_what_is_not_utf8(arguments: list[str]) -> None:
+    """Refuse a command line that a recipe could not hold; names of files may hold bytes that are no characters.
+
+    Raises:
+        SegzooError: naming the argument.
+    """
+    if unwritable := [one for one in arguments if one.encode(errors="ignore").decode() != one]:
+        raise SegzooError(
+            f"{unwritable[0]} is not UTF-8, as a run's {RECIPE} has to be; rename that folder, or start in it"
+        )
+
+
 def refuse_unwritable(recipe: str) -> None:
     """Refuse to train by a configuration that could not be read again.
 
@@ -103,6 +115,8 @@ def refuse_recording(options: Any) -> None:
         raise SegzooError("--record replaces all results, and cards show Dice and IoU: add both to --metrics")
     if options.tta:
         raise SegzooError("--record is for what a checkpoint scores without --tta: leave one of the two out")
+    if options.raw:
+        raise SegzooError("--record is for what a checkpoint scores as it predicts: leave --raw out")
 
 
 def split_warning(tested: dict[str, Any], trained: dict[str, Any]) -> str | None:

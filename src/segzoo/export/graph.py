@@ -22,6 +22,10 @@ AXES = ("depth", "height", "width")
 class Graph(nn.Module):
     """Deployed network with what a checkpoint's contract does before and after it.
 
+    Where a checkpoint has thresholds and the graph sees whole images, the mask that they make is a third output. A
+    volume's windows are averaged first, and what looks for connected parts is no work for a graph: of what is not
+    done here `segzoo.export.write.left_out` tells.
+
     Args:
         network: deployed.
         precision: "float32" or "float16", of the network alone: images and probabilities are float32.
@@ -30,6 +34,7 @@ class Graph(nn.Module):
 
     mean: Tensor
     std: Tensor
+    thresholds: Tensor | None
 
     def __init__(
         self, network: "SegmentationNetwork", precision: str, resize: Callable[[Tensor, Sequence[int]], Tensor]
@@ -45,9 +50,19 @@ class Graph(nn.Module):
             for name in ("mean", "std"):
                 values = torch.tensor(getattr(self.contract, name)) * 255.0
                 self.register_buffer(name, values[:, None, None], persistent=False)
+        found = network.postprocessing.thresholds(network.task, network.class_names) if self.contract else None
+        self.register_buffer("thresholds", None if found is None else torch.tensor(found), persistent=False)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities [B, K, *S] of images [B, C, *S], and logits on the network's own grid."""
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what it gives."""
+        return ("probabilities", "logits") if self.thresholds is None else ("probabilities", "logits", "mask")
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Probabilities [B, K, *S] of images [B, C, *S], and logits on the network's own grid.
+
+        With thresholds also the mask, uint8 [B, *S], in multi-label [B, K, *S].
+        """
         size, x = image.shape[2:], image
         if self.image_size is not None:
             x = self.resize(x, self.image_size)
@@ -56,7 +71,11 @@ class Graph(nn.Module):
         logits = self.logits(x)
         # flat, since ONNX Runtime would go on in its own layout, which has 16 channels for one class
         probabilities = self.network.activate(logits.flatten(2)).unflatten(2, logits.shape[2:])
-        return probabilities if self.image_size is None else self.resize(probabilities, size), logits
+        if self.image_size is not None:
+            probabilities = self.resize(probabilities, size)
+        if self.thresholds is None:
+            return probabilities, logits
+        return probabilities, logits, self.network.task.mask(probabilities, self.thresholds).to(torch.uint8)
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the network's forward pass, padded and cropped without looking at the size, which may vary."""

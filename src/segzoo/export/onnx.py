@@ -16,7 +16,6 @@ from segzoo.export.int8 import quantize, refuse_what_gains_nothing
 from segzoo.prediction.runtimes import FACTS, open_session
 
 OPSET = 20  # of ONNX: the first that knows GELU
-OUTPUTS = ("probabilities", "logits")
 LARGEST_FOLDED = 2**22  # elements of a constant
 
 
@@ -45,14 +44,15 @@ class Onnx(ExportFormat):
 
     def write_float(self, request: Request, path: Path) -> None:
         """Write the graph as PyTorch exports it, simplified and without traces of this machine."""
+        graph = self.graph(request)
         program = torch.onnx.export(
-            self.graph(request),
+            graph,
             (request.example,),
             dynamo=True,
             dynamic_shapes=request.dynamic,
             opset_version=OPSET,
             input_names=["image"],
-            output_names=list(OUTPUTS),
+            output_names=list(graph.outputs),
             verbose=False,
             optimize=False,
         )

@@ -11,7 +11,7 @@ agree with Python.
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from segzoo.export.base import ExportFormat, Request
 from segzoo.export.check import compare, compare_masks, sample_for
 from segzoo.export.formats import choose_format
 from segzoo.export.graph import AXES, dynamic_shapes, example_input
+from segzoo.postprocessing import EVEN, Postprocessing
 
 if TYPE_CHECKING:
     from segzoo.network import SegmentationNetwork
@@ -46,6 +47,7 @@ class Exported:
         image: what that was measured on.
         precision: as asked for.
         size: bytes, of all its files.
+        left: what the file leaves of the checkpoint's post-processing to `segzoo predict`, in words; nothing is "".
     """
 
     path: Path
@@ -53,9 +55,11 @@ class Exported:
     image: str
     precision: str
     size: int
+    left: str = ""
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.size / 1e6:.1f} MB; {self.agreement} ({self.image})"
+        left = f"; not in the graph, and done by segzoo predict: {self.left}" if self.left else ""
+        return f"{self.path}: {self.size / 1e6:.1f} MB; {self.agreement} ({self.image}){left}"
 
     @property
     def agreement(self) -> str:
@@ -142,7 +146,15 @@ def export(
         if (reason := cause_of(error, OSError)) is None:
             raise
         raise SegzooError(f"{path} cannot be written ({reason.strerror or reason})") from error
-    return Exported(path, difference, source, precision, bytes_written)
+    return Exported(path, difference, source, precision, bytes_written, str(left_out(network)))
+
+
+def left_out(network: "SegmentationNetwork") -> Postprocessing:
+    """Return what of a network's post-processing its graph does not do: all but thresholds, of volumes these too."""
+    if network.spatial_dims == 3:
+        return network.postprocessing
+    classes = network.postprocessing.classes
+    return Postprocessing({name: replace(cleaning, threshold=EVEN) for name, cleaning in classes.items()})
 
 
 def refusal(difference: float, precision: str, source: str) -> str:

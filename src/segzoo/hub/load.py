@@ -14,6 +14,7 @@ from segzoo.checkpoints.opened import Checkpoint, Checkpoints
 from segzoo.errors import SegzooError, first_line
 from segzoo.hub.find import open_checkpoint
 from segzoo.nn.counting import counted_parameters
+from segzoo.postprocessing import Postprocessing
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.torch_backend import TorchBackend, best_precision, choose_device
 from segzoo.registry import create_model, ensemble, require_model
@@ -104,6 +105,7 @@ def load(
     members = [load_network(checkpoint, member.weights, None, None, {}) for member in config.members]
     for network, member in zip(members, config.members, strict=True):
         network.data = {**config.data, **member.data}
+        network.postprocessing = Postprocessing()  # that of the config is for the mean
     model = ensemble(members)
     give(checkpoint, model)
     model.load_report = LoadReport(str(folder), list(model.state_dict()), trust=checkpoint.trust)
@@ -115,7 +117,9 @@ def load_several(checkpoints: Checkpoints) -> "SegmentationNetwork":
     model = ensemble([load(one) for one in checkpoints.members])
     folders = " and ".join(str(one.folder) for one in checkpoints.members)
     trusted = dict.fromkeys(one.trust for one in checkpoints.members)
-    model.load_report = LoadReport(folders, list(model.state_dict()), trust=", ".join(trusted))
+    left = ["their post-processing, which is none of the mean's, left out"]
+    said = [*trusted, *(left if any(one.config.postprocessing for one in checkpoints.members) else [])]
+    model.load_report = LoadReport(folders, list(model.state_dict()), trust=", ".join(said))
     return model
 
 
@@ -166,6 +170,7 @@ def load_pipeline(
     tta: bool = False,
     overlap: float = 0.5,
     intensity_range: tuple[float, float] | None = None,
+    raw: bool = False,
 ) -> Pipeline:
     """Return the pipeline of a checkpoint's network, deployed.
 
@@ -175,6 +180,7 @@ def load_pipeline(
         tta: average over mirrored copies.
         overlap: of a volume's windows.
         intensity_range: the stored values that become 0 and 255; None is what the checkpoint says.
+        raw: leave out its post-processing.
 
     Raises:
         SegzooError: the weights cannot be loaded, or there is no such device.
@@ -183,4 +189,4 @@ def load_pipeline(
     model = load(checkpoint) if isinstance(checkpoint, Checkpoint) else load_several(checkpoint)
     network = (model.deploy() if model.is_deployable else model).to(place)
     backend = TorchBackend(network, str(model.load_report), precision=best_precision(place))
-    return Pipeline(backend, tta=tta, overlap=overlap, intensity_range=intensity_range)
+    return Pipeline(backend, tta=tta, overlap=overlap, intensity_range=intensity_range, raw=raw)

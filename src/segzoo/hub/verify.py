@@ -1,6 +1,7 @@
 """Check that a checkpoint computes on this machine what it computed where it was published."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,8 +13,16 @@ from segzoo.checkpoints.probe import compute_logits, read_probe
 from segzoo.errors import SegzooError, first_line
 from segzoo.hub.find import open_checkpoint
 from segzoo.hub.load import load
+from segzoo.imaging.geometry import Geometry
+from segzoo.prediction.torch_backend import finished
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from segzoo.network import SegmentationNetwork
 
 TOLERANCE = 1e-4  # of the largest logit: processors round differently, and networks are tens of layers deep
+MASK_TOLERANCE = 1e-2  # of a mask's pixels: rounding may decide which of two parts is the larger one
 
 
 def verify(name_or_path: str | Path) -> str:
@@ -26,7 +35,7 @@ def verify(name_or_path: str | Path) -> str:
         What was found, in one sentence.
 
     Raises:
-        SegzooError: a file is damaged, or the logits differ by more than rounding.
+        SegzooError: a file is damaged, or the logits or the mask differ by more than rounding.
     """
     checkpoint = open_checkpoint(name_or_path)
     if is_another_card(checkpoint.config, checkpoint.folder / CARD):
@@ -48,14 +57,15 @@ def computed(checkpoint: Checkpoint, name: object) -> str:
         What was found, in half a sentence.
 
     Raises:
-        SegzooError: it cannot be loaded, or the logits differ by more than rounding.
+        SegzooError: it cannot be loaded, or the logits or the mask differ by more than rounding.
     """
     model = load(checkpoint)
     if PROBE not in checkpoint.config.sha256:
         return f"it has no {PROBE}, so nothing was computed"
     probe = read_probe(checkpoint.folder, checkpoint.config)
     try:
-        difference = relative_difference(compute_logits(model, probe["image"]), probe["logits"])
+        logits = compute_logits(model, probe["image"])
+        difference = relative_difference(logits, probe["logits"])
     except (RuntimeError, TypeError) as error:  # of an image of another type or size than the model's
         raise SegzooError(f"the model of {name} cannot compute its {PROBE} ({first_line(error)})") from error
     if not difference <= TOLERANCE:  # NaN included
@@ -64,4 +74,33 @@ def computed(checkpoint: Checkpoint, name: object) -> str:
             f"{difference:.1e} of the largest; do not trust its masks here, or try another torch than "
             f"{torch.__version__}"
         )
-    return f"its logits are {'equal' if difference == 0 else f'equal up to rounding ({difference:.1e})'}"
+    masks = compared_mask(model, logits, probe["mask"], name) if "mask" in probe else ""
+    return f"its logits are {'equal' if difference == 0 else f'equal up to rounding ({difference:.1e})'}{masks}"
+
+
+def compared_mask(model: "SegmentationNetwork", logits: "Tensor", expected: "Tensor", name: object) -> str:
+    """Compare the mask of a probe, with the model's post-processing, with the one that it holds.
+
+    Returns:
+        What was found, in words.
+
+    Raises:
+        SegzooError: more of it differs than rounding explains.
+    """
+    found = mask_of_probe(model, logits)
+    share = float((found != expected).float().mean()) if found.shape == expected.shape else 1.0
+    if share > MASK_TOLERANCE:
+        raise SegzooError(
+            f"{name} makes another mask on this machine than where it was published: its post-processing "
+            f"({model.postprocessing}) gives {share:.1%} of it otherwise; do not trust its masks here"
+        )
+    return f", and its mask ({model.postprocessing}) {'too' if share == 0 else f'but for {share:.2%}'}"
+
+
+def mask_of_probe(model: "SegmentationNetwork", logits: "Tensor") -> "Tensor":
+    """Return the mask, uint8, of a probe's logits [K, *S], with the model's post-processing.
+
+    Sizes in millimetres are taken for those of pixels of 1 mm, as the logits lie on the network's grid.
+    """
+    grid = Geometry.along_axes((1, 1, 1))
+    return finished(model, model.activate(logits[None]), grid)[0].to(torch.uint8)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from segzoo.errors import MissingFileError
 from segzoo.extensions import Table
+from segzoo.imaging.dicom import DicomCase
 from segzoo.imaging.images import ImageFile, is_folder_named_like_a_file
 from segzoo.imaging.names import is_hidden
 from segzoo.imaging.volumes import VolumeFile
@@ -29,7 +30,7 @@ class Reader(Protocol):
     Attributes:
         folders: whether its inputs are folders, such as those of DICOM series; else files.
         large: whether it takes so much memory that only the next one is read ahead.
-        path: the file or folder.
+        path: the file or folder; of one of several cases in a folder, the folder and what it is called there.
         stem: its name without what its kind adds, which the overlay is called after.
         mask_name: the name of its mask's file, in a format that masks are written in: PNG or a volume's.
     """
@@ -73,7 +74,7 @@ class Reader(Protocol):
         """Return a mask's note; "" where it has none or was changed since, None where it is damaged."""
 
 
-READERS: Table[type[Reader]] = Table("readers", {"volumes": VolumeFile, "images": ImageFile})
+READERS: Table[type[Reader]] = Table("readers", {"volumes": VolumeFile, "images": ImageFile, "dicom": DicomCase})
 
 
 def reader_of(path: "str | os.PathLike[str]", *, geometry: "Form | None" = None) -> Reader:
@@ -109,14 +110,19 @@ def inputs_in(given: Path) -> list[Reader]:
         return [reader_of(given)]
     found = [reader_of(path) for path in sorted(given.iterdir()) if is_listed(path)]
     if not found:
-        raise MissingFileError(f"the folder {given} holds no image (png, jpg, tif, bmp) or volume (nii, nrrd, mha)")
+        raise MissingFileError(
+            f"the folder {given} holds no image (png, jpg, tif, bmp), volume (nii, nrrd, mha) or DICOM"
+        )
     return found
 
 
 def is_listed(path: Path) -> bool:
     """Return whether what lies in a folder is to be segmented: it is not hidden, and some kind accepts it.
 
-    A folder that is named like a file is passed over, with a warning.
+    DICOM is not listed here, as a file is but a part of a case: `segzoo.imaging.dicom.dicom_cases` finds those. A
+    folder that is named like a file is passed over, with a warning.
     """
-    kinds = [] if is_hidden(path) else [kind for kind in READERS.usable() if kind.accepts(path)]
+    if is_hidden(path):
+        return False
+    kinds = [kind for kind in READERS.usable() if kind is not DicomCase and kind.accepts(path)]
     return any(kind.folders for kind in kinds) or (bool(kinds) and not is_folder_named_like_a_file(path))

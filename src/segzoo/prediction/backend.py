@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol
 
+from segzoo.postprocessing import Postprocessing
 from segzoo.preprocessing.base import InputContract
 from segzoo.tasks import Task
 
@@ -31,6 +32,10 @@ class Backend(Protocol):
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the mask's values, or of the channels."""
+
+    @property
+    def postprocessing(self) -> Postprocessing:
+        """Description of what belongs to its masks."""
 
     @property
     def batch_size(self) -> int:

@@ -20,8 +20,9 @@ from segzoo.errors import SegzooError
 from segzoo.imaging.readers import Reader, reader_of
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.paths import require_file
+from segzoo.postprocessing import Postprocessing
 from segzoo.prediction.backend import Backend
-from segzoo.prediction.postprocess import Step, checked, chosen
+from segzoo.prediction.postprocess import Finishing, Step, checked, chosen
 from segzoo.prediction.window import require_overlap, slide
 from segzoo.preprocessing.base import Prepared
 
@@ -38,6 +39,7 @@ class Pipeline:
         overlap: of a volume's windows, as part of their length.
         postprocessing: steps that change a mask, in their order: names of the table `POSTPROCESSING`, or functions.
         intensity_range: the stored values that become 0 and 255, in place of the model's own; None leaves it.
+        raw: leave out the post-processing that belongs to the checkpoint.
 
     Attributes:
         batch_size: how many inputs of one key are segmented together.
@@ -57,13 +59,18 @@ class Pipeline:
         overlap: float = 0.5,
         postprocessing: Sequence[str | Step] = (),
         intensity_range: tuple[float, float] | None = None,
+        raw: bool = False,
     ) -> None:
         require_overlap(overlap)
         contract = backend.contract
         self.backend = backend
         self.contract = contract if intensity_range is None else contract.with_intensity_range(intensity_range)
-        self.tta, self.overlap, self.steps = tta, overlap, chosen(postprocessing)
-        self.batch_size, self.description = backend.batch_size, backend.description
+        self.tta, self.overlap = tta, overlap
+        own = Postprocessing() if raw else backend.postprocessing
+        finishing = Finishing(own, backend.task, backend.class_names, contract.spatial_dims)
+        self.thresholds, self.steps = finishing.thresholds, [*finishing.steps, *chosen(postprocessing)]
+        self.batch_size = backend.batch_size
+        self.description = f"{backend.description}; {own}" if own else backend.description
         self.progressed: Callable[[], object] = lambda: None
 
     def __call__(self, source: Any) -> Segmentation:
@@ -176,7 +183,7 @@ class Pipeline:
         axes = probabilities.ndim - 1
         count = len(probabilities[0]) if axes == 3 else -(-probabilities[0].size // PART)  # planes, or rows
         parts = np.array_split(probabilities, count, axis=1)
-        masks = [self.whole_numbers(self.backend.task.mask(part[None])[0]) for part in parts]
+        masks = [self.whole_numbers(self.backend.task.mask(part[None], self.thresholds)[0]) for part in parts]
         return np.concatenate(masks, axis=-axes) if len(masks) > 1 else masks[0]
 
     def whole_numbers(self, mask: npt.NDArray[Any]) -> npt.NDArray[Any]:

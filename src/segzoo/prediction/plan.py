@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 from segzoo.checkpoints.folder import DRAFT_END
 from segzoo.errors import MissingError, MissingFileError, SegzooError, attempt
 from segzoo.imaging.cases import Cases
+from segzoo.imaging.dicom import DicomCase, dicom_cases
+from segzoo.imaging.dicom_files import dicom_files, holds_dicom
+from segzoo.imaging.dicom_series import Names
 from segzoo.imaging.pairing import apart
 from segzoo.imaging.readers import Reader, inputs_in, reader_of
 from segzoo.imaging.segmentation import mask_paths, require_own_files
@@ -35,6 +38,7 @@ class Job:
         taken: one of the files to write, where what is there was not made from this input.
         left: where an earlier run, with other options, may have left an overlay; None where one is drawn.
         geometry: form of a NIfTI header to take, as of `segzoo.imaging.volumes.read_volume`.
+        reader: what reads it, where the path alone does not tell.
     """
 
     file: Path
@@ -44,20 +48,22 @@ class Job:
     taken: Path | None = None
     left: Path | None = None
     geometry: "Form | None" = None
+    reader: Reader | None = field(default=None, compare=False, repr=False)
     input: Reader = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "input", reader_of(self.file, geometry=self.geometry))
+        object.__setattr__(self, "input", self.reader or reader_of(self.file, geometry=self.geometry))
 
 
 # ---- plan
 
 
-def find_inputs(inputs: Iterable[Path]) -> tuple[list[Reader], list[Path], list[SegzooError]]:
+def find_inputs(inputs: Iterable[Path], names: Names = "folder") -> tuple[list[Reader], list[Path], list[SegzooError]]:
     """List every image and volume to read; folders give all that are in them, but for masks.
 
     Args:
         inputs: files and folders.
+        names: what DICOM cases are called by, as of `segzoo.imaging.dicom.dicom_cases`.
 
     Returns:
         Them; the masks that lie beside them; and why others cannot be had: they are not there, must not be looked into,
@@ -69,9 +75,11 @@ def find_inputs(inputs: Iterable[Path]) -> tuple[list[Reader], list[Path], list[
     found: list[Reader] = []
     masks: list[Path] = []
     refused: list[SegzooError] = []
+    dicom: dict[Path, list[Path]] = {}  # all together, as a series may be given file by file
     for given in inputs:
         try:
-            own, beside = inputs_and_masks(given)
+            dicom[given] = dicom_files(given)
+            own, beside = inputs_and_masks(given, dicom[given])
         except SegzooError as error:
             refused.append(error)
         except OSError as error:
@@ -79,21 +87,31 @@ def find_inputs(inputs: Iterable[Path]) -> tuple[list[Reader], list[Path], list[
         else:
             found += own
             masks += beside
+    cases, failures = dicom_cases(dicom, names)
+    found, refused = [*found, *cases], [*refused, *failures]
     if not found:
         raise refused[0]
     return found, masks, refused
 
 
-def inputs_and_masks(given: Path) -> tuple[list[Reader], list[Path]]:
+def inputs_and_masks(given: Path, dicom: Sequence[Path] = ()) -> tuple[list[Reader], list[Path]]:
     """Return what there is to segment, of a folder that holds a dataset its images, and the masks beside them.
+
+    Args:
+        given: a file or a folder.
+        dicom: its DICOM files, which are looked at elsewhere; pictures beside them show them.
 
     Raises:
         MissingFileError: it is not there, or holds nothing to segment.
         SegzooError: it holds a dataset, and what are its images cannot be told.
     """
+    if dicom and (not given.is_dir() or holds_dicom(given)):
+        return [], []
     try:
         found = inputs_in(given)
     except MissingFileError as error:
+        if dicom:
+            return [], []
         cases = attempt(cases_in, given) if given.is_dir() else error
         if isinstance(cases, MissingError) or (isinstance(cases, Cases) and not cases.cases):
             raise error from None
@@ -121,7 +139,8 @@ def plan(inputs: Iterable[Reader], output: Path, overlay: bool, geometry: "Form 
     for given in inputs:
         file, mask, picture = given.path, output / given.mask_name, output / f"{given.stem}_overlay.png"
         drawn, left = (picture, None) if overlay else (None, picture)
-        job = Job(file, mask, overlay=drawn, left=left, geometry=geometry)
+        known = given if isinstance(given, DicomCase) else None
+        job = Job(file, mask, overlay=drawn, left=left, geometry=geometry, reader=known)
         for written in filter(None, (job.mask, job.overlay)):
             first = makers.setdefault(written, file)
             if leads_to(first) != leads_to(file):

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
         Them, in their order, with their notes, and with what is not to be written over.
     """
     todo = []
-    for job in (replace(job, note=note_of(job.file, recipe)) for job in jobs):
+    for job in (replace(job, note=note_of(job.file, recipe, getattr(job.input, "files", ()))) for job in jobs):
         notes = {file: stored_note(file) for file in written_files(job, channels)}
         if not job.note:
             todo.append(job)
@@ -46,17 +47,22 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
     return todo
 
 
-def note_of(file: Path, recipe: dict[str, Any]) -> str:
+def note_of(file: Path, recipe: dict[str, Any], parts: Sequence[Path] = ()) -> str:
     """Return what a mask depends on, in 47 characters, which a seal makes 79: see `same_source`.
 
     Empty for a file that is not there any more, of which reading it will tell.
+
+    Args:
+        file: the input.
+        recipe: as of `unfinished`.
+        parts: the files that it is read from, where those are others.
     """
     try:
-        state = file.stat()
+        states = [(state.st_size, state.st_mtime_ns) for state in (part.stat() for part in parts or (file,))]
     except OSError:
         return ""
     source = str(leads_to(file))
-    return f"{digest(source)[:SOURCE]}-{digest([source, state.st_size, state.st_mtime_ns, recipe])[:STATE]}"
+    return f"{digest(source)[:SOURCE]}-{digest([source, *chain(*states), recipe])[:STATE]}"
 
 
 def digest(facts: Any) -> str:

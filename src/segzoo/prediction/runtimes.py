@@ -16,6 +16,7 @@ import numpy as np
 from segzoo.checkpoints.metadata import Metadata
 from segzoo.errors import MissingPackageError, SegzooError, first_line
 from segzoo.paths import require_file
+from segzoo.postprocessing import Postprocessing
 from segzoo.prediction.onnx_bytes import has_external_data
 from segzoo.preprocessing.base import InputContract
 from segzoo.preprocessing.exported import FloatArray, exported_contract
@@ -251,6 +252,11 @@ class ExportedModel:
     def class_names(self) -> tuple[str, ...]:
         """Names of the mask's values, or of the channels."""
         return self.metadata.class_names
+
+    @property
+    def postprocessing(self) -> Postprocessing:
+        """Description of what belongs to its masks."""
+        return self.metadata.postprocessing
 
     def require_size(self, given: Any, file: object) -> None:
         """Refuse an input that a file of one size does not take."""

@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from segzoo.errors import SegzooError
+from segzoo.imaging.geometry import Geometry
 from segzoo.prediction.pipeline import Pipeline
+from segzoo.prediction.postprocess import Finishing
 from segzoo.prediction.several import segment_all
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ class TorchBackend:
     ) -> None:
         self.network, self.precision = network, precision
         self.contract, self.task, self.class_names = network.preprocessing, network.task, tuple(network.class_names)
+        self.postprocessing = network.postprocessing
         self._parameter = next(network.parameters())
         self.device = self._parameter.device
         on_gpu = self.device.type == "cuda"
@@ -129,3 +133,26 @@ def predict_probabilities(
     """
     found: Tensor = Pipeline(TorchBackend(network), tta=tta, overlap=overlap).probabilities(batch)
     return found
+
+
+def finished(
+    network: "SegmentationNetwork", probabilities: Tensor, geometry: Geometry | None, *, scale: float = 1
+) -> Tensor:
+    """Return the masks of probabilities [B, K, *S], with the network's post-processing, as `SegmentationNetwork.mask`.
+
+    Args:
+        network: with a description of it.
+        probabilities: of inputs.
+        geometry: says how large a volume's voxels are.
+        scale: pixels of the input's own grid to one of these.
+
+    Raises:
+        SegzooError: it needs to know how large a pixel is, and nothing says that.
+    """
+    if not network.postprocessing:
+        return network.mask(probabilities)
+    dims = network.preprocessing.spatial_dims
+    finishing = Finishing(network.postprocessing, network.task, network.class_names, dims)
+    masks = finishing.mask(probabilities.cpu().numpy()).astype(np.int64)
+    cleaned = [finishing.clean(mask, geometry, scale) for mask in masks]
+    return torch.from_numpy(np.stack(cleaned)).to(probabilities.device)

@@ -271,10 +271,10 @@ class Slices:
 
     Args:
         contract: of the model.
-        volume: intensities [C, D, H, W].
+        volume: intensities [C, D, H, W]; of uint8 what is seen, as it is.
     """
 
-    def __init__(self, contract: Preprocessing, volume: npt.NDArray[np.float32]) -> None:
+    def __init__(self, contract: Preprocessing, volume: npt.NDArray[Any]) -> None:
         self.contract, self.volume = contract, volume
 
     def __len__(self) -> int:
@@ -282,7 +282,8 @@ class Slices:
 
     def __iter__(self) -> Iterator[npt.NDArray[np.float32]]:
         stated = self.contract.intensity_range
-        intensities = to_uint8(self.volume) if stated is None else scaled(self.volume, *stated)
+        seen = self.volume.dtype == np.uint8  # as of a film, whose frames are pictures
+        intensities = self.volume if seen else to_uint8(self.volume) if stated is None else scaled(self.volume, *stated)
         for start in range(0, self.volume.shape[1], BATCH_SLICES):
             some = intensities[:, start : start + BATCH_SLICES].transpose(1, 2, 3, 0)
             yield np.stack([self.contract(as_image(one, self.contract.channels)) for one in some])
