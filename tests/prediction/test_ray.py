@@ -4,6 +4,7 @@ Actors import this file, for pipelines that do what the names of files say.
 """
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from test_workers import Troubled, jobs_of, troubled
@@ -35,12 +37,13 @@ from segzoo.prediction import ray_actors
 from segzoo.prediction.files import OutputError
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.ray_actors import Progress, share_out_on_nodes
-from segzoo.prediction.ray_cluster import Node, import_ray
+from segzoo.prediction.ray_cluster import Node, connected, import_ray
+from segzoo.prediction.runtimes import FACTS
 from segzoo.preprocessing.base import Prepared
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None or sys.platform != "linux", reason="Ray is not installed here")
-CHECKPOINT = "lv-unet-busi"
-ONE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
+ONE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000}
+SPARE: dict[str, Any] = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 SECOND, WITNESSES = "SEGZOO_TEST_SECOND", "SEGZOO_TEST_WITNESSES"  # a node's id, and a folder; actors are given them
 
 
@@ -48,7 +51,7 @@ class TwoNodes:
     """Cluster with one core on each of its nodes, as processes of this machine; the driver is on the first."""
 
     def __init__(self) -> None:
-        self.cluster = import_module("ray.cluster_utils").Cluster(initialize_head=True, head_node_args=ONE)
+        self.cluster = import_module("ray.cluster_utils").Cluster(initialize_head=True, head_node_args=ONE | SPARE)
         self.second = self.cluster.add_node(**ONE)
 
     def lose_second(self, when: Path) -> None:
@@ -67,6 +70,7 @@ def nodes() -> Iterator[TwoNodes]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
         patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_prestart_worker_first_driver", "0")
         patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # what else runs on this machine is not to end actors
         import_ray()
         nodes = TwoNodes()
@@ -113,6 +117,36 @@ class Watched:
         return self.read(source, drawn=drawn)
 
 
+def threshold(path: Path) -> str:
+    """Write a file such as `segzoo export` writes, whose network finds what is bright; actors need no torch for it."""
+    onnx = pytest.importorskip("onnx")
+    make, sides = onnx.helper, ["batch", "height", "width"]
+    nodes = [
+        make.make_node("ReduceMean", ["image", "channels"], ["grey"]),
+        make.make_node("Sub", ["grey", "middle"], ["above"]),
+        make.make_node("Sigmoid", ["above"], ["probabilities"]),
+    ]
+    constants = {"channels": np.array([1]), "middle": np.array([100], np.float32)}
+    values = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
+    ends = [
+        make.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [sides[0], channels, *sides[1:]])
+        for name, channels in (("image", 3), ("probabilities", 1))
+    ]
+    graph = make.make_graph(nodes, "threshold", ends[:1], ends[1:], initializer=values)
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 18)], ir_version=9)
+    facts = {
+        "model": {"name": "threshold", "arguments": {}},
+        "preprocessing": segzoo.Preprocessing(image_size=None).to_dict(),
+        "num_classes": 1,
+        "multilabel": False,
+        "class_names": ["background", "bright"],
+        "precision": "float32",
+    }
+    onnx.helper.set_model_props(model, {FACTS: json.dumps(facts)})
+    onnx.save(model, path)
+    return str(path)
+
+
 def load_watched(model: Model, options: argparse.Namespace, device: str) -> Pipeline:
     pipeline = load_pipeline(model, device, tta=options.tta, overlap=options.overlap)
     pipeline.read = Watched(pipeline.read)  # type: ignore[method-assign]
@@ -127,7 +161,8 @@ def test_whatever_is_lost_each_file_is_written_once_and_as_by_one_process(nodes,
     originals = sorted(path for path in (samples / "BUSI").rglob("*.png") if "_mask" not in path.name)
     for name, original in zip(names, originals, strict=True):
         shutil.copy(original, tmp_path / "in" / f"{name}.png")
-    arguments = ["predict", CHECKPOINT, str(tmp_path / "in"), "--device", "cpu", "--overlay", "--output"]
+    model = threshold(tmp_path / "threshold.onnx")
+    arguments = ["predict", model, str(tmp_path / "in"), "--overlay", "--output"]
     assert main([*arguments, str(tmp_path / "one")]) == 0
     (tmp_path / "witnesses").mkdir()
     monkeypatch.setenv(WITNESSES, str(tmp_path / "witnesses"))
@@ -158,6 +193,22 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
+@needs_ray
+@pytest.mark.slow
+def test_a_cluster_that_is_not_there_is_one_sentence(nodes, tmp_path, monkeypatch):
+    for address, named in (("ray://here:1", "ray://here:1"), ("127.0.0.1", "127.0.0.1")):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(SegzooError, match=named):
+            list(share_out_on_nodes(jobs_of(tmp_path, "a"), partial(troubled, tmp_path), "cpu", None, tmp_path, print))
+
+
+@pytest.fixture(scope="module")
+def driver(nodes) -> Iterator[None]:
+    """One driver for many runs, which use each other's processes."""
+    with connected(import_ray()):
+        yield
+
+
 def shared(folder: Path, *names: str, load: Callable[..., Any] = troubled) -> tuple[dict[str, Any], list[str]]:
     """Outcomes by name, and what was said."""
     said: list[str] = []
@@ -171,7 +222,7 @@ def shared(folder: Path, *names: str, load: Callable[..., Any] = troubled) -> tu
 
 @needs_ray
 @pytest.mark.slow
-def test_a_case_that_ends_every_actor_is_tried_three_times(nodes, tmp_path):
+def test_a_case_that_ends_every_actor_is_tried_three_times(driver, tmp_path):
     outcomes, said = shared(tmp_path, "a", "killed", "b")
     blamed = outcomes.pop("killed")
     assert isinstance(blamed, SegzooError)
@@ -182,7 +233,7 @@ def test_a_case_that_ends_every_actor_is_tried_three_times(nodes, tmp_path):
 
 @needs_ray
 @pytest.mark.slow
-def test_an_actor_that_makes_no_progress_is_lost(nodes, tmp_path, monkeypatch):
+def test_an_actor_that_makes_no_progress_is_lost(driver, tmp_path, monkeypatch):
     monkeypatch.setenv(WORKER_SILENCE.variable, "2")
     monkeypatch.setattr(ray_actors, "LOOK", 0.2)
     outcomes, said = shared(tmp_path, "hung-once", "slow")
@@ -207,7 +258,7 @@ def failing(folder: Path, device: str) -> Troubled:
 
 @needs_ray
 @pytest.mark.slow
-def test_what_keeps_all_cases_from_being_done_ends_the_run(nodes, tmp_path):
+def test_what_keeps_all_cases_from_being_done_ends_the_run(driver, tmp_path):
     for kind, name, message in ((OutputError, "full", r"full\.png"), (SegzooError, "damaged", "damaged")):
         (tmp_path / name).mkdir()
         with pytest.raises(kind, match=message):
@@ -217,7 +268,7 @@ def test_what_keeps_all_cases_from_being_done_ends_the_run(nodes, tmp_path):
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.parametrize("hidden", ["masks", "a.png"])
-def test_storage_that_a_node_does_not_see_is_found_at_the_start(nodes, tmp_path, hidden):
+def test_storage_that_a_node_does_not_see_is_found_at_the_start(driver, tmp_path, hidden):
     """Here it is under a name that is this process's own."""
     (tmp_path / "masks").mkdir()
     (job,) = jobs_of(tmp_path, "a")
@@ -232,15 +283,6 @@ def test_storage_that_a_node_does_not_see_is_found_at_the_start(nodes, tmp_path,
     finally:
         os.close(opened)
     assert list((tmp_path / "masks").iterdir()) == []
-
-
-@needs_ray
-@pytest.mark.slow
-def test_a_cluster_that_is_not_there_is_one_sentence(nodes, tmp_path, monkeypatch):
-    for address, named in (("ray://here:1", "ray://here:1"), ("127.0.0.1", "127.0.0.1")):
-        monkeypatch.setenv("RAY_ADDRESS", address)
-        with pytest.raises(SegzooError, match=named):
-            list(share_out_on_nodes(jobs_of(tmp_path, "a"), partial(troubled, tmp_path), "cpu", None, tmp_path, print))
 
 
 @needs_ray
@@ -279,7 +321,7 @@ def test_without_ray_its_extra_is_named(monkeypatch, refused):
 
 @pytest.mark.parametrize("wrong", ["nodes", "srun"])
 def test_what_does_not_go_with_ray_is_refused(tmp_path, monkeypatch, refused, wrong):
-    arguments = ["predict", CHECKPOINT, str(tmp_path), "--output", str(tmp_path / "out"), "--engine", "ray"]
+    arguments = ["predict", "lv-unet-busi", str(tmp_path), "--output", str(tmp_path / "out"), "--engine", "ray"]
     if wrong == "srun":
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     options = build_parser().parse_args([*arguments, *["--nodes", "2"] * (wrong == "nodes")])

@@ -5,6 +5,7 @@ to another one. Ray is told to try nothing again, for it would try a lost node w
 nor Ray before it is asked for.
 """
 
+import logging
 import math
 import os
 import time
@@ -12,8 +13,10 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from logging.handlers import QueueHandler
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeAlias
 
 from segzoo import __version__
 from segzoo.errors import SegzooError, attempt
@@ -40,6 +43,8 @@ LOSSES = 3  # one after another, after which a node has no more actors where the
 LOOK = 5.0  # seconds between looks at the cluster's nodes, and between questions to one actor
 GO_ON = "all that is written is complete, and the same command continues from there"
 MINUTE = 60.0  # seconds between sentences on how far it is, and until the first one on what is waited for
+
+Said: TypeAlias = tuple[str | SegzooError, list[str]]  # what became of something, and the warnings on the way
 
 
 def share_out_on_nodes(
@@ -84,10 +89,22 @@ class Segmenter:
 
     def __init__(self) -> None:
         self.moved = time.monotonic()
+        self.warnings: SimpleQueue[logging.LogRecord] = SimpleQueue()
+        logging.getLogger("segzoo").addHandler(QueueHandler(self.warnings))
 
-    def begin(self, node: str, shared: Shared, load: Load, device: str, threads: int) -> str | SegzooError:
-        """Load the model; return what computes, or why nothing does."""
+    def begin(self, *arguments: Any) -> Said:
+        """Load the model, as `load` does; say what computes, or why nothing does."""
         self.move()
+        return self.load(*arguments), self.warned()
+
+    def do(self, job: Job) -> Said:
+        """Do a case; say what its mask covers, or why there is none."""
+        self.move()
+        ((_, outcome),) = segment_files(self.pipeline, [job])
+        return outcome, self.warned()
+
+    def load(self, node: str, shared: Shared, load: Load, device: str, threads: int) -> str | SegzooError:
+        """Load the model; return what computes, or why nothing does."""
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # before torch is imported
         refused = attempt(settle, node, shared)
         pipeline = refused or attempt(load, device)
@@ -97,11 +114,9 @@ class Segmenter:
         self.pipeline = pipeline
         return pipeline.description
 
-    def do(self, job: Job) -> str | SegzooError:
-        """Do a case; return what its mask covers, or why there is none."""
-        self.move()
-        ((_, outcome),) = segment_files(self.pipeline, [job])
-        return outcome
+    def warned(self) -> list[str]:
+        """Return the warnings since the last call."""
+        return [self.warnings.get().getMessage() for _ in range(self.warnings.qsize())]
 
     def move(self) -> None:
         """Note that something was done."""
@@ -282,13 +297,15 @@ class Crew:
             OutputError: nothing more can be written.
         """
         try:
-            said = self.ray.get(actor.answer)
+            said, warnings = self.ray.get(actor.answer)
         except self.ray.exceptions.RayTaskError as error:
             yield from self.lose(actor, f"failed ({reason_of(error)})")
             return
         except self.ray.exceptions.RayError:
             yield from self.lose(actor, "ended, which is often for want of memory, or its node did")
             return
+        for warning in warnings:
+            self.say(warning)
         job, actor.job, actor.answer, actor.silence, actor.has_begun = actor.job, None, None, 0.0, True
         if job is not None:
             self.losses[actor.node] = 0
@@ -310,10 +327,12 @@ class Crew:
         self.looked = -math.inf  # another one may take its place at once
         lost = f"the actor on {actor.node.name} {reason}"
         self.losses[actor.node] += 1
+        gone = actor.node not in nodes_of(self.ray)
         others = any(other.node != actor.node for other in self.actors)
-        if not actor.is_loaded or (self.losses[actor.node] >= LOSSES and others):
+        if not gone and (not actor.is_loaded or (self.losses[actor.node] >= LOSSES and others)):
             self.left_out[actor.node] = error or SegzooError(f"{lost}; {GO_ON}")
-        self.say(f"segzoo: {lost}" + "; no more are started there" * (actor.node in self.left_out))
+        if actor.has_begun or not gone:  # else it was to take the place of one that is named already
+            self.say(f"segzoo: {lost}" + "; no more are started there" * (actor.node in self.left_out))
         if actor.job is None:
             return
         self.tries[actor.job] += 1

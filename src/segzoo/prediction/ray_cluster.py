@@ -14,8 +14,9 @@ from typing import Any
 from segzoo import __version__
 from segzoo.checkpoints.folder import DRAFT_END
 from segzoo.errors import MissingPackageError, SegzooError, attempt, first_line
-from segzoo.limits import WORKER_SILENCE
 from segzoo.prediction.plan import DRAFT, require_writable
+
+SIGHT = 600.0  # seconds that a node has to find the files, for which it starts Python
 
 
 def import_ray() -> Any:
@@ -48,12 +49,14 @@ def connected(ray: Any) -> Iterator[None]:
             "on one of its nodes, with host:port"
         )
     try:
-        ray.init(include_dashboard=False, logging_level="ERROR")
+        ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise SegzooError(
             f"the Ray cluster {named or 'of this machine'} cannot be used ({first_line(error)}); start it by ray "
             "start, or set RAY_ADDRESS to host:port, or to local for one that segzoo starts"
         ) from error
+    # or pages on each actor that ends stand on stdout, between the cases; no option of Ray's keeps them away
+    import_module("ray._private.worker")._worker_logs_enabled = False
     try:
         yield
     finally:
@@ -177,16 +180,17 @@ def require_shared(ray: Any, nodes: Iterable[Node], shared: Shared) -> None:
     """
     look = ray.remote(num_cpus=0, max_retries=0)(attempt)
     looks = {look.options(scheduling_strategy=placed(node)).remote(settle, node.name, shared): node for node in nodes}
-    ray.wait([*looks], num_returns=len(looks), timeout=WORKER_SILENCE.most)
+    ray.wait([*looks], num_returns=len(looks), timeout=SIGHT)
     for found, node in looks.items():
         try:
             refused = ray.get(found, timeout=0)
         except ray.exceptions.GetTimeoutError as error:
-            silence = WORKER_SILENCE.most
             raise SegzooError(
-                f"{node.name} has not found the files within {silence} s; see if its disks hang"
+                f"{node.name} has not found the files within {SIGHT:.0f} s; see whether its disks hang"
             ) from error
         except ray.exceptions.RayError as error:
+            if node not in nodes_of(ray):  # it was lost meanwhile
+                continue
             raise SegzooError(
                 f"{node.name} cannot run segzoo {__version__} ({reason_of(error)}); install it there"
             ) from error
