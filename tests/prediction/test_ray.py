@@ -64,7 +64,6 @@ class TwoNodes:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[TwoNodes]:
     folder = tempfile.mkdtemp(prefix="ray")  # pytest's own would make names too long for sockets
-    before = {process.pid for process in psutil.Process().children(recursive=True)}
     path = [str(Path(segzoo.__file__).parents[1]), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
@@ -78,9 +77,19 @@ def nodes() -> Iterator[TwoNodes]:
         yield nodes
         nodes.cluster.shutdown()
     signal.signal(signal.SIGTERM, handler)
-    shutil.rmtree(folder, ignore_errors=True)
-    left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
+    left = [process for process in psutil.process_iter() if is_of(process, folder)]
+    for process in left:  # agents of the node that was lost, which else end within a minute
+        process.kill()
     assert psutil.wait_procs(left, timeout=10)[1] == []
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_of(process: psutil.Process, folder: str) -> bool:
+    """Whether a process is of the cluster that keeps its files in a folder; not this one, whose variable it was."""
+    try:
+        return process.pid != os.getpid() and process.environ().get("RAY_TMPDIR") == folder
+    except psutil.Error:
+        return False
 
 
 def wait_for(happens: Callable[[], object]) -> None:

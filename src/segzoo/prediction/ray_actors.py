@@ -22,6 +22,7 @@ from segzoo import __version__
 from segzoo.errors import SegzooError, attempt
 from segzoo.limits import WORKER_SILENCE
 from segzoo.prediction.files import OutputError, segment_files
+from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import Job
 from segzoo.prediction.ray_cluster import (
     Node,
@@ -89,6 +90,7 @@ class Segmenter:
 
     def __init__(self) -> None:
         self.moved = time.monotonic()
+        self.pipeline: Pipeline
         self.warnings: SimpleQueue[logging.LogRecord] = SimpleQueue()
         logging.getLogger("segzoo").addHandler(QueueHandler(self.warnings))
 
@@ -106,8 +108,9 @@ class Segmenter:
     def load(self, node: str, shared: Shared, load: Load, device: str, threads: int) -> str | SegzooError:
         """Load the model; return what computes, or why nothing does."""
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # before torch is imported
-        refused = attempt(settle, node, shared)
-        pipeline = refused or attempt(load, device)
+        if refused := attempt(settle, node, shared):
+            return refused
+        pipeline = attempt(load, device)
         if isinstance(pipeline, SegzooError):
             return pipeline
         pipeline.progressed = self.move

@@ -56,7 +56,7 @@ def connected(ray: Any) -> Iterator[None]:
             "start, or set RAY_ADDRESS to host:port, or to local for one that segzoo starts"
         ) from error
     # or pages on each actor that ends stand on stdout, between the cases; no option of Ray's keeps them away
-    import_module("ray._private.worker")._worker_logs_enabled = False
+    vars(import_module("ray._private.worker"))["_worker_logs_enabled"] = False
     try:
         yield
     finally:
