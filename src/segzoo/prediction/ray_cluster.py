@@ -169,7 +169,8 @@ def settle(node: str, shared: Shared) -> None:
     for file in shared.inputs:
         if not os.path.exists(file):
             raise SegzooError(f"{node} does not see {file}; put the inputs where all nodes see them")
-    require_writable(output)
+    if isinstance(refused := attempt(require_writable, output), SegzooError):
+        raise SegzooError(f"{node}: {refused}")
 
 
 def require_shared(ray: Any, nodes: Iterable[Node], shared: Shared) -> None:
