@@ -117,7 +117,7 @@ def parts_of(predictor: segzoo.Predictor, frames: list[Frame]) -> list[float]:
             PARTS[0]: pipeline.read,
             PARTS[1]: lambda _: pipeline.averaged(given.batch),
             PARTS[2]: lambda _: pipeline.restored(small, given),
-            PARTS[3]: lambda _: pipeline.segmentation(given, whole),
+            PARTS[3]: lambda _: pipeline.of_image(given, whole),
         },
         frames,
     )

@@ -54,3 +54,52 @@ def kind_of_images(part: dict[str, Any]) -> str:
         return DATASETS[part["dataset"]].images
     names = [str(name) for name in part.get("channels", [])]
     return ", ".join(names) if modalities(part) else ""
+
+
+# ---- what classes are, in words that other programs know
+
+
+class Concept(NamedTuple):
+    """Code of a terminology, as DICOM has it.
+
+    Attributes:
+        value: such as "52988006".
+        scheme: "SCT" for SNOMED CT, "DCM" for DICOM's own.
+        meaning: in words.
+    """
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+class Codes(NamedTuple):
+    """Codes of a class.
+
+    Attributes:
+        category: kind of thing (DICOM's CID 7150).
+        type: what it is.
+        modifier: which part of it, or None.
+    """
+
+    category: Concept
+    type: Concept
+    modifier: Concept | None = None
+
+
+ANATOMY = Concept("91723000", "SCT", "Anatomical Structure")
+ABNORMAL = Concept("49755003", "SCT", "Morphologically Abnormal Structure")
+TISSUE = Concept("85756007", "SCT", "Tissue")
+HIPPOCAMPUS = Concept("5366008", "SCT", "Hippocampus")
+POLYP = Codes(ABNORMAL, Concept("68496003", "SCT", "Polyp of colon"))
+SOMETHING = Codes(TISSUE, TISSUE)  # where nothing better is known
+CODES = {  # by the name of a class, in small letters
+    "lesion": Codes(ABNORMAL, Concept("52988006", "SCT", "Lesion")),
+    "nucleus": Codes(ANATOMY, Concept("84640000", "SCT", "Nucleus")),
+}
+CODES_OF_DATA = {  # by dataset and class, where the name alone says too little
+    ("KvasirSEG", "polyp"): POLYP,
+    ("CVCClinicDB", "polyp"): POLYP,
+    ("Task04_Hippocampus", "anterior"): Codes(ANATOMY, HIPPOCAMPUS, Concept("255549009", "SCT", "Anterior")),
+    ("Task04_Hippocampus", "posterior"): Codes(ANATOMY, HIPPOCAMPUS, Concept("255551008", "SCT", "Posterior")),
+}

@@ -97,6 +97,7 @@ class SegmentationNetwork(Deployable, LightningModule):
         self.class_names = self.task.default_class_names()
         self.model_name: str | None = None
         self.arguments: dict[str, Any] = {}
+        self.codes: dict[str, Any] = {}
         self.data: dict[str, Any] = {}
         self.licence: str | None = None
         self.load_report: Any = None  # a LoadReport, of the floor above

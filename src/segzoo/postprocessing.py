@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from segzoo.errors import SegzooError
-from segzoo.preprocessing.base import number
 from segzoo.tasks import Task
 
 EVEN = 0.5  # the threshold that leaves a class as it is
-LEAST, MOST = 0.001, 0.999  # of thresholds
+THRESHOLDS, SIZES, SCORES = (0.001, 0.999), (0, 1e9), (-1e9, 1e9)  # least and most
 UNITS = {"pixels": (2, 3), "mm2": (2,), "mm3": (3,)}  # of sizes: the dimensions of the models that know them
 
 
@@ -46,10 +45,8 @@ class Cleaning:
     largest_component: bool = False
 
     def __post_init__(self) -> None:
-        if not LEAST <= number("threshold", self.threshold) <= MOST:
-            raise SegzooError(f"threshold must be a number from {LEAST} to {MOST}, not {self.threshold!r}.")
-        if number("smallest_part", self.smallest_part) < 0:
-            raise SegzooError(f"smallest_part must be 0 or more, not {self.smallest_part!r}.")
+        require_number("threshold", self.threshold, *THRESHOLDS)
+        require_number("smallest_part", self.smallest_part, *SIZES)
         if self.unit not in list(UNITS):
             raise SegzooError(f"unit must be one of {', '.join(UNITS)}, not {self.unit!r}.")
         for name in ("filled_holes", "largest_component"):
@@ -150,7 +147,7 @@ class Postprocessing:
         for part in ("before", "after"):
             scores = object_of(f"the scores {part}", tuned.get(part, {}))
             for name, score in scores.items():
-                number(f"{name} {part}", score)
+                require_number(f"{name} {part}", score, *SCORES)
         return cls(classes, tuned)
 
 
@@ -168,6 +165,16 @@ def cleaning_of(name: str, stored: Any, spatial_dims: int) -> Cleaning:
     if spatial_dims not in UNITS[found.unit]:
         raise SegzooError(f"the class {name} has a size in {found.unit}, and the model is of {spatial_dims}D inputs.")
     return found
+
+
+def require_number(name: str, value: Any, least: float, most: float) -> None:
+    """Refuse what is no number from ``least`` to ``most``.
+
+    Raises:
+        SegzooError: saying so.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:  # NaN included
+        raise SegzooError(f"{name} must be a number from {least:g} to {most:g}, not {value!r}.")
 
 
 def object_of(what: str, stored: Any, known: Iterable[str] | None = None) -> dict[str, Any]:

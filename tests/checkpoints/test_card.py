@@ -256,11 +256,13 @@ def test_the_shell_lines_are_segzoos(config):
 
 
 def test_a_published_checkpoint_is_loaded_from_the_zoos_organisation():
-    text = body(BINARY | {"name": "lv-unet-busi"})
-    assert 'segzoo.LVUNet.from_pretrained("segzoo/lv-unet-busi", revision="v1.2")' in text
+    text = body(BINARY | {"name": "lv-unet-busi", "version": "1.0"})
+    assert 'segzoo.LVUNet.from_pretrained("segzoo/lv-unet-busi", revision="v1.0")' in text
     assert "stands for the path" not in text
+    newer = body(BINARY | {"name": "lv-unet-busi"})  # one that somebody has tuned, and the zoo has not published
+    assert "`lv-unet-busi` stands for the path" in newer
     assert "`lv-unet-toys` stands for the path of this folder or, on the Hub, for its `user/repo`" in body(BINARY)
-    assert '`revision="v1.2"` asks for it and no other' in text
+    assert '`revision="v1.2"` asks for it and no other' in newer
     assert "tag `v1.0`" in body(LEAST)
 
 

@@ -61,6 +61,18 @@ def test_entries_of_newer_versions_are_kept_and_written_back(folder):
     segzoo.from_pretrained(folder)
 
 
+def test_codes_of_classes_are_taken_from_the_config_and_written_again(folder, tmp_path, refused):
+    assert "codes" not in json.loads((folder / "config.json").read_text())
+    codes = {"class 1": {"category": ["91723000", "SCT", "Anatomical Structure"], "type": ["10200004", "SCT", "Liver"]}}
+    edit(folder, codes=codes)
+    model = segzoo.from_pretrained(folder)
+    assert model.codes == codes
+    assert read_config(model.save_pretrained(tmp_path / "again")).codes == codes
+    edit(folder, codes={"class 1": ["Liver"]})
+    with refused(segzoo.SegzooError):
+        read_config(folder)
+
+
 def test_a_config_has_a_typed_face():
     config = read_config(next(file.parent for file in CARDS if file.parent.name == "mednext-s-k3-hippocampus"))
     assert (config.name, config.tag, config.spatial_dims) == ("mednext-s-k3-hippocampus", "v1.0", 3)

@@ -10,7 +10,9 @@ from pages import ROOT
 from PIL import Image
 
 import segzoo
+from dicom_writer import write_series
 from layouts import small_pairs, write, write_layouts
+from segzoo.imaging.volumes import read_volume
 
 SAMPLES = ROOT / "tests" / "samples"
 
@@ -24,7 +26,10 @@ def lay_out(folder: Path) -> None:
     images = sorted(SAMPLES.glob("BUSI/*/*/*[0-9]).png"))
     shutil.copy(images[-1], folder / "scan.png")
     (folder / "volumes").mkdir()
-    shutil.copy(next(SAMPLES.glob("Task04_Hippocampus/imagesTr/*")), folder / "volumes")
+    volume = next(SAMPLES.glob("Task04_Hippocampus/imagesTr/*"))
+    shutil.copy(volume, folder / "volumes")
+    scan = read_volume(volume)
+    write_series(folder / "studies" / "one" / "mr", scan.array[0].astype(np.uint16), scan.geometry)
     for name, some in (("scans", images[:2]), ("new_scans", images[2:4])):
         (folder / name).mkdir()
         for image in some:

@@ -30,9 +30,9 @@ def test_resize_is_pytorchs_bilinear_with_antialiasing(size, target):
 
 @pytest.fixture(scope="module")
 def model():
-    """A small CMUNeXt with some character: random weights make flat logits."""
+    """A small CMUNeXt, of three levels, with some character: random weights make flat logits."""
     torch.manual_seed(0)
-    model = segzoo.CMUNeXt(num_classes=3, widths=(4, 4, 8, 8, 8), kernel_sizes=(3, 3, 3, 3, 3))
+    model = segzoo.CMUNeXt(num_classes=3, widths=(4, 4, 8), depths=(1, 1, 1), kernel_sizes=(3, 3, 3))
     model.preprocessing = segzoo.Preprocessing(3, image_size=(64, 48))
     for layer in model.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
@@ -144,7 +144,7 @@ def test_at_a_fixed_size_nothing_is_resized(exported):
 def test_programs_keep_the_layout_that_pytorch_is_fast_in(exported):
     weights = torch.export.load(exported(".pt2").path).state_dict
     dense = [value for value in weights.values() if value.ndim == 4 and min(value.shape[1:]) > 1]
-    assert len(dense) > 10
+    assert len(dense) > 5
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in dense)
 
 

@@ -36,7 +36,7 @@ def images():
 def model(images):
     """A small CMUNeXt with some character, its two deepest levels wide enough to be quantised."""
     torch.manual_seed(0)
-    model = segzoo.CMUNeXt(num_classes=3, widths=(4, 4, 8, 64, 64), kernel_sizes=(3, 3, 3, 3, 3))
+    model = segzoo.CMUNeXt(num_classes=3, widths=(4, 64, 64), depths=(1, 1, 1), kernel_sizes=(3, 3, 3))
     model.preprocessing = segzoo.Preprocessing(3, image_size=(32, 48))
     for layer in model.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import re
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +27,8 @@ from segzoo.imaging.dicom import DicomCase
 from segzoo.imaging.geometry import Geometry
 from segzoo.imaging.readers import Reader, reader_of
 from segzoo.imaging.volumes import Volume, read_volume, read_volume_mask, write_volume_mask
-from segzoo.prediction.plan import find_inputs
+from segzoo.prediction.plan import find_inputs, plan
+from segzoo.prediction.resume import SOURCE, unfinished
 from segzoo.preprocessing.image import Preprocessing, Slices
 
 TILTED = np.linalg.qr([[0.9, 0.3, -0.2], [-0.25, 0.95, 0.15], [0.2, -0.1, 0.97]])[0]
@@ -103,6 +105,29 @@ def test_a_series_is_the_volume_that_nifti_holds(tmp_path, hippocampus, axis, ba
     np.testing.assert_allclose((found.geometry.affine @ [*index, 1])[:3], place, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Task09_Spleen_crop/ct_scan/sub-spleen2/ct/sub-spleen2_ct.nii.gz",
+        "vertebrae_TPTBox/sample_ct/sub-ct_label-22_ct.nii.gz",
+        "spinalcord_sct/t2/t2.nii.gz",
+        "pyradiomics_cases/breast1_image.nrrd",
+    ],
+)
+def test_volumes_of_other_scanners(shared, tmp_path, name):
+    volume = read_volume(shared / "data" / name)
+    first = volume.geometry.shape[0] // 2
+    affine = volume.geometry.affine.copy()
+    affine[:3, 3] = (affine @ [first, 0, 0, 1])[:3]
+    array = np.round(volume.array[0, first : first + 8]).astype(np.int16)
+    geometry = Geometry(array.shape, affine)
+    writer.write_series(tmp_path / "ct", array, geometry, kind=writer.CT)
+    found = along(reader_of(tmp_path / "ct").for_volumes(1), geometry)
+    np.testing.assert_array_equal(found.array[0], array)
+    np.testing.assert_allclose(found.geometry.affine, affine, atol=1e-4)
+    assert found.geometry.orientation == geometry.orientation
+
+
 def test_a_mask_of_a_series_is_that_of_its_nifti_twin(tmp_path, whole, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     array, geometry = cut(whole, 1, backwards=True, turn=TILTED)
@@ -110,9 +135,13 @@ def test_a_mask_of_a_series_is_that_of_its_nifti_twin(tmp_path, whole, capfd, mo
     writer.write_series(Path("study/bad"), array, geometry, change=lambda index, made: made if index != 9 else None)
     write_volume_mask("twin.nii.gz", array, geometry)
     model = Path(__file__).parents[2] / "model_cards" / "mednext-s-k3-hippocampus"
-    arguments = ["predict", model, "study", "twin.nii.gz", "--output", "out", "--device", "cpu", "--overlap", "0"]
-    assert main([*map(str, arguments)]) == 2  # of the bad one
-    said = "".join(capfd.readouterr())
+
+    def predict(*words: str, status: int) -> str:
+        """What the command says."""
+        assert main(["predict", str(model), *words, "--device", "cpu", "--overlap", "0"]) == status
+        return "".join(capfd.readouterr())
+
+    said = predict("study", "twin.nii.gz", "--output", "out", status=2)
     assert "study/mr/series 3 -> out/mr_3.nii.gz" in said
     assert "study/bad/series 3" in said
     found, place = read_volume_mask("out/mr_3.nii.gz")
@@ -121,27 +150,49 @@ def test_a_mask_of_a_series_is_that_of_its_nifti_twin(tmp_path, whole, capfd, mo
     assert len(np.unique(found)) == 3
     np.testing.assert_array_equal(one.array[0], twin)
     np.testing.assert_allclose(one.geometry.affine, other.affine, atol=2e-5)
-    assert main([*map(str, arguments)]) == 2
-    again = capfd.readouterr()
-    assert "2 of 3 were done before" in again.out
-    writer.write_series(Path("study/mr"), array + 1, geometry)  # in the same place, and another one
-    main([*map(str, arguments)])
-    assert "1 of 3 were done before" in capfd.readouterr().out
+    assert "2 of 2 were done before" in predict("study/mr", "twin.nii.gz", "--output", "out", status=0)
     for name in ("Grabowski", "Eleonore", "4711"):
         assert name not in said
         assert not any(name.encode() in path.read_bytes() or name in path.name for path in Path("out").iterdir())
+    # the same as DICOM SEG, which a NIfTI file cannot have
+    segs = ["study/mr", "twin.nii.gz", "--output", "segs", "--format", "dicom-seg"]
+    assert "twin.nii.gz is not DICOM" in predict(*segs, status=2)
+    content = writer.reread(Path("segs/mr_3.dcm"))
+    assert (content.PatientName, content.Modality) == (writer.PATIENT, "SEG")
+    segments = [one.SegmentLabel for one in content.SegmentSequence]
+    assert segments == ["Anterior", "Posterior"]
+    assert content.pixel_array.sum() == (found > 0).sum()
+    assert "1 of 1 were done before" in predict(*segs, status=2)
 
 
-def test_hounsfield_units_and_12_bits_of_16(tmp_path, hippocampus):
+def test_what_was_done_is_done_again_where_a_slice_has_changed(tmp_path, hippocampus):
     array, geometry = cut(hippocampus, 0, backwards=False)
+    files = writer.write_series(tmp_path / "mr", array, geometry)
+
+    def note() -> str:
+        (job,) = unfinished(plan(cases(tmp_path), tmp_path / "out", overlay=False), {}, None)
+        return job.note
+
+    before = note()
+    assert note() == before
+    os.utime(files[5], (0, 0))
+    assert note() != before
+    assert note()[:SOURCE] == before[:SOURCE]  # where it lies
+
+
+@pytest.mark.parametrize("high", [11, 15])
+@pytest.mark.parametrize("syntax", [None, RLELossless])
+def test_hounsfield_units_and_12_bits_of_16(tmp_path, hippocampus, high, syntax):
+    array, geometry = cut(hippocampus, 0, backwards=False)
+    array, geometry = array[:4], Geometry((4, *array.shape[1:]), geometry.affine)
+    beside = 0xA000 if high == 11 else 0x000A  # as of an old overlay in the bits that are not used
 
     def scanner(index: int, made: Dataset) -> Dataset:
-        made.BitsStored, made.HighBit, made.RescaleSlope, made.RescaleIntercept = 12, 11, 2, -1024
-        pixels = array[index] | np.uint16(0xA000)  # as of an old overlay in the bits that are not used
-        made.PixelData = pixels.tobytes()
+        made.BitsStored, made.HighBit, made.RescaleSlope, made.RescaleIntercept = 12, high, 2, -1024
+        made.PixelData = (array[index] << (high - 11) | np.uint16(beside)).tobytes()
         return made
 
-    writer.write_series(tmp_path / "ct", array, geometry, kind=writer.CT, change=scanner)
+    writer.write_series(tmp_path / "ct", array, geometry, kind=writer.CT, change=scanner, syntax=syntax)
     np.testing.assert_array_equal(reader_of(tmp_path / "ct").for_volumes(1).array[0], array * 2.0 - 1024)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import HTJ2KLossless, JPEG2000Lossless, generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, HTJ2KLossless, JPEG2000Lossless, generate_uid
 
 import dicom_writer as writer
 from segzoo.errors import MissingError, MissingPackageError, SegzooError
@@ -128,6 +128,15 @@ def test_files_that_are_damaged_are_named_and_stop_no_other(tmp_path, array, ref
     (good / "IM0003").unlink()  # after it was found
     with refused(MissingError):
         found[0].for_volumes(1)
+
+
+def test_a_file_that_is_packed_as_a_whole_is_not_unpacked(tmp_path, array, refused):
+    (file, *_) = writer.write_series(tmp_path / "mr", array[:1], PLACE)
+    made = writer.reread(file)
+    made.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    writer.write(file, made)
+    with refused(SegzooError):
+        reader_of(file)
 
 
 def test_pipes_and_links_that_go_in_a_ring(tmp_path, array):

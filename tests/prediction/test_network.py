@@ -16,7 +16,6 @@ from segzoo.imaging.geometry import Geometry, same_grid
 from segzoo.imaging.overlay import to_uint8
 from segzoo.imaging.volumes import Volume, read_volume, read_volume_mask, volume_suffix
 from segzoo.prediction.torch_backend import predict_probabilities
-from segzoo.prediction.window import slide
 
 
 class Tiny(segzoo.SegmentationModule):
@@ -499,9 +498,3 @@ def test_a_prediction_takes_a_volume_in_memory_with_its_place(scan):
     assert turned.array.shape[1:] == turned.geometry.shape
     found, expected = Tiny().predict(turned), Tiny().predict(volume)
     np.testing.assert_allclose(found.probabilities, expected.probabilities.transpose(0, 2, 3, 1), atol=1e-5)
-
-
-def test_windows_without_monai_are_one_sentence(monkeypatch, refused):
-    monkeypatch.setitem(sys.modules, "monai.inferers.utils", None)
-    with refused(segzoo.MissingError):
-        slide(torch.sigmoid, torch.zeros(1, 1, 8, 8, 9), (8, 8, 8))

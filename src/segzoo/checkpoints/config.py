@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from segzoo import __version__, limits
+from segzoo.checkpoints.codes import refuse_strange_codes
 from segzoo.checkpoints.description import Description, contract_entries
 from segzoo.checkpoints.entries import (
     Architecture,
@@ -104,6 +105,7 @@ class Config(Description):
                 f"{where} was written by a newer segzoo ({self.segzoo_version}); update segzoo to load it"
             )
         refuse_strange_facts(where, self.entries)
+        refuse_strange_codes(where, self.entries.get("codes", {}))
         refuse_strange_model(where, self.entries["model"])
         refuse_strange_classes(where, self.entries["class_names"], self.task)
         self.refuse_strange_postprocessing(where)

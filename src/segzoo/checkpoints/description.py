@@ -119,6 +119,11 @@ class Description:
         return self.task.mask_names(self.class_names) if self.task else None
 
     @property
+    def codes(self) -> dict[str, Any]:
+        """Codes of classes that it states, as of `segzoo.checkpoints.codes.codes_of`."""
+        return dict(self.entries.get("codes", {}))
+
+    @property
     def data(self) -> dict[str, Any]:
         """Description of what it was trained on, by the DataModule."""
         return dict(self.entries.get("data", {}))
@@ -149,6 +154,7 @@ class Description:
         model.preprocessing = contract if same else contract.with_channels(model.in_channels)
         if self.task in (None, model.task):  # a new head has other classes
             model.class_names, model.postprocessing = self.class_names, self.postprocessing
+            model.codes = self.codes
         model.data, model.licence = self.data, self.licence
 
 
@@ -172,12 +178,13 @@ class Learned(Description):
 def contract_entries(model: "SegmentationNetwork") -> dict[str, Any]:
     """Return what a model takes and gives."""
     stated = {"preprocessing": model.preprocessing.to_dict(), "class_names": model.class_names}
-    return stated | postprocessing_entry(model)
+    return stated | optional_entries(model)
 
 
-def postprocessing_entry(model: "SegmentationNetwork") -> dict[str, Any]:
-    """Return what is done to a model's predictions; nothing where that is nothing."""
-    return {"postprocessing": model.postprocessing.to_dict()} if model.postprocessing else {}
+def optional_entries(model: "SegmentationNetwork") -> dict[str, Any]:
+    """Return what is done to a model's predictions, and the codes of its classes; nothing where those are nothing."""
+    codes = {"codes": model.codes} if model.codes else {}
+    return codes | ({"postprocessing": model.postprocessing.to_dict()} if model.postprocessing else {})
 
 
 def python_number(value: Any) -> int | float:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from segzoo import __version__, limits
-from segzoo.checkpoints.description import Description, postprocessing_entry
+from segzoo.checkpoints.codes import refuse_strange_codes
+from segzoo.checkpoints.description import Description, optional_entries
 from segzoo.checkpoints.entries import model_entry, refuse_strange_classes
 from segzoo.checkpoints.parse import parse_json
 from segzoo.errors import SegzooError, first_line
@@ -40,7 +41,7 @@ class Metadata(Description):
             num_classes=model.num_classes,
             multilabel=model.multilabel,
             class_names=model.class_names,
-            **postprocessing_entry(model),
+            **optional_entries(model),
             **{**details, "precision": precision},
         )
 
@@ -71,6 +72,7 @@ class Metadata(Description):
             raise SegzooError(f"num_classes is {number!r} and multilabel {multilabel!r}")
         limits.CLASSES.check(number, f"{where} give")
         refuse_strange_classes(where, self.entries["class_names"], self.task)
+        refuse_strange_codes(where, self.entries.get("codes", {}))
         stored = self.entries["preprocessing"]
         known = isinstance(stored, dict) and type(stored.get("channels")) is int
         if known and self.spatial_dims == 2:

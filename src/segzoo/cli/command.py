@@ -135,6 +135,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--output", type=Path, required=True, help="the folder to write masks into")
     predict.add_argument("--overlay", action="store_true", help="also draw each mask over its image or slices")
+    predict.add_argument(
+        "--measure",
+        type=Path,
+        metavar="FILE.csv",
+        help="add the size, pieces, diameter and brightness of each structure to a table",
+    )
+    predict.add_argument(
+        "--probabilities",
+        choices=["files", "npz"],
+        nargs="?",
+        const="files",
+        help="also write probabilities: a file a class (.nii.gz of float32, .png of 16 bits), or one .npz of float16",
+    )
     predict.add_argument("--tta", action="store_true", help="average over mirrored copies of each image")
     predict.add_argument("--overlap", type=float, default=0.5, help="of a volume's windows, 0 to below 1 (default 0.5)")
     predict.add_argument(
@@ -149,6 +162,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--geometry",
         choices=["sform", "qform"],
         help="what says where voxels lie, where a NIfTI file's two forms differ",
+    )
+    predict.add_argument(
+        "--format",
+        choices=["dicom-seg"],
+        help="write masks of DICOM as DICOM SEG, which names the patient (default: NIfTI, and PNG of pictures)",
     )
     predict.add_argument(
         "--names",

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -13,17 +14,20 @@ from typing import TYPE_CHECKING, Any
 from segzoo import __version__
 from segzoo.checkpoints.folder import remove_dead_drafts
 from segzoo.cli.output import raise_first, sentence, show_any_name
+from segzoo.cli.predict_more import measure_done, require_no_videos, unmeasured, with_more
 from segzoo.errors import SegzooError, attempt, first_few, one_line
 from segzoo.hub.listing import holds_checkpoint, list_checkpoints
 from segzoo.imaging.cases import counted
+from segzoo.imaging.probabilities import OnDisk
 from segzoo.imaging.videos import is_video, require_pyav
 from segzoo.live import Model, load_pipeline, open_model
 from segzoo.prediction.files import OutputError, segment_files
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import DRAFTS, Job, find_inputs, plan, require_distinct, require_writable
 from segzoo.prediction.ray_actors import share_out_on_nodes
-from segzoo.prediction.resume import unfinished
+from segzoo.prediction.resume import noted, unfinished
 from segzoo.prediction.runtimes import ExportedModel
+from segzoo.prediction.seg import algorithm_of, with_segs
 from segzoo.prediction.video import segment_video
 from segzoo.prediction.window import require_overlap
 from segzoo.prediction.workers import Outcomes, share_out
@@ -46,15 +50,23 @@ def run_predict(options: argparse.Namespace) -> None:
     inputs, masks, refused = find_inputs(others, options.names) if others or not videos else ([], [], [])
     if masks:
         say(f"segzoo: {counted(len(masks), 'mask')} beside the images not segmented: {first_few(masks)}")
+    if options.format is not None:  # DICOM SEG
+        inputs, no_segs = with_segs(inputs, videos)
+        refused, videos = [*refused, *no_segs], []
     jobs = plan(inputs, options.output, options.overlay, options.geometry)
     require_writable(options.output)
     remove_dead_drafts(options.output, DRAFTS)
+    require_no_videos(videos, options)
     require_alone(videos, options)
     names = [options.checkpoint, *map(str, averaged)]
     model = open_model(names if averaged else options.checkpoint, options.backend or "auto", options.device)
     if isinstance(model, ExportedModel):
         options.device = "cpu"  # also where "auto" would find a GPU
-    require_distinct(jobs, model.mask_names)
+    if options.format is not None:
+        algorithm = algorithm_of(model)
+        jobs = [replace(job, algorithm=algorithm) for job in jobs]
+    jobs = with_more(jobs, options, model)
+    require_distinct(jobs, mask_names(options, model))
     work = options, model, jobs, refused
     if options.engine or (options.devices == options.nodes == 1 and not is_one_of_several()):
         failures = segment(*work)
@@ -210,12 +222,19 @@ def begin(
     options: argparse.Namespace, model: Model, jobs: list[Job], refused: list[SegzooError]
 ) -> tuple[list[Job], list[str]]:
     """Say what was done before and what cannot be done; return what is to be done, and why other inputs cannot."""
-    todo = unfinished(jobs, recipe(options, model), model.mask_names)
+    jobs = noted(jobs, recipe(options, model))
+    todo = unfinished(jobs, recipe(options, model), mask_names(options, model))
+    again = [] if options.measure is None else unmeasured(options.measure, model, jobs, todo)
+    if options.format is not None:  # whose masks are not read again
+        waiting = {job.mask: job for job in [*again, *todo]}
+        todo = [waiting[job.mask] for job in jobs if job.mask in waiting]
     if len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} were done before", flush=True)
     failures = [sentence(error) for error in refused]
     for failure in failures:
         say(f"segzoo: not segmented: {failure}")
+    if options.measure is not None and options.format is None:
+        failures += report(measure_done(model, again), len(jobs) + len(refused) > 1)
     return todo, failures
 
 
@@ -263,6 +282,7 @@ def say(text: str) -> None:
 
 def load(model: Model, options: argparse.Namespace, device: str) -> Pipeline:
     """Make what segments."""
+    keep = partial(OnDisk, options.output) if options.probabilities else None  # of volumes, until they are written
     return load_pipeline(
         model,
         device,
@@ -270,7 +290,13 @@ def load(model: Model, options: argparse.Namespace, device: str) -> Pipeline:
         overlap=options.overlap,
         intensity_range=options.intensity_range,
         raw=options.raw,
+        keep=keep,
     )
+
+
+def mask_names(options: argparse.Namespace, model: Model) -> list[str] | None:
+    """Return the names of the classes where each has a file of its own, which in DICOM SEG is a segment; else None."""
+    return model.mask_names if options.format is None else None
 
 
 def recipe(options: argparse.Namespace, model: Model) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from segzoo.errors import SegzooError, first_line
 from segzoo.hub.find import open_checkpoint
 from segzoo.nn.counting import counted_parameters
 from segzoo.postprocessing import Postprocessing
-from segzoo.prediction.pipeline import Pipeline
+from segzoo.prediction.pipeline import Keep, Pipeline, in_memory
 from segzoo.prediction.torch_backend import TorchBackend, best_precision, choose_device
 from segzoo.registry import create_model, ensemble, require_model
 from segzoo.training.callbacks import frozen_for
@@ -171,6 +171,7 @@ def load_pipeline(
     overlap: float = 0.5,
     intensity_range: tuple[float, float] | None = None,
     raw: bool = False,
+    keep: Keep | None = in_memory,
 ) -> Pipeline:
     """Return the pipeline of a checkpoint's network, deployed.
 
@@ -181,6 +182,7 @@ def load_pipeline(
         overlap: of a volume's windows.
         intensity_range: the stored values that become 0 and 255; None is what the checkpoint says.
         raw: leave out its post-processing.
+        keep: makes what holds the probabilities of a volume, as of `Pipeline`.
 
     Raises:
         SegzooError: the weights cannot be loaded, or there is no such device.
@@ -189,4 +191,4 @@ def load_pipeline(
     model = load(checkpoint) if isinstance(checkpoint, Checkpoint) else load_several(checkpoint)
     network = (model.deploy() if model.is_deployable else model).to(place)
     backend = TorchBackend(network, str(model.load_report), precision=best_precision(place))
-    return Pipeline(backend, tta=tta, overlap=overlap, intensity_range=intensity_range, raw=raw)
+    return Pipeline(backend, tta=tta, overlap=overlap, intensity_range=intensity_range, raw=raw, keep=keep)

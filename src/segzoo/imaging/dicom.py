@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,11 @@ import numpy.typing as npt
 from segzoo import limits
 from segzoo.errors import SegzooError, one_line
 from segzoo.imaging.dicom_files import PIXELS, PLACE, SUMMARY, holds_dicom, is_dicom, opened
-from segzoo.imaging.dicom_pixels import intensities, pictures, stored
+from segzoo.imaging.dicom_pixels import PALETTE, intensities, pictures, stored
 from segzoo.imaging.dicom_place import Plane, pixel_spacing, planes_of, stacked
 from segzoo.imaging.dicom_series import Named, Names, find_series, only_series
 from segzoo.imaging.geometry import Geometry
-from segzoo.imaging.images import as_image
+from segzoo.imaging.images import as_image, brightness
 from segzoo.imaging.volumes import Volume, no_volume
 
 ALL = (*SUMMARY, *PLACE, *PIXELS)
@@ -92,15 +92,36 @@ class DicomCase:
             return self.volume(channels)
 
     def note(self) -> str | None:
-        """Return that a mask is not DICOM."""
+        """Return that it is not one of our masks."""
         return ""
+
+    @property
+    def film(self) -> bool:
+        """True of frames that follow each other in time, not in the body."""
+        return self.slices > 1 and not self.headers[0].placed
+
+    def intensities(self) -> npt.NDArray[Any]:
+        """Return the intensities [H, W] of a picture, as what the modality measures; of colours their brightness."""
+        with named(self.path):
+            header = self.headers[0]
+            with opened(header.path, ALL) as content:
+                pixels = stored(content, header.frames)
+                if pixels.ndim == 4 or content.PhotometricInterpretation == PALETTE:
+                    return brightness(pictures(pixels, content, None, self.path)[0])
+                return next(intensities(pixels, content))
+
+    def pixel_spacing(self) -> tuple[float, float] | None:
+        """Return the millimetres between a picture's rows and between its columns; None where it does not say them."""
+        with named(self.path), opened(self.headers[0].path, ALL) as content:
+            return pixel_spacing(content)
 
     def frames(self, stated: tuple[float, float] | None) -> tuple[npt.NDArray[np.uint8], tuple[float, float] | None]:
         """Return what a person sees [F, H, W, C], and the millimetres between rows and between columns."""
         header = self.headers[0]
+        assert header.shape is not None  # of an image
+        limits.IMAGE_PIXELS.check(math.prod(header.shape), "has")
         with opened(header.path, ALL) as content:
-            spacing = pixel_spacing(content)
-        return pictures(stored(content, header.frames), content, stated, self.path), spacing
+            return pictures(stored(content, header.frames), content, stated, self.path), pixel_spacing(content)
 
     def volume(self, channels: int) -> Volume:
         """Return intensities [1, D, H, W] and their grid."""
@@ -112,16 +133,11 @@ class DicomCase:
         limits.VOXELS.check(math.prod(geometry.shape), "has")
         limits.require_memory(4 * math.prod(geometry.shape), self.path)
         array = np.empty(geometry.shape, np.float32)
-        targets: dict[int, list[tuple[int, int]]] = {}
-        for depth, plane in enumerate(ordered):
-            targets.setdefault(plane.file, []).append((plane.frame, depth))
-        for file, frames in targets.items():
-            header = self.headers[file]
+        depths = {(plane.file, plane.frame): depth for depth, plane in enumerate(ordered)}
+        for file, header in enumerate(self.headers):
             with opened(header.path, ALL) as content:
-                pass
-            values = intensities(stored(content, header.frames), content)
-            for frame, depth in frames:
-                array[depth] = values[frame]
+                for frame, values in enumerate(intensities(stored(content, header.frames), content)):
+                    array[depths[file, frame]] = values
         if not np.isfinite([array.min(), array.max()]).all():
             raise SegzooError("holds NaN or infinite voxels; replace them first")
         return Volume(array[None], geometry)

@@ -170,10 +170,9 @@ def opened(path: Path, keywords: Sequence[str]) -> Iterator[Any]:
         MissingFileError: there is no such file.
         SegzooError: it cannot be read as DICOM.
     """
-    pydicom = imported()
     require_file(path)
     pixels = "PixelData" in keywords
-    with _LOCK, pydicom.config.disable_value_validation():  # its warnings quote what patients are called
+    with quiet() as pydicom:
         try:
             refuse_deflated(path)
             limits.require_memory(path.stat().st_size if pixels else 0, path)
@@ -189,6 +188,18 @@ def opened(path: Path, keywords: Sequence[str]) -> Iterator[Any]:
             if isinstance(error, OSError) and error.errno is not None:
                 raise SegzooError(f"Cannot read {path}: {error.strerror}.") from error
             raise unreadable(path) from None
+
+
+@contextmanager
+def quiet() -> Iterator[Any]:
+    """Yield pydicom without its warnings of odd values, which quote patients' names and dates; one thread at a time.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    pydicom = imported()
+    with _LOCK, pydicom.config.disable_value_validation():
+        yield pydicom
 
 
 def imported() -> Any:
@@ -246,6 +257,8 @@ def read_header(path: Path) -> Header:
         if not found.get("SOPClassUID"):
             raise unreadable(path)
         frames = int(found.get("NumberOfFrames") or 1)
+        if frames < 1:
+            raise unreadable(path)
         rows, columns = int(found.get("Rows") or 0), int(found.get("Columns") or 0)
         header = Header(
             path,

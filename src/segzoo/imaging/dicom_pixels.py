@@ -5,6 +5,7 @@ in a file without anything else, for it would apply rescalings itself, of severa
 """
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -63,7 +64,7 @@ def stored(content: Any, frames: int) -> Pixels:
         if syntax in BY_GDCM:
             pixels = by_gdcm(content, syntax)
         elif syntax == RUN_LENGTHS or not getattr(syntax, "is_compressed", False):
-            pixels = pydicom.pixels.pixel_array(content)
+            pixels = pydicom.pixels.pixel_array(content, correct_unused_bits=False)  # wherever they lie
         else:
             raise SegzooError(f"is compressed by {syntax.name}, which is not read; store it in another transfer syntax")
         return without_unused_bits(pixels.reshape(frames, rows, columns, *((samples,) if samples > 1 else ())), content)
@@ -112,27 +113,26 @@ def without_unused_bits(pixels: Pixels, content: Any) -> Pixels:
 # ---- intensities
 
 
-def intensities(pixels: Pixels, content: Any) -> npt.NDArray[np.float32]:
-    """Return stored pixels [F, H, W] as what the modality measures, such as Hounsfield units, frame by frame.
+def intensities(pixels: Pixels, content: Any) -> Iterator[Pixels]:
+    """Yield stored frames [H, W] as what the modality measures, such as Hounsfield units.
 
     Args:
-        pixels: as `stored` gives them.
+        pixels: as `stored` gives them, [F, H, W].
         content: of their file.
+
+    Raises:
+        SegzooError: a slope means nothing; begins with a verb.
     """
     slopes = of_frames(content, len(pixels), "PixelValueTransformationSequence", "RescaleSlope")
     intercepts = of_frames(content, len(pixels), "PixelValueTransformationSequence", "RescaleIntercept")
-    found = np.empty(pixels.shape, np.float32)
-    for frame, slope, intercept, target in zip(pixels, slopes, intercepts, found, strict=True):
+    for frame, slope, intercept in zip(pixels, slopes, intercepts, strict=True):
         if content.get("ModalityLUTSequence"):
-            target[:] = imported().pixels.apply_modality_lut(frame, content)
-        elif (slope, intercept) == (None, None):
-            target[:] = frame
-        else:
-            by, plus = (1.0 if slope is None else float(slope)), float(intercept or 0)
-            if not (math.isfinite(by) and math.isfinite(plus) and by != 0):
-                raise SegzooError(f"has a slope of {by:g} and an intercept of {plus:g}; export it anew")
-            target[:] = frame.astype(np.float64) * by + plus
-    return found
+            yield imported().pixels.apply_modality_lut(frame, content)
+            continue
+        by, plus = (1.0 if slope is None else float(slope)), float(intercept or 0)
+        if not (math.isfinite(by) and math.isfinite(plus) and by != 0):
+            raise SegzooError(f"has a slope of {by:g} and an intercept of {plus:g}; export it anew")
+        yield frame if (by, plus) == (1, 0) else frame * by + plus
 
 
 # ---- pictures
@@ -165,7 +165,7 @@ def through_window(
     """Return greys [F, H, W] as 0..255."""
     if pixels.dtype == np.uint8 and stated is not None:
         return pixels
-    values = intensities(pixels, content)
+    values = np.stack([frame.astype(np.float32) for frame in intensities(pixels, content)])
     if stated is not None:
         return scaled(values, *stated, f"{name}: the image")
     if content.get("VOILUTSequence"):

@@ -58,6 +58,13 @@ class ImageFile:
         """Refuse it where a model takes volumes."""
         raise no_volume(self.path)
 
+    def intensities(self) -> npt.NDArray[Any]:
+        """Return the intensities [H, W] that it stores, of colours their brightness."""
+        return brightness(decode(self.path, whole=True).intensities())
+
+    def pixel_spacing(self) -> None:
+        """Return that nobody knows how large its pixels are; what pictures say of that is for printers."""
+
     def note(self) -> str | None:
         """Return the note that it was written with, as `read_note` does."""
         return read_note(self.path)
@@ -321,6 +328,14 @@ def _match_channels(pixels: UInt8Array, channels: int) -> UInt8Array:
     if (found, channels) == (3, 1):
         return _by_rows(lambda part: np.round(part @ _GREY_WEIGHTS), pixels)[..., None]
     raise SegzooError(f"The image has {found} channel{'s' if found > 1 else ''} where {channels} are needed.")
+
+
+def brightness(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return how bright pixels [H, W] or [H, W, C] are, [H, W], on their own scale; alpha counts for nothing."""
+    if pixels.ndim == 2:
+        return pixels
+    colours = pixels[..., :-1] if pixels.shape[2] in (2, 4) else pixels
+    return colours[..., 0] if (colours == colours[..., :1]).all() else colours @ _GREY_WEIGHTS
 
 
 # ---- write

@@ -42,6 +42,7 @@ NIFTI_TYPES: dict[int, str | tuple[str, int]] = {  # of a voxel, by the header's
 }
 NIFTI_2_BYTES = 540
 NIFTI_MILLIMETRES = {1: 1000.0, 3: 0.001}  # in a metre and in a micrometre, by the lowest three bits of xyzt_units
+WRITTEN = {np.dtype("u1"): (2, 8), np.dtype("u2"): (512, 16), np.dtype("f4"): (16, 32)}  # data type and bits
 MASK_START = 352  # of the voxels: after the header and four bytes that announce no extension
 AGREE = 1e-3  # relative difference between two sizes of a voxel above which they are two; rounding makes 1e-7
 CHUNK = 1 << 20
@@ -319,8 +320,8 @@ def keeps_place(geometry: Geometry) -> bool:
     return any(np.array_equal(nifti_affine(header, form), geometry.affine) for form in forms)
 
 
-def write_nifti_mask(file: Path, values: npt.NDArray[np.integer[Any]], place: bytes, note: str) -> None:
-    """Write class indices [D, H, W] of 8 or 16 bits, with the fields of an input's header that say where they lie.
+def write_nifti(file: Path, values: npt.NDArray[Any], place: bytes, note: str) -> None:
+    """Write class indices [D, H, W] of 8 or 16 bits, or float32, with the fields of a header that say where they lie.
 
     Raises:
         OSError: they cannot be written.
@@ -331,9 +332,11 @@ def write_nifti_mask(file: Path, values: npt.NDArray[np.integer[Any]], place: by
         header[field] = source[field]
     header["sizeof_hdr"], header["vox_offset"], header["magic"] = NIFTI_BYTES, MASK_START, b"n+1"
     header["dim"] = [3, *values.shape[::-1], 1, 1, 1, 1]
-    header["datatype"], header["bitpix"] = (2, 8) if values.dtype == np.uint8 else (512, 16)
+    header["datatype"], header["bitpix"] = WRITTEN[values.dtype]
     header["scaling"], header["descrip"] = (1, 0), note.encode("ascii", "replace")
     packed = file.suffix == ".gz"
-    with gzip.GzipFile(file, "wb", 6, mtime=0) if packed else file.open("wb") as target:  # the same bytes every time
+    level = 1 if values.dtype == np.float32 else 6  # more takes fractions many times as long, for little
+    opening = gzip.GzipFile(file, "wb", level, mtime=0) if packed else file.open("wb")  # the same bytes every time
+    with opening as target:
         target.write(header.tobytes().ljust(MASK_START, b"\0"))
         target.write(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).data)

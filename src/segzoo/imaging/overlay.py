@@ -53,12 +53,15 @@ def contact_sheet(volume: np.ndarray, masks: Sequence[np.ndarray], geometry: Geo
     axes, flips = axes_between(geometry.orientation, "IPL")
     spacing = [geometry.spacing[axis] for axis in axes]
     across = max(range(3), key=lambda axis: spacing[axis] * (1.01 if axis == 0 else 1))
-    grey, *masks = (
-        np.moveaxis(np.flip(array.transpose(axes), tuple(flips)), across, 0) for array in (to_uint8(volume), *masks)
-    )
-    covered = np.flatnonzero(np.any([mask.any(axis=(1, 2)) for mask in masks], axis=0))
+
+    def turned(array: np.ndarray) -> np.ndarray:
+        return np.moveaxis(np.flip(array.transpose(axes), tuple(flips)), across, 0)
+
+    grey = turned(to_uint8(volume))
+    covered = np.flatnonzero(np.any([turned(mask).any(axis=(1, 2)) for mask in masks], axis=0))
     first, last = (covered[0], covered[-1]) if covered.size else (0, len(grey) - 1)
     chosen = np.unique(np.linspace(first, last, SHEET_COLUMNS * SHEET_ROWS).round().astype(int))
+    shown = [turned(mask)[chosen] for mask in masks]  # once more: all masks at once may not find room
 
     del spacing[across]
     extent = [side * length for side, length in zip(grey.shape[1:], spacing, strict=True)]
@@ -68,7 +71,7 @@ def contact_sheet(volume: np.ndarray, masks: Sequence[np.ndarray], geometry: Geo
     right, down = width + GAP_PIXELS, height + GAP_PIXELS
     sheet = Image.new("RGB", (columns * right - GAP_PIXELS, -(-len(chosen) // columns) * down - GAP_PIXELS), "white")
     for place, index in enumerate(chosen):
-        panel = draw_overlay(grey[index][pixels][..., None], [mask[index][pixels] for mask in masks])
+        panel = draw_overlay(grey[index][pixels][..., None], [mask[place][pixels] for mask in shown])
         sheet.paste(panel, (place % columns * right, place // columns * down))
     return sheet
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from segzoo.errors import MissingFileError
 from segzoo.extensions import Table
 from segzoo.imaging.dicom import DicomCase
+from segzoo.imaging.dicom_seg import DicomMask
 from segzoo.imaging.images import ImageFile, is_folder_named_like_a_file
 from segzoo.imaging.names import is_hidden
 from segzoo.imaging.volumes import VolumeFile
@@ -74,7 +75,9 @@ class Reader(Protocol):
         """Return a mask's note; "" where it has none or was changed since, None where it is damaged."""
 
 
-READERS: Table[type[Reader]] = Table("readers", {"volumes": VolumeFile, "images": ImageFile, "dicom": DicomCase})
+READERS: Table[type[Reader]] = Table(
+    "readers", {"volumes": VolumeFile, "images": ImageFile, "masks": DicomMask, "dicom": DicomCase}
+)
 
 
 def reader_of(path: "str | os.PathLike[str]", *, geometry: "Form | None" = None) -> Reader:

@@ -44,9 +44,11 @@ def note_of_sealed(stored: str, values: Callable[[], Values]) -> str:
 
 
 def digest(values: Values) -> str:
-    """Return a digest of integers 0..65535 and of their shape, whatever type a reader gives them."""
+    """Return a digest of integers 0..65535, or of fractions, and of their shape, whatever type a reader gives them."""
     parts = values if isinstance(values, Strips) else (values,)
-    kind = np.uint8 if all(part.max(initial=0) <= 255 for part in parts) else np.dtype("<u2")
+    kind: np.dtype[Any] = np.dtype("u1" if all(part.max(initial=0) <= 255 for part in parts) else "<u2")
+    if any(part.dtype.kind == "f" and (part != np.rint(part)).any() for part in parts):
+        kind = np.dtype("<f4")
     found = hashlib.sha256(str(values.shape).encode())
     for part in parts:
         found.update(np.ascontiguousarray(part, kind).data)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -78,8 +79,8 @@ class Segmentation:
         if self.image is None:
             raise SegzooError("this segmentation does not hold its image, so there is nothing to draw on")
         if self.geometry is None:
-            return draw_overlay(self.image, self.class_masks())
-        return contact_sheet(self.image[0], self.class_masks(), self.geometry)
+            return draw_overlay(self.image, ClassMasks(self))
+        return contact_sheet(self.image[0], ClassMasks(self), self.geometry)
 
     def _repr_png_(self) -> bytes | None:
         """Return the overlay for a notebook, which asks for it by this name; None where there is no image."""
@@ -92,13 +93,32 @@ class Segmentation:
 
     def class_masks(self) -> list[np.ndarray]:
         """Return a boolean [H, W] or [D, H, W] for every class but the background."""
-        if self.multilabel:
-            return [mask.astype(bool) for mask in self.mask]
-        return [self.mask == index for index in range(1, len(self.class_names))]
+        return [*ClassMasks(self)]
 
     def foreground_names(self) -> tuple[str, ...]:
         """Return the names that belong to :meth:`class_masks`."""
         return self.class_names if self.multilabel else self.class_names[1:]
+
+
+class ClassMasks(Sequence[np.ndarray]):
+    """Masks of :meth:`Segmentation.class_masks`, each made when it is asked for: all of a volume's take its room.
+
+    Args:
+        found: that they are of.
+    """
+
+    def __init__(self, found: Segmentation) -> None:
+        self.found = found
+
+    def __len__(self) -> int:
+        return len(self.found.foreground_names())
+
+    def __getitem__(self, index: Any) -> Any:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        if self.found.multilabel:
+            return self.found.mask[index].astype(bool)
+        return self.found.mask == 1 + index % len(self)
 
 
 def mask_paths(path: Path, channels: Sequence[str] | None) -> list[Path]:

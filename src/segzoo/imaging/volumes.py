@@ -24,7 +24,7 @@ from segzoo.imaging.nifti import (
     read_nifti_geometry,
     read_nifti_note,
     read_nifti_voxels,
-    write_nifti_mask,
+    write_nifti,
 )
 from segzoo.imaging.seals import note_of_sealed, sealed
 from segzoo.imaging.text_headers import TextHeader, check_voxels, read_text_header, warn_of_text_header
@@ -217,7 +217,7 @@ def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry,
         file = Path(draft) / f"mask{suffix.lower()}"  # SimpleITK knows no others
         try:
             if _is_nifti(file) and geometry.nifti is not None and keeps_place(geometry):
-                write_nifti_mask(file, values, geometry.nifti, sealed(note, values))
+                write_nifti(file, values, geometry.nifti, sealed(note, values))
             else:
                 write_itk(file, values, geometry, sealed(note, values))
             written = np.array_equal(_voxels(file)[0], values)  # it says nothing of a NIfTI file that a full disk cut

@@ -17,12 +17,17 @@ from typing import Any
 
 from segzoo.checkpoints.folder import DRAFT_END
 from segzoo.errors import SegzooError, attempt
+from segzoo.imaging.dicom import DicomCase
+from segzoo.imaging.dicom_seg import write_seg
 from segzoo.imaging.images import image_size, is_colour, read_note, write_png
-from segzoo.imaging.segmentation import Segmentation
+from segzoo.imaging.probabilities import write_probabilities
+from segzoo.imaging.segmentation import ClassMasks, Segmentation
 from segzoo.imaging.strips import let_go_of_memory
 from segzoo.limits import PIXELS_IN_FLIGHT
+from segzoo.prediction.measurements import record
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import DRAFT, Job
+from segzoo.prediction.resume import same_source, stored_note
 
 THREADS = 4  # that read, and as many that write: decoding and compressing release Python's lock
 NO_MEMORY = "(out of|allocate|not enough) memory|bad_alloc"  # in errors of torch and of SimpleITK
@@ -69,7 +74,7 @@ def segment_files(pipeline: Pipeline, jobs: Iterable[Job]) -> Iterator[tuple[Job
             written: deque[tuple[Job, Future[str | SegzooError]]] = deque()
             for batch in batches(pipeline, read_ahead(readers, pipeline.read, group, ahead, room)):
                 for job, found in segmented(pipeline, batch):
-                    written.append((job, writers.submit(attempt, finish, job, to_write(found), room)))
+                    written.append((job, writers.submit(attempt, finish, job, to_write(job, found), room)))
                     del found  # what it holds beside that would wait with it
                 batch.clear()
                 while written and (len(written) > ahead or written[0][1].done()):
@@ -165,7 +170,7 @@ def read_input(read: Callable[..., Any], job: Job) -> Any:
         raise in_the_way(job.taken, job.file)
     try:
         with enough_memory(job.file):
-            return read(job.input, drawn=job.overlay is not None)
+            return read(job.input, drawn=job.overlay is not None or job.measure is not None)
     except SegzooError:
         raise
     except Exception as error:
@@ -211,19 +216,26 @@ def segmented(pipeline: Pipeline, batch: Sequence[tuple[Job, Any]]) -> Iterator[
 
 
 def segment_batch(pipeline: Pipeline, inputs: Sequence[Any]) -> list[Segmentation]:
-    """Segment inputs of one key."""
-    with enough_memory("it"):
-        return pipeline.segment(inputs)
+    """Segment inputs of one key.
+
+    Raises:
+        SegzooError: they cannot be segmented, or their probabilities cannot be kept on the disk meanwhile.
+    """
+    try:
+        with enough_memory("it"):
+            return pipeline.segment(inputs)
+    except OSError as error:
+        raise not_written("its probabilities", error) from error
 
 
 def naming(file: Path, error: SegzooError) -> SegzooError:
     """Return an error that says which file it is about."""
-    return error if file.name in str(error) else SegzooError(f"{file}: {error}")
+    return error if file.name in str(error) else type(error)(f"{file}: {error}")
 
 
-def to_write(found: Segmentation | SegzooError) -> Segmentation | SegzooError:
-    """Return a segmentation without its probabilities."""
-    if isinstance(found, SegzooError):
+def to_write(job: Job, found: Segmentation | SegzooError) -> Segmentation | SegzooError:
+    """Return a segmentation, without its probabilities where the job does not write them."""
+    if isinstance(found, SegzooError) or job.maps:
         return found
     none = found.probabilities[:0].copy()  # of no class, and no view that would keep the others
     return replace(found, probabilities=none)
@@ -244,11 +256,17 @@ def finish(job: Job, found: Segmentation | SegzooError, room: Room) -> str:
                 write(job, found)
         except OSError as error:
             raise not_written(job.mask, error) from error
-        covered = zip(found.foreground_names(), found.class_masks(), strict=True)
+        if job.measure is not None:
+            try:
+                with enough_memory(f"measuring {job.file}"):
+                    record(job, found)
+            except OSError as error:
+                raise not_written(job.measure, error) from error
+        covered = zip(found.foreground_names(), ClassMasks(found), strict=True)
         return ", ".join(f"{name} {part.mean():.1%}" for name, part in covered)
 
 
-def not_written(file: Path, error: OSError) -> SegzooError:
+def not_written(file: object, error: OSError) -> SegzooError:
     """Return the error that a file cannot be written, of a kind that tells whether others can."""
     kind = OutputError if error.errno in NO_MORE else SegzooError
     return kind(f"{file} cannot be written ({error.strerror or error})")
@@ -267,7 +285,12 @@ def write(job: Job, found: Segmentation) -> None:
     job.mask.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=DRAFT, suffix=DRAFT_END, dir=job.mask.parent, ignore_cleanup_errors=True) as folder:
         draft = Path(folder)
-        found.save(draft / job.mask.name, note=job.note)
+        save(job, found, draft / job.mask.name)
+        if job.maps:
+            maps = [draft / file.name for file in job.maps]
+            names = found.class_names[-len(found.probabilities) :]
+            write_probabilities(maps, found.probabilities, names, found.geometry, job.note)
+        remove_maps_of_another_mask(job)
         outcomes = [attempt(draw, job.overlay, found, draft, job.note)] if job.overlay is not None else []
         if job.overlay is None and job.left is not None:
             remove_overlay_of_another_mask(job.left, job.note)
@@ -276,6 +299,19 @@ def write(job: Job, found: Segmentation) -> None:
     if failures:
         worst = max(failures, key=lambda failure: isinstance(failure, OutputError))
         raise type(worst)("; ".join(map(str, failures)))
+
+
+def save(job: Job, found: Segmentation, draft: Path) -> None:
+    """Write a mask into a draft, in the job's format.
+
+    Raises:
+        SegzooError: a DICOM SEG cannot say where it comes from.
+    """
+    if job.algorithm is None:
+        found.save(draft, note=job.note)
+    else:
+        assert isinstance(job.input, DicomCase)  # as of every job for a DICOM SEG
+        write_seg(draft, found.mask, job.input, job.algorithm, multilabel=found.multilabel, note=job.note)
 
 
 def draw(overlay: Path, found: Segmentation, draft: Path, note: str) -> None:
@@ -311,6 +347,13 @@ def settle(file: Path) -> None:
     """Wait until a file's contents are on the disk: a crash of the machine would else leave its name and half of it."""
     with file.open("rb+") as written:
         os.fsync(written.fileno())
+
+
+def remove_maps_of_another_mask(job: Job) -> None:
+    """Remove the probabilities of this input that an earlier run, with other options, left beside its mask."""
+    for file in filter(os.path.isfile, job.old_maps):  # which a name too long for a file is not
+        if (note := stored_note(file)) and note != job.note and same_source(note, job.note):
+            file.unlink(missing_ok=True)
 
 
 def remove_overlay_of_another_mask(overlay: Path, note: str) -> None:

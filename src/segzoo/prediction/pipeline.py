@@ -7,9 +7,9 @@ the input contract knows what an image or a volume needs, the backend computes, 
 import math
 import os
 import sys
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,17 @@ from segzoo.paths import require_file
 from segzoo.postprocessing import Postprocessing
 from segzoo.prediction.backend import Backend
 from segzoo.prediction.postprocess import Finishing, Step, checked, chosen
-from segzoo.prediction.window import require_overlap, slide
-from segzoo.preprocessing.base import Prepared
+from segzoo.prediction.window import require_overlap, slide, slide_along, window_of
+from segzoo.preprocessing.base import Box, Prepared
 
 PART = 2**20  # pixels whose classes are compared at once
 FloatArray = npt.NDArray[np.float32]
+Keep: TypeAlias = Callable[[tuple[int, ...]], Any]  # from a shape [K, *S] to what parts of an array are assigned to
+
+
+def in_memory(shape: tuple[int, ...]) -> FloatArray:
+    """Return an array for the probabilities of a volume."""
+    return np.empty(shape, np.float32)
 
 
 class Pipeline:
@@ -40,6 +46,8 @@ class Pipeline:
         postprocessing: steps that change a mask, in their order: names of the table `POSTPROCESSING`, or functions.
         intensity_range: the stored values that become 0 and 255, in place of the model's own; None leaves it.
         raw: leave out the post-processing that belongs to the checkpoint.
+        keep: makes what holds the probabilities of a volume; None holds none but of the rows that are computed, unless
+            a step of ``postprocessing`` may look at them.
 
     Attributes:
         batch_size: how many inputs of one key are segmented together.
@@ -60,6 +68,7 @@ class Pipeline:
         postprocessing: Sequence[str | Step] = (),
         intensity_range: tuple[float, float] | None = None,
         raw: bool = False,
+        keep: Keep | None = in_memory,
     ) -> None:
         require_overlap(overlap)
         contract = backend.contract
@@ -71,6 +80,7 @@ class Pipeline:
         self.thresholds, self.steps = finishing.thresholds, [*finishing.steps, *chosen(postprocessing)]
         self.batch_size = backend.batch_size
         self.description = f"{backend.description}; {own}" if own else backend.description
+        self.keep = in_memory if keep is None and postprocessing else keep
         self.progressed: Callable[[], object] = lambda: None
 
     def __call__(self, source: Any) -> Segmentation:
@@ -114,36 +124,72 @@ class Pipeline:
         Raises:
             SegzooError: they cannot be segmented.
         """
-        if given[0].slices is not None:
-            return [self.segmentation(one, self.by_slices(one)) for one in given]
+        if given[0].geometry is not None:
+            return [self.of_volume(one) for one in given]
         batch = given[0].batch if len(given) == 1 else np.concatenate([one.batch for one in given])
-        found = self.probabilities(batch, progress=sys.stderr.isatty())
-        return [self.segmentation(one, self.restored(found[i : i + 1], one)[0]) for i, one in enumerate(given)]
+        found = self.probabilities(batch)
+        return [self.of_image(one, self.restored(found[i : i + 1], one)[0]) for i, one in enumerate(given)]
 
-    def by_slices(self, given: Prepared) -> FloatArray:
-        """Return probabilities [K, D, H, W] of a volume, as a network for images sees its slices [B, C, H, W]."""
+    def of_image(self, given: Prepared, probabilities: FloatArray) -> Segmentation:
+        """Return what probabilities [K, H, W] on an image's own grid say."""
+        refuse_nan(probabilities, self.backend.subject)
+        return self.finished(self.mask(probabilities), probabilities, given)
+
+    def of_volume(self, given: Prepared) -> Segmentation:
+        """Return a volume's segmentation: a part of it becomes a part of the mask as soon as it is computed."""
         assert given.geometry is not None  # as of every volume
-        found = np.empty((self.backend.task.num_classes, *given.geometry.shape), np.float32)
+        task, shape = self.backend.task, given.geometry.shape
+        whole = (task.num_classes, *shape)
+        probabilities = np.empty((0, *shape), np.float32) if self.keep is None else self.keep(whole)
+        mask: npt.NDArray[Any] = np.empty(whole if task.multilabel else shape, self.mask_type)
+        for place, part in self.by_windows(given) if given.slices is None else self.by_slices(given):
+            refuse_nan(part, self.backend.subject)
+            everywhere: tuple[Any, ...] = (..., *place)  # in the masks of all classes, if there are several
+            mask[everywhere] = self.mask(part)
+            if self.keep is not None:
+                probabilities[everywhere] = part
+        return self.finished(mask, probabilities, given)
+
+    def by_windows(self, given: Prepared) -> Iterator[tuple[Box, FloatArray]]:
+        """Yield places of a volume and their probabilities [K, d, h, w], as windows go along it."""
+        assert given.geometry is not None  # as of every volume
+        assert self.contract.patch_size is not None  # as in every contract for volumes
+        size, classes = given.batch.shape[2:], self.backend.task.num_classes
+        held = (classes + 1) * math.prod([*window_of(self.contract.patch_size, size)[:1], *size[1:]])
+        own = math.prod(given.geometry.shape)
+        kept = classes * own if self.keep is in_memory else 0
+        limits.require_memory(4 * (held + kept) + own, "its probabilities")  # the windows' weights and the mask as well
+        rows = slide_along(
+            self.averaged,
+            given.batch,
+            self.contract.patch_size,
+            overlap=self.overlap,
+            device=self.backend.device,
+            progress=sys.stderr.isatty(),
+        )
+        for place, part in self.contract.restore_along(rows, given.grid):
+            yield place, np.asarray(part[0], np.float32)
+
+    def by_slices(self, given: Prepared) -> Iterator[tuple[Box, FloatArray]]:
+        """Yield places of a volume and their probabilities, as a network for images sees its slices [B, C, H, W]."""
         first = 0
         for batch in tqdm(given.slices, disable=None):  # None: shown on a terminal
             some = self.restored(self.probabilities(batch), given)
-            found[:, first : first + len(some)] = some.swapaxes(0, 1)
+            yield (slice(first, first + len(some)), slice(None), slice(None)), some.swapaxes(0, 1)
             first += len(some)
-        return found
 
-    def probabilities(self, batch: Any, *, progress: bool = False) -> Any:
+    def probabilities(self, batch: Any) -> Any:
         """Return probabilities [B, K, *S] of a preprocessed batch, in one piece or by the sliding window.
 
         Args:
             batch: [B, C, *S], tensor or array, wherever it lies.
-            progress: show a bar on stderr that counts the batches of windows.
         """
         patch = self.contract.patch_size
         if patch is None:
             return self.backend.fetch(self.averaged(batch))
-        stitched = (len(batch), self.backend.task.num_classes + 1, *batch.shape[2:])  # and the windows' weights
+        stitched = (len(batch), self.backend.task.num_classes, *batch.shape[2:])
         limits.require_memory(4 * math.prod(stitched), "its probabilities")
-        return slide(self.averaged, batch, patch, overlap=self.overlap, device=self.backend.device, progress=progress)
+        return slide(self.averaged, batch, patch, overlap=self.overlap, device=self.backend.device)
 
     def averaged(self, batch: Any) -> Any:
         """Return probabilities of a batch; with ``tta``, their mean over all mirrorings that the network knows."""
@@ -169,11 +215,9 @@ class Pipeline:
         """Return probabilities [B, K, *S] on an input's own grid, as an array."""
         return np.asarray(self.contract.restore(probabilities, given.grid), np.float32)
 
-    def segmentation(self, given: Prepared, probabilities: FloatArray) -> Segmentation:
-        """Return what probabilities [K, *S] on an input's own grid say."""
-        refuse_nan(probabilities, self.backend.subject)
-        names = self.backend.class_names
-        found = Segmentation(self.mask(probabilities), probabilities, names, given.image, given.geometry)
+    def finished(self, mask: npt.NDArray[Any], probabilities: Any, given: Prepared) -> Segmentation:
+        """Return the segmentation of a mask on an input's own grid, post-processed."""
+        found = Segmentation(mask, probabilities, self.backend.class_names, given.image, given.geometry)
         for step in self.steps:
             found = replace(found, mask=checked(step, found))
         return found
@@ -188,10 +232,14 @@ class Pipeline:
 
     def whole_numbers(self, mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return a mask of classes, or of True and False, in the type that masks have."""
-        kind: type = np.uint8 if len(self.backend.class_names) <= 256 else np.int32
-        if mask.dtype == bool and kind is np.uint8:
-            return mask.view(kind)  # the same bytes
-        return mask.astype(kind)
+        if mask.dtype == bool and self.mask_type is np.uint8:
+            return mask.view(np.uint8)  # the same bytes
+        return mask.astype(self.mask_type)
+
+    @property
+    def mask_type(self) -> type:
+        """Type of a mask's values."""
+        return np.uint8 if len(self.backend.class_names) <= 256 else np.int32
 
 
 def refuse_nan(probabilities: Any, subject: str = "the network") -> None:

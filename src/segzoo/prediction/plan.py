@@ -12,6 +12,7 @@ from segzoo.errors import MissingError, MissingFileError, SegzooError, attempt
 from segzoo.imaging.cases import Cases
 from segzoo.imaging.dicom import DicomCase, dicom_cases
 from segzoo.imaging.dicom_files import dicom_files, holds_dicom
+from segzoo.imaging.dicom_seg import Algorithm
 from segzoo.imaging.dicom_series import Names
 from segzoo.imaging.pairing import apart
 from segzoo.imaging.readers import Reader, inputs_in, reader_of
@@ -39,6 +40,10 @@ class Job:
         left: where an earlier run, with other options, may have left an overlay; None where one is drawn.
         geometry: form of a NIfTI header to take, as of `segzoo.imaging.volumes.read_volume`.
         reader: what reads it, where the path alone does not tell.
+        algorithm: what a DICOM SEG says of the model; None where the mask is of another format.
+        maps: the files to write probabilities to.
+        old_maps: where an earlier run, with other options, may have written some; none of ``maps``.
+        measure: the table that measurements are added to; None for none.
     """
 
     file: Path
@@ -49,6 +54,10 @@ class Job:
     left: Path | None = None
     geometry: "Form | None" = None
     reader: Reader | None = field(default=None, compare=False, repr=False)
+    algorithm: Algorithm | None = field(default=None, compare=False, repr=False)
+    maps: tuple[Path, ...] = ()
+    old_maps: tuple[Path, ...] = ()
+    measure: Path | None = None
     input: Reader = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -200,4 +209,4 @@ def require_writable(folder: Path) -> None:
 
 def written_files(job: Job, channels: Sequence[str] | None) -> list[Path]:
     """Return all files that a job writes."""
-    return [*mask_paths(job.mask, channels), *filter(None, [job.overlay])]
+    return [*mask_paths(job.mask, channels), *filter(None, [job.overlay]), *job.maps]

@@ -9,6 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from segzoo.errors import SegzooError, attempt
+from segzoo.imaging.probabilities import read_npz_note
 from segzoo.imaging.readers import reader_of
 from segzoo.prediction.plan import Job, leads_to, written_files
 
@@ -37,7 +39,7 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
         Them, in their order, with their notes, and with what is not to be written over.
     """
     todo = []
-    for job in (replace(job, note=note_of(job.file, recipe, getattr(job.input, "files", ()))) for job in jobs):
+    for job in noted(jobs, recipe):
         notes = {file: stored_note(file) for file in written_files(job, channels)}
         if not job.note:
             todo.append(job)
@@ -45,6 +47,11 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
             others = [file for file, note in notes.items() if note is not None and not same_source(note, job.note)]
             todo.append(replace(job, taken=others[0] if others else None))
     return todo
+
+
+def noted(jobs: Iterable[Job], recipe: dict[str, Any]) -> list[Job]:
+    """Return jobs with their notes."""
+    return [replace(job, note=note_of(job.file, recipe, getattr(job.input, "files", ()))) for job in jobs]
 
 
 def note_of(file: Path, recipe: dict[str, Any], parts: Sequence[Path] = ()) -> str:
@@ -76,5 +83,10 @@ def same_source(note: str, other: str) -> bool:
 
 
 def stored_note(file: Path) -> str | None:
-    """Return a mask's or overlay's note; "" where it has none or was changed, None where it is missing or damaged."""
-    return reader_of(file).note() if os.path.isfile(file) else None  # which a name too long for a file is not
+    """Return a written file's note; "" where it has none or was changed, None where it is missing or damaged."""
+    if not os.path.isfile(file):  # which a name too long for a file is not
+        return None
+    if file.suffix == ".npz":
+        return read_npz_note(file)
+    reader = attempt(reader_of, file)
+    return "" if isinstance(reader, SegzooError) else reader.note()  # of what calls itself DICOM

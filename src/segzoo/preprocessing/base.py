@@ -6,11 +6,11 @@ an exported file for images needs none.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from numbers import Real  # NumPy's too
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from segzoo.imaging.geometry import Geometry
 if TYPE_CHECKING:
     from torch import Tensor
 
+Box: TypeAlias = tuple[slice, ...]  # a place in a volume
 MOST, LEAST = 1e9, 1e-9  # of intensities and lengths: far outside what scanners give, far inside what float32 holds
 
 
@@ -101,6 +102,10 @@ class InputContract(ABC):
     @abstractmethod
     def restore(self, probabilities: Any, grid: Any) -> Any:
         """Bring probabilities [B, K, *S] to an input's own grid, as `Prepared` names it."""
+
+    def restore_along(self, parts: Iterable[Any], grid: Any) -> Iterator[tuple[Box, Any]]:
+        """Bring probabilities of a volume, some rows at a time, to its own grid; see `VolumePreprocessing`."""
+        raise NotImplementedError  # images are seen in one piece
 
     @abstractmethod
     def with_channels(self, channels: int) -> Self:

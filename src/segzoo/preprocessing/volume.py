@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,7 +17,8 @@ from segzoo.imaging.arrays import as_volume
 from segzoo.imaging.geometry import OPPOSITES, Geometry, axes_between
 from segzoo.imaging.readers import Reader, reader_of
 from segzoo.imaging.volumes import Volume, no_volume
-from segzoo.preprocessing.base import InputContract, Prepared, listed, number, numbers, sides
+from segzoo.preprocessing.base import Box, InputContract, Prepared, listed, number, numbers, sides
+from segzoo.preprocessing.rows import resample_rows
 from segzoo.tasks import require_count
 
 if TYPE_CHECKING:
@@ -194,6 +195,29 @@ class VolumePreprocessing(InputContract):
             resampled = F.interpolate(probabilities[:, index : index + 1], size=own_size, mode="trilinear")
             restored[:, index] = reorient(resampled[:, 0], self.orientation, own)
         return restored
+
+    def restore_along(self, parts: "Iterable[Tensor]", geometry: Geometry) -> "Iterator[tuple[Box, Tensor]]":
+        """Bring rows of a network's output back to a volume's own grid, to the bit as `restore` brings all of it.
+
+        Args:
+            parts: float32 ``[1, K, rows, *S[1:]]``, in their order.
+            geometry: Of the volume.
+
+        Yields:
+            A place in the volume, and what lies there, ``[1, K, d, h, w]``.
+        """
+        own = geometry.orientation
+        axes, flips = axes_between(self.orientation, own)
+        along = axes.index(0)  # the volume's axis that the rows go along
+        size = [geometry.shape[axis] for axis in self._own_axes(geometry)]
+        depth = self.grid(geometry)
+        first = 0
+        for part in parts if depth == tuple(size) else resample_rows(parts, depth[0], size):
+            stop = first + part.shape[2]
+            rows = slice(size[0] - stop, size[0] - first) if along in flips else slice(first, stop)
+            place = tuple(rows if axis == along else slice(None) for axis in range(3))
+            yield place, reorient(part, self.orientation, own)
+            first = stop
 
     # ---- grids
 
