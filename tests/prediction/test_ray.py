@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -276,7 +277,7 @@ def test_what_keeps_all_cases_from_being_done_ends_the_run(driver, tmp_path):
 
 @needs_ray
 @pytest.mark.slow
-@pytest.mark.parametrize("hidden", ["masks", "a.png"])
+@pytest.mark.parametrize("hidden", ["masks", "a.png", "tables"])
 def test_storage_that_a_node_does_not_see_is_found_at_the_start(driver, tmp_path, hidden):
     """Here it is under a name that is this process's own."""
     (tmp_path / "masks").mkdir()
@@ -285,6 +286,8 @@ def test_storage_that_a_node_does_not_see_is_found_at_the_start(driver, tmp_path
     opened = os.open(tmp_path, os.O_RDONLY)
     own = Path(f"/proc/self/fd/{opened}")
     jobs = jobs_of(own if hidden == "a.png" else tmp_path, "a")
+    if hidden == "tables":
+        jobs = [replace(job, measure=own / "tables" / "measured.csv") for job in jobs]
     output = (own if hidden == "masks" else tmp_path) / "masks"
     try:
         with pytest.raises(SegzooError, match=f"Ray's node [0-9a-f]+\\) .*/fd/{opened}/{hidden}"):

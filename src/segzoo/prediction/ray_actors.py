@@ -71,9 +71,10 @@ def share_out_on_nodes(
             node is left.
     """
     ray = import_ray()
-    with connected(ray), probing(output) as (probe, content):
+    written = {output, *(job.measure.parent for job in jobs if job.measure is not None)}
+    with connected(ray), probing(written) as probes:
         inputs = {job.file.parent: job.file for job in jobs if os.path.exists(job.file)}
-        shared = Shared(__version__, os.getcwd(), settings(), probe, content, tuple(inputs.values()))
+        shared = Shared(__version__, os.getcwd(), settings(), probes, tuple(inputs.values()))
         crew = Crew(ray, jobs, (shared, load), device, per_node, say)
         try:
             require_shared(ray, crew.places(), shared)

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -121,26 +121,33 @@ class Shared:
         version: of segzoo.
         folder: the current one, where relative paths begin.
         settings: segzoo's environment variables, its limits among them.
-        probe: a file in the output folder.
-        content: of it.
+        probes: files in the folders that are written to, with their content.
         inputs: one from each of the folders where they lie.
     """
 
     version: str
     folder: str
     settings: dict[str, str]
-    probe: Path
-    content: str
+    probes: dict[Path, str]
     inputs: tuple[Path, ...]
 
 
 @contextmanager
-def probing(output: Path) -> Iterator[tuple[Path, str]]:
-    """Have a file in the output folder that is nowhere else; give it with its content."""
-    with TemporaryDirectory(prefix=DRAFT, suffix=DRAFT_END, dir=output, ignore_cleanup_errors=True) as folder:
-        probe, content = Path(folder) / "probe", token_hex(16)
-        probe.write_text(content)
-        yield probe, content
+def probing(folders: Iterable[Path]) -> Iterator[dict[Path, str]]:
+    """Have a file in each of some folders that is nowhere else; give them with their content.
+
+    Raises:
+        SegzooError: nothing can be written in one.
+    """
+    probes: dict[Path, str] = {}
+    with ExitStack() as stack:
+        for folder in folders:
+            require_writable(folder)
+            draft = TemporaryDirectory(prefix=DRAFT, suffix=DRAFT_END, dir=folder, ignore_cleanup_errors=True)
+            probe, content = Path(stack.enter_context(draft)) / "probe", token_hex(16)
+            probe.write_text(content)
+            probes[probe] = content
+        yield probes
 
 
 def settings() -> dict[str, str]:
@@ -159,18 +166,17 @@ def settle(node: str, shared: Shared) -> None:
     os.environ.update(shared.settings)
     with suppress(OSError):  # where it is not there, relative paths are not either
         os.chdir(shared.folder)
-    output = shared.probe.parents[1]
-    try:
-        found = shared.probe.read_text()
-    except OSError:
-        found = ""
-    if found != shared.content:
-        raise SegzooError(f"{node} does not see the folder {output}; name an --output that all nodes see")
+    for probe, content in shared.probes.items():
+        folder, found = probe.parents[1], ""
+        with suppress(OSError):
+            found = probe.read_text()
+        if found != content:
+            raise SegzooError(f"{node} does not see the folder {folder}; write into one that all nodes see")
+        if isinstance(refused := attempt(require_writable, folder), SegzooError):
+            raise SegzooError(f"{node}: {refused}")
     for file in shared.inputs:
         if not os.path.exists(file):
             raise SegzooError(f"{node} does not see {file}; put the inputs where all nodes see them")
-    if isinstance(refused := attempt(require_writable, output), SegzooError):
-        raise SegzooError(f"{node}: {refused}")
 
 
 def require_shared(ray: Any, nodes: Iterable[Node], shared: Shared) -> None:
