@@ -115,7 +115,7 @@ def nodes_of(ray: Any) -> list[Node]:
 
 @dataclass(frozen=True)
 class Shared:
-    """What is the same on every node, as it is for the driver.
+    """State that is the same on every node, as it is for the driver.
 
     Attributes:
         version: of segzoo.
