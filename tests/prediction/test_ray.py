@@ -206,7 +206,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @needs_ray
 @pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_one_sentence(nodes, tmp_path, monkeypatch):
-    for address, named in (("ray://here:1", "ray://here:1"), ("127.0.0.1", "127.0.0.1")):
+    for address, named in (("ray://here:1", "ray://here:1"), ("127.0.0.1", "127.0.0.1"), ("127.0.0.1:1", "refused")):
         monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(SegzooError, match=named):
             list(share_out_on_nodes(jobs_of(tmp_path, "a"), partial(troubled, tmp_path), "cpu", None, tmp_path, print))

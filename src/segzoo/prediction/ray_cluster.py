@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from secrets import token_hex
+from socket import create_connection
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from segzoo import __version__
 from segzoo.checkpoints.folder import DRAFT_END
 from segzoo.errors import MissingPackageError, SegzooError, attempt, first_line
+from segzoo.limits import ANSWER_SECONDS
 from segzoo.prediction.plan import DRAFT, require_writable
 
 SIGHT = 600.0  # seconds that a node has to find the files, for which it starts Python
@@ -49,8 +51,11 @@ def connected(ray: Any) -> Iterator[None]:
             "on one of its nodes, with host:port"
         )
     try:
+        if named not in ("", "auto", "local"):  # which Ray itself would try for minutes
+            host, _, port = named.rpartition(":")
+            create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS.most).close()
         ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise SegzooError(
             f"the Ray cluster {named or 'of this machine'} cannot be used ({first_line(error)}); start it by ray "
             "start, or set RAY_ADDRESS to host:port, or to local for one that segzoo starts"
