@@ -1,4 +1,4 @@
-"""Post-processing of the zoo's checkpoints: what `segzoo tune` chooses, and what that changes on the test part.
+"""Post-processing, calibration and doubt of the zoo's checkpoints: what `segzoo tune` chooses, and what that changes.
 
     python benchmarks/tuned.py run [NAME...]    tune and test -> runs/tuned/NAME, results/tuned/NAME.json and NAME.csv
     python benchmarks/tuned.py                  the table of docs/checkpoints.md, of what is stored
@@ -6,7 +6,7 @@
 ``run`` takes all checkpoints unless some are named, one after another, each in processes of its own. What is stored is
 passed over, so that it can be stopped and started again, and one that fails does not stop the rest. The test part is
 read once, after the choice, and only where something was chosen; the scores without are those of
-``benchmarks/results/NAME.csv``. Run it from the repository's root, with ``data`` there as the recipes say; with
+``benchmarks/results/NAME.csv``. Calibration errors before and after are of the validation part, as the parts are. Run it from the repository's root, with ``data`` there as the recipes say; with
 OMP_NUM_THREADS=1 it leaves the other cores to others.
 """
 
@@ -19,11 +19,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from measuring import read_recipe, run_test
 from quality import MODEL_CARDS, REPOSITORY, markdown, read_groups, read_scores, write_section
 
 from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.names import CONFIG
+from segzoo.metrics.doubt import worth
+from segzoo.metrics.score_file import read_image_scores
 from segzoo.metrics.statistics import interval
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -61,7 +64,7 @@ def tune_and_test(name: str) -> str:
     config = read_config(folder)
     stored.parent.mkdir(parents=True, exist_ok=True)
     if config.postprocessing:
-        rows = run_test({"data": recipe["data"]}, "--model", folder)
+        rows = run_test({"data": recipe["data"]}, "--model", folder, "--calibration", "true")
         stored.with_suffix(".csv").write_text(rows, encoding="utf-8", newline="")
     facts = {"dataset": config.data["dataset"], "version": config.version}
     facts |= {"said": str(config.postprocessing), "postprocessing": config.postprocessing.to_dict()}
@@ -84,7 +87,8 @@ def data_options(data: dict[str, Any]) -> list[str]:
 def report(results: Path = RESULTS, page: Path = PAGE) -> None:
     """Write the table into the page, between its two comments."""
     rows = [row_of(path, results) for path in sorted((results / "tuned").glob("*.json"))]
-    head = ["checkpoint", "post-processing", "validation Dice", "parts", "test Dice", "difference", "test HD95"]
+    head = ["checkpoint", "chosen", "validation Dice", "parts", "ECE", "ECE near boundaries"]
+    head += ["test Dice", "difference", "test HD95", "test ECE", "near boundaries", "doubt: Spearman", "AUROC"]
     write_section(page, "tuned", markdown(head, rows, left=2))
 
 
@@ -94,22 +98,33 @@ def row_of(path: Path, results: Path) -> list[str]:
     ids, without = read_scores(results / f"{name}.csv")
     dice, hd95 = f"{without['dice'].mean():.3f}", f"{without['hd95'].mean():.1f}"
     if not facts["said"]:
-        return [f"`{name}`", "none helps", "-", "-", dice, "-", hd95]
+        return [f"`{name}`", "nothing", *["-"] * 4, dice, "-", hd95, *["-"] * 4]
     tested, scores = read_scores(path.with_suffix(".csv"))
     if tested != ids:
         raise SystemExit(f"{path.with_suffix('.csv')} is not of the images of {name}.csv; remove it and run again")
     tuned = facts["postprocessing"]["tuned"]
     before, after, changes = tuned["before"], tuned["after"], scores["dice"] - without["dice"]
     low, high = interval(changes, read_groups(results, facts["dataset"], ids))
+    judged = read_columns(path.with_suffix(".csv"), ("dice", "doubt", "ece", "ece_boundary"))
+    found = worth(judged["doubt"], judged["dice"])
     return [
         f"`{name}`",
         facts["said"],
         f"{before['dice']:.3f} -> {after['dice']:.3f}",
         f"{before['components']:.2f} -> {after['components']:.2f}",
+        *(f"{before[error]:.3f} -> {after[error]:.3f}" for error in ("ece", "ece_boundary")),
         f"{dice} -> {scores['dice'].mean():.3f}",
         f"{changes.mean():+.4f} [{low:+.4f}, {high:+.4f}]",
         f"{hd95} -> {scores['hd95'].mean():.1f}",
+        *(f"{np.nanmean(judged[error]):.3f}" for error in ("ece", "ece_boundary")),
+        f"{found.spearman:.2f}",
+        f"{found.auroc:.2f}, {found.failed}",
     ]
+
+
+def read_columns(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    rows = read_image_scores(path)
+    return {name: np.array([float(row[name]) for row in rows]) for name in names}
 
 
 def main() -> None:

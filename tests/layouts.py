@@ -1,9 +1,13 @@
-"""The real samples of BUSI, laid out as other datasets are."""
+"""The real samples, laid out as other datasets are."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 SIZE = (64, 48)
 LAYOUTS = {  # folders of images and of masks, and what ends a mask's name
@@ -37,3 +41,41 @@ def write(path: Path, image: Image.Image) -> None:
     """Write an image into a folder, which is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
+
+
+def write_nnunet(folder: Path, samples: Path) -> None:
+    """Write hippocampi in nnU-Net's raw layout: five to train on and one in imagesTs, and the same with regions.
+
+    There are two channels, a file each: the image, and the image smoothed. Regions lie in each other, and the lowest
+    slices of their labels are to be ignored.
+    """
+    task, two, regions = samples / "Task04_Hippocampus", folder / "Dataset001_Two", folder / "Dataset002_Regions"
+    for part in ("imagesTr", "labelsTr", "imagesTs"):
+        (two / part).mkdir(parents=True)
+    for number, file in enumerate(sorted((task / "imagesTr").iterdir())):
+        case, part = file.name.removesuffix(".nii.gz"), "imagesTr" if number < 5 else "imagesTs"
+        shutil.copy(file, two / part / f"{case}_0000.nii.gz")
+        image = sitk.GetArrayFromImage(sitk.ReadImage(str(file))).astype(np.float32)
+        write_volume(two / part / f"{case}_0001.nii.gz", gaussian_filter(image, 1), file)
+        if part == "imagesTr":
+            shutil.copy(task / "labelsTr" / file.name, two / "labelsTr")
+    shutil.copytree(two, regions)
+    for file in (regions / "labelsTr").iterdir():
+        label = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
+        label[:2] = 3
+        write_volume(file, label, file)
+    of_regions = {"labels": {"background": 0, "whole": [1, 2], "posterior": 2, "ignore": 3}}
+    for dataset, labels in (
+        (two, {"labels": {"background": 0, "anterior": 1, "posterior": 2}}),
+        (regions, of_regions | {"regions_class_order": [1, 2]}),
+    ):
+        known = {"channel_names": {"0": "T1", "1": "smooth"}, "numTraining": 5, "file_ending": ".nii.gz"}
+        description = known | labels | {"overwrite_image_reader_writer": "SimpleITKIO"}
+        (dataset / "dataset.json").write_text(json.dumps(description, indent=1))
+
+
+def write_volume(path: Path, voxels: np.ndarray, like: Path) -> None:
+    """Write voxels where those of another file lie."""
+    image = sitk.GetImageFromArray(voxels)
+    image.CopyInformation(sitk.ReadImage(str(like)))
+    sitk.WriteImage(image, str(path))

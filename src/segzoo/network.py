@@ -287,3 +287,40 @@ def crop(logits: Tensor, size: Sequence[int]) -> Tensor:
     """Return the part of padded logits or maps [B, K, *padded] that lies on the image [B, K, *size]."""
     window = (slice(None), slice(None), *(slice(side) for side in size))
     return logits[window]
+
+
+def check_classes(model: SegmentationNetwork, datamodule: Any, stage: str) -> None:
+    """Refuse data whose classes are not the model's: those that are in neither would count as found.
+
+    Args:
+        model: with the class names that it has learned, if it has.
+        datamodule: with ``class_names`` and ``multilabel``.
+        stage: Lightning's; only "fit" may give the classes another order.
+
+    Raises:
+        SegzooError: the data has another number of classes than the model, or is to score it by another order.
+    """
+    names, multilabel = tuple(datamodule.class_names), bool(datamodule.multilabel)
+    wanted = Task.of_classes(names, multilabel)
+    named = model.class_names != model.task.default_class_names()
+    given = f"--data.class_names '[{','.join(model.class_names)}]'"
+    if len(names) in (model.task.num_classes, model.task.named_classes) and multilabel == model.multilabel:
+        moved = [name for name, own in zip(names, model.class_names, strict=False) if name != own]
+        if stage != "fit" and named and set(moved) & set(model.class_names):
+            raise SegzooError(
+                f"{type(datamodule).__name__} has the classes in the order {', '.join(names)}, and the model as "
+                f"{', '.join(model.class_names)}, so that one would be scored as another; give the data the order "
+                f"of the model, of a Folder by {given}"
+            )
+        return
+    kind = "multi-label" if multilabel else "one label a pixel"
+    given += "" if multilabel == model.multilabel else f" --data.multilabel {str(model.multilabel).lower()}"
+    advice = f"give the data the classes of the model, of a Folder by {given}"
+    if stage == "fit" and not named:
+        advice = f"build it with num_classes={wanted.num_classes}, multilabel={multilabel}"
+    elif stage == "fit" and multilabel == model.multilabel:
+        advice += f", or the model those of the data by num_classes={wanted.num_classes}"
+    raise SegzooError(
+        f"{type(datamodule).__name__} has the classes {', '.join(names)} ({kind}), the model has "
+        f"num_classes={model.num_classes}, multilabel={model.multilabel}; {advice}"
+    )

@@ -13,6 +13,12 @@ from segzoo.tasks import Task
 
 EVEN = 0.5  # the threshold that leaves a class as it is
 THRESHOLDS, SIZES, SCORES = (0.001, 0.999), (0, 1e9), (-1e9, 1e9)  # least and most
+TEMPERATURES = (0.1, 10.0)  # likewise: beyond them float32 ends
+DOUBTS = {  # scores of what to look at, and what they are
+    "entropy": "mean entropy within 10 pixels of a boundary",
+    "flips": "what the Dice of mirrored copies' masks lacks of 1",
+    "members": "what the Dice of the members' masks lacks of 1",
+}
 UNITS = {"pixels": (2, 3), "mm2": (2,), "mm3": (3,)}  # of sizes: the dimensions of the models that know them
 
 
@@ -80,25 +86,58 @@ class Cleaning:
 class Postprocessing:
     """Post-processing of a checkpoint; none is false.
 
+    Masks are made of the probabilities before the temperature, so that it changes none of them.
+
     Attributes:
         classes: what is done to a class, by its name; nothing to one that is not here.
-        tuned: how that was chosen, in plain values: on what ("data", "images"), and the scores "before" and "after".
+        tuned: how that was chosen, in plain values: on what ("data", "images"), and the scores "before" and "after"
+            and of each "doubt".
+        temperature: what the logits of the probabilities that are given out are divided by: above 1 they are less sure.
+        doubt: score that says which predictions to look at first, of `DOUBTS`; "" where none was chosen.
+
+    Raises:
+        SegzooError: the temperature is out of range, or the score is none.
 
     Example:
         >>> from segzoo.postprocessing import Cleaning, Postprocessing
-        >>> print(Postprocessing({"lesion": Cleaning(filled_holes=True)}))
-        lesion: holes filled
+        >>> print(Postprocessing({"lesion": Cleaning(filled_holes=True)}, temperature=1.5))
+        lesion: holes filled; temperature 1.5
     """
 
     classes: Mapping[str, Cleaning] = field(default_factory=dict)
     tuned: Mapping[str, Any] = field(default_factory=dict)
+    temperature: float = 1
+    doubt: str = ""
+
+    def __post_init__(self) -> None:
+        require_number("temperature", self.temperature, *TEMPERATURES)
+        if self.doubt not in ("", *DOUBTS):
+            raise SegzooError(f"doubt must be one of {', '.join(DOUBTS)}, not {self.doubt!r}.")
 
     def __bool__(self) -> bool:
-        return any(self.classes.values())
+        return self.changes_masks or self.changes_probabilities or self.doubt != ""
 
     def __str__(self) -> str:
         """Return what is done, in words."""
-        return "; ".join(f"{name}: {cleaning}" for name, cleaning in self.classes.items() if cleaning)
+        said = [f"{name}: {cleaning}" for name, cleaning in self.classes.items() if cleaning]
+        said += [f"temperature {self.temperature:g}"] if self.changes_probabilities else []
+        said += [f"doubt by {self.doubt}"] if self.doubt else []
+        return "; ".join(said)
+
+    @property
+    def changes_masks(self) -> bool:
+        """True where a mask may be another one than without."""
+        return any(self.classes.values())
+
+    @property
+    def changes_probabilities(self) -> bool:
+        """True where probabilities are others than without."""
+        return self.temperature != 1
+
+    @property
+    def of_mask(self) -> "Postprocessing":
+        """Part that makes the mask."""
+        return Postprocessing(self.classes)
 
     def of(self, class_names: Iterable[str]) -> list[Cleaning]:
         """Return what is done to each class, in their order."""
@@ -117,8 +156,12 @@ class Postprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for config.json."""
-        classes = {name: cleaning.to_dict() for name, cleaning in self.classes.items() if cleaning}
-        return {"classes": classes, **({"tuned": dict(self.tuned)} if self.tuned else {})}
+        stated: dict[str, Any] = {
+            "classes": {name: cleaning.to_dict() for name, cleaning in self.classes.items() if cleaning}
+        }
+        stated |= {"temperature": self.temperature} if self.changes_probabilities else {}
+        stated |= {"doubt": self.doubt} if self.doubt else {}
+        return stated | ({"tuned": dict(self.tuned)} if self.tuned else {})
 
     @classmethod
     def from_dict(cls, stored: Any, task: Task, class_names: Sequence[str], spatial_dims: int) -> Self:
@@ -144,11 +187,11 @@ class Postprocessing:
         tuned = entries.get("tuned", {})
         if not isinstance(tuned, dict):
             raise SegzooError(f"its post-processing's tuned must be an object, not {tuned!r}.")
-        for part in ("before", "after"):
+        for part in ("before", "after", "doubt"):
             scores = object_of(f"the scores {part}", tuned.get(part, {}))
             for name, score in scores.items():
                 require_number(f"{name} {part}", score, *SCORES)
-        return cls(classes, tuned)
+        return cls(classes, tuned, entries.get("temperature", 1), entries.get("doubt", ""))
 
 
 def cleaning_of(name: str, stored: Any, spatial_dims: int) -> Cleaning:

@@ -1,7 +1,7 @@
 """Training, validation, test and prediction steps under a Trainer."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,15 +17,16 @@ from segzoo.checkpoints.licences import joined
 from segzoo.checkpoints.provenance import listed, other_splits, split_hashes, with_history
 from segzoo.errors import SegzooError, attempt
 from segzoo.imaging.segmentation import Segmentation
+from segzoo.metrics.calibration import Curves
 from segzoo.metrics.metric import SegmentationMetric, metric_class
 from segzoo.metrics.per_image import image_scores
 from segzoo.metrics.score_file import write_image_scores
-from segzoo.network import SegmentationNetwork
+from segzoo.network import SegmentationNetwork, check_classes
 from segzoo.postprocessing import Postprocessing
+from segzoo.prediction.judging import Judge, Verdict
 from segzoo.prediction.pipeline import refuse_nan
-from segzoo.prediction.torch_backend import finished, predict_probabilities
+from segzoo.prediction.torch_backend import finished, given_out, predict_probabilities
 from segzoo.preprocessing.base import InputContract
-from segzoo.tasks import Task
 from segzoo.training.batches import Batch, check_batch, own_grids, own_labels
 from segzoo.training.losses import deep_supervision_loss
 from segzoo.training.watch import LOOK, LossWatch
@@ -52,16 +53,21 @@ class SegmentationSteps(SegmentationNetwork):
     Attributes:
         metric_names: what validation and test measure, of :data:`segzoo.metrics.METRICS`.
         test_tta: whether a test averages over mirrored copies.
+        test_calibration: whether a test looks at probabilities, too.
         tested_images: how many images the last test scored.
+        verdict: what the last test has found of their probabilities.
     """
 
     metric_names: Sequence[str] = ("dice", "iou", "precision", "recall")
     test_tta: bool = False
+    test_calibration: bool = False
     tested_images: int = 0
+    verdict = Verdict()
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._image_rows: list[dict[str, Any]] = []
+        self._judge: Judge | None = None
         self._watch = LossWatch()
 
     def setup(self, stage: str) -> None:
@@ -82,6 +88,7 @@ class SegmentationSteps(SegmentationNetwork):
             self.val_metrics = self.configure_metrics("val/", ("dice", "iou"))
         if stage == "test":
             self._image_rows = []  # a test that failed may have left some
+            self._judge = Judge(self) if self.test_calibration else None
             self.test_metrics = self.configure_metrics("test/", self.metric_names)
             self.test_resized_metrics = self.configure_metrics("test_resized/", self.metric_names)
 
@@ -94,6 +101,7 @@ class SegmentationSteps(SegmentationNetwork):
     def adopt_data(self, datamodule: Any) -> None:
         """Take over preprocessing, class names and provenance of the data this model is trained on."""
         self.preprocessing, self.class_names = datamodule.preprocessing, tuple(datamodule.class_names)
+        self.task = replace(self.task, region_values=tuple(getattr(datamodule, "region_values", ())))
         self.learn_from(datamodule.describe())
         if names := other_splits(self.data, self.data.get("pretrained_on", [])):
             rank_zero_info(
@@ -132,7 +140,7 @@ class SegmentationSteps(SegmentationNetwork):
 
     def configure_metrics(self, prefix: str, names: Iterable[str]) -> MetricCollection:
         """Per-image metrics by their plain names, and Dice and IoU over the pooled dataset."""
-        task = asdict(self.task)
+        task: dict[str, Any] = {"num_classes": self.num_classes, "multilabel": self.multilabel}
         metrics: dict[str, Metric | MetricCollection] = {name: metric_class(name)(**task) for name in names}
         metrics |= {f"dataset_{name}": metric_class(name)(**task, aggregation="dataset") for name in ("dice", "iou")}
         return MetricCollection(metrics, prefix=prefix, compute_groups=False).to(self.device)
@@ -242,8 +250,8 @@ class SegmentationSteps(SegmentationNetwork):
         geometry = batch["geometry"][0] if "geometry" in batch else None
         own_spacing = None if geometry is None else geometry.spacing
         resized = []
-        for identifier, one, original, grid in zip(
-            self.identifiers(batch), probabilities, own_labels(batch), own_grids(batch), strict=True
+        for image, identifier, one, original, grid in zip(
+            batch["image"], self.identifiers(batch), probabilities, own_labels(batch), own_grids(batch), strict=True
         ):
             target, restored = original[None].to(self.device), self.preprocessing.restore(one[None], grid)
             mask = finished(self, restored, geometry).to(self.device)
@@ -253,6 +261,9 @@ class SegmentationSteps(SegmentationNetwork):
                 mask, target, self.num_classes, self.multilabel, self.metric_names, spacing=own_spacing
             )
             self._image_rows.append({"id": identifier, **scores[0]})
+            if self._judge is not None:
+                truth = original.cpu().numpy()
+                self._image_rows[-1] |= self._judge.scores(image[None], grid, restored, mask, truth)
         self.test_resized_metrics.update(torch.cat(resized).to(label.device), label, spacing=spacing)
 
     def identifiers(self, batch: Batch) -> Sequence[Any]:
@@ -266,15 +277,16 @@ class SegmentationSteps(SegmentationNetwork):
         self.log_dict(self.test_resized_metrics.compute())
         self.test_metrics.reset()
         self.test_resized_metrics.reset()
-        rows, self._image_rows = self._image_rows, []
-        if self.trainer.world_size > 1:
-            gathered: list[list[dict[str, Any]]] = [[] for _ in range(self.trainer.world_size)]
-            torch.distributed.all_gather_object(gathered, rows)
-            rows = [row for part in gathered for row in part]
-        self.tested_images = len(rows)
+        rows, self._image_rows = [row for part in of_processes(self.trainer, self._image_rows) for row in part], []
+        self.tested_images, self.verdict = len(rows), Verdict()
+        folder = Path(self.trainer.default_root_dir)
         if self.trainer.is_global_zero and rows:
-            file = Path(self.trainer.default_root_dir) / "test_per_image.csv"
-            write_image_scores(file, sorted(rows, key=lambda row: row["id"]))
+            write_image_scores(folder / "test_per_image.csv", sorted(rows, key=lambda row: row["id"]))
+        if self._judge is not None:
+            self._judge.curves = sum(of_processes(self.trainer, self._judge.curves), Curves())
+            self.verdict = self._judge.verdict(rows)
+            if self.trainer.is_global_zero:
+                self._judge.write(folder)
 
     def class_scores(self, metrics: MetricCollection) -> dict[str, Tensor]:
         """Each per-image metric of each class, as ``test/dice_2``: 2 is the mask value (multi-label: the channel)."""
@@ -296,7 +308,9 @@ class SegmentationSteps(SegmentationNetwork):
         for one, grid, geometry in zip(probabilities, own_grids(batch), geometries, strict=True):
             restored = self.preprocessing.restore(one[None], grid)
             mask = finished(self, restored, geometry)[0].cpu().numpy()
-            found.append(Segmentation(mask, restored[0].cpu().numpy(), self.class_names, geometry=geometry))
+            known = {"geometry": geometry, "region_values": self.task.region_values}
+            shown = given_out(self, restored)[0].cpu().numpy()
+            found.append(Segmentation(mask, shown, self.class_names, **known))
         return found
 
     # ---- Lightning's own files
@@ -336,6 +350,15 @@ class SegmentationSteps(SegmentationNetwork):
         Learned({**own, **contract} if isinstance(contract, dict) else contract).give_to(self)
 
 
+def of_processes(trainer: Trainer, value: Any) -> list[Any]:
+    """Return what all processes have of something, in each of them."""
+    if trainer.world_size == 1:
+        return [value]
+    gathered = [None] * trainer.world_size
+    torch.distributed.all_gather_object(gathered, value)
+    return gathered
+
+
 def is_held(module: nn.Module) -> bool:
     """Return whether a module stands in eval mode with parameters, and none of them asks for a gradient."""
     asking = [parameter.requires_grad for parameter in module.parameters()]
@@ -359,40 +382,3 @@ def refuse_divergence(state: Mapping[str, Any], trainer: Trainer, step: int | No
             f"the training diverged in epoch {trainer.current_epoch}, step {step or trainer.global_step}: its weights "
             f"are not finite any more, and what it kept before stays as it is; {AGAINST_DIVERGENCE}"
         ) from found
-
-
-def check_classes(model: SegmentationNetwork, datamodule: Any, stage: str) -> None:
-    """Refuse data whose classes are not the model's: those that are in neither would count as found.
-
-    Args:
-        model: with the class names that it has learned, if it has.
-        datamodule: with ``class_names`` and ``multilabel``.
-        stage: Lightning's; only "fit" may give the classes another order.
-
-    Raises:
-        SegzooError: the data has another number of classes than the model, or is to score it by another order.
-    """
-    names, multilabel = tuple(datamodule.class_names), bool(datamodule.multilabel)
-    wanted = Task.of_classes(names, multilabel)
-    named = model.class_names != model.task.default_class_names()
-    given = f"--data.class_names '[{','.join(model.class_names)}]'"
-    if len(names) in (model.task.num_classes, model.task.named_classes) and multilabel == model.multilabel:
-        moved = [name for name, own in zip(names, model.class_names, strict=False) if name != own]
-        if stage != "fit" and named and set(moved) & set(model.class_names):
-            raise SegzooError(
-                f"{type(datamodule).__name__} has the classes in the order {', '.join(names)}, and the model as "
-                f"{', '.join(model.class_names)}, so that one would be scored as another; give the data the order "
-                f"of the model, of a Folder by {given}"
-            )
-        return
-    kind = "multi-label" if multilabel else "one label a pixel"
-    given += "" if multilabel == model.multilabel else f" --data.multilabel {str(model.multilabel).lower()}"
-    advice = f"give the data the classes of the model, of a Folder by {given}"
-    if stage == "fit" and not named:
-        advice = f"build it with num_classes={wanted.num_classes}, multilabel={multilabel}"
-    elif stage == "fit" and multilabel == model.multilabel:
-        advice += f", or the model those of the data by num_classes={wanted.num_classes}"
-    raise SegzooError(
-        f"{type(datamodule).__name__} has the classes {', '.join(names)} ({kind}), the model has "
-        f"num_classes={model.num_classes}, multilabel={model.multilabel}; {advice}"
-    )

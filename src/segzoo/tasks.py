@@ -5,11 +5,13 @@ alone, so that a mask can be taken of NumPy's without torch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral  # NumPy's too
 from typing import Any, Self
 
 from segzoo.errors import SegzooError
+
+MOST_LABEL = 2**16 - 1  # value in a mask's file
 
 
 @dataclass(frozen=True)
@@ -20,9 +22,11 @@ class Task:
         num_classes: channels of the logits; 1 is binary (sigmoid), more is multi-class (softmax, class 0 the
             background) unless ``multilabel``.
         multilabel: every class is a mask of its own (sigmoid a class); they may overlap.
+        region_values: the whole number that each mask of a multi-label task is written as, all into one file, each over
+            those before it (nnU-Net's ``regions_class_order``); none: each mask has a file of its own.
 
     Raises:
-        SegzooError: a number or a word that is not one.
+        SegzooError: a number or a word that is not one, or no value for each mask.
 
     Example:
         >>> from segzoo.tasks import Task
@@ -32,11 +36,18 @@ class Task:
 
     num_classes: int = 1
     multilabel: bool = False
+    region_values: tuple[int, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         require_count("num_classes", self.num_classes)
         if not isinstance(self.multilabel, bool):  # "no" would count as yes
             raise SegzooError(f"multilabel must be True or False, not {self.multilabel!r}")
+        values = self.region_values
+        if values and not (self.multilabel and len(values) == self.num_classes and all(map(is_label, values))):
+            raise SegzooError(
+                f"region_values must be a whole number from 1 to {MOST_LABEL} for each class of a multi-label model, "
+                f"not {list(values)} for {self.num_classes}"
+            )
 
     @classmethod
     def of_classes(cls, class_names: Sequence[str], multilabel: bool) -> Self:
@@ -71,7 +82,7 @@ class Task:
 
     def mask_names(self, class_names: Sequence[str]) -> list[str] | None:
         """Return the names of the files that a mask becomes: one a class in multi-label, else None, for one file."""
-        return list(class_names) if self.multilabel else None
+        return list(class_names) if self.multilabel and not self.region_values else None
 
     def fits(self, class_names: Any) -> bool:
         """Return whether these are names for all classes: a list of as many words."""
@@ -83,6 +94,19 @@ class Task:
     def activate(self, logits: Any) -> Any:
         """Return probabilities of logits, tensors [B, K, *S]."""
         return logits.sigmoid() if self.independent else logits.softmax(dim=1)
+
+    def tempered(self, probabilities: Any, temperature: float) -> Any:
+        """Return what `activate` makes of the logits of probabilities, divided by a temperature.
+
+        Args:
+            probabilities: tensors or arrays [B, K, *S].
+            temperature: above 0.
+        """
+        given = probabilities.clip(0, 1)  # rounding may have left more
+        found = given ** (1 / temperature)
+        if self.independent:
+            return found / (found + (1 - given) ** (1 / temperature))
+        return found / found.sum(axis=1, keepdims=True)
 
     def logits_of(self, probabilities: Any, least: float) -> Any:
         """Return logits that `activate` turns into these probabilities, tensors [B, K, *S].
@@ -112,6 +136,11 @@ class Task:
         if self.multilabel:
             return probabilities > 0.5
         return probabilities[:, 0] > 0.5 if self.num_classes == 1 else probabilities.argmax(axis=1)
+
+
+def is_label(value: Any) -> bool:
+    """Return whether a value can mark a class in a mask's file."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and 0 < int(value) <= MOST_LABEL
 
 
 def require_count(name: str, number: Any) -> None:

@@ -28,8 +28,13 @@ def test_the_table_says_what_helps_and_by_how_much(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("Before.\n<!-- tuned:begin -->\nearlier\n<!-- tuned:end -->\nAfter.\n")
     rows = [{"id": identifier, "dice": 0.5, "iou": 0.4, "hd95": 10.0} for identifier in "abc"]
-    better = [{**row, "dice": 0.6, "hd95": 8.0} for row in rows]
-    chosen_by = {"before": {"dice": 0.7, "components": 2.5}, "after": {"dice": 0.75, "components": 1.0}}
+    better = [
+        {**row, "dice": 0.6 + doubt / 100, "hd95": 8.0, "ece": 0.02, "ece_boundary": 0.1, "doubt": -doubt}
+        for doubt, row in enumerate(rows, start=-1)
+    ]
+    errors = {"ece": 0.03, "ece_boundary": 0.2}
+    before, after = {"dice": 0.7, "components": 2.5, **errors}, {"dice": 0.75, "components": 1.0, **errors, "ece": 0.01}
+    chosen_by = {"before": before, "after": after}
     for name, chosen in ("none", Postprocessing()), ("one", Postprocessing({"x": Cleaning(threshold=0.4)}, chosen_by)):
         write_image_scores(tmp_path / f"{name}.csv", rows)
         facts = {"dataset": "BUSI", "said": str(chosen), "postprocessing": chosen.to_dict()}
@@ -39,5 +44,7 @@ def test_the_table_says_what_helps_and_by_how_much(tmp_path):
     tuned.report(tmp_path, page)
     said = page.read_text()
     assert "earlier" not in said
-    assert "| `none` | none helps | - | - | 0.500 | - | 10.0 |" in said
-    assert "| `one` | x: threshold 0.4 | 0.700 -> 0.750 | 2.50 -> 1.00 | 0.500 -> 0.600 | +0.1000 [" in said
+    assert "| `none` | nothing | - | - | - | - | 0.500 | - | 10.0 | - | - | - | - |" in said
+    on_validation = "0.700 -> 0.750 | 2.50 -> 1.00 | 0.030 -> 0.010 | 0.200 -> 0.200"
+    assert f"| `one` | x: threshold 0.4 | {on_validation} | 0.500 -> 0.600 | +0.1000 [" in said
+    assert "| 10.0 -> 8.0 | 0.020 | 0.100 | -1.00 | 1.00, the worst tenth (1 of 3) |" in said

@@ -292,6 +292,23 @@ def test_the_images_it_knows_are_named_where_they_are_known():
     assert "shows a lesion" not in body(BINARY | {"data": training("BUSI", "CC0-1.0", normal=True)})
 
 
+def test_what_a_wrong_header_does_is_said_of_volumes():
+    assert "by what the header says of its axes; where that is wrong, so is the mask. MONAI's" in body(VOLUMES)
+    others = body(VOLUMES | {"data": training("mine", "MIT", channels=["CT"])})
+    assert "by what the header says of its axes; where that is wrong, so is the mask.\n" in others
+    assert "the header" not in body(BINARY)
+
+
+def test_regions_are_told_with_their_values():
+    regions = checkpoint("mednext_s_k3", ["whole", "core"], multilabel=True, region_values=[1, 2])
+    preprocessing = VolumePreprocessing(
+        2, intensity=["zscore", "window"], window=[None, (0, 9)], mean=[None, 4], std=[None, 2]
+    )
+    text = body(regions | {"preprocessing": preprocessing.to_dict()})
+    assert "of each voxel the last of these that holds it: 1 whole, 2 core." in text
+    assert "standard deviation 1, channel 2 clipped to 0..9 and normalised by mean 4 and standard deviation 2." in text
+
+
 @pytest.mark.parametrize(
     ("split", "said", "unsaid"),
     [

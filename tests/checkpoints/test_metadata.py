@@ -34,6 +34,15 @@ def test_what_is_written_is_read_back(entries):
 def test_every_channel_of_a_multi_label_file_has_its_mask(entries):
     of_channels = {**entries, "multilabel": True, "class_names": ["one", "two", "three"]}
     assert Metadata(of_channels).mask_names == ["one", "two", "three"]
+    of_regions = Metadata({**of_channels, "region_values": [1, 3, 2]})
+    assert (of_regions.mask_names, of_regions.task.region_values) == (None, (1, 3, 2))
+
+
+def test_an_exported_file_knows_its_regions_and_channels():
+    model = segzoo.create_model("mednext_s_k3", in_channels=2, num_classes=2, multilabel=True, width=4)
+    model.preprocessing, model.task = segzoo.VolumePreprocessing(2), Task(2, True, (2, 1))
+    found = Metadata.of(model, state_sha256="0", precision="float32", details={})
+    assert (found.task, found.volume_channels) == (model.task, 2)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +56,9 @@ def test_every_channel_of_a_multi_label_file_has_its_mask(entries):
         {"preprocessing": {}},
         {"preprocessing": {"channels": 3, "image_size": 96}},
         {"preprocessing": {"channels": 1, "patch_size": [0]}},
+        {"region_values": [1, 2, 3]},
+        {"multilabel": True, "class_names": ["one", "two", "three"], "region_values": [1, 2]},
+        {"multilabel": True, "class_names": ["one", "two", "three"], "region_values": [1, 2, 0]},
     ],
 )
 def test_strange_metadata_are_refused_by_the_files_name(entries, changes, refused):

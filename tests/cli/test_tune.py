@@ -1,7 +1,9 @@
 """``segzoo tune``: post-processing that helps on the validation images, and a new folder with it."""
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from segzoo.hub.tuned import next_version, write_tuned
 from segzoo.hub.verify import verify
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.metrics.score_file import read_image_scores
-from segzoo.postprocessing import Cleaning, Postprocessing
+from segzoo.postprocessing import DOUBTS, Cleaning, Postprocessing
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.torch_backend import TorchBackend
 from segzoo.prediction.tuning import Tuner, keep
@@ -32,7 +34,7 @@ VAL, TRAIN, TEST = 6, 1, 1  # of the eight images
 
 @pytest.fixture(scope="module")
 def data(samples: Path, tmp_path_factory) -> Path:
-    """The sample images as a folder of one's own, by a split whose other parts cannot be decoded."""
+    """The sample images as a folder of one's own, by a split whose test part cannot be decoded."""
     root = tmp_path_factory.mktemp("data")
     for name in ("images", "masks"):
         (root / name).mkdir()
@@ -44,7 +46,7 @@ def data(samples: Path, tmp_path_factory) -> Path:
     names = [file.stem for file in images]
     parts = {"val": names[:VAL], "train": names[VAL : VAL + TRAIN], "test": names[VAL + TRAIN :]}
     (root / "split.json").write_text(json.dumps({"ids": parts}))
-    for name in parts["train"] + parts["test"]:
+    for name in parts["test"]:
         file = root / "images" / f"{name}.png"
         file.write_bytes(file.read_bytes()[:100])  # the header, and no more
     return root
@@ -88,7 +90,14 @@ def test_what_helps_on_the_validation_images_is_in_the_new_folder(biased, tuned,
     assert found.tuned["after"]["dice"] > found.tuned["before"]["dice"]
     assert (config.version, config.name, config.metrics) == ("1.1", "biased", None)
     assert config.sha256 == read_config(biased).sha256
-    assert f"- lesion: {found.classes['lesion']}." in (tuned / "README.md").read_text()
+    card = (tuned / "README.md").read_text()
+    assert f"- lesion: {found.classes['lesion']}." in card
+    assert found.doubt == min(found.tuned["doubt"], key=found.tuned["doubt"].get)
+    assert f"{DOUBTS[found.doubt]} (rank correlation with Dice on the validation images: -0." in card
+    assert f"| ECE near boundaries | {found.tuned['before']['ece_boundary']:.4f} |" in card
+    (train,) = json.loads((data / "split.json").read_text())["ids"]["train"]
+    size = Image.open(data / "images" / f"{train}.png").size
+    assert config.data["ranges"]["size"] == [[*reversed(size)]] * 2
     assert segzoo.from_pretrained(tuned).postprocessing == found
 
 
@@ -110,7 +119,7 @@ def test_a_published_checkpoint_becomes_one_of_the_next_version_that_verifies(tm
     assert [next_version(version) for version in ("1.9", "2", "1.0-rc1")] == ["1.10", "3", "1.0-rc2"]
 
 
-def test_test_scores_the_mask_that_is_cleaned_and_raw_the_other(tuned, data, tmp_path, monkeypatch):
+def test_test_scores_what_is_given_out_and_raw_what_is_not_cleaned(tuned, data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     split = tmp_path / "split.json"
     ids = json.loads((data / "split.json").read_text())["ids"]
@@ -118,9 +127,17 @@ def test_test_scores_the_mask_that_is_cleaned_and_raw_the_other(tuned, data, tmp
     found = read_config(tuned).postprocessing.tuned
     where = ["--data", "Folder", "--data.root", str(data), "--data.split", str(split), "--trainer.accelerator", "cpu"]
     for extra, expected in (["--raw", "true"], "before"), ([], "after"):
-        assert main(["test", "--model", str(tuned), *where, *extra]) == 0
-        scores = [float(row["dice"]) for row in read_image_scores(Path("runs/biased-folder-test/test_per_image.csv"))]
-        assert np.mean(scores) == pytest.approx(found[expected]["dice"], abs=1e-3)  # a fused network rounds otherwise
+        assert main(["test", "--model", str(tuned), *where, *extra, "--calibration", "true"]) == 0
+        rows = read_image_scores(Path("runs/biased-folder-test/test_per_image.csv"))
+        for name in ("dice", "ece", "ece_boundary"):  # a fused network rounds otherwise
+            assert np.mean([float(row[name]) for row in rows]) == pytest.approx(found[expected][name], abs=1e-3)
+        assert all(0 < float(row["doubt"]) < 1 for row in rows)
+        said = capsys.readouterr().out
+        (near,) = re.findall(r"ECE near boundaries: (\S+) ", said)
+        assert float(near) == pytest.approx(found[expected]["ece_boundary"], abs=1e-3)
+        assert DOUBTS["entropy" if extra else read_config(tuned).postprocessing.doubt] in said
+        assert "the worst tenth (1 of 6)" in said
+        assert len(read_image_scores(Path("runs/biased-folder-test/reliability.csv"))) == 15
 
 
 def test_predict_cleans_and_raw_does_not(tuned, data, tmp_path):
@@ -135,7 +152,8 @@ def test_predict_cleans_and_raw_does_not(tuned, data, tmp_path):
 
 def test_where_nothing_helps_the_new_folder_is_a_copy_and_that_is_said(biased, data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("segzoo.prediction.tuning.interval", lambda changes, groups: (0.0, 0.1))
-    assert main(options(biased, data, tmp_path / "same")) == 0
+    monkeypatch.setattr("segzoo.prediction.tuning.rank_correlation", lambda doubts, dice: 0.1)
+    assert main([*options(biased, data, tmp_path / "same"), "--ranges", "false"]) == 0
     assert files_of(tmp_path / "same") == files_of(biased)
     said = capsys.readouterr().out
     assert "taken" not in said
@@ -195,10 +213,28 @@ def test_each_step_is_taken_where_it_helps_and_for_the_class_that_it_helps(tmp_p
     assert 4 < one.smallest_part < 64
     assert not one.largest_component  # there was nothing left for it to do
     assert not choice.described.classes.get("two", Cleaning())
-    assert choice.after == {"dice": 1.0, "components": 1.0}
+    assert {name: choice.after[name] for name in ("dice", "components")} == {"dice": 1.0, "components": 1.0}
     assert choice.before["dice"] < 0.95
     assert choice.before["components"] == 1.5
-    assert [trial.step for trial in choice.trials if trial.taken] == ["threshold", "filled_holes", "smallest_part"]
+    steps = [trial.step for trial in choice.trials if trial.taken and trial.name in ("one", "two")]
+    assert steps == ["threshold", "filled_holes", "smallest_part"]
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_a_temperature_makes_sure_what_is_not_sure_enough_and_doubt_is_chosen_by_rank(tmp_path, multilabel):
+    made = tuner(tmp_path, list("abcdef"), multilabel)
+    doubts = [{"entropy": 0.5, "flips": number / 10, "members": -number / 10} for number in range(6)]
+    made.cases = [replace(case, doubts=one) for case, one in zip(made.cases, doubts, strict=True)]
+    trial = made.temperature(Postprocessing())
+    assert trial.taken
+    assert trial.value < 1
+    p = made.pixels(0, made.cases[0])
+    steps = [made.losses([p], trial.value * factor)[0] for factor in (0.8, 1, 1.25)]
+    assert steps[1] == min(steps)
+    errors = [made.errors(Postprocessing(temperature=one)) for one in (1, trial.value)]
+    assert errors[1]["ece"] < errors[0]["ece"]
+    dice = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    assert made.correlations(dice) == {"flips": -1, "members": 1}  # a constant has no rank
 
 
 def test_too_few_groups_are_refused(tmp_path, refused):

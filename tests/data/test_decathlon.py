@@ -170,8 +170,8 @@ def test_the_same_seed_gives_the_same_epoch(task, workers):
 
 def test_volumes_are_read_once(task, monkeypatch):
     reads = []
-    original = dataset_module.read_volume
-    monkeypatch.setattr(dataset_module, "read_volume", lambda *a, **k: reads.append(a) or original(*a, **k))
+    original = dataset_module.read_files
+    monkeypatch.setattr(dataset_module, "read_files", lambda *a, **k: reads.append(a) or original(*a, **k))
     dataset = Decathlon(task, split="all", patch_size=PATCH).train_dataloader().dataset
     for _ in range(2):
         for index in range(6):
@@ -302,7 +302,59 @@ def test_nnunets_ignore_label(copy):
         assert batch["label"].unique().tolist() == batch["original_label"][0].unique().tolist() == [-1, 0, 1]
 
 
+REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "names"),
+    [
+        (REGIONS, [1, 2], ("whole", "core")),
+        ({"whole": [2, 1], "core": [2], "background": 0, "ignore": 3}, [1, 2], ("whole", "core")),
+        ({"background": 0, "all": [1, 2, 3], "core": [2, 3]}, [1, 3], ("all", "core")),  # 2 and 3 are in the same ones
+        ({"both": [2, 3], "b": 2, "a": 1, "background": 0}, [3, 2, 1], ("both", "b", "a")),
+    ],
+)
+def test_regions(copy, labels, order, names):
+    description(copy, labels=labels, regions_class_order=order)
+    data = Decathlon(copy)
+    assert (data.class_names, data.multilabel, data.region_values) == (names, True, tuple(order))
+    assert data.label_values.ignored == labels.get("ignore")
+
+
+def test_a_label_of_one_value_in_a_list_is_no_region(copy):
+    description(copy, labels={"background": [0], "Anterior": [1], "Posterior": 2})
+    data = Decathlon(copy)
+    assert (data.class_names, data.multilabel) == (("background", "Anterior", "Posterior"), False)
+
+
+def test_regions_are_weighed(copy):
+    description(copy, labels=REGIONS, regions_class_order=[1, 2])
+    weights = Decathlon(copy, split="all", class_weights="balanced").loss_weights()
+    assert weights.shape == (2, 2)
+    assert weights[1, 1] > weights[0, 1] > 1  # there is less of the core
+
+
 # ---- intensities and what comes from the model
+
+
+def test_each_channel_has_a_window_of_its_own(copy, refused):
+    nnunet(copy, channels=2)
+    description(copy, modality={"0": "CT", "1": "negative"})
+    alone = Decathlon(copy, intensity=["window", "zscore"]).preprocessing
+    both = Decathlon(copy, intensity="window").preprocessing
+    (low, high), (negative_low, negative_high) = both.window
+    assert (low, high) == (pytest.approx(-negative_high), pytest.approx(-negative_low))
+    assert both.mean[0] == pytest.approx(-both.mean[1])
+    assert (both.intensity, alone.intensity) == (("window", "window"), ("window", "zscore"))
+    assert (alone.window, alone.mean, alone.std) == ((both.window[0], None), (both.mean[0], None), (both.std[0], None))
+    given = Decathlon(copy, intensity=["window", "zscore"], window=[(0, 9), None], mean=[4, None], std=[2, None])
+    own = given.preprocessing  # which a checkpoint keeps, unless something else is asked for
+    assert own.window == ((0, 9), None)
+    assert with_model(Decathlon(copy, intensity=["window", "zscore"]), own).preprocessing == own
+    assert with_model(Decathlon(copy, intensity="window"), own).preprocessing == both
+    assert with_model(Decathlon(copy, intensity="zscore"), own).preprocessing.intensity == "zscore"
+    with refused(SegzooError):
+        _ = Decathlon(copy, intensity=["window"]).preprocessing
 
 
 def test_statistics_of_ct(task):
@@ -432,7 +484,7 @@ def test_a_truncated_file(copy, refused):
     "changes",
     [
         {"labels": {"0": "background", "1": "a", "3": "b"}},
-        {"labels": {"background": 0, "whole": [1, 2], "core": 2}},
+        {"labels": REGIONS},
         {"labels": {"0": "background"}},
         {"labels": {"background": 0, "ignore": 1, "a": 2}},
         {"labels": None},
@@ -442,6 +494,16 @@ def test_a_truncated_file(copy, refused):
         {"training": [{"image": "imagesTr/hippocampus_148.nii.gz"}]},
         {"training": 2 * [{"image": "imagesTr/x.nii.gz", "label": "labelsTr/x.nii.gz"}]},
         {"training": [{"image": "imagesTr/x.nii.gz", "label": "labelsTr/hippocampus_148.nii.gz"}]},
+        {"labels": REGIONS, "regions_class_order": [1]},
+        {"labels": REGIONS, "regions_class_order": [1, 0]},
+        {"labels": REGIONS, "regions_class_order": [2, 1]},
+        {"labels": REGIONS, "regions_class_order": [10, 20]},
+        {"labels": {**REGIONS, "core": [2, "x"]}, "regions_class_order": [1, 2]},
+        {"labels": {**REGIONS, "core": [0, 2]}, "regions_class_order": [1, 2]},
+        {"labels": {**REGIONS, "core": 4}, "regions_class_order": [1, 4]},
+        {"labels": {**REGIONS, "core": 3, "ignore": 2}, "regions_class_order": [1, 3]},
+        {"labels": {"background": 0, "core": 2, "whole": [1, 2]}, "regions_class_order": [2, 1]},
+        {"training": None, "file_ending": ".png"},
     ],
 )
 def test_bad_descriptions(copy, changes, refused):

@@ -11,7 +11,7 @@ from PIL import Image
 
 import segzoo
 from dicom_writer import write_series
-from layouts import small_pairs, write, write_layouts
+from layouts import small_pairs, write, write_layouts, write_nnunet
 from segzoo.imaging.volumes import read_volume
 
 SAMPLES = ROOT / "tests" / "samples"
@@ -25,6 +25,7 @@ def lay_out(folder: Path) -> None:
         shutil.copytree(SAMPLES / name, folder / "data" / name)
     images = sorted(SAMPLES.glob("BUSI/*/*/*[0-9]).png"))
     shutil.copy(images[-1], folder / "scan.png")
+    write_nnunet(folder / "data", SAMPLES)
     (folder / "volumes").mkdir()
     volume = next(SAMPLES.glob("Task04_Hippocampus/imagesTr/*"))
     shutil.copy(volume, folder / "volumes")

@@ -264,17 +264,23 @@ def test_no_room_for_what_the_exporter_writes_meanwhile_is_one_sentence(smallest
 def test_thresholds_are_in_the_graph_and_the_rest_of_the_post_processing_beside_it(smallest, images, tmp_path):
     smallest.class_names = ("background", "one", "two")
     smallest.postprocessing = Postprocessing(
-        {"one": Cleaning(threshold=0.3, largest_component=True), "two": Cleaning(threshold=0.4)}
+        {"one": Cleaning(threshold=0.3, largest_component=True), "two": Cleaning(threshold=0.4)}, temperature=2.0
     )
+    smallest.data = {"ranges": {"channels": [[2], [3]]}}
     written = smallest.export(tmp_path / "model.onnx", size=(64, 48))
     assert written.left == "one: largest component only"
     assert written.left in str(written)
-    probabilities, _, mask = runner(written.path)(graph_input(images[0]))
+    by_temperature, _, mask, probabilities = runner(written.path)(graph_input(images[0]))
+    root = np.sqrt(probabilities[0])
+    np.testing.assert_allclose(by_temperature[0], root / root.sum(0), atol=1e-6)
     assert mask.dtype == np.uint8
     weights = np.array([1, 0.7 / 0.3, 0.6 / 0.4], np.float32)[:, None, None]
     np.testing.assert_array_equal(mask[0], (probabilities[0] * weights).argmax(0))
     assert (mask[0] != probabilities[0].argmax(0)).any()
-    found = segzoo.Predictor(written.path)(images[0]).mask
+    predictor = segzoo.Predictor(written.path)
+    assert predictor._pipeline.backend.ranges == smallest.data["ranges"]
+    np.testing.assert_allclose(predictor(images[0]).probabilities, by_temperature[0], atol=1e-6)
+    found = predictor(images[0]).mask
     assert (found != smallest.predict(images[0]).mask).sum() < 10  # by the same rule, up to rounding
     assert (found != mask[0]).any()
     assert not (found != mask[0])[mask[0] != 1].any()  # what was taken away is of the first class

@@ -14,7 +14,8 @@ from segzoo.imaging.geometry import Geometry
 from segzoo.imaging.images import ImageFile, read_image
 from segzoo.imaging.readers import READERS, inputs_in, reader_of
 from segzoo.imaging.segmentation import mask_paths
-from segzoo.imaging.volumes import Volume, VolumeFile, read_volume_mask
+from segzoo.imaging.volume_files import VolumeFile
+from segzoo.imaging.volumes import Volume, read_volume_mask
 
 
 class Stack:

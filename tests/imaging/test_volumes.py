@@ -21,8 +21,8 @@ import SimpleITK as sitk
 from segzoo.errors import MissingError, SegzooError
 from segzoo.imaging.geometry import Geometry, same_grid
 from segzoo.imaging.readers import inputs_in
+from segzoo.imaging.volume_files import VolumeFile
 from segzoo.imaging.volumes import (
-    VolumeFile,
     is_volume,
     read_geometry,
     read_volume,

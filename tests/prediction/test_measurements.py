@@ -23,7 +23,8 @@ from segzoo.imaging.segmentation import Segmentation
 from segzoo.prediction.measurements import columns, locked, measured_before, record
 from segzoo.prediction.plan import Job
 
-HEAD = ["case", "structure", "size", "unit", "components", "diameter", "diameter_unit", "mean", "sd", "made_from"]
+HEAD = ["case", "structure", "size", "unit", "components", "diameter", "diameter_unit", "mean", "sd"]
+HEAD += ["doubt", "made_from"]
 
 
 def picture(folder: Path, name: str = "a", pixels: Any = None) -> Path:
@@ -59,8 +60,8 @@ def test_a_row_a_structure_with_units_and_stored_intensities(tmp_path):
     assert (tmp_path / "table.csv").read_text() == "\n".join(
         [
             ",".join(HEAD),
-            f"a,lesion,6,pixels,1,2.23607,pixels,4100,244.949,{job.note}",
-            f"a,cyst,0,pixels,0,,pixels,,,{job.note}",
+            f"a,lesion,6,pixels,1,2.23607,pixels,4100,244.949,,{job.note}",
+            f"a,cyst,0,pixels,0,,pixels,,,,{job.note}",
             "",
         ]
     )
@@ -83,7 +84,7 @@ def test_the_brightness_of_pictures_is_measured(tmp_path, pixels, brightness):
 
 
 def test_several_channels_have_columns_of_their_own():
-    assert columns(2)[-5:] == ["mean_1", "sd_1", "mean_2", "sd_2", "made_from"]
+    assert columns(2)[-6:] == ["mean_1", "sd_1", "mean_2", "sd_2", "doubt", "made_from"]
     assert columns(1) == HEAD
 
 
@@ -254,7 +255,7 @@ def test_a_table_that_cannot_be_written_is_one_sentence(checkpoint, tmp_path, ca
     assert "folder.csv" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", [["--measure", "a.csv"], ["--probabilities"]])
+@pytest.mark.parametrize("option", [["--measure", "a.csv"], ["--probabilities"], ["--report"]])
 def test_videos_are_not_measured(checkpoint, tmp_path, option, capsys):
     arguments = ["predict", str(checkpoint), str(tmp_path / "a.mp4"), "--output", str(tmp_path / "masks")]
     assert main([*arguments, *option]) == 2

@@ -26,6 +26,7 @@ class Convolution:
 
     batch_size, device, description, subject = 1, "cpu", "no network", "no network"
     postprocessing = Postprocessing()
+    members, ranges = (), {}
 
     def __init__(self, task: Task, contract: VolumePreprocessing) -> None:
         self.task, self.contract = task, contract

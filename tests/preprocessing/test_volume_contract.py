@@ -19,6 +19,7 @@ from segzoo.preprocessing.volume import VolumePreprocessing
 
 ORIENTATIONS = ["".join(order) for x in itertools.product("SI", "AP", "RL") for order in itertools.permutations(x)]
 CT = {"intensity": "window", "window": (-100.0, 300.0), "mean": 80.0, "std": 40.0}
+TWO = {"channels": 2, "intensity": ["window", "zscore"]}
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,21 @@ def test_zscore_is_of_each_volume_and_channel(hippocampus):
     np.testing.assert_allclose(found[0], expected, atol=1e-5)
     np.testing.assert_allclose(found[1], expected, atol=1e-3)
     np.testing.assert_array_equal(two.array, kept)  # the input stays as it was
+
+
+def test_each_channel_may_have_its_own_window(hippocampus):
+    volume, _ = hippocampus
+    two = Volume(np.concatenate([volume.array, volume.array]), volume.geometry)
+    contract = VolumePreprocessing(**TWO, window=((100, 200), None), mean=(150.0, None), std=(30.0, None))
+    found = contract(two)
+    np.testing.assert_allclose(found[0], (np.clip(volume.array[0], 100, 200) - 150) / 30, atol=1e-5)
+    assert_close(found[1:], VolumePreprocessing()(volume), rtol=0, atol=0)
+    stored = json.loads(json.dumps(contract.to_dict()))
+    assert stored["window"] == [[100.0, 200.0], None]
+    again = VolumePreprocessing.from_dict(stored)
+    assert (again, hash(again)) == (contract, hash(contract))
+    assert contract.with_channels(2) == contract
+    assert contract.with_channels(3) == VolumePreprocessing(3)  # of whose channels no window is known
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -1024.0, 1.7e6 / 3])
@@ -216,6 +232,10 @@ def test_images_and_volumes_are_told_apart():
         {**CT, "std": 0},
         {"mean": 3},
         {"patch_size": None},
+        {**CT, "intensity": ["window"]},
+        {**TWO, "window": [[-100, 300], None], "mean": 80, "std": [40, None]},
+        {**TWO, "window": [None, [0, 1]], "mean": [None, 0], "std": [None, 1]},
+        {"channels": 2, "intensity": ["zscore", "minmax"]},
     ],
 )
 def test_bad_contract(config, refused):

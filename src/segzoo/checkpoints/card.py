@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segzoo import __version__
-from segzoo.catalogue import dataset_page, kind_of_images, modalities
+from segzoo.catalogue import dataset_page, kind_of_images, known_limit, modalities
 from segzoo.checkpoints.config import Config
 from segzoo.checkpoints.entries import Example, Metrics
 from segzoo.checkpoints.licences import allows, hub_licence, licence_name
 from segzoo.checkpoints.pins import ORGANISATION, published
 from segzoo.checkpoints.provenance import listed, parts_of, seen_before, size_words, trainings
 from segzoo.metrics.names import METRIC_NAMES, class_metric, scores_by_class
+from segzoo.postprocessing import DOUBTS
 from segzoo.registry import class_of, model_facts
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ def render_card(config: Config) -> str:
         allows=allows,
         cell=cell,
         dataset_page=dataset_page,
+        doubts=DOUBTS,
+        known_limit=known_limit,
         listed=listed,
+        metric_names=METRIC_NAMES,
         out_of_fold=out_of_fold,
         parts_of=parts_of,
         resolutions=RESOLUTIONS,

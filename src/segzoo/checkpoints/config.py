@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +19,7 @@ from segzoo.checkpoints.entries import (
     refuse_strange_classes,
     refuse_strange_files,
     refuse_strange_model,
+    refuse_strange_regions,
     typed,
 )
 from segzoo.checkpoints.facts import refuse_strange_facts
@@ -107,6 +108,7 @@ class Config(Description):
         refuse_strange_facts(where, self.entries)
         refuse_strange_codes(where, self.entries.get("codes", {}))
         refuse_strange_model(where, self.entries["model"])
+        refuse_strange_regions(where, self.entries, self.model.task)
         refuse_strange_classes(where, self.entries["class_names"], self.task)
         self.refuse_strange_postprocessing(where)
         if "members" in self.entries:
@@ -151,7 +153,7 @@ class Config(Description):
     @property
     def task(self) -> Task:
         """Number and kind of the classes."""
-        return self.model.task
+        return replace(self.model.task, region_values=self.region_values)
 
     @property
     def parameters(self) -> int | None:

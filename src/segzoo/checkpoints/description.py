@@ -6,12 +6,13 @@ for byte as it was read. Reading needs no torch.
 """
 
 import json
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from segzoo.checkpoints.facts import (
+    are_labels,
     is_count,
     refuse_strange_data,
     refuse_strange_facts,
@@ -81,6 +82,12 @@ class Description:
         """Number of axes of the input: 2 of images, 3 of volumes."""
         return 3 if "patch_size" in self.preprocessing else 2
 
+    @property
+    def volume_channels(self) -> int:
+        """Number of channels that it takes of a volume, whose slices are grey to a model of RGB images."""
+        channels = self.preprocessing.get("channels")
+        return channels if isinstance(channels, int) and (self.spatial_dims, channels) != (2, 3) else 1
+
     @cached_property
     def contract(self) -> "Preprocessing | VolumePreprocessing":
         """Input contract.
@@ -112,6 +119,11 @@ class Description:
     def class_names(self) -> tuple[str, ...]:
         """Names of all values of a mask or, in multi-label, of all masks."""
         return tuple(self.entries["class_names"])
+
+    @property
+    def region_values(self) -> tuple[int, ...]:
+        """Values that the classes of a multi-label mask are written as, into one file; none: a file each."""
+        return tuple(self.entries.get("region_values") or ())
 
     @property
     def mask_names(self) -> list[str] | None:
@@ -152,9 +164,10 @@ class Description:
         contract = self.contract
         same = contract.channels == model.in_channels
         model.preprocessing = contract if same else contract.with_channels(model.in_channels)
-        if self.task in (None, model.task):  # a new head has other classes
+        task = replace(model.task, region_values=())
+        if self.task is None or replace(self.task, region_values=()) == task:  # a new head has other classes
             model.class_names, model.postprocessing = self.class_names, self.postprocessing
-            model.codes = self.codes
+            model.task, model.codes = replace(task, region_values=self.region_values), self.codes
         model.data, model.licence = self.data, self.licence
 
 
@@ -168,6 +181,7 @@ class Learned(Description):
         """Refuse what no training has kept."""
         refuse_strange_facts(where, self.entries)
         require_words(where, "class_names", self.entries["class_names"])
+        require(where, self.entries, ("region_values",), are_labels, "a list of whole numbers above 0")
 
     @classmethod
     def of(cls, model: "SegmentationNetwork") -> Self:
@@ -182,9 +196,10 @@ def contract_entries(model: "SegmentationNetwork") -> dict[str, Any]:
 
 
 def optional_entries(model: "SegmentationNetwork") -> dict[str, Any]:
-    """Return what is done to a model's predictions, and the codes of its classes; nothing where those are nothing."""
-    codes = {"codes": model.codes} if model.codes else {}
-    return codes | ({"postprocessing": model.postprocessing.to_dict()} if model.postprocessing else {})
+    """Return values of its regions, codes of its classes and post-processing of a model; of each that it has."""
+    entries = {"region_values": model.task.region_values, "codes": model.codes}
+    entries["postprocessing"] = model.postprocessing.to_dict() if model.postprocessing else {}
+    return {name: value for name, value in entries.items() if value}
 
 
 def python_number(value: Any) -> int | float:

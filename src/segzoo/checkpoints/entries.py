@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from segzoo import limits
+from segzoo.checkpoints.facts import are_labels, require
 from segzoo.checkpoints.names import CONFIG, WEIGHTS
 from segzoo.errors import SegzooError
 from segzoo.registry import NOT_ARCHITECTURE, package_of
@@ -140,6 +141,14 @@ def refuse_strange_classes(where: str | Path, names: Any, task: Task) -> None:
         raise SegzooError(
             f"{where} must name the model's {task.named_classes} classes as a list of words, not as {names!r}"
         )
+
+
+def refuse_strange_regions(where: str | Path, entries: Mapping[str, Any], task: Task) -> None:
+    """Refuse values of regions that are not one for each mask of a multi-label task."""
+    require(where, entries, ("region_values",), are_labels, "a list of whole numbers above 0")
+    values = entries.get("region_values")
+    if values and not (task.multilabel and len(values) == task.num_classes):
+        raise SegzooError(f"{where} must give region_values for each mask of a multi-label model, not {values!r}")
 
 
 def refuse_strange_files(where: str | Path, hashes: Any, weights: Sequence[str] = (WEIGHTS,)) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segzoo.errors import SegzooError
+from segzoo.tasks import is_label
 
 WORDS = ("name", "version", "segzoo_version", "licence")
 OBJECTS = ("preprocessing", "data", "started_from", "metrics", "licences", "example")
@@ -61,6 +62,9 @@ def refuse_strange_data(where: str | Path, data: Mapping[str, Any]) -> None:
             counts = part.get("counts", {})
             require_object(where, "data's counts", counts)
             require(where, counts, counts, is_count, "a whole number", "data's counts ")
+            ranges = part.get("ranges", {})
+            require_object(where, "data's ranges", ranges)
+            require(where, ranges, ranges, is_range, "two lists of as many numbers", "data's ranges ")
 
 
 def require(
@@ -118,6 +122,13 @@ def is_list(value: Any) -> bool:
     return isinstance(value, list)
 
 
+def is_range(value: Any) -> bool:
+    """Return whether it is a list of lowest and one of as many highest values."""
+    if not is_list(value) or len(value) != 2 or not all(map(is_list, value)):
+        return False
+    return len(value[0]) == len(value[1]) and all(is_number(one) for side in value for one in side)
+
+
 def is_number(value: Any) -> bool:
     """Return whether it is a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -126,3 +137,8 @@ def is_number(value: Any) -> bool:
 def is_count(value: Any) -> bool:
     """Return whether it is a whole number."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def are_labels(value: Any) -> bool:
+    """Return whether it is a list of values that can mark classes in a mask's file."""
+    return isinstance(value, list) and all(map(is_label, value))

@@ -85,7 +85,8 @@ def require_alike(described: Sequence[tuple[str, Task, Sequence[str], Mapping[st
 
 def differences(one: Any, other: Any) -> list[tuple[str, Any, Any]]:
     """Return in what two members differ, with what each says: classes, or parts of the contract."""
-    found = [("task", one[0], other[0]), ("classes", list(one[1]), list(other[1]))]
+    found = [("task", repr(one[0]), repr(other[0])), ("classes", list(one[1]), list(other[1]))]
+    found += [("the values of regions", list(one[0].region_values), list(other[0].region_values))]
     found += [(key, one[2].get(key), other[2].get(key)) for key in {**one[2], **other[2]}]
     return [(what, here, there) for what, here, there in found if here != there]
 

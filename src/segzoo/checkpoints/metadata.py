@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 from segzoo import __version__, limits
 from segzoo.checkpoints.codes import refuse_strange_codes
 from segzoo.checkpoints.description import Description, optional_entries
-from segzoo.checkpoints.entries import model_entry, refuse_strange_classes
+from segzoo.checkpoints.entries import model_entry, refuse_strange_classes, refuse_strange_regions
+from segzoo.checkpoints.facts import refuse_strange_data, require_object
 from segzoo.checkpoints.parse import parse_json
 from segzoo.errors import SegzooError, first_line
 from segzoo.tasks import Task
@@ -42,6 +43,7 @@ class Metadata(Description):
             multilabel=model.multilabel,
             class_names=model.class_names,
             **optional_entries(model),
+            **({"data": {"ranges": model.data["ranges"]}} if "ranges" in model.data else {}),
             **{**details, "precision": precision},
         )
 
@@ -71,6 +73,7 @@ class Metadata(Description):
         if type(number) is not int or type(multilabel) is not bool:
             raise SegzooError(f"num_classes is {number!r} and multilabel {multilabel!r}")
         limits.CLASSES.check(number, f"{where} give")
+        refuse_strange_regions(where, self.entries, Task(number, multilabel))
         refuse_strange_classes(where, self.entries["class_names"], self.task)
         refuse_strange_codes(where, self.entries.get("codes", {}))
         stored = self.entries["preprocessing"]
@@ -81,6 +84,8 @@ class Metadata(Description):
         if not known:
             raise SegzooError(f"{where} give its preprocessing as {stored!r}")
         assert self.contract
+        require_object(where, "data", self.entries.get("data", {}))
+        refuse_strange_data(where, self.data)
         self.refuse_strange_postprocessing(where)
 
     @property
@@ -91,7 +96,7 @@ class Metadata(Description):
     @property
     def task(self) -> Task:
         """Number and kind of the classes."""
-        return Task(self.entries["num_classes"], self.entries["multilabel"])
+        return Task(self.entries["num_classes"], self.entries["multilabel"], self.region_values)
 
     @property
     def precision(self) -> str:

@@ -31,6 +31,11 @@ class Checkpoint:
         return self.config.mask_names
 
     @property
+    def volume_channels(self) -> int:
+        """Number of channels that it takes of a volume."""
+        return self.config.volume_channels
+
+    @property
     def identity(self) -> dict[str, str]:
         """Hash that tells its masks from those of any other model: of the config, which holds that of the weights."""
         return {"checkpoint": self.config.digest}
@@ -59,6 +64,11 @@ class Checkpoints:
     def mask_names(self) -> list[str] | None:
         """Names of the classes where each has a mask of its own (multi-label), else None."""
         return self.members[0].mask_names
+
+    @property
+    def volume_channels(self) -> int:
+        """Number of channels that they take of a volume."""
+        return self.members[0].volume_channels
 
     @property
     def identity(self) -> dict[str, str]:

@@ -148,6 +148,13 @@ def build_parser() -> argparse.ArgumentParser:
         const="files",
         help="also write probabilities: a file a class (.nii.gz of float32, .png of 16 bits), or one .npz of float16",
     )
+    predict.add_argument(
+        "--report",
+        nargs="?",
+        const="",
+        metavar="FILE.csv",
+        help="list what to look at first, by doubt, and what is unlike the training data (default: OUTPUT/report.csv)",
+    )
     predict.add_argument("--tta", action="store_true", help="average over mirrored copies of each image")
     predict.add_argument("--overlap", type=float, default=0.5, help="of a volume's windows, 0 to below 1 (default 0.5)")
     predict.add_argument(

@@ -32,7 +32,7 @@ from segzoo.network import SegmentationNetwork
 from segzoo.paths import write_whole
 
 FINISHED = "finished.json"  # in a fold's folder, and for how many epochs
-WINDOW = ("window", "mean", "std")  # of intensities, which follow from the images that are trained on
+WINDOW = ("intensity", "window", "mean", "std")  # which follow from the images that are trained on
 
 
 class Folds:
@@ -89,7 +89,7 @@ class Folds:
         trained = self.folder(0) / CHECKPOINT
         if self.fold and {*WINDOW} <= {*chosen.as_dict()} and (trained / CONFIG).is_file():
             contract = read_config(trained).preprocessing
-            if contract.get("intensity") == "window":  # of the first fold's images; or each would have another
+            if contract.get("intensity") != "zscore":  # of the first fold's images; or each would have another
                 for key in WINDOW:
                     chosen[key] = contract[key]
         return options

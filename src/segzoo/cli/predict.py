@@ -14,17 +14,27 @@ from typing import TYPE_CHECKING, Any
 from segzoo import __version__
 from segzoo.checkpoints.folder import remove_dead_drafts
 from segzoo.cli.output import raise_first, sentence, show_any_name
-from segzoo.cli.predict_more import measure_done, require_no_videos, unmeasured, with_more
+from segzoo.cli.predict_more import (
+    description_of,
+    first_lines,
+    measure_done,
+    name_report,
+    require_no_videos,
+    unmeasured,
+    with_more,
+)
 from segzoo.errors import SegzooError, attempt, first_few, one_line
 from segzoo.hub.listing import holds_checkpoint, list_checkpoints
 from segzoo.imaging.cases import counted
 from segzoo.imaging.probabilities import OnDisk
 from segzoo.imaging.videos import is_video, require_pyav
 from segzoo.live import Model, load_pipeline, open_model
+from segzoo.prediction.doubt import CHOSEN
 from segzoo.prediction.files import OutputError, segment_files
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import DRAFTS, Job, find_inputs, plan, require_distinct, require_writable
 from segzoo.prediction.ray_actors import share_out_on_nodes
+from segzoo.prediction.report import unreported
 from segzoo.prediction.resume import noted, unfinished
 from segzoo.prediction.runtimes import ExportedModel
 from segzoo.prediction.seg import algorithm_of, with_segs
@@ -45,6 +55,7 @@ def run_predict(options: argparse.Namespace) -> None:
     require_overlap(options.overlap)
     require_driver(options)
     options.devices = options.devices or (None if options.engine else 1)  # None: as many as a node has room for
+    name_report(options)
     averaged = further_checkpoints(options.inputs)
     videos, others = split(options.inputs[len(averaged) :], is_video)
     inputs, masks, refused = find_inputs(others, options.names) if others or not videos else ([], [], [])
@@ -53,7 +64,6 @@ def run_predict(options: argparse.Namespace) -> None:
     if options.format is not None:  # DICOM SEG
         inputs, no_segs = with_segs(inputs, videos)
         refused, videos = [*refused, *no_segs], []
-    jobs = plan(inputs, options.output, options.overlay, options.geometry)
     require_writable(options.output)
     remove_dead_drafts(options.output, DRAFTS)
     require_no_videos(videos, options)
@@ -62,6 +72,7 @@ def run_predict(options: argparse.Namespace) -> None:
     model = open_model(names if averaged else options.checkpoint, options.backend or "auto", options.device)
     if isinstance(model, ExportedModel):
         options.device = "cpu"  # also where "auto" would find a GPU
+    jobs = plan(inputs, options.output, options.overlay, options.geometry, model.volume_channels)
     if options.format is not None:
         algorithm = algorithm_of(model)
         jobs = [replace(job, algorithm=algorithm) for job in jobs]
@@ -163,14 +174,15 @@ def segment(
     """
     todo, failures = begin(options, model, jobs, refused)
     several = len(jobs) + len(refused) > 1
-    if not todo:
-        return failures
-    if devices or options.engine:
+    if todo and (devices or options.engine):
         with closing(shared_out(options, model, todo, devices)) as outcomes:
-            return failures + report(outcomes, several)
-    pipeline = load(model, options, options.device)
-    say(pipeline.description)
-    return failures + report(segment_files(pipeline, todo), several)
+            failures += report(outcomes, several)
+    elif todo:
+        pipeline = load(model, options, options.device)
+        say(pipeline.description)
+        failures += report(segment_files(pipeline, todo), several)
+    look_first(options, model, jobs)
+    return failures
 
 
 def shared_out(options: argparse.Namespace, model: Model, todo: list[Job], devices: list[str] | None) -> Outcomes:
@@ -215,7 +227,16 @@ def segment_share(
         if isinstance(outcome, SegzooError):
             return outcome
         failures += outcome
+    if rank == 0:
+        look_first(options, model, jobs)
     return failures
+
+
+def look_first(options: argparse.Namespace, model: Model, jobs: list[Job]) -> None:
+    """Say which cases to look at first, where that is asked for."""
+    if options.report is not None:
+        for line in first_lines(options.report, noted(jobs, recipe(options, model))):
+            say(line)
 
 
 def begin(
@@ -224,8 +245,11 @@ def begin(
     """Say what was done before and what cannot be done; return what is to be done, and why other inputs cannot."""
     jobs = noted(jobs, recipe(options, model))
     todo = unfinished(jobs, recipe(options, model), mask_names(options, model))
+    if options.report is not None:
+        todo = unreported(options.report, jobs, todo)
     again = [] if options.measure is None else unmeasured(options.measure, model, jobs, todo)
-    if options.format is not None:  # whose masks are not read again
+    afresh = options.format is not None or description_of(model).task.region_values  # one file tells no overlaps
+    if afresh:  # whose masks are not read again
         waiting = {job.mask: job for job in [*again, *todo]}
         todo = [waiting[job.mask] for job in jobs if job.mask in waiting]
     if len(todo) < len(jobs):
@@ -233,8 +257,8 @@ def begin(
     failures = [sentence(error) for error in refused]
     for failure in failures:
         say(f"segzoo: not segmented: {failure}")
-    if options.measure is not None and options.format is None:
-        failures += report(measure_done(model, again), len(jobs) + len(refused) > 1)
+    if options.measure is not None and not afresh:
+        failures += report(measure_done(options, model, again), len(jobs) + len(refused) > 1)
     return todo, failures
 
 
@@ -283,6 +307,7 @@ def say(text: str) -> None:
 def load(model: Model, options: argparse.Namespace, device: str) -> Pipeline:
     """Make what segments."""
     keep = partial(OnDisk, options.output) if options.probabilities else None  # of volumes, until they are written
+    doubt = [] if options.report is None else [CHOSEN]
     return load_pipeline(
         model,
         device,
@@ -291,6 +316,7 @@ def load(model: Model, options: argparse.Namespace, device: str) -> Pipeline:
         intensity_range=options.intensity_range,
         raw=options.raw,
         keep=keep,
+        doubt=doubt,
     )
 
 

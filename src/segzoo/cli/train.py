@@ -64,11 +64,10 @@ from segzoo.cli.train_names import default_folder, give_classes, spell_out
 from segzoo.cli.train_pictures import EVERY, RunPictures
 from segzoo.cli.train_plan import AUTO, plan_run
 from segzoo.cli.train_report import ExpectedTime, best_lines, kept_lines, next_lines, quieten, start_lines
-from segzoo.cli.train_results import test_results
+from segzoo.cli.train_results import result_lines, test_results
 from segzoo.cli.train_types import register_types
 from segzoo.data.splits import PARTS
 from segzoo.errors import SegzooError
-from segzoo.metrics.names import scores_by_class
 from segzoo.network import SegmentationNetwork
 from segzoo.paths import write_whole
 from segzoo.postprocessing import Postprocessing
@@ -191,6 +190,12 @@ class TrainingCLI(LightningCLI):
                 type=list[str] | None,
                 default=None,
                 help="What to measure: dice, iou, precision, recall (the default four) and hd95.",
+            )
+            parser.add_argument(
+                "--calibration",
+                type=bool,
+                default=False,
+                help="Also measure how calibrated probabilities are, and whether doubt finds the images that fail.",
             )
             parser.add_argument("--raw", type=bool, default=False, help="Leave out the checkpoint's post-processing.")
             parser.add_argument(
@@ -330,7 +335,7 @@ class TrainingCLI(LightningCLI):
     def before_test(self) -> None:
         """Say what there is to test on, and measure what was asked for, as it was asked for."""
         self.say_what_is_read()
-        self.model.test_tta = self.options.tta
+        self.model.test_tta, self.model.test_calibration = self.options.tta, self.options.calibration
         if self.options.raw:
             self.model.postprocessing = Postprocessing()
         if self.options.metrics:
@@ -379,14 +384,8 @@ class TrainingCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         results = test_results(self.model, self.trainer)
-        per_image = Path(self.trainer.default_root_dir) / "test_per_image.csv"
-        counted = results["protocols"][self.model.metric_names[0]]
-        how = "averaged over mirrored copies; " if self.model.test_tta else ""
-        how += f"{self.model.postprocessing}; " if self.model.postprocessing else ""
-        print(f"segzoo: {results['images']} images; {how}{counted}; image by image in {per_image}")
-        for number, scores in scores_by_class(results["original"]).items():
-            listed = ", ".join(f"{name} {score:.4f}" for name, score in scores.items())
-            print(f"segzoo: {self.model.class_names[number]}: {listed}")
+        for line in result_lines(self.model, results, Path(self.trainer.default_root_dir)):
+            print(f"segzoo: {line}")
         if warning := split_warning(self.datamodule.describe(), self.model.data):
             print(f"segzoo: {warning}, so it may have seen these images")
         if self.options.record:

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from segzoo.catalogue import DECATHLON, dataset_page
+from segzoo.data.dataset_json import Labels, read_labels
 from segzoo.data.samples import Sample, check_groups, folder_identity
 from segzoo.data.volume_dataset import LabelValues
 from segzoo.data.volumes import VolumeDataModule
 from segzoo.errors import MissingError, SegzooError
 from segzoo.imaging.names import is_hidden, spelled_out
+from segzoo.imaging.pairing import channel_stem
 from segzoo.imaging.tables import read_groups
-from segzoo.imaging.volumes import is_volume, volume_stem
+from segzoo.imaging.volumes import VOLUME_SUFFIXES, is_volume, volume_stem
 
 DESCRIPTION = "dataset.json"
-IGNORE = "ignore"  # nnU-Net's name for a value that marks voxels without a label
 _HIPPOCAMPUS = re.compile(r"hippocampus_(\d+)")
 
 
@@ -30,6 +31,10 @@ class Decathlon(VolumeDataModule):
     ``{"background": 0, ...}``, values 0, 1, 2 ...; nnU-Net's further label ``ignore`` is left out of loss and scores)
     and the channels (``modality`` or ``channel_names``); where it lists no ``training`` cases, all of ``labelsTr`` are.
     A volume of several channels is one 4D file, as the Decathlon has it, or one file a channel, as nnU-Net has it.
+
+    Labels may be regions, lists of values such as ``{"background": 0, "whole": [1, 2], "core": 2}``: each is a class of
+    its own, which may overlap with others (multi-label), and predictions are written as one file of the values that
+    ``regions_class_order`` gives to the regions, each over those before it.
 
     In the ``grouped`` split each case is a group of its own, but for the Decathlon's hippocampus, whose cases 2k - 1
     and 2k look like the two sides of one subject.
@@ -86,13 +91,23 @@ class Decathlon(VolumeDataModule):
         return content
 
     @cached_property
-    def _labels(self) -> dict[int, str]:
-        return label_names(self.description["labels"], self.root / DESCRIPTION)
+    def _labels(self) -> Labels:
+        return read_labels(self.description, self.root / DESCRIPTION)
 
-    @cached_property
+    @property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Names of the label values 0, 1, 2 ..."""
-        return tuple(name for _, name in sorted(self._labels.items()) if name != IGNORE)
+        """Names of the label values 0, 1, 2 ... or, where there are regions, of these."""
+        return self._labels.names
+
+    @property
+    def multilabel(self) -> bool:  # type: ignore[override]
+        """True where the labels are regions, which may overlap."""
+        return bool(self._labels.regions)
+
+    @property
+    def region_values(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Values that predicted regions are written as, each over those before it; none where there are no regions."""
+        return self._labels.region_values
 
     @cached_property
     def channel_names(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -107,8 +122,8 @@ class Decathlon(VolumeDataModule):
     @property
     def label_values(self) -> LabelValues:
         """Values that the label files may hold."""
-        ignored = next((value for value, name in self._labels.items() if name == IGNORE), None)
-        return LabelValues(len(self.class_names), ignored, self.allow_empty)
+        labels = self._labels
+        return LabelValues(labels.values, labels.ignored, self.allow_empty, labels.regions)
 
     @cached_property
     def licence(self) -> str:  # type: ignore[override]
@@ -137,35 +152,6 @@ class Decathlon(VolumeDataModule):
 # ---- the layouts
 
 
-def label_names(labels: Mapping[str, Any], path: Path) -> dict[int, str]:
-    """Map label values to names, from either direction that ``dataset.json`` may have.
-
-    Args:
-        labels: ``{"0": "background", ...}`` (the Decathlon, nnU-Net v1) or ``{"background": 0, ...}`` (nnU-Net v2).
-        path: Of the file, for messages.
-
-    Raises:
-        SegzooError: If the values are not 0, 1, 2 ..., names repeat, or a label is a region (several values).
-    """
-    if any(isinstance(value, list) for value in labels.values()):
-        raise SegzooError(f"{path} defines regions (labels of several values), which segzoo does not train yet.")
-    by_value = all(str(key).isdigit() for key in labels)
-    if not by_value and not all(str(value).isdigit() for value in labels.values()):
-        raise SegzooError(
-            f'{path} must give every label a number, as in {{"background": 0, "tumour": 1}}, not {labels}.'
-        )
-    pairs = [(int(key), str(name)) if by_value else (int(name), str(key)) for key, name in labels.items()]
-    if sorted(value for value, _ in pairs) != list(range(len(pairs))) or len({name for _, name in pairs}) < len(pairs):
-        raise SegzooError(
-            f"{path} names the label values {sorted(value for value, _ in pairs)}; they must be 0 (background), 1, 2 "
-            "... without gaps, each with a name of its own: renumber the labels."
-        )
-    found = dict(sorted(pairs))
-    if len(found) < 2 or IGNORE in list(found.values())[:-1]:
-        raise SegzooError(f"{path} must name a background and a class, and {IGNORE!r}, if any, as the highest value.")
-    return found
-
-
 def list_cases(root: Path, description: Mapping[str, Any], channels: int) -> list[tuple[str, Path, tuple[Path, ...]]]:
     """Name, label and image files of every case that ``dataset.json`` lists or, if it lists none, of every label.
 
@@ -179,6 +165,12 @@ def list_cases(root: Path, description: Mapping[str, Any], channels: int) -> lis
         SegzooError: If ``dataset.json`` lists a case twice or in another form.
     """
     ending = description.get("file_ending")
+    if ending and not is_volume(f"case{ending}"):
+        raise SegzooError(
+            f"{root / DESCRIPTION} says that its files end in {ending}, and volumes end in "
+            f"{', '.join(VOLUME_SUFFIXES)}; images are read by --data Folder --data.images 'imagesTr/*_0000{ending}' "
+            "--data.masks labelsTr."
+        )
     try:
         if isinstance(description.get("dataset"), dict):  # nnU-Net v2, where the files lie anywhere
             cases = [
@@ -214,7 +206,7 @@ def channel_files(image: Path, channels: int) -> tuple[Path, ...]:
         return (image,)
     case = _case_of(image.name)
     ending = image.name[len(case) :]
-    return tuple(image.with_name(f"{case}_{channel:04}{ending}") for channel in range(channels))
+    return tuple(image.with_name(f"{channel_stem(case, channel)}{ending}") for channel in range(channels))
 
 
 def default_group(case: str) -> str:

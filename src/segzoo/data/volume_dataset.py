@@ -12,9 +12,10 @@ from torch.utils.data import Dataset
 from segzoo.data.samples import IGNORED, Sample
 from segzoo.data.volume_augmentation import VolumeAugmentation, cut_patch
 from segzoo.errors import SegzooError
-from segzoo.imaging.geometry import Geometry, same_grid
+from segzoo.imaging.geometry import Geometry
 from segzoo.imaging.nifti import Form
-from segzoo.imaging.volumes import Volume, read_volume, read_volume_mask
+from segzoo.imaging.volume_files import read_files
+from segzoo.imaging.volumes import Volume, read_volume_mask
 from segzoo.preprocessing.volume import VolumePreprocessing
 
 PLACES = 10_000  # voxels of a class that a patch may be centred on, kept for each volume
@@ -28,14 +29,30 @@ class LabelValues:
     """Meaning of the values of a dataset's label files.
 
     Args:
-        classes: Number of classes, the background included; a label holds 0..classes-1.
+        classes: Number of values, the background included; a label holds 0..classes-1.
         ignored: A further value that marks voxels to leave out; None is none.
         allow_empty: Accept labels that hold the background only.
+        regions: Values that make up each class where classes overlap (multi-label); none where each value is a class.
     """
 
     classes: int
     ignored: int | None = None
     allow_empty: bool = False
+    regions: tuple[tuple[int, ...], ...] = ()
+
+    def target(self, label: Tensor) -> Tensor:
+        """Return what a network is to find in a label of stored values.
+
+        Args:
+            label: ``[*S]``, -1 where ignored.
+
+        Returns:
+            The same as long; of regions float ``[K, *S]``, 1 in a region, 0 outside, -1 where ignored.
+        """
+        if not self.regions:
+            return label.long()
+        found = torch.stack([torch.isin(label, label.new_tensor(values)) for values in self.regions]).float()
+        return found.masked_fill_(label < 0, IGNORED)
 
 
 @dataclass(frozen=True)
@@ -66,20 +83,11 @@ def read_image_volume(sample: Sample, channels: int, geometry: Form | None = Non
     Raises:
         SegzooError: If a file cannot be read, or the files of one volume do not lie on one grid.
     """
-    if not sample.channels:
-        return read_volume(sample.image, channels, geometry=geometry)
-    volumes = [read_volume(path, geometry=geometry) for path in (sample.image, *sample.channels)]
-    for path, volume in zip(sample.channels, volumes[1:], strict=True):
-        if not same_grid(volumes[0].geometry, volume.geometry):
-            raise SegzooError(
-                f"{path} is on another grid (size, spacing, origin or direction) than the first channel, "
-                f"{sample.image}; resample the channels of a volume onto one grid."
-            )
-    return Volume(np.concatenate([volume.array for volume in volumes]), volumes[0].geometry)
+    return read_files((sample.image, *sample.channels), channels, geometry)
 
 
 def read_label_volume(sample: Sample, values: LabelValues, geometry: Form | None = None) -> np.ndarray:
-    """Read the class indices of a sample on its own grid, int16 ``[D, H, W]``, -1 where ignored.
+    """Read the values of a sample's label on its own grid, int16 ``[D, H, W]``, -1 where ignored.
 
     Raises:
         SegzooError: If the file cannot be read, holds a value that is not a class, or holds no foreground.
@@ -120,8 +128,9 @@ def read_case(
 class VolumeDataset(Dataset[Item]):
     """Whole volumes, preprocessed, with their labels on both grids.
 
-    An item holds ``image`` (float32 ``[C, *S]``), ``label`` (long ``[*S]``), ``id``, ``original_label`` (long, on the
-    volume's own grid), ``geometry`` (that grid) and ``spacing`` (mm between the voxels of ``image``).
+    An item holds ``image`` (float32 ``[C, *S]``), ``label`` (long ``[*S]``, of regions float ``[K, *S]``), ``id``,
+    ``original_label`` (likewise, on the volume's own grid), ``geometry`` (that grid) and ``spacing`` (mm between the
+    voxels of ``image``).
 
     Args:
         samples: Samples to read.
@@ -155,9 +164,9 @@ class VolumeDataset(Dataset[Item]):
         case = self.case(index)
         return {
             "image": case.image,
-            "label": case.label.long(),
+            "label": self.values.target(case.label),
             "id": self.samples[index].id,
-            "original_label": case.original_label.long(),
+            "original_label": self.values.target(case.original_label),
             "geometry": case.geometry,
             "spacing": self.preprocessing.network_spacing(case.geometry),
         }
@@ -174,7 +183,7 @@ class VolumeDataset(Dataset[Item]):
 
 
 class PatchDataset(VolumeDataset):
-    """Random patches of volumes: ``image`` float32 ``[C, *patch_size]``, ``label`` long ``[*patch_size]``, ``id``.
+    """Random patches of volumes: ``image`` float32 ``[C, *patch_size]``, ``label`` as of `VolumeDataset`, ``id``.
 
     Where a volume is smaller than the patch it lies in its middle; around it its border is repeated, which the label
     marks as ignored.
@@ -224,7 +233,7 @@ class PatchDataset(VolumeDataset):
         image, label = cut_patch(case.image, case.label, start, self.preprocessing.patch_size, matrix)
         for transform in self.augmentation:
             image, label = transform(image, label)
-        return {"image": image, "label": label.long(), "id": self.samples[index].id}
+        return {"image": image, "label": self.values.target(label), "id": self.samples[index].id}
 
     def _draw_start(self, index: int, label: Tensor) -> list[int]:
         """Draw the first voxel of a patch that leaves as little of it outside the volume as possible."""

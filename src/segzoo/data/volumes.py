@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch.utils.data import DataLoader
 
 from segzoo.data.base import Item, SegmentationDataModule, evaluation_sampler, share_of_worker
@@ -40,10 +41,11 @@ class VolumeDataModule(SegmentationDataModule):
             trainer, as for the four that follow.
         spacing: mm ``(d, h, w)`` to resample to; a new model keeps each volume's own.
         intensity: ``zscore`` (each volume by its own mean and standard deviation) or ``window`` (CT: clipped, then by
-            the dataset's mean and standard deviation).
+            the dataset's mean and standard deviation); a list of such words has one for each channel.
         window: Lowest and highest intensity of ``window``; where neither it nor the model says, the 0.5 and 99.5
             percentiles of the training part's foreground, whose mean and standard deviation are taken too. They become
-            part of the checkpoint.
+            part of the checkpoint. Where ``intensity`` is a list, so are this and the two that follow, None for
+            ``zscore``.
         mean: Mean of ``window``.
         std: Standard deviation of ``window``.
         batch_size: Patches in a training batch.
@@ -79,6 +81,7 @@ class VolumeDataModule(SegmentationDataModule):
 
     formats = "nii.gz, nii, nrrd, mha"
     channel_names: tuple[str, ...]
+    region_values: tuple[int, ...] = ()  # as of a Task
 
     def __init__(
         self,
@@ -86,10 +89,10 @@ class VolumeDataModule(SegmentationDataModule):
         *,
         patch_size: tuple[int, int, int] | None = None,
         spacing: tuple[float, float, float] | None = None,
-        intensity: Literal["zscore", "window"] | None = None,
-        window: tuple[float, float] | None = None,
-        mean: float | None = None,
-        std: float | None = None,
+        intensity: Literal["zscore", "window"] | list[Literal["zscore", "window"]] | None = None,
+        window: tuple[float, float] | list[tuple[float, float] | None] | None = None,
+        mean: float | list[float | None] | None = None,
+        std: float | list[float | None] | None = None,
         batch_size: int = 2,
         patches_per_volume: int = 1,
         foreground: float = 0.33,
@@ -118,7 +121,7 @@ class VolumeDataModule(SegmentationDataModule):
             self.augmentation: list[Callable] = [VolumeAugmentation()]
         else:
             self.augmentation = [augmentation] if isinstance(augmentation, VolumeAugmentation) else list(augmentation)
-        self._statistics: dict[str, Any] | None = None
+        self._statistics: list[dict[str, Any]] | None = None
 
     @property
     def label_values(self) -> LabelValues:
@@ -149,7 +152,9 @@ class VolumeDataModule(SegmentationDataModule):
 
     def label_of(self, sample: Sample) -> npt.NDArray[np.int16]:
         """Read a sample's label on its volume's own grid."""
-        return read_label_volume(sample, self.label_values, self.geometry)
+        values = self.label_values
+        stored = read_label_volume(sample, values, self.geometry)
+        return values.target(torch.from_numpy(stored)).numpy().astype(np.int16) if values.regions else stored
 
     @property
     def preprocessing(self) -> VolumePreprocessing:
@@ -174,37 +179,46 @@ class VolumeDataModule(SegmentationDataModule):
         asked = {key: value for key, value in self._asked.items() if value is not None}
         mirrors = [one.mirror_axes for one in self.augmentation if isinstance(one, VolumeAugmentation)]
         asked["mirror_axes"] = mirrors[-1] if mirrors else ()  # what a function of somebody's own does is not known
-        if asked.get("intensity") == "zscore":
-            asked |= {"window": None, "mean": None, "std": None}
-        elif asked.get("intensity") == "window" and model.window is None and "window" not in asked:
-            asked = self.statistics | asked
-        return replace(model, **asked)
+        return replace(model, **self._with_windows(asked, model))
+
+    def _with_windows(self, asked: dict[str, Any], model: VolumePreprocessing) -> dict[str, Any]:
+        """Add the windows that the intensities asked for need: the model's own, else those of this data."""
+        kinds, channels = asked.get("intensity"), len(self.channel_names)
+        several = kinds if isinstance(kinds, list) else [kinds] * channels
+        if len(several) != channels:
+            raise SegzooError(
+                f"The volumes of {self.root} have {channels} channels ({', '.join(self.channel_names)}), and intensity "
+                f"is given for {len(several)}: give one word, or one for each."
+            )
+        if set(several) == {"zscore"}:
+            return asked | {"intensity": "zscore", "window": None, "mean": None, "std": None}
+        if "window" not in several or "window" in asked:
+            return asked
+        if [one.kind for one in model.intensities] * (channels if model.alike else 1) == several:
+            return {name: value for name, value in asked.items() if name != "intensity"}
+        if several == [kinds]:
+            return self.statistics[0] | asked
+        found = [one if kind == "window" else {} for one, kind in zip(self.statistics, several, strict=True)]
+        lists = {name: [one.get(name) for one in found] for name in ("window", "mean", "std")}
+        return lists | asked | {"intensity": several}
 
     @property
-    def statistics(self) -> dict[str, Any]:
-        """Window, mean and standard deviation of the training part's foreground, as nnU-Net takes them of CT.
+    def statistics(self) -> list[dict[str, Any]]:
+        """Window, mean and standard deviation of each channel, as nnU-Net takes them of CT.
 
-        The window is the 0.5 and 99.5 percentiles; mean and standard deviation are those before clipping.
-
-        Raises:
-            SegzooError: If the volumes have several channels.
+        They are of the training part's foreground. The window is the 0.5 and 99.5 percentiles; mean and standard
+        deviation are those before clipping.
         """
-        if len(self.channel_names) > 1:
-            raise SegzooError(
-                f"intensity='window' is for CT, and the volumes of {self.root} have {len(self.channel_names)} channels."
-            )
         if self._statistics is None:
-            found = np.concatenate([self._foreground(sample) for sample in self.part_samples("train")])
-            low, high = np.percentile(found, (0.5, 99.5)).tolist()
-            mean, std = float(found.mean()), float(found.std())
-            self._statistics = {"window": (round(low, 4), round(high, 4)), "mean": round(mean, 4), "std": round(std, 4)}
+            found = np.concatenate([self._foreground(sample) for sample in self.part_samples("train")], axis=1)
+            self._statistics = [statistics_of(channel) for channel in found]
         return self._statistics
 
-    def _foreground(self, sample: Sample) -> np.ndarray:
-        """Take some intensities of a volume's foreground, evenly."""
-        label = self.label_of(sample)
-        intensities = read_image_volume(sample, 1, self.geometry).array[0][label > 0]
-        return intensities[:: max(1, len(intensities) // STATISTICS_VOXELS)].astype(np.float64)
+    def _foreground(self, sample: Sample) -> npt.NDArray[np.float64]:
+        """Take some intensities [C, N] of a volume's foreground, evenly."""
+        label = read_label_volume(sample, self.label_values, self.geometry)
+        intensities = read_image_volume(sample, len(self.channel_names), self.geometry).array[:, label > 0]
+        return intensities[:, :: max(1, intensities.shape[1] // STATISTICS_VOXELS)].astype(np.float64)
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Load random patches of the training part, augmented; a volume comes ``patches_per_volume`` times an epoch."""
@@ -225,3 +239,17 @@ class VolumeDataModule(SegmentationDataModule):
 
     def _part(self, part: str) -> tuple[list[Sample], VolumePreprocessing, LabelValues]:
         return self.part_samples(part), self.preprocessing, self.label_values
+
+
+def source_of(sample: Sample, data: SegmentationDataModule) -> Any:
+    """Return what ``predict`` takes for a sample: its image's path, or the volume that its files make."""
+    if isinstance(data, VolumeDataModule) and (sample.channels or data.geometry is not None):
+        return read_image_volume(sample, len(data.channel_names), data.geometry)
+    return sample.image
+
+
+def statistics_of(intensities: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """Return window, mean and standard deviation of some intensities."""
+    low, high = np.percentile(intensities, (0.5, 99.5)).tolist()
+    mean, std = float(intensities.mean()), float(intensities.std())
+    return {"window": (round(low, 4), round(high, 4)), "mean": round(mean, 4), "std": round(std, 4)}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segzoo.prediction.runtimes import UNTEMPERED
 from segzoo.preprocessing.image import Preprocessing
 
 if TYPE_CHECKING:
@@ -22,9 +23,10 @@ AXES = ("depth", "height", "width")
 class Graph(nn.Module):
     """Deployed network with what a checkpoint's contract does before and after it.
 
-    Where a checkpoint has thresholds and the graph sees whole images, the mask that they make is a third output. A
-    volume's windows are averaged first, and what looks for connected parts is no work for a graph: of what is not
-    done here `segzoo.export.write.left_out` tells.
+    Where a checkpoint has thresholds and the graph sees whole images, the mask that they make is an output of its own;
+    where it has a temperature, so are the probabilities without it, of which masks are made. A volume's windows are
+    averaged first, and what looks for connected parts is no work for a graph: of what is not done here
+    `segzoo.export.write.left_out` tells.
 
     Args:
         network: deployed.
@@ -52,16 +54,19 @@ class Graph(nn.Module):
                 self.register_buffer(name, values[:, None, None], persistent=False)
         found = network.postprocessing.thresholds(network.task, network.class_names) if self.contract else None
         self.register_buffer("thresholds", None if found is None else torch.tensor(found), persistent=False)
+        self.temperature = network.postprocessing.temperature if self.contract else 1
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of what it gives."""
-        return ("probabilities", "logits") if self.thresholds is None else ("probabilities", "logits", "mask")
+        mask = () if self.thresholds is None else ("mask",)
+        return ("probabilities", "logits", *mask, *(() if self.temperature == 1 else (UNTEMPERED,)))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Probabilities [B, K, *S] of images [B, C, *S], and logits on the network's own grid.
 
-        With thresholds also the mask, uint8 [B, *S], in multi-label [B, K, *S].
+        With thresholds also the mask, uint8 [B, *S], in multi-label [B, K, *S]; with a temperature the probabilities
+        without it.
         """
         size, x = image.shape[2:], image
         if self.image_size is not None:
@@ -73,9 +78,13 @@ class Graph(nn.Module):
         probabilities = self.network.activate(logits.flatten(2)).unflatten(2, logits.shape[2:])
         if self.image_size is not None:
             probabilities = self.resize(probabilities, size)
-        if self.thresholds is None:
-            return probabilities, logits
-        return probabilities, logits, self.network.task.mask(probabilities, self.thresholds).to(torch.uint8)
+        task, found = self.network.task, [probabilities, logits]
+        if self.thresholds is not None:
+            found.append(task.mask(probabilities, self.thresholds).to(torch.uint8))
+        if self.temperature != 1:
+            found[0] = task.tempered(probabilities, self.temperature)
+            found.append(probabilities)
+        return tuple(found)
 
     def logits(self, x: Tensor) -> Tensor:
         """Return the network's forward pass, padded and cropped without looking at the size, which may vary."""

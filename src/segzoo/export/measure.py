@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,8 @@ import torch
 
 import segzoo.data as data_modules
 from segzoo.data import Decathlon, SegmentationDataModule
-from segzoo.data.samples import Sample, read_label
-from segzoo.data.volume_dataset import read_label_volume
+from segzoo.data.samples import Sample
+from segzoo.data.volumes import source_of
 from segzoo.errors import SegzooError
 from segzoo.export.check import check_inputs
 from segzoo.export.int8 import speed_ratio
@@ -91,11 +91,11 @@ def training_data(model: "SegmentationNetwork", root: Path) -> SegmentationDataM
     return data
 
 
-def calibration_images(data: SegmentationDataModule) -> list[Path]:
+def calibration_images(data: SegmentationDataModule) -> list[Any]:
     """Return some training images from all over their list."""
-    images = [sample.image for sample in part(data, "train")]
-    count = min(CALIBRATION_IMAGES, len(images))
-    return [images[round(place)] for place in np.linspace(0, len(images) - 1, count)]
+    samples = part(data, "train")
+    count = min(CALIBRATION_IMAGES, len(samples))
+    return [source_of(samples[round(place)], data) for place in np.linspace(0, len(samples) - 1, count)]
 
 
 def part(data: SegmentationDataModule, name: str) -> list[Sample]:
@@ -106,9 +106,7 @@ def part(data: SegmentationDataModule, name: str) -> list[Sample]:
 
 def read_target(sample: Sample, data: SegmentationDataModule) -> npt.NDArray[np.int16]:
     """Return a sample's label on its own grid."""
-    if isinstance(data, Decathlon):
-        return read_label_volume(sample, data.label_values)
-    return read_label(sample, len(data.class_names), data.multilabel)
+    return data.label_of(sample)
 
 
 def measure(
@@ -129,8 +127,8 @@ def measure(
     for sample in samples:
         target = torch.from_numpy(read_target(sample, data))[None]
         for pipeline, metric in ((of_file, file_dice), (of_network, python_dice)):
-            metric.update(torch.from_numpy(pipeline(sample.image).mask)[None].long(), target)
-    x, _ = check_inputs(network, samples[0].image, size)
+            metric.update(torch.from_numpy(pipeline(source_of(sample, data)).mask)[None].long(), target)
+    x, _ = check_inputs(network, source_of(samples[0], data), size)
     with TemporaryDirectory() as folder:
         whole = export(model, Path(folder) / "float32.onnx", size=size).path
         float32_size, speed = whole.stat().st_size, speed_ratio(path, whole, x.numpy())

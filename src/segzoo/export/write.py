@@ -150,11 +150,14 @@ def export(
 
 
 def left_out(network: "SegmentationNetwork") -> Postprocessing:
-    """Return what of a network's post-processing its graph does not do: all but thresholds, of volumes these too."""
+    """Return what of a network's post-processing its graph does not do.
+
+    All but thresholds and temperature, of volumes these too; to say what to look at is no part of a prediction.
+    """
+    described = network.postprocessing
     if network.spatial_dims == 3:
-        return network.postprocessing
-    classes = network.postprocessing.classes
-    return Postprocessing({name: replace(cleaning, threshold=EVEN) for name, cleaning in classes.items()})
+        return Postprocessing(described.classes, temperature=described.temperature)
+    return Postprocessing({name: replace(cleaning, threshold=EVEN) for name, cleaning in described.classes.items()})
 
 
 def refusal(difference: float, precision: str, source: str) -> str:

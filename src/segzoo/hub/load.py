@@ -1,6 +1,6 @@
 """Models of checkpoints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -172,6 +172,7 @@ def load_pipeline(
     intensity_range: tuple[float, float] | None = None,
     raw: bool = False,
     keep: Keep | None = in_memory,
+    doubt: Sequence[str] = (),
 ) -> Pipeline:
     """Return the pipeline of a checkpoint's network, deployed.
 
@@ -183,6 +184,7 @@ def load_pipeline(
         intensity_range: the stored values that become 0 and 255; None is what the checkpoint says.
         raw: leave out its post-processing.
         keep: makes what holds the probabilities of a volume, as of `Pipeline`.
+        doubt: scores that say which predictions to look at first, likewise.
 
     Raises:
         SegzooError: the weights cannot be loaded, or there is no such device.
@@ -191,4 +193,4 @@ def load_pipeline(
     model = load(checkpoint) if isinstance(checkpoint, Checkpoint) else load_several(checkpoint)
     network = (model.deploy() if model.is_deployable else model).to(place)
     backend = TorchBackend(network, str(model.load_report), precision=best_precision(place))
-    return Pipeline(backend, tta=tta, overlap=overlap, intensity_range=intensity_range, raw=raw, keep=keep)
+    return Pipeline(backend, tta=tta, overlap=overlap, intensity_range=intensity_range, raw=raw, keep=keep, doubt=doubt)

@@ -1,8 +1,10 @@
 """Checkpoint with other post-processing, written as a new folder."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segzoo.checkpoints.config import Config
 from segzoo.checkpoints.folder import copy_files, replacing
@@ -19,18 +21,23 @@ if TYPE_CHECKING:
 
 
 def write_tuned(
-    checkpoint: Checkpoint, model: "SegmentationNetwork", described: Postprocessing, folder: Path
+    checkpoint: Checkpoint,
+    model: "SegmentationNetwork",
+    described: Postprocessing,
+    folder: Path,
+    ranges: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Write a checkpoint with other post-processing; that with the same is copied, byte for byte.
+    """Write a checkpoint with other post-processing; where nothing is other, it is copied, byte for byte.
 
-    It gets the next version. Test scores stay behind, since they are those of other masks. A probe holds the mask, too,
-    by which ``segzoo verify`` sees that the post-processing works elsewhere as it does here.
+    It gets the next version. Test scores stay behind where they are those of other masks or probabilities. A probe
+    holds the mask, too, by which ``segzoo verify`` sees that the post-processing works elsewhere as it does here.
 
     Args:
         checkpoint: its files checked; they stay as they are.
         model: as loaded from there; gets the post-processing.
         described: what is done to its predictions.
         folder: new.
+        ranges: of the training part's inputs; None leaves what it says of them.
 
     Returns:
         What the new config.json says.
@@ -41,16 +48,20 @@ def write_tuned(
     config = checkpoint.config
     with replacing(folder) as draft:
         copy_files(checkpoint.folder, draft, config)
-        if described.to_dict()["classes"] == config.postprocessing.to_dict()["classes"]:
+        before = config.postprocessing
+        data = config.data if ranges is None else {**config.data, "ranges": ranges}
+        if replace(described, tuned={}) == replace(before, tuned={}) and data == config.data:
             return config
         model.postprocessing = described
         hashes = config.sha256
         if PROBE in hashes:
             probe = {name: value for name, value in read_probe(draft, config).items() if name != "mask"}
-            masks = {"mask": mask_of_probe(model, probe["logits"])} if described else {}
+            masks = {"mask": mask_of_probe(model, probe["logits"])} if described.changes_masks else {}
             write_safetensors(probe | masks, draft / PROBE)
             hashes |= {PROBE: sha256(draft / PROBE)}
-        new = config.with_postprocessing(described, version=next_version(config.version), metrics={}, sha256=hashes)
+        same = described.of_mask == before.of_mask and described.temperature == before.temperature
+        others = {"data": data} | ({} if same else {"metrics": {}})
+        new = config.with_postprocessing(described, version=next_version(config.version), sha256=hashes, **others)
         write_config(draft, new)
         return new
 

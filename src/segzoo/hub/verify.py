@@ -92,9 +92,9 @@ def compared_mask(model: "SegmentationNetwork", logits: "Tensor", expected: "Ten
     if share > MASK_TOLERANCE:
         raise SegzooError(
             f"{name} makes another mask on this machine than where it was published: its post-processing "
-            f"({model.postprocessing}) gives {share:.1%} of it otherwise; do not trust its masks here"
+            f"({model.postprocessing.of_mask}) gives {share:.1%} of it otherwise; do not trust its masks here"
         )
-    return f", and its mask ({model.postprocessing}) {'too' if share == 0 else f'but for {share:.2%}'}"
+    return f", and its mask ({model.postprocessing.of_mask}) {'too' if share == 0 else f'but for {share:.2%}'}"
 
 
 def mask_of_probe(model: "SegmentationNetwork", logits: "Tensor") -> "Tensor":

@@ -5,6 +5,7 @@ point, for ITK writes and reads "1,75" or cuts "1.75" to 1 where the C library's
 """
 
 import locale
+import math
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -99,6 +100,13 @@ def read_itk_geometry(path: Path, image_io: str) -> Geometry:
         reader = _reader(sitk, path, image_io)
         width, height, depth = (*reader.GetSize(), 1, 1)[:3]
         return Geometry((depth, height, width), _affine(path, reader))
+
+
+def read_itk_channels(path: Path, image_io: str) -> int:
+    """Return the number of channels that a header states; see `read_itk`."""
+    with simpleitk() as sitk, clear_errors(path):
+        reader = _reader(sitk, path, image_io)
+        return int(reader.GetNumberOfComponents()) * math.prod(reader.GetSize()[3:])
 
 
 def _reader(sitk: Any, path: Path, image_io: str) -> Any:

@@ -74,6 +74,13 @@ def read_nifti_geometry(path: Path, form: Form | None = None) -> Geometry:
         return nifti_geometry(path, *nifti_header(path, file.read(NIFTI_BYTES)), form)
 
 
+def read_nifti_channels(path: Path) -> int:
+    """Return the number of channels that a NIfTI file's header states."""
+    with opened(path) as file:
+        header, _ = nifti_header(path, file.read(NIFTI_BYTES))
+    return math.prod([*nifti_sides(header)[3:], *np.dtype(NIFTI_TYPES[int(header["datatype"])]).shape])
+
+
 def read_nifti_voxels(path: Path) -> npt.NDArray[Any]:
     """Return the voxels [C, D, H, W] alone, wherever they lie."""
     with opened(path) as file:

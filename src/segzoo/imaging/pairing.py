@@ -1,4 +1,4 @@
-"""Names of images and their masks: which file is the mask of which image, as people name them."""
+"""Names of images, their masks and their channels: which file belongs to which image, as people name them."""
 
 import re
 from collections import defaultdict
@@ -17,6 +17,24 @@ _MASK_NAMES = [
     re.compile(pattern.format(_MASK) + end, re.IGNORECASE) for pattern, end in ((_AFTER, _NUMBER), (_BEFORE, ""))
 ]
 _IMAGE_NAMES = [re.compile(pattern.format(_IMAGE), re.IGNORECASE) for pattern in (_AFTER, _BEFORE)]
+_CHANNEL = re.compile(r"(.+)_(\d{4})", re.DOTALL)  # nnU-Net's
+
+
+def channel_of(stem: str) -> tuple[str, int] | None:
+    """Return case and number of a channel that has a file of its own, as nnU-Net names these; None of other names.
+
+    Example:
+        >>> from segzoo.imaging.pairing import channel_of
+        >>> channel_of("liver_12_0001"), channel_of("liver_12")
+        (('liver_12', 1), None)
+    """
+    match = _CHANNEL.fullmatch(stem)
+    return (match[1], int(match[2])) if match else None
+
+
+def channel_stem(case: str, number: int) -> str:
+    """Return the name of a channel's file: of channel 1 of "liver_12" that is "liver_12_0001"."""
+    return f"{case}_{number:04}"
 
 
 def marked(stem: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from segzoo.imaging.dicom import DicomCase
 from segzoo.imaging.dicom_seg import DicomMask
 from segzoo.imaging.images import ImageFile, is_folder_named_like_a_file
 from segzoo.imaging.names import is_hidden
-from segzoo.imaging.volumes import VolumeFile
+from segzoo.imaging.volume_files import VolumeFile
 
 if TYPE_CHECKING:
     from segzoo.imaging.nifti import Form

@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ class Segmentation:
         image: the image itself, uint8 [H, W, C], or the volume's intensities, float32 [C, D, H, W], for the overlay;
             None where it is not at hand.
         geometry: where a volume's voxels lie; None for an image.
+        region_values: the whole numbers that the classes of a multi-label mask are written as, into one file; see
+            :class:`segzoo.tasks.Task`.
+        doubts: scores that say whether to look at it first, by their names, 0 to 1; none where nobody asked.
+        unlike: what of the input is unlike what the model was trained on, in words.
 
     Example:
         >>> import numpy as np
@@ -47,6 +51,14 @@ class Segmentation:
     class_names: tuple[str, ...]
     image: np.ndarray | None = None
     geometry: Geometry | None = None
+    region_values: tuple[int, ...] = ()
+    doubts: dict[str, float] = field(default_factory=dict)
+    unlike: tuple[str, ...] = ()
+
+    @property
+    def doubt(self) -> float | None:
+        """First of the scores that say whether to look at it first; None where nobody asked for one."""
+        return next(iter(self.doubts.values()), None)
 
     @property
     def multilabel(self) -> bool:
@@ -54,7 +66,7 @@ class Segmentation:
         return self.mask.ndim == self.probabilities.ndim
 
     def save(self, path: str | Path, *, note: str = "") -> None:
-        """Write the mask as class indices (multi-label: one file a class, named after it).
+        """Write the mask as class indices, or those of regions (else multi-label: one file a class, named after it).
 
         Args:
             path: of an image's mask, written as PNG; of a volume's, in the format that its suffix says: .nii.gz, .nii,
@@ -64,15 +76,33 @@ class Segmentation:
         Raises:
             SegzooError: the suffix of a volume's mask is another one, or two classes would be one file.
         """
-        if self.multilabel:
+        apart = self.multilabel and not self.region_values
+        if apart:
             require_own_files(self.class_names)
-        masks = self.mask if self.multilabel else [self.mask]
-        paths = mask_paths(Path(path), self.class_names if self.multilabel else None)
+        masks = self.mask if apart else [self.label_map()]
+        paths = mask_paths(Path(path), self.class_names if apart else None)
         for file, mask in zip(paths, masks, strict=True):
             if self.geometry is None:
                 write_mask(file, mask, note)
             else:
                 write_volume_mask(file, mask, self.geometry, note)
+
+    def label_map(self) -> np.ndarray:
+        """Return the mask as one array of integers [H, W] or [D, H, W], where of each pixel one class is told.
+
+        Of regions that is the value of the last one that holds the pixel, in the order of ``region_values``.
+
+        Raises:
+            SegzooError: the classes may overlap, and have no such values.
+        """
+        if not self.multilabel:
+            return self.mask
+        if not self.region_values:
+            raise SegzooError("classes that may overlap have no values to be written as; take mask, one class a time")
+        labels = np.zeros(self.mask.shape[1:], np.uint8 if max(self.region_values) < 256 else np.uint16)
+        for region, value in zip(self.mask, self.region_values, strict=True):
+            labels[region > 0] = value
+        return labels
 
     def overlay(self) -> Image.Image:
         """Draw the image, or a sheet of the volume's slices, with every class tinted and outlined in its colour."""

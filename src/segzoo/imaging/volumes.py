@@ -9,18 +9,26 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from segzoo.errors import SegzooError
 from segzoo.imaging.geometry import Geometry, not_finite
-from segzoo.imaging.itk import NOTE, read_itk, read_itk_geometry, refuse_want_of_memory, write_itk
+from segzoo.imaging.itk import (
+    NOTE,
+    read_itk,
+    read_itk_channels,
+    read_itk_geometry,
+    refuse_want_of_memory,
+    write_itk,
+)
 from segzoo.imaging.nifti import (
     Form,
     keeps_place,
     read_nifti,
+    read_nifti_channels,
     read_nifti_geometry,
     read_nifti_note,
     read_nifti_voxels,
@@ -44,40 +52,6 @@ class Volume:
 
     array: npt.NDArray[np.float32]
     geometry: Geometry
-
-
-class VolumeFile:
-    """Volume file as an input, and as a mask; see :class:`segzoo.imaging.readers.Reader`.
-
-    Args:
-        path: of the file.
-        geometry: as of `read_volume`.
-    """
-
-    folders: ClassVar[bool] = False
-    large: ClassVar[bool] = True
-
-    def __init__(self, path: Path, geometry: Form | None = None) -> None:
-        self.path, self.geometry = path, geometry
-        self.stem = volume_stem(path)
-        self.mask_name = path.name
-
-    @staticmethod
-    def accepts(path: Path) -> bool:
-        """Return whether a file's name is that of a volume."""
-        return is_volume(path)
-
-    def for_images(self, channels: int, intensity_range: tuple[float, float] | None = None) -> Volume:
-        """Read it for a model of images, to which its slices are grey, also where the model takes RGB."""
-        return read_volume(self.path, 1 if channels == 3 else channels, geometry=self.geometry)
-
-    def for_volumes(self, channels: int) -> Volume:
-        """Read it for a model of volumes."""
-        return read_volume(self.path, channels, geometry=self.geometry)
-
-    def note(self) -> str | None:
-        """Return the note that it was written with, as `read_volume_note` does."""
-        return read_volume_note(self.path)
 
 
 def no_volume(what: object) -> SegzooError:
@@ -184,6 +158,18 @@ def read_geometry(path: str | Path, *, geometry: Form | None = None) -> Geometry
         return read_nifti_geometry(path, geometry)
     warn_of_text_header(path, _text_header(path))
     return read_itk_geometry(path, _image_io(path))
+
+
+def read_channel_count(path: str | Path) -> int:
+    """Return the number of channels that a volume's header states, without reading the voxels.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        SegzooError: If the header cannot be read.
+    """
+    path = Path(path)
+    _require_readable(path)
+    return read_nifti_channels(path) if _is_nifti(path) else read_itk_channels(path, _image_io(path))
 
 
 def write_volume_mask(path: str | Path, mask: npt.ArrayLike, geometry: Geometry, note: str = "") -> None:

@@ -6,6 +6,10 @@ METRIC_NAMES = {
     "precision": "Precision",
     "recall": "Recall",
     "hd95": "95% Hausdorff distance",
+    "ece": "ECE",
+    "ece_boundary": "ECE near boundaries",
+    "doubt_spearman": "Spearman of doubt with Dice",
+    "doubt_auroc": "AUROC of doubt",
 }
 
 

@@ -56,7 +56,7 @@ class Ensemble(SegmentationModule):
         super().__init__(first.in_channels, first.num_classes, first.multilabel)
         self.networks = nn.ModuleList(members)
         self.spatial_dims = first.spatial_dims
-        self.preprocessing, self.class_names = first.preprocessing, first.class_names
+        self.task, self.preprocessing, self.class_names = first.task, first.preprocessing, first.class_names
         made = [(one.model_name, one.arguments) for one in members]
         if made.count(made[0]) == len(made) and not any(one.members for one in members):
             self.model_name, self.arguments = first.model_name, first.arguments

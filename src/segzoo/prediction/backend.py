@@ -1,9 +1,11 @@
 """Interface of what computes: PyTorch, ONNX Runtime, OpenVINO."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from segzoo.postprocessing import Postprocessing
 from segzoo.preprocessing.base import InputContract
+from segzoo.preprocessing.ranges import Ranges
 from segzoo.tasks import Task
 
 
@@ -36,6 +38,14 @@ class Backend(Protocol):
     @property
     def postprocessing(self) -> Postprocessing:
         """Description of what belongs to its masks."""
+
+    @property
+    def ranges(self) -> Ranges:
+        """Ranges of the inputs that it was trained on; nothing where they were not kept."""
+
+    @property
+    def members(self) -> "Sequence[Backend]":
+        """Backends of the networks whose mean this one is; none where it is not one of several at hand."""
 
     @property
     def batch_size(self) -> int:

@@ -27,6 +27,7 @@ from segzoo.limits import PIXELS_IN_FLIGHT
 from segzoo.prediction.measurements import record
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import DRAFT, Job
+from segzoo.prediction.report import report_case
 from segzoo.prediction.resume import same_source, stored_note
 
 THREADS = 4  # that read, and as many that write: decoding and compressing release Python's lock
@@ -262,6 +263,11 @@ def finish(job: Job, found: Segmentation | SegzooError, room: Room) -> str:
                     record(job, found)
             except OSError as error:
                 raise not_written(job.measure, error) from error
+        if job.report is not None:
+            try:
+                report_case(job, found)
+            except OSError as error:
+                raise not_written(job.report, error) from error
         covered = zip(found.foreground_names(), ClassMasks(found), strict=True)
         return ", ".join(f"{name} {part.mean():.1%}" for name, part in covered)
 

@@ -30,6 +30,7 @@ from segzoo.preprocessing.base import InputContract
 
 BEFORE = ("case", "structure", "size", "unit", "components", "diameter", "diameter_unit")
 NOTE = "made_from"  # the last column
+OPTION = "--measure"
 
 
 # ---- rows
@@ -63,13 +64,31 @@ def record(job: Job, found: Segmentation) -> None:
     spacing = job.input.pixel_spacing() if isinstance(job.input, Stores) else None
     measured = measure(found, intensities, spacing)
     head = columns(len(intensities))
-    rows = [row(case_of(job), one, len(intensities), job.note) for one in measured]
-    with locked(job.measure) as file:
+    doubt = "" if found.doubt is None else f"{found.doubt:.6f}"
+    rows = [[*row(case_of(job), one, len(intensities)), doubt, job.note] for one in measured]
+    add(job.measure, head, rows, job.note)
+
+
+def add(table: Path, head: Sequence[str], rows: Sequence[Sequence[Any]], note: str, option: str = OPTION) -> None:
+    """Add the rows of a case to a table, unless they are there.
+
+    Args:
+        table: that may be there.
+        head: its columns.
+        rows: to add, their note at last.
+        note: of the case.
+        option: that names the table.
+
+    Raises:
+        OSError: it cannot be written.
+        SegzooError: the table has other columns.
+    """
+    with locked(table) as file:
         content = file.read()
-        if job.note and job.note.encode() in content:
+        if note and note.encode() in content:
             return
         if content:
-            require_columns(job.measure, content, head)
+            require_columns(table, content, head, option)
         file.seek(content.rfind(b"\n") + 1)  # what a full disk has cut is written over
         file.truncate()
         file.write(as_csv(rows if content else [head, *rows]))
@@ -90,16 +109,16 @@ def channels_of(contract: InputContract) -> int:
 def columns(channels: int) -> list[str]:
     """Return the names of a table's columns, of inputs of some channels."""
     numbers = [""] if channels == 1 else [f"_{number}" for number in range(1, channels + 1)]
-    return [*BEFORE, *(f"{what}{number}" for number in numbers for what in ("mean", "sd")), NOTE]
+    return [*BEFORE, *(f"{what}{number}" for number in numbers for what in ("mean", "sd")), "doubt", NOTE]
 
 
-def row(case: str, one: Measurement, channels: int, note: str) -> list[Any]:
+def row(case: str, one: Measurement, channels: int) -> list[Any]:
     """Return a structure's row, numbers with six digits; what an empty one has not is left empty."""
     by_channel = zip(one.means, one.deviations, strict=True)
     bright = [f"{value:.6g}" for pair in by_channel for value in pair] or [""] * 2 * channels
     diameter = "" if one.diameter is None else f"{one.diameter:.6g}"
     size = (f"{one.size:.6g}", one.unit, one.components, diameter, one.diameter_unit)
-    return [case, one_line(one.structure), *size, *bright, note]
+    return [case, one_line(one.structure), *size, *bright]
 
 
 def intensities_of(job: Job, found: Segmentation) -> npt.NDArray[Any]:
@@ -127,13 +146,19 @@ def as_csv(rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def measured_before(table: Path, jobs: Sequence[Job], structures: int, channels: int) -> set[str]:
+    """Return the notes of the jobs that are measured, as `noted_before`, of inputs of some channels."""
+    return noted_before(table, jobs, structures, columns(channels))
+
+
+def noted_before(table: Path, jobs: Sequence[Job], each: int, columns: Sequence[str], option: str = OPTION) -> set[str]:
     """Return the notes of the jobs whose rows are all there; rows of these inputs by other notes are taken out.
 
     Args:
         table: that may be there.
         jobs: with their notes.
-        structures: rows of each.
-        channels: of the inputs.
+        each: rows of each.
+        columns: of the table.
+        option: that names the table.
 
     Raises:
         OSError: it cannot be read or written.
@@ -146,10 +171,10 @@ def measured_before(table: Path, jobs: Sequence[Job], structures: int, channels:
         content = file.read()
         if not content:
             return set()
-        head, *rows = require_columns(table, content, columns(channels))
+        head, *rows = require_columns(table, content, columns, option)
         wanted = {job.note: case_of(job) for job in jobs}
         counts = Counter(one[-1] for one in rows)
-        kept = [one for one in rows if stays(one[0], one[-1], wanted, counts[one[-1]] == structures)]
+        kept = [one for one in rows if stays(one[0], one[-1], wanted, counts[one[-1]] == each)]
         if len(kept) < len(rows) or not content.endswith(b"\n"):
             write_whole(table, as_csv([head, *kept]))
         return {*wanted} & {one[-1] for one in kept}
@@ -162,7 +187,7 @@ def stays(case: str, note: str, wanted: Mapping[str, str], whole: bool) -> bool:
     return not any(same_source(note, other) and case == its_case for other, its_case in wanted.items())
 
 
-def require_columns(table: Path, content: bytes, head: list[str]) -> list[list[str]]:
+def require_columns(table: Path, content: bytes, head: Sequence[str], option: str) -> list[list[str]]:
     """Return the rows of a table, its head first, without what a full disk has cut.
 
     Raises:
@@ -172,10 +197,10 @@ def require_columns(table: Path, content: bytes, head: list[str]) -> list[list[s
         rows = list(csv.reader(io.StringIO(content[: content.rfind(b"\n") + 1].decode(), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error):
         rows = []
-    if not rows or rows[0] != head or any(len(one) != len(head) for one in rows):
+    if not rows or rows[0] != [*head] or any(len(one) != len(head) for one in rows):
         raise SegzooError(
-            f"{table} is not a table of these measurements ({', '.join(head)}), and is not written over; name another "
-            "file by --measure, or remove it"
+            f"{table} is not a table of these columns ({', '.join(head)}), and is not written over; name another "
+            f"file by {option}, or remove it"
         )
     return rows
 

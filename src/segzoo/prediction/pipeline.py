@@ -22,9 +22,11 @@ from segzoo.imaging.segmentation import Segmentation
 from segzoo.paths import require_file
 from segzoo.postprocessing import Postprocessing
 from segzoo.prediction.backend import Backend
+from segzoo.prediction.doubt import CHOSEN, DEFAULT, disagreement, entropies, kind_of, near_boundary, others
 from segzoo.prediction.postprocess import Finishing, Step, checked, chosen
 from segzoo.prediction.window import require_overlap, slide, slide_along, window_of
 from segzoo.preprocessing.base import Box, Prepared
+from segzoo.preprocessing.ranges import unlike
 
 PART = 2**20  # pixels whose classes are compared at once
 FloatArray = npt.NDArray[np.float32]
@@ -48,6 +50,8 @@ class Pipeline:
         raw: leave out the post-processing that belongs to the checkpoint.
         keep: makes what holds the probabilities of a volume; None holds none but of the rows that are computed, unless
             a step of ``postprocessing`` may look at them.
+        doubt: scores that say which predictions to look at first, of `segzoo.postprocessing.DOUBTS`, or "chosen"; with
+            any, inputs are also compared with those of the training.
 
     Attributes:
         batch_size: how many inputs of one key are segmented together.
@@ -69,6 +73,7 @@ class Pipeline:
         intensity_range: tuple[float, float] | None = None,
         raw: bool = False,
         keep: Keep | None = in_memory,
+        doubt: Sequence[str] = (),
     ) -> None:
         require_overlap(overlap)
         contract = backend.contract
@@ -76,12 +81,30 @@ class Pipeline:
         self.contract = contract if intensity_range is None else contract.with_intensity_range(intensity_range)
         self.tta, self.overlap = tta, overlap
         own = Postprocessing() if raw else backend.postprocessing
-        finishing = Finishing(own, backend.task, backend.class_names, contract.spatial_dims)
-        self.thresholds, self.steps = finishing.thresholds, [*finishing.steps, *chosen(postprocessing)]
-        self.batch_size = backend.batch_size
-        self.description = f"{backend.description}; {own}" if own else backend.description
+        self.finishing = Finishing(own, backend.task, backend.class_names, contract.spatial_dims)
+        self.thresholds, self.steps = self.finishing.thresholds, [*self.finishing.steps, *chosen(postprocessing)]
+        kinds = [kind_of(backend) if kind == CHOSEN else kind for kind in doubt]
+        self.others = {kind: [self.alike(other) for other in others(backend, kind)] for kind in kinds}
+        self.calibrates, self.batch_size = own.changes_probabilities, backend.batch_size
+        said = [backend.description, str(own), *(self.of_doubt() if doubt else [])]
+        self.description = "; ".join(filter(None, said))
         self.keep = in_memory if keep is None and postprocessing else keep
         self.progressed: Callable[[], object] = lambda: None
+
+    def of_doubt(self) -> list[str]:
+        """Return what is to be said of doubts and of ranges: where they are not the checkpoint's."""
+        wanted = self.backend.postprocessing.doubt
+        said = [f"what doubt by {wanted} needs is not at hand, so it is by {DEFAULT}"]
+        said = said if wanted and wanted not in self.others else []
+        if not self.backend.ranges:
+            said.append("it keeps no ranges of its training inputs, so others are compared with its contract alone")
+        return said
+
+    def alike(self, backend: Backend) -> "Pipeline":
+        """Return what makes masks of the same inputs as this one does before it cleans them, by another backend."""
+        found = Pipeline(backend, overlap=self.overlap, raw=True, keep=None)
+        found.thresholds = self.thresholds
+        return found
 
     def __call__(self, source: Any) -> Segmentation:
         """Segment one input: a path, or an image or volume in memory."""
@@ -110,7 +133,15 @@ class Pipeline:
             prepared = self.contract.prepare(given)
         except SegzooError as error:
             raise SegzooError(f"{file}: {error}" if file else str(error)) from error
+        if self.others:
+            prepared = replace(prepared, unlike=self.unlike(given))
         return prepared if drawn else replace(prepared, image=None)
+
+    def unlike(self, given: Any) -> tuple[str, ...]:
+        """Return what of an input is unlike what the model was trained on or, where nobody knows that, made for."""
+        ranges = self.backend.ranges
+        where = "in training" if ranges else "the model expects"
+        return unlike(self.contract.features(given), ranges or self.contract.expected, where)
 
     def key(self, given: Prepared) -> Hashable | None:
         """Return what inputs have in common that can be segmented together; None: this one is segmented alone."""
@@ -133,7 +164,8 @@ class Pipeline:
     def of_image(self, given: Prepared, probabilities: FloatArray) -> Segmentation:
         """Return what probabilities [K, H, W] on an image's own grid say."""
         refuse_nan(probabilities, self.backend.subject)
-        return self.finished(self.mask(probabilities), probabilities, given)
+        entropy = entropies(probabilities, self.backend.task) if "entropy" in self.others else None
+        return self.finished(self.mask(probabilities), self.given_out(probabilities), given, entropy)
 
     def of_volume(self, given: Prepared) -> Segmentation:
         """Return a volume's segmentation: a part of it becomes a part of the mask as soon as it is computed."""
@@ -142,13 +174,23 @@ class Pipeline:
         whole = (task.num_classes, *shape)
         probabilities = np.empty((0, *shape), np.float32) if self.keep is None else self.keep(whole)
         mask: npt.NDArray[Any] = np.empty(whole if task.multilabel else shape, self.mask_type)
+        entropy = np.empty(shape, np.float16) if "entropy" in self.others else None
         for place, part in self.by_windows(given) if given.slices is None else self.by_slices(given):
             refuse_nan(part, self.backend.subject)
             everywhere: tuple[Any, ...] = (..., *place)  # in the masks of all classes, if there are several
             mask[everywhere] = self.mask(part)
+            if entropy is not None:
+                entropy[tuple(place)] = entropies(part, task)
             if self.keep is not None:
-                probabilities[everywhere] = part
-        return self.finished(mask, probabilities, given)
+                probabilities[everywhere] = self.given_out(part)
+        return self.finished(mask, probabilities, given, entropy)
+
+    def given_out(self, probabilities: FloatArray) -> FloatArray:
+        """Return the probabilities [K, *S] that are given out, of those that the mask is made of."""
+        if not self.calibrates:
+            return probabilities
+        found: FloatArray = self.finishing.given_out(probabilities[None])[0]
+        return found
 
     def by_windows(self, given: Prepared) -> Iterator[tuple[Box, FloatArray]]:
         """Yield places of a volume and their probabilities [K, d, h, w], as windows go along it."""
@@ -215,12 +257,33 @@ class Pipeline:
         """Return probabilities [B, K, *S] on an input's own grid, as an array."""
         return np.asarray(self.contract.restore(probabilities, given.grid), np.float32)
 
-    def finished(self, mask: npt.NDArray[Any], probabilities: Any, given: Prepared) -> Segmentation:
-        """Return the segmentation of a mask on an input's own grid, post-processed."""
-        found = Segmentation(mask, probabilities, self.backend.class_names, given.image, given.geometry)
+    def finished(
+        self, mask: npt.NDArray[Any], probabilities: Any, given: Prepared, entropy: npt.NDArray[Any] | None
+    ) -> Segmentation:
+        """Return the segmentation of a mask on an input's own grid, post-processed.
+
+        Args:
+            mask: before it is cleaned.
+            probabilities: that are given out.
+            given: the input.
+            entropy: of every pixel, where a doubt is made of it.
+        """
+        names, values = self.backend.class_names, self.backend.task.region_values
+        doubts = {kind: self.doubt(kind, given, mask, entropy) for kind in self.others}
+        found = Segmentation(
+            mask, probabilities, names, given.image, given.geometry, values, doubts=doubts, unlike=given.unlike
+        )
         for step in self.steps:
             found = replace(found, mask=checked(step, found))
         return found
+
+    def doubt(self, kind: str, given: Prepared, mask: npt.NDArray[Any], entropy: npt.NDArray[Any] | None) -> float:
+        """Return a score of a mask, before it is cleaned."""
+        if kind == "entropy":
+            assert entropy is not None  # as of every input, where it is asked for
+            return near_boundary(entropy, mask)
+        masks = [other.segment([given])[0].mask for other in self.others[kind]]
+        return disagreement(mask, masks, self.backend.task)
 
     def mask(self, probabilities: FloatArray) -> npt.NDArray[Any]:
         """Return the mask of probabilities [K, *S], part by part along the first side, as a maximum takes 20 bytes."""

@@ -14,10 +14,11 @@ from segzoo.imaging.dicom import DicomCase, dicom_cases
 from segzoo.imaging.dicom_files import dicom_files, holds_dicom
 from segzoo.imaging.dicom_seg import Algorithm
 from segzoo.imaging.dicom_series import Names
-from segzoo.imaging.pairing import apart
+from segzoo.imaging.pairing import apart, channel_of
 from segzoo.imaging.readers import Reader, inputs_in, reader_of
 from segzoo.imaging.segmentation import mask_paths, require_own_files
 from segzoo.imaging.tables import cases_in, find_table, read_table
+from segzoo.imaging.volume_files import CaseFiles, VolumeFile, case_of, channel_files
 
 if TYPE_CHECKING:
     from segzoo.imaging.nifti import Form
@@ -44,6 +45,7 @@ class Job:
         maps: the files to write probabilities to.
         old_maps: where an earlier run, with other options, may have written some; none of ``maps``.
         measure: the table that measurements are added to; None for none.
+        report: likewise of doubts.
     """
 
     file: Path
@@ -58,6 +60,7 @@ class Job:
     maps: tuple[Path, ...] = ()
     old_maps: tuple[Path, ...] = ()
     measure: Path | None = None
+    report: Path | None = None
     input: Reader = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -129,15 +132,30 @@ def inputs_and_masks(given: Path, dicom: Sequence[Path] = ()) -> tuple[list[Read
         return [reader_of(case.image) for case in cases.cases], []
     if not given.is_dir():
         return found, []
-    _, masks = apart({one.path: one.stem for one in found})
+    _, masks = apart({one.path: image_name(one) for one in found})
     table = attempt(find_table, given)
     if isinstance(table, Path) and isinstance(cases := attempt(read_table, table), Cases):
         masks = dict.fromkeys([*masks, *(mask for case in cases.cases for mask in case.masks)], "")
     return [one for one in found if one.path not in masks], [one.path for one in found if one.path in masks]
 
 
-def plan(inputs: Iterable[Reader], output: Path, overlay: bool, geometry: "Form | None" = None) -> list[Job]:
+def image_name(given: Reader) -> str:
+    """Return what the mask of an input may call it: of one channel of a case, the case."""
+    channel = channel_of(given.stem) if isinstance(given, VolumeFile) else None
+    return given.stem if channel is None else channel[0]
+
+
+def plan(
+    inputs: Iterable[Reader], output: Path, overlay: bool, geometry: "Form | None" = None, channels: int = 1
+) -> list[Job]:
     """List what is to be done, each input once, with the files to write.
+
+    Args:
+        inputs: of `find_inputs`.
+        output: folder to write to.
+        overlay: draw pictures, too.
+        geometry: as of `Job`.
+        channels: that the model takes of a volume: files that hold one each are one input.
 
     Raises:
         SegzooError: a file would be written twice, or over an input.
@@ -145,10 +163,17 @@ def plan(inputs: Iterable[Reader], output: Path, overlay: bool, geometry: "Form 
     jobs: dict[Path, Job] = {}  # by the mask
     makers: dict[Path, Path] = {}  # what is written -> what it is made from
     output_leads = leads_to(output)
+    cases: set[Path] = set()  # of which one channel was met
     for given in inputs:
-        file, mask, picture = given.path, output / given.mask_name, output / f"{given.stem}_overlay.png"
+        case = given.path.with_name(f"{image_name(given)}{given.path.suffix}")
+        if case in cases and image_name(given) != given.stem:
+            continue  # another channel of it
+        one = as_case(given, channels, geometry)
+        if one is not given:
+            cases.add(case)
+        file, mask, picture = one.path, output / one.mask_name, output / f"{one.stem}_overlay.png"
         drawn, left = (picture, None) if overlay else (None, picture)
-        known = given if isinstance(given, DicomCase) else None
+        known = one if isinstance(one, DicomCase | CaseFiles) else None
         job = Job(file, mask, overlay=drawn, left=left, geometry=geometry, reader=known)
         for written in filter(None, (job.mask, job.overlay)):
             first = makers.setdefault(written, file)
@@ -158,6 +183,14 @@ def plan(inputs: Iterable[Reader], output: Path, overlay: bool, geometry: "Form 
             raise SegzooError(f"{file} lies in the output folder {output} and could be overwritten; write elsewhere")
         jobs.setdefault(job.mask, job)
     return list(jobs.values())
+
+
+def as_case(given: Reader, channels: int, geometry: "Form | None") -> Reader:
+    """Return an input or, where it is one channel of a case, the whole case; arguments as of `plan`."""
+    if not isinstance(given, VolumeFile) or (case := case_of(given.path, channels)) is None:
+        return given
+    found = attempt(channel_files, given.path, channels)  # what is missing, reading it will tell
+    return CaseFiles([given.path] if isinstance(found, SegzooError) else found, case, geometry)
 
 
 def require_distinct(jobs: Iterable[Job], channels: Sequence[str] | None) -> None:

@@ -25,6 +25,7 @@ Array: TypeAlias = npt.NDArray[Any]
 Step: TypeAlias = Callable[[Segmentation], np.ndarray]
 
 POSTPROCESSING: Table[Step] = Table("postprocessing", {})
+PART = 2**22  # probabilities that a temperature is applied to at once
 
 
 # ---- what belongs to a checkpoint
@@ -59,6 +60,17 @@ class Finishing:
         self.spatial_dims = spatial_dims
         thresholds = described.thresholds(task, class_names)
         self.thresholds = None if thresholds is None else np.array(thresholds, np.float32)
+
+    def given_out(self, probabilities: Array) -> Array:
+        """Return the probabilities [B, K, *S] that are given out, of those that the mask is made of."""
+        if not self.described.changes_probabilities:
+            return probabilities
+        found = np.empty_like(probabilities)
+        rows = max(1, PART // max(1, probabilities[:, :, :1].size))
+        for start in range(0, probabilities.shape[2], rows):
+            place = np.s_[:, :, start : start + rows]
+            found[place] = self.task.tempered(probabilities[place], self.described.temperature)
+        return found
 
     @property
     def steps(self) -> list[Step]:

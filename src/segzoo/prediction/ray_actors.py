@@ -71,7 +71,8 @@ def share_out_on_nodes(
             node is left.
     """
     ray = import_ray()
-    written = {output, *(job.measure.parent for job in jobs if job.measure is not None)}
+    tables = {table for job in jobs for table in (job.measure, job.report) if table is not None}
+    written = {output, *(table.parent for table in tables)}
     with connected(ray), probing(written) as probes:
         inputs = {job.file.parent: job.file for job in jobs if os.path.exists(job.file)}
         shared = Shared(__version__, os.getcwd(), settings(), probes, tuple(inputs.values()))

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -17,9 +17,11 @@ from segzoo.checkpoints.metadata import Metadata
 from segzoo.errors import MissingPackageError, SegzooError, first_line
 from segzoo.paths import require_file
 from segzoo.postprocessing import Postprocessing
+from segzoo.prediction.backend import Backend
 from segzoo.prediction.onnx_bytes import has_external_data
 from segzoo.preprocessing.base import InputContract
 from segzoo.preprocessing.exported import FloatArray, exported_contract
+from segzoo.preprocessing.ranges import Ranges
 from segzoo.tasks import Task
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 
 FACTS = "segzoo"  # the metadata's key, in ONNX and in the extra files of torch.export
+UNTEMPERED = "uncalibrated"  # the output of probabilities without a temperature, in files of a checkpoint with one
 WEIGHTS = "segzoo_weights"  # that of the sha256 of OpenVINO's .bin, in the .xml that it belongs to
 
 
@@ -41,7 +44,7 @@ class Session:
         runtime: the name and version of that.
         facts: the JSON that `segzoo export` wrote; None where there is none.
         size: sides of the inputs; None where they vary.
-        run: from inputs, float32 [B, C, *S], to probabilities, float32 [B, K, *S].
+        run: from inputs, float32 [B, C, *S], to probabilities, float32 [B, K, *S], without a temperature.
     """
 
     runtime: str
@@ -58,11 +61,12 @@ def open_onnxruntime(content: bytes, threads: int, weights: bytes = b"") -> Sess
     options.intra_op_num_threads = threads  # said, for of its own accord it binds its threads to cores, taken or not
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     sides = session.get_inputs()[0].shape[2:]
+    wanted = untempered(output.name for output in session.get_outputs())
     return Session(
         f"ONNX Runtime {onnxruntime.__version__}",
         session.get_modelmeta().custom_metadata_map.get(FACTS),
         tuple(sides) if all(isinstance(side, int) for side in sides) else None,
-        lambda image: session.run(["probabilities"], {"image": image})[0],
+        lambda image: session.run([wanted], {"image": image})[0],
     )
 
 
@@ -72,12 +76,18 @@ def open_openvino(content: bytes, threads: int, weights: bytes = b"") -> Session
     model, compiled = compile_openvino(content, threads, weights)
     metadata = model.get_rt_info("framework").value if model.has_rt_info("framework") else {}
     sides = list(model.input(0).partial_shape)[2:]
+    wanted = untempered(name for output in model.outputs for name in output.get_names())
     return Session(
         f"OpenVINO {openvino.__version__.partition('-')[0]}",
         metadata.get(FACTS),
         tuple(side.get_length() for side in sides) if all(side.is_static for side in sides) else None,
-        lambda image: compiled({"image": image})["probabilities"],
+        lambda image: compiled({"image": image})[wanted],
     )
+
+
+def untempered(outputs: Iterable[str]) -> str:
+    """Return which of a file's outputs are the probabilities that masks are made of."""
+    return UNTEMPERED if UNTEMPERED in set(outputs) else "probabilities"
 
 
 def compile_openvino(content: bytes, threads: int, weights: bytes = b"") -> tuple[Any, Any]:
@@ -176,6 +186,7 @@ class ExportedModel:
     """
 
     batch_size = 1  # as a checkpoint has it on a CPU
+    members: tuple[Backend, ...] = ()  # which the graph has made one
     device = "cpu"
 
     def __init__(self, path: Path, backend: str, digest: str | None = None) -> None:
@@ -222,6 +233,11 @@ class ExportedModel:
         return self.metadata.mask_names
 
     @property
+    def volume_channels(self) -> int:
+        """Number of channels that it takes of a volume."""
+        return self.metadata.volume_channels
+
+    @property
     def identity(self) -> dict[str, str]:
         """Hash and backend, which tell its masks from those of any other model."""
         assert self.session
@@ -257,6 +273,11 @@ class ExportedModel:
     def postprocessing(self) -> Postprocessing:
         """Description of what belongs to its masks."""
         return self.metadata.postprocessing
+
+    @property
+    def ranges(self) -> Ranges:
+        """Ranges of the inputs that it was trained on; nothing where they were not kept."""
+        return self.metadata.data.get("ranges", {})
 
     def require_size(self, given: Any, file: object) -> None:
         """Refuse an input that a file of one size does not take."""

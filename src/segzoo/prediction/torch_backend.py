@@ -40,7 +40,7 @@ class TorchBackend:
     ) -> None:
         self.network, self.precision = network, precision
         self.contract, self.task, self.class_names = network.preprocessing, network.task, tuple(network.class_names)
-        self.postprocessing = network.postprocessing
+        self.postprocessing, self.ranges = network.postprocessing, network.data.get("ranges", {})
         self._parameter = next(network.parameters())
         self.device = self._parameter.device
         on_gpu = self.device.type == "cuda"
@@ -53,6 +53,11 @@ class TorchBackend:
         )
         numbers = str(precision or self._parameter.dtype).removeprefix("torch.")
         self.description = f"{report}; {where}, {numbers}"
+
+    @property
+    def members(self) -> "list[TorchBackend]":
+        """Backends of an ensemble's networks."""
+        return [TorchBackend(member, precision=self.precision) for member in self.network.members]
 
     def require_size(self, given: Any, file: object) -> None:
         """Take inputs of all sizes."""
@@ -149,10 +154,16 @@ def finished(
     Raises:
         SegzooError: it needs to know how large a pixel is, and nothing says that.
     """
-    if not network.postprocessing:
+    if not network.postprocessing.changes_masks:
         return network.mask(probabilities)
     dims = network.preprocessing.spatial_dims
     finishing = Finishing(network.postprocessing, network.task, network.class_names, dims)
     masks = finishing.mask(probabilities.cpu().numpy()).astype(np.int64)
     cleaned = [finishing.clean(mask, geometry, scale) for mask in masks]
     return torch.from_numpy(np.stack(cleaned)).to(probabilities.device)
+
+
+def given_out(network: "SegmentationNetwork", probabilities: Tensor) -> Tensor:
+    """Return the probabilities [B, K, *S] that a network gives out, by its temperature where it has one."""
+    temperature = network.postprocessing.temperature
+    return probabilities if temperature == 1 else network.task.tempered(probabilities, temperature)

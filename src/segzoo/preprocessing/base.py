@@ -18,6 +18,7 @@ import numpy.typing as npt
 from segzoo import limits
 from segzoo.errors import SegzooError
 from segzoo.imaging.geometry import Geometry
+from segzoo.preprocessing.ranges import Features, Ranges
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +39,7 @@ class Prepared:
         geometry: of the volume; None for an image.
         slices: batches [B, C, *S] of such a volume, each made when its turn comes.
         key: inputs of one key can be segmented together; None: this one is segmented alone.
+        unlike: what of it is unlike what the model was trained on, in words.
     """
 
     image: npt.NDArray[Any] | None
@@ -46,6 +48,7 @@ class Prepared:
     geometry: Geometry | None = None
     slices: Iterable[Any] | None = None
     key: Hashable | None = None
+    unlike: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,17 @@ class InputContract(ABC):
         """
         raise SegzooError("intensity_range is for models of images, and this one is of volumes; leave it out")
 
+    # ---- what inputs are like
+
+    @abstractmethod
+    def features(self, given: Any) -> Features:
+        """Return the features of what `read` gave; see `segzoo.preprocessing.ranges`."""
+
+    @property
+    @abstractmethod
+    def expected(self) -> Ranges:
+        """Ranges of features that the contract by itself tells."""
+
     # ---- for files and examples
 
     @abstractmethod
@@ -158,7 +172,7 @@ class InputContract(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for config.json (tuples as lists)."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {key: _plain(value) for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
@@ -175,6 +189,11 @@ class InputContract(ABC):
             return cls(**config)
         except TypeError as error:
             raise SegzooError(f"The preprocessing {dict(config)} cannot be read: {error}.") from error
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with its tuples as lists."""
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
 # ---- numbers of a contract

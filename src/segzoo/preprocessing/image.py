@@ -1,5 +1,6 @@
 """Input contract of a model for images: channels, size and normalisation."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from segzoo.imaging.overlay import to_uint8
 from segzoo.imaging.readers import Reader, reader_of
 from segzoo.imaging.volumes import Volume
 from segzoo.preprocessing.base import InputContract, Prepared, numbers, sides
+from segzoo.preprocessing.ranges import Features, Ranges, percentiles
 from segzoo.tasks import require_count
 
 if TYPE_CHECKING:
@@ -177,6 +179,23 @@ class Preprocessing(InputContract):
         if width == 1:  # to which PyTorch repeats the first row; on its side it does not
             return F.interpolate(probabilities.mT, size=(width, height), mode="bilinear", antialias=True).mT
         return F.interpolate(probabilities, size=(height, width), mode="bilinear", antialias=True)
+
+    # ---- what inputs are like
+
+    def features(self, given: npt.NDArray[np.uint8] | Volume) -> Features:
+        """Return the channels, height, width and intensities (0..255) of an image; of a volume its slices' size."""
+        if isinstance(given, Volume):
+            return {"size": [*given.geometry.shape[1:]]}
+        alike = (given[..., 1:] == given[..., :1]).all()
+        channels = 1 if alike else given.shape[2]
+        return {"channels": [channels], "size": [*given.shape[:2]], "intensity": percentiles(given)}
+
+    @property
+    def expected(self) -> Ranges:
+        """Sides at least half as long as those that the network sees, and any brightness but none."""
+        least, most = -math.inf, math.inf
+        found: dict[str, list[list[float]]] = {"intensity": [[least, least, 1], [254, most, most]]}
+        return found | ({"size": [[side / 2 for side in self.image_size], [most, most]]} if self.image_size else {})
 
     # ---- other contracts
 

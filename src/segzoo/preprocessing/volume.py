@@ -17,7 +17,9 @@ from segzoo.imaging.arrays import as_volume
 from segzoo.imaging.geometry import OPPOSITES, Geometry, axes_between
 from segzoo.imaging.readers import Reader, reader_of
 from segzoo.imaging.volumes import Volume, no_volume
-from segzoo.preprocessing.base import Box, InputContract, Prepared, listed, number, numbers, sides
+from segzoo.preprocessing.base import Box, InputContract, Prepared, listed, numbers, sides
+from segzoo.preprocessing.intensity import Intensity
+from segzoo.preprocessing.ranges import Features, Ranges, percentiles
 from segzoo.preprocessing.rows import resample_rows
 from segzoo.tasks import require_count
 
@@ -37,7 +39,8 @@ class VolumePreprocessing(InputContract):
         spacing: Millimetres between the network's voxels; None keeps each volume's own.
         patch_size: Voxels of one window of the sliding window, and of a training patch.
         intensity: "zscore" subtracts each channel's mean and divides by its standard deviation, volume by volume;
-            "window" clips to ``window`` (CT, in Hounsfield units), subtracts ``mean`` and divides by ``std``.
+            "window" clips to ``window`` (CT, in Hounsfield units), subtracts ``mean`` and divides by ``std``. A list of
+            such words, one for each channel: then the three that follow are lists, too, with None for "zscore".
         window: Lowest and highest intensity, for "window" alone, as are:
         mean: Mean of the clipped intensities, in nnU-Net those of the training set's foreground.
         std: Their standard deviation.
@@ -61,10 +64,10 @@ class VolumePreprocessing(InputContract):
     orientation: str = "SAR"
     spacing: tuple[float, ...] | None = None
     patch_size: tuple[int, ...] = (128, 128, 128)
-    intensity: str = "zscore"
-    window: tuple[float, ...] | None = None
-    mean: float | None = None
-    std: float | None = None
+    intensity: str | tuple[str, ...] = "zscore"
+    window: tuple[float, ...] | tuple[tuple[float, ...] | None, ...] | None = None
+    mean: float | tuple[float | None, ...] | None = None
+    std: float | tuple[float | None, ...] | None = None
     mirror_axes: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
@@ -75,12 +78,8 @@ class VolumePreprocessing(InputContract):
         if not set(axes) <= {0, 1, 2} or len(set(axes)) < len(axes):  # each doubles the work of a mirrored average
             raise SegzooError(f"mirror_axes must be among 0, 1 and 2, each once, not {axes}.")
         object.__setattr__(self, "mirror_axes", tuple(map(int, axes)))
-        for name, positive in (("spacing", True), ("window", False)):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, numbers(name, getattr(self, name), positive=positive))
-        for name, positive in (("mean", False), ("std", True)):
-            if getattr(self, name) is not None:
-                number(name, getattr(self, name), positive=positive)
+        if self.spacing is not None:
+            object.__setattr__(self, "spacing", numbers("spacing", self.spacing, positive=True))
         if not isinstance(self.orientation, str):
             raise SegzooError(f'orientation must be three letters, as "SAR", not {self.orientation!r}.')
         if len(self.orientation) != 3 or not all(set(pair) & set(self.orientation) for pair in OPPOSITES):
@@ -89,17 +88,36 @@ class VolumePreprocessing(InputContract):
             )
         if self.spacing is not None and len(self.spacing) != 3:
             raise SegzooError(f"spacing must be three lengths above 0, not {list(self.spacing)}.")
-        if self.intensity == "window":
-            if self.window is None or self.mean is None or self.std is None or len(self.window) != 2:
-                raise SegzooError('intensity "window" needs window=(lowest, highest), a mean and a std.')
-            if self.window[0] >= self.window[1]:
-                raise SegzooError(f"window must rise, not be {list(self.window)}.")
-        elif self.intensity != "zscore":
-            raise SegzooError(f'intensity must be "zscore" or "window", not {self.intensity!r}.')
-        elif (self.window, self.mean, self.std) != (None, None, None):
-            raise SegzooError(
-                'window, mean and std belong to intensity "window"; "zscore" takes them from each volume.'
-            )
+        self._take_intensities()
+
+    def _take_intensities(self) -> None:
+        """Refuse intensities that do not fit; of those that do, take lists as tuples."""
+        if self.alike:
+            object.__setattr__(self, "window", self.intensities[0].window)
+            return
+        given = {name: getattr(self, name) for name in ("intensity", "window", "mean", "std")}
+        for name, values in given.items():
+            of_channels = (None,) * self.channels if values is None else values
+            if not isinstance(of_channels, list | tuple) or len(of_channels) != self.channels:
+                raise SegzooError(
+                    f"intensity is given for each channel, so {name} must be a list of {self.channels}, one for each, "
+                    f"not {values!r}."
+                )
+            object.__setattr__(self, name, tuple(of_channels))
+        object.__setattr__(self, "window", tuple(one.window for one in self.intensities))
+
+    @property
+    def alike(self) -> bool:
+        """True where the intensities of all channels are treated alike."""
+        return not isinstance(self.intensity, list | tuple)
+
+    @property
+    def intensities(self) -> list[Intensity]:
+        """Ways of the channels: one for each, or one for all of them."""
+        if self.alike:
+            return [Intensity(self.intensity, self.window, self.mean, self.std)]  # type: ignore[arg-type]
+        values: Any = (self.intensity, self.window, self.mean, self.std)
+        return [Intensity(*of_channel) for of_channel in zip(*values, strict=True)]
 
     # ---- read
 
@@ -144,12 +162,11 @@ class VolumePreprocessing(InputContract):
 
     def normalize(self, image: "Tensor") -> "Tensor":
         """Bring intensities ``[C, *S]`` to the network's range; a constant channel becomes 0."""
-        if self.window is not None and self.mean is not None and self.std is not None:
-            return image.clamp(*self.window).sub_(self.mean).div_(self.std)
+        if self.alike:
+            return self.intensities[0].normalize(image)
         import torch
 
-        std, mean = torch.std_mean(image, dim=tuple(range(1, image.ndim)), correction=0, keepdim=True)
-        return (image - mean).div_(torch.where(std > 0, std, 1))
+        return torch.cat([one.normalize(plane[None]) for one, plane in zip(self.intensities, image, strict=True)])
 
     def label(self, mask: npt.NDArray[np.integer], geometry: Geometry) -> "Tensor":
         """Bring class indices to the grid that the image is brought to, by nearest neighbour.
@@ -219,6 +236,35 @@ class VolumePreprocessing(InputContract):
             yield place, reorient(part, self.orientation, own)
             first = stop
 
+    # ---- what inputs are like
+
+    def features(self, given: Volume) -> Features:
+        """Return the size, spacing and intensities of a volume, its axes in the network's order.
+
+        Intensities are in standard deviations from the mean where the network sees them so.
+        """
+        axes, found = self._own_axes(given.geometry), list[float]()
+        for channel, how in zip(given.array, self._by_channel(len(given.array)), strict=True):
+            std, mean = (1, 0) if how.window else (float(channel.std()) or 1, float(channel.mean()))
+            found += [float(f"{(one - mean) / std:.4g}") for one in percentiles(channel)]
+        size, spacing = ([one[axis] for axis in axes] for one in (given.geometry.shape, given.geometry.spacing))
+        return {"size": [*size], "spacing": [float(f"{one:.4g}") for one in spacing], "intensity": found}
+
+    @property
+    def expected(self) -> Ranges:
+        """Spacings from half to twice the network's, and intensities that do not all lie on one side of a window."""
+        found: dict[str, list[list[float]]] = {}
+        if self.spacing is not None:
+            found["spacing"] = [[side / 2 for side in self.spacing], [side * 2 for side in self.spacing]]
+        windows = [how.window or (-math.inf, math.inf) for how in self._by_channel(self.channels)]
+        least = [bound for low, _ in windows for bound in (-math.inf, -math.inf, low)]
+        most = [bound for _, high in windows for bound in (high, math.inf, math.inf)]
+        return found | {"intensity": [least, most]}
+
+    def _by_channel(self, channels: int) -> list[Intensity]:
+        """Return what is done to the intensities of each channel."""
+        return self.intensities * (channels if len(self.intensities) == 1 else 1)
+
     # ---- grids
 
     def grid(self, geometry: Geometry) -> tuple[int, ...]:
@@ -245,8 +291,10 @@ class VolumePreprocessing(InputContract):
         return axes_between(geometry.orientation, self.orientation)[0]
 
     def with_channels(self, channels: int) -> "VolumePreprocessing":
-        """Return the same contract for volumes of another number of channels."""
-        return replace(self, channels=channels)
+        """Return the same contract for volumes of another number of channels, of which no window is known."""
+        if self.alike or channels == self.channels:
+            return replace(self, channels=channels)
+        return replace(self, channels=channels, intensity="zscore", window=None, mean=None, std=None)
 
     # ---- for files and examples
 
@@ -283,7 +331,7 @@ class VolumePreprocessing(InputContract):
     def noise(self) -> npt.NDArray[np.uint8]:
         """Return a volume of noise [C, D, H, W], as large as a patch."""
         noise = np.random.default_rng(0).integers(0, 256, (*self.patch_size, self.channels)).astype(np.uint8)
-        return np.moveaxis(noise, -1, 0)
+        return np.ascontiguousarray(np.moveaxis(noise, -1, 0))  # as files of tensors take it
 
 
 def reorient(values: "Tensor", source: str, target: str) -> "Tensor":
