@@ -188,7 +188,15 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--backend", choices=["onnxruntime", "openvino"], help="what runs an exported file (default: what is installed)"
     )
-    predict.add_argument("--devices", type=positive, default=1, metavar="N", help="processes that share the work")
+    predict.add_argument(
+        "--engine", choices=["ray"], help="ray: one case after another to a Ray cluster's nodes, which may come and go"
+    )
+    predict.add_argument(
+        "--devices",
+        type=positive,
+        metavar="N",
+        help="processes that share the work, with --engine on each node (default: 1; with --engine 1 for each GPU)",
+    )
     predict.add_argument("--nodes", type=positive, default=1, metavar="N", help="machines with as many processes each")
     predict.set_defaults(run="segzoo.cli.predict:run_predict")
 

@@ -33,13 +33,14 @@ from segzoo.prediction.doubt import CHOSEN
 from segzoo.prediction.files import OutputError, segment_files
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import DRAFTS, Job, find_inputs, plan, require_distinct, require_writable
+from segzoo.prediction.ray_actors import share_out_on_nodes
 from segzoo.prediction.report import unreported
 from segzoo.prediction.resume import noted, unfinished
 from segzoo.prediction.runtimes import ExportedModel
 from segzoo.prediction.seg import algorithm_of, with_segs
 from segzoo.prediction.video import segment_video
 from segzoo.prediction.window import require_overlap
-from segzoo.prediction.workers import share_out
+from segzoo.prediction.workers import Outcomes, share_out
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -52,6 +53,8 @@ def run_predict(options: argparse.Namespace) -> None:
         SegzooError: an input could not be segmented; all others have been by then.
     """
     require_overlap(options.overlap)
+    require_driver(options)
+    options.devices = options.devices or (None if options.engine else 1)  # None: as many as a node has room for
     name_report(options)
     averaged = further_checkpoints(options.inputs)
     videos, others = split(options.inputs[len(averaged) :], is_video)
@@ -76,7 +79,7 @@ def run_predict(options: argparse.Namespace) -> None:
     jobs = with_more(jobs, options, model)
     require_distinct(jobs, mask_names(options, model))
     work = options, model, jobs, refused
-    if options.devices == options.nodes == 1 and not is_one_of_several():
+    if options.engine or (options.devices == options.nodes == 1 and not is_one_of_several()):
         failures = segment(*work)
     else:
         from segzoo.prediction.processes import devices_here, launch, prepare  # imports torch and Fabric
@@ -112,13 +115,31 @@ def require_alone(videos: Sequence[Path], options: argparse.Namespace) -> None:
     if not videos:
         return
     require_pyav()
-    if options.devices > 1 or options.nodes > 1 or is_one_of_several():
-        raise SegzooError(f"{videos[0]} is a video, which one process segments; leave --devices and --nodes out")
+    if options.engine or options.devices > 1 or options.nodes > 1 or is_one_of_several():
+        raise SegzooError(
+            f"{videos[0]} is a video, which one process segments; leave --engine, --devices and --nodes out"
+        )
     makers: dict[str, Path] = {}
     for file in videos:
         first = makers.setdefault(file.stem, file)
         if first != file:
             raise SegzooError(f"{first} and {file} would both be written to {file.stem}; rename one of them")
+
+
+def require_driver(options: argparse.Namespace) -> None:
+    """Refuse what does not go with a cluster that Ray runs, where there is one.
+
+    Raises:
+        SegzooError: saying so.
+    """
+    if not options.engine:
+        return
+    if options.nodes > 1:
+        raise SegzooError(
+            f"--nodes {options.nodes} is for processes without --engine ray, which takes Ray's; leave it out"
+        )
+    if is_one_of_several():
+        raise SegzooError("--engine ray is one command for all nodes, and srun or torchrun started several; start one")
 
 
 def is_one_of_several() -> bool:
@@ -153,8 +174,8 @@ def segment(
     """
     todo, failures = begin(options, model, jobs, refused)
     several = len(jobs) + len(refused) > 1
-    if todo and devices:
-        with closing(share_out(todo, partial(load, model, options), devices[: len(todo)], say)) as outcomes:
+    if todo and (devices or options.engine):
+        with closing(shared_out(options, model, todo, devices)) as outcomes:
             failures += report(outcomes, several)
     elif todo:
         pipeline = load(model, options, options.device)
@@ -162,6 +183,14 @@ def segment(
         failures += report(segment_files(pipeline, todo), several)
     look_first(options, model, jobs)
     return failures
+
+
+def shared_out(options: argparse.Namespace, model: Model, todo: list[Job], devices: list[str] | None) -> Outcomes:
+    """Yield what became of jobs that several processes share, on this machine's devices or on a cluster of Ray's."""
+    loading = partial(load, model, options)
+    if devices:
+        return share_out(todo, loading, devices[: len(todo)], say)
+    return share_out_on_nodes(todo, loading, options.device, options.devices, options.output, say)
 
 
 def segment_share(

@@ -27,6 +27,7 @@ from segzoo.prediction.runtimes import thread_count
 
 Outcomes: TypeAlias = Generator[tuple[Job, str | SegzooError], None, None]
 Load: TypeAlias = Callable[[str], Pipeline]  # from a device
+Say: TypeAlias = Callable[[str], None]
 
 TICK = 1.0  # seconds between looks at the workers
 START = 10  # times the silence that a worker may keep until its model is loaded
@@ -34,7 +35,7 @@ FAREWELL = 5.0  # seconds that workers are given to end by themselves
 PARENT_DIED = 1  # PR_SET_PDEATHSIG of Linux
 
 
-def share_out(jobs: Iterable[Job], load: Load, devices: Sequence[str], say: Callable[[str], None]) -> Outcomes:
+def share_out(jobs: Iterable[Job], load: Load, devices: Sequence[str], say: Say) -> Outcomes:
     """Do jobs in several processes; yield each with what its mask covers or why there is none, as they are done.
 
     Args:
@@ -104,7 +105,7 @@ class Office:
         say: tells people.
     """
 
-    def __init__(self, jobs: Iterable[Job], say: Callable[[str], None]) -> None:
+    def __init__(self, jobs: Iterable[Job], say: Say) -> None:
         self.todo, self.again, self.suspects = deque(jobs), deque[Job](), set[Job]()
         self.say, self.is_described = say, False
         self.workers: list[Worker] = []
