@@ -9,8 +9,9 @@ from scipy.ndimage import binary_dilation
 from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
 import segzoo.metrics.calibration as module
-from segzoo.metrics.calibration import BAND, BINS, Curves, bands, calibration, draw_curves, write_curves
+from segzoo.metrics.calibration import BAND, BINS, Curves, bands, calibration
 from segzoo.metrics.doubt import worth
+from segzoo.metrics.reliability import draw_curves, write_curves
 from segzoo.metrics.score_file import read_image_scores
 
 

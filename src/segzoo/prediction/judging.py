@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from segzoo.metrics.calibration import BAND, BINS, Curves, calibration, draw_curves, write_curves
+from segzoo.metrics.calibration import BAND, BINS, Curves, calibration
 from segzoo.metrics.doubt import worth
+from segzoo.metrics.reliability import draw_curves, write_curves
 from segzoo.postprocessing import DOUBTS
 from segzoo.prediction.doubt import disagreement, entropies, kind_of, near_boundary
 from segzoo.prediction.pipeline import Pipeline
