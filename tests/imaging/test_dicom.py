@@ -1,6 +1,7 @@
 """DICOM against NIfTI twins, SimpleITK and what was written: place, values, pictures, films, and which case is what."""
 
 import itertools
+import locale
 import logging
 import os
 import re
@@ -25,6 +26,7 @@ from segzoo.cli.command import main
 from segzoo.errors import MissingError, SegzooError
 from segzoo.imaging.dicom import DicomCase
 from segzoo.imaging.geometry import Geometry
+from segzoo.imaging.itk import simpleitk
 from segzoo.imaging.readers import Reader, reader_of
 from segzoo.imaging.volumes import Volume, read_volume, read_volume_mask, write_volume_mask
 from segzoo.prediction.plan import find_inputs, plan
@@ -215,22 +217,24 @@ def test_compressed_slices(tmp_path, hippocampus, syntax, kind):
     array, geometry = cut(hippocampus, 0, backwards=True)
     array = (array[:4].astype(np.int32) - (0 if kind is np.uint16 else 60)).astype(kind)
     geometry = Geometry(array.shape, geometry.affine)
-    folder = tmp_path / "mr"
+    folder, before = tmp_path / "mr", locale.setlocale(locale.LC_ALL)
     if syntax in ("JPEG", "JPEG2000"):  # which GDCM writes
+        folder.mkdir()
         for file in writer.write_series(tmp_path / "raw", array, geometry):
-            save = sitk.ImageFileWriter()
-            save.SetImageIO("GDCMImageIO")
-            save.KeepOriginalImageUIDOn()
-            save.UseCompressionOn()
-            save.SetCompressor(syntax)
-            folder.mkdir(exist_ok=True)
-            save.SetFileName(str(folder / f"{file.name}.dcm"))
-            save.Execute(sitk.ReadImage(str(file), imageIO="GDCMImageIO"))
+            with simpleitk():
+                save = sitk.ImageFileWriter()
+                save.SetImageIO("GDCMImageIO")
+                save.KeepOriginalImageUIDOn()
+                save.UseCompressionOn()
+                save.SetCompressor(syntax)
+                save.SetFileName(str(folder / f"{file.name}.dcm"))
+                save.Execute(sitk.ReadImage(str(file), imageIO="GDCMImageIO"))
     else:
         writer.write_series(folder, array, geometry, syntax=syntax)
     first = next(folder.iterdir())
     assert writer.reread(first).file_meta.TransferSyntaxUID.is_compressed
     np.testing.assert_array_equal(np.sort(reader_of(folder).for_volumes(1).array, 1), np.sort(array[None], 1))
+    assert locale.setlocale(locale.LC_ALL) == before  # by which Python decodes what other programs say
 
 
 def test_frames_of_one_file_each_with_its_slope(tmp_path, hippocampus):

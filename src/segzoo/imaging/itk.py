@@ -1,7 +1,8 @@
 """NRRD and MHA files by SimpleITK, in a state in which it reads and writes them right.
 
 It is the whole process's state: ITK's warnings are off, for what matters of them is an error here, and numbers have a
-point, for ITK writes and reads "1,75" or cuts "1.75" to 1 where the C library's locale has a comma.
+point, for ITK writes and reads "1,75" or cuts "1.75" to 1 where the C library's locale has a comma. The whole locale is
+put back: GDCM's encoder of JPEG leaves the C library's plain one, by which Python would take text for ASCII.
 """
 
 import locale
@@ -31,7 +32,7 @@ class _State:
     """State of the process while SimpleITK works: the first thread in sets it, the last one out puts it back."""
 
     def __init__(self) -> None:
-        self.lock, self.inside, self.shown, self.numbers = threading.Lock(), 0, True, ""
+        self.lock, self.inside, self.shown, self.locale = threading.Lock(), 0, True, ""
 
     @contextmanager
     def __call__(self, sitk: Any) -> Iterator[None]:
@@ -39,7 +40,7 @@ class _State:
             if not self.inside:
                 self.shown = sitk.ProcessObject.GetGlobalWarningDisplay()
                 sitk.ProcessObject.SetGlobalWarningDisplay(False)
-                self.numbers = locale.setlocale(locale.LC_NUMERIC)
+                self.locale = locale.setlocale(locale.LC_ALL)
                 if locale.localeconv()["decimal_point"] != ".":  # else other threads' numbers are left alone
                     locale.setlocale(locale.LC_NUMERIC, "C")
             self.inside += 1
@@ -50,8 +51,8 @@ class _State:
                 self.inside -= 1
                 if not self.inside:
                     sitk.ProcessObject.SetGlobalWarningDisplay(self.shown)
-                    if self.numbers != locale.setlocale(locale.LC_NUMERIC):
-                        locale.setlocale(locale.LC_NUMERIC, self.numbers)
+                    if self.locale != locale.setlocale(locale.LC_ALL):
+                        locale.setlocale(locale.LC_ALL, self.locale)
 
 
 _state = _State()
