@@ -48,3 +48,11 @@ def test_the_table_says_what_helps_and_by_how_much(tmp_path):
     on_validation = "0.700 -> 0.750 | 2.50 -> 1.00 | 0.030 -> 0.010 | 0.200 -> 0.200"
     assert f"| `one` | x: threshold 0.4 | {on_validation} | 0.500 -> 0.600 | +0.1000 [" in said
     assert "| 10.0 -> 8.0 | 0.020 | 0.100 | -1.00 | 1.00, the worst tenth (1 of 3) |" in said
+
+
+def test_the_stored_table_is_that_of_the_stored_results(tmp_path):
+    assert {path.stem for path in (tuned.RESULTS / "tuned").glob("*.json")} == set(tuned.checkpoints())
+    page, stored = tmp_path / "page.md", tuned.PAGE.read_text(encoding="utf-8")
+    page.write_text(stored, encoding="utf-8")
+    tuned.report(page=page)
+    assert page.read_text(encoding="utf-8") == stored
