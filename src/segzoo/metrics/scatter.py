@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 from segzoo.errors import MissingPackageError
 
@@ -168,6 +167,7 @@ def draw_points(axes: "Axes", points: list[Point], markers: dict[str, dict[str, 
 def set_apart(axes: Any) -> None:
     """Move the points of a panel to the side, each as little as it takes for none to cover another one."""
     from matplotlib.transforms import ScaledTranslation
+    from scipy.optimize import isotonic_regression  # which models do without
 
     inch = axes.figure.dpi_scale_trans
     places = np.array([bars.lines[0].get_xydata()[0] for bars in axes.containers])
