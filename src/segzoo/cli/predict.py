@@ -35,7 +35,7 @@ from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import DRAFTS, Job, find_inputs, plan, require_distinct, require_writable
 from segzoo.prediction.ray_actors import share_out_on_nodes
 from segzoo.prediction.report import unreported
-from segzoo.prediction.resume import noted, unfinished
+from segzoo.prediction.resume import not_done, noted
 from segzoo.prediction.runtimes import ExportedModel
 from segzoo.prediction.seg import algorithm_of, with_segs
 from segzoo.prediction.video import segment_video
@@ -172,6 +172,7 @@ def segment(
     Raises:
         SegzooError: the model cannot be loaded, or nothing more can be written.
     """
+    jobs = noted(jobs, recipe(options, model))
     todo, failures = begin(options, model, jobs, refused)
     several = len(jobs) + len(refused) > 1
     if todo and (devices or options.engine):
@@ -181,7 +182,7 @@ def segment(
         pipeline = load(model, options, options.device)
         say(pipeline.description)
         failures += report(segment_files(pipeline, todo), several)
-    look_first(options, model, jobs)
+    look_first(options, jobs)
     return failures
 
 
@@ -210,6 +211,7 @@ def segment_share(
     """
     show_any_name()  # where this process was started by another
     rank, processes = fabric.global_rank, fabric.world_size
+    jobs = noted(jobs, recipe(options, model)) if rank == 0 else jobs
     todo, failures = begin(options, model, jobs, refused) if rank == 0 else ([], [])
     todo = fabric.broadcast(todo)  # one list for all: files are written while other processes still start
 
@@ -228,14 +230,14 @@ def segment_share(
             return outcome
         failures += outcome
     if rank == 0:
-        look_first(options, model, jobs)
+        look_first(options, jobs)
     return failures
 
 
-def look_first(options: argparse.Namespace, model: Model, jobs: list[Job]) -> None:
+def look_first(options: argparse.Namespace, jobs: list[Job]) -> None:
     """Say which cases to look at first, where that is asked for."""
     if options.report is not None:
-        for line in first_lines(options.report, noted(jobs, recipe(options, model))):
+        for line in first_lines(options.report, jobs):
             say(line)
 
 
@@ -243,8 +245,7 @@ def begin(
     options: argparse.Namespace, model: Model, jobs: list[Job], refused: list[SegzooError]
 ) -> tuple[list[Job], list[str]]:
     """Say what was done before and what cannot be done; return what is to be done, and why other inputs cannot."""
-    jobs = noted(jobs, recipe(options, model))
-    todo = unfinished(jobs, recipe(options, model), mask_names(options, model))
+    todo = not_done(jobs, mask_names(options, model))
     if options.report is not None:
         todo = unreported(options.report, jobs, todo)
     again = [] if options.measure is None else unmeasured(options.measure, model, jobs, todo)

@@ -36,7 +36,7 @@ class Job:
         input: what reads it.
         mask: the file to write (multi-label: one a class, called after it).
         overlay: the picture to draw; None for none.
-        note: what the written files depend on, which is stored in them; see `unfinished`.
+        note: what the written files depend on, which is stored in them; see `not_done`.
         taken: one of the files to write, where what is there was not made from this input.
         left: where an earlier run, with other options, may have left an overlay; None where one is drawn.
         geometry: form of a NIfTI header to take, as of `segzoo.imaging.volumes.read_volume`.

@@ -16,6 +16,7 @@ from segzoo import limits
 from segzoo.errors import MissingError, SegzooError
 from segzoo.extensions import Table
 from segzoo.imaging.geometry import Geometry
+from segzoo.imaging.measure import bounding_box
 from segzoo.imaging.segmentation import Segmentation
 from segzoo.postprocessing import Cleaning, Postprocessing
 from segzoo.tasks import Task
@@ -150,17 +151,6 @@ def clean_class(mask: Array, value: int, cleaning: Cleaning, pixel: float) -> No
         found, sizes = components(mask == value)
         if len(sizes) > 1:
             mask[(found > 0) & (found != 1 + sizes[1:].argmax())] = 0
-
-
-def bounding_box(marked: Array) -> tuple[slice, ...] | None:
-    """Return the smallest box [*S] that holds all that is marked; None where nothing is."""
-    box = []
-    for axis in range(marked.ndim):
-        some = np.flatnonzero(marked.any(axis=tuple(other for other in range(marked.ndim) if other != axis)))
-        if not len(some):
-            return None
-        box.append(slice(int(some[0]), int(some[-1]) + 1))
-    return tuple(box)
 
 
 def components(marked: Array) -> tuple[Array, Array]:

@@ -20,7 +20,6 @@ from typing import Any, TypeAlias
 
 from segzoo import __version__
 from segzoo.errors import SegzooError, attempt
-from segzoo.limits import WORKER_SILENCE
 from segzoo.prediction.files import OutputError, segment_files
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import Job
@@ -37,12 +36,11 @@ from segzoo.prediction.ray_cluster import (
     settings,
     settle,
 )
-from segzoo.prediction.workers import START, TICK, Load, Outcomes, Say
+from segzoo.prediction.workers import GO_ON, TICK, Load, Outcomes, Say, patience
 
 TRIES = 3  # that a case has, each with another actor
 LOSSES = 3  # one after another, after which a node has no more actors where there is another node
 LOOK = 5.0  # seconds between looks at the cluster's nodes, and between questions to one actor
-GO_ON = "all that is written is complete, and the same command continues from there"
 MINUTE = 60.0  # seconds between sentences on how far it is, and until the first one on what is waited for
 
 Said: TypeAlias = tuple[str | SegzooError, list[str]]  # what became of something, and the warnings on the way
@@ -162,14 +160,9 @@ class Actor:
     silence: float = 0.0
 
     @property
-    def patience(self) -> int:
-        """Seconds that it may be silent."""
-        return WORKER_SILENCE.most * (1 if self.is_loaded else START)
-
-    @property
     def is_lost(self) -> bool:
         """True where it should have told something by now."""
-        return self.has_begun and self.answer is not None and self.silence > self.patience
+        return self.has_begun and self.answer is not None and self.silence > patience(self.is_loaded)
 
 
 @dataclass
@@ -243,7 +236,7 @@ class Crew:
                 elif actor.answer in told:
                     yield from self.listen(actor)
                 elif actor.is_lost:
-                    yield from self.lose(actor, f"made no progress for {actor.patience} s")
+                    yield from self.lose(actor, f"made no progress for {patience(actor.is_loaded)} s")
             self.tell_of_waiting(passed)
 
     # ---- actors

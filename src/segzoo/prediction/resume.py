@@ -22,7 +22,12 @@ STATE = 32  # that tell its state and the recipe; with the seal of `segzoo.imagi
 
 
 def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[str] | None) -> list[Job]:
-    """Return the jobs whose files are not all there as this recipe makes them from the input as it is now.
+    """Return the jobs that `not_done` finds, with their notes; arguments as of `noted` and `not_done`."""
+    return not_done(noted(jobs, recipe), channels)
+
+
+def not_done(jobs: Iterable[Job], channels: Sequence[str] | None) -> list[Job]:
+    """Return the jobs whose files are not all there as their notes say: by a recipe, from the input as it is now.
 
     Every file that is written holds a note that tells: so no mask of another model, of other options or of another
     input is ever taken for this one's, whoever wrote it, and no record has to be kept beside the masks. The note counts
@@ -31,15 +36,14 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
     have been drawn by hand, is not written over: doing that job is refused (see `read_input`).
 
     Args:
-        jobs: of `plan`.
-        recipe: plain values that say what the masks depend on besides the input.
+        jobs: of `noted`.
         channels: the classes' names where each has a mask of its own (multi-label), else None.
 
     Returns:
-        Them, in their order, with their notes, and with what is not to be written over.
+        Them, in their order, with what is not to be written over.
     """
     todo = []
-    for job in noted(jobs, recipe):
+    for job in jobs:
         notes = {file: stored_note(file) for file in written_files(job, channels)}
         if not job.note:
             todo.append(job)
@@ -50,7 +54,12 @@ def unfinished(jobs: Iterable[Job], recipe: dict[str, Any], channels: Sequence[s
 
 
 def noted(jobs: Iterable[Job], recipe: dict[str, Any]) -> list[Job]:
-    """Return jobs with their notes."""
+    """Return jobs with their notes.
+
+    Args:
+        jobs: of `segzoo.prediction.plan.plan`.
+        recipe: plain values that say what the masks depend on besides the input.
+    """
     return [replace(job, note=note_of(job.file, recipe, getattr(job.input, "files", ()))) for job in jobs]
 
 
@@ -61,7 +70,7 @@ def note_of(file: Path, recipe: dict[str, Any], parts: Sequence[Path] = ()) -> s
 
     Args:
         file: the input.
-        recipe: as of `unfinished`.
+        recipe: as of `noted`.
         parts: the files that it is read from, where those are others.
     """
     try:

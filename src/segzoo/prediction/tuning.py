@@ -160,7 +160,8 @@ class Tuner:
     def choose(self) -> Choice:
         """Try one step after another; see the module's first lines for the rule."""
         chosen, trials = Postprocessing(), list[Trial]()
-        (dice,), before = self.scores([chosen]), self.summary(chosen)
+        (dice,) = self.scores([chosen])
+        before = self.summary(chosen, dice)
         for step in ("threshold", "filled_holes", "smallest_part", "largest_component"):
             for number, name in self.scored:
                 now = chosen.classes.get(name, Cleaning())
@@ -182,7 +183,7 @@ class Tuner:
         best_doubt = min(doubt, key=lambda kind: doubt[kind], default="")
         if best_doubt and doubt[best_doubt] < 0:
             chosen = replace(chosen, doubt=best_doubt)
-        return Choice(chosen, trials, before, self.summary(chosen), doubt)
+        return Choice(chosen, trials, before, self.summary(chosen, dice), doubt)
 
     def mean_and_interval(self, changes: Scores) -> tuple[float, float, float]:
         """Return the mean of differences image by image, and the bounds of its 95 % interval."""
@@ -302,7 +303,7 @@ class Tuner:
 
     # ---- all of it
 
-    def summary(self, described: Postprocessing) -> dict[str, float]:
+    def summary(self, described: Postprocessing, dice: Scores) -> dict[str, float]:
         """Return the mean Dice, the mean number of connected parts of a class in an image, and calibration errors."""
         way, parts = self.finishing(described), list[int]()
         for case in self.cases:
@@ -312,7 +313,7 @@ class Tuner:
                 value = 1 if self.task.multilabel else number
                 parts.append(sum(len(components(piece == value)[1]) - 1 for piece in pieces))
         return {
-            "dice": round(float(self.scores([described]).mean()), 6),
+            "dice": round(float(dice.mean()), 6),
             "components": round(float(np.mean(parts)), 3),
             **{name: round(value, 6) for name, value in self.errors(described).items()},
         }

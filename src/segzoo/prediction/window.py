@@ -31,24 +31,14 @@ def require_overlap(overlap: float) -> None:
         raise SegzooError(f"overlap must be at least 0 and below 1, not {overlap}.")
 
 
-def slide(
-    run: "Callable[[Tensor], Any]",
-    batch: "Tensor",
-    patch: Sequence[int],
-    *,
-    overlap: float = 0.5,
-    device: "device | str" = "cpu",
-    progress: bool = False,
-) -> "Tensor":
+def slide(run: "Callable[[Tensor], Any]", batch: "Tensor", patch: Sequence[int], **how: Any) -> "Tensor":
     """Return probabilities of a preprocessed batch, in one piece or by a sliding window.
 
     Args:
         run: as of `slide_along`.
         batch: ``[B, C, *S]`` on any device.
-        patch: as of `slide_along`, and so is the rest.
-        overlap: likewise.
-        device: likewise.
-        progress: likewise.
+        patch: as of `slide_along`.
+        how: its other options.
 
     Returns:
         ``[B, K, *S]`` on the CPU.
@@ -58,7 +48,6 @@ def slide(
     """
     import torch
 
-    how: dict[str, Any] = {"overlap": overlap, "device": device, "progress": progress}
     size = tuple(batch.shape[2:])
     if window_of(patch, size) == size:
         return next(slide_along(run, batch, patch, **how))

@@ -32,6 +32,7 @@ Say: TypeAlias = Callable[[str], None]
 TICK = 1.0  # seconds between looks at the workers
 START = 10  # times the silence that a worker may keep until its model is loaded
 FAREWELL = 5.0  # seconds that workers are given to end by themselves
+GO_ON = "all that is written is complete, and the same command continues from there"
 PARENT_DIED = 1  # PR_SET_PDEATHSIG of Linux
 
 
@@ -61,6 +62,11 @@ def share_out(jobs: Iterable[Job], load: Load, devices: Sequence[str], say: Say)
 # ---- the parent
 
 
+def patience(is_loaded: bool) -> int:
+    """Return the seconds that a worker may be silent, with its model or until it has that."""
+    return WORKER_SILENCE.most * (1 if is_loaded else START)
+
+
 @dataclass(eq=False)
 class Worker:
     """Process, as its parent sees it.
@@ -84,14 +90,9 @@ class Worker:
     silence: float = 0.0
 
     @property
-    def patience(self) -> int:
-        """Seconds that it may be silent."""
-        return WORKER_SILENCE.most * (1 if self.is_loaded else START)
-
-    @property
     def is_lost(self) -> bool:
         """True where it should have told something by now."""
-        return self.silence > self.patience and (bool(self.jobs) or not self.is_loaded)
+        return self.silence > patience(self.is_loaded) and (bool(self.jobs) or not self.is_loaded)
 
 
 class Office:
@@ -134,7 +135,7 @@ class Office:
                 if worker.connection in told:
                     yield from self.listen(worker)
                 elif worker.is_lost:
-                    yield from self.lose(worker, f"made no progress for {worker.patience} s")
+                    yield from self.lose(worker, f"made no progress for {patience(worker.is_loaded)} s")
 
     def answer(self, worker: Worker) -> None:
         """Give a worker one more job, or None where it should finish what it has; where it has nothing, it waits."""
@@ -200,10 +201,7 @@ class Office:
                 self.again.append(job)
         self.suspects.update(worker.jobs)
         if not self.workers:
-            raise SegzooError(
-                f"{lost}, and no other is left; all that is written is complete, and the same command continues from "
-                "there"
-            )
+            raise SegzooError(f"{lost}, and no other is left; {GO_ON}")
         self.say(f"segzoo: {lost}; the others do its files")
 
     def close(self) -> None:
