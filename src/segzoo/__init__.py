@@ -20,6 +20,7 @@ _HOMES = {
     "create_model": "segzoo.registry",
     "register": "segzoo.registry",
     "list_checkpoints": "segzoo.hub.listing",
+    "list_encoders": "segzoo.hub.listing",
     "from_pretrained": "segzoo.hub.load",
     "convert": "segzoo.conversion.convert",
     "upkern": "segzoo.models._upkern",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from segzoo.errors import MissingError as MissingError
     from segzoo.errors import SegzooError as SegzooError
     from segzoo.hub.listing import list_checkpoints as list_checkpoints
+    from segzoo.hub.listing import list_encoders as list_encoders
     from segzoo.hub.load import from_pretrained as _from_pretrained
     from segzoo.imaging.segmentation import Segmentation as Segmentation
     from segzoo.live import Predictor as Predictor

@@ -16,7 +16,7 @@ from segzoo.errors import MissingPackageError
 from segzoo.registry import package_of, require_model
 from segzoo.tasks import Task
 
-CARDS = sorted(Path(__file__).parents[2].joinpath("model_cards").glob("*/config.json"))
+CARDS = [Path(__file__).parents[2] / "model_cards" / name / "config.json" for name in segzoo.list_checkpoints()]
 
 
 @pytest.fixture

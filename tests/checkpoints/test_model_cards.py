@@ -17,11 +17,16 @@ from lightning import Trainer
 import segzoo
 from segzoo.checkpoints.card import RESOLUTIONS, render_card
 from segzoo.checkpoints.config import read_config
+from segzoo.checkpoints.encoder import read_stored
+from segzoo.checkpoints.encoder_card import card_of
 from segzoo.checkpoints.pins import ORGANISATION
 from segzoo.data.samples import read_label
+from segzoo.hub.verify import verify
 from segzoo.metrics.per_image import image_scores
 
-CARDS = sorted(Path(__file__).parents[2].joinpath("model_cards").glob("*/config.json"))
+ROOT = Path(__file__).parents[2] / "model_cards"
+CARDS = [ROOT / name / "config.json" for name in segzoo.list_checkpoints()]
+ENCODERS = [ROOT / name for name in segzoo.list_encoders()]
 
 
 @pytest.fixture(params=CARDS, ids=lambda path: path.parent.name)
@@ -36,7 +41,8 @@ def config(folder) -> dict:
 
 def test_there_are_checkpoints():
     assert "lv-unet-busi" in [card.parent.name for card in CARDS]
-    assert set(segzoo.list_checkpoints()) >= {card.parent.name for card in CARDS}
+    found = {card.parent for card in ROOT.glob("*/config.json")}
+    assert found == {card.parent for card in CARDS} | set(ENCODERS)
 
 
 def test_it_loads_by_name_and_is_what_its_config_says(folder, config):
@@ -146,3 +152,21 @@ def test_the_test_split_gives_the_cards_numbers(folder, config, shared, tmp_path
     for part, prefix in (("original", "test/"), ("resized", "test_resized/")):
         for name, value in config["metrics"][part].items():
             assert measured[prefix + name] == pytest.approx(value, abs=1e-3), name
+
+
+# ---- encoders
+
+
+@pytest.mark.parametrize("encoder", ENCODERS, ids=lambda folder: folder.name)
+def test_an_encoder_is_what_its_config_and_its_card_say(encoder):
+    assert (encoder / "README.md").read_text(encoding="utf-8") == card_of(read_stored(encoder))
+    assert "its features are equal" in verify(encoder.name)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("form", ["plain", "adapter"])
+def test_a_model_starts_from_an_encoder_without_a_network(encoder, form, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model = segzoo.create_model("med_urwkv", encoder=form, encoder_weights=encoder.name)
+    assert len(model.load_report.loaded) > 200
+    assert model.data["datasets"]

@@ -19,6 +19,7 @@ import dicom_writer as writer
 from segzoo.catalogue import CODES, SOMETHING, Codes, Concept
 from segzoo.checkpoints.codes import codes_of, refuse_strange_codes
 from segzoo.errors import MissingPackageError, SegzooError
+from segzoo.hub.listing import list_checkpoints
 from segzoo.imaging.dicom import DicomCase
 from segzoo.imaging.dicom_seg import Algorithm, DicomMask, write_seg
 from segzoo.imaging.geometry import Geometry
@@ -223,8 +224,8 @@ def test_codes_are_those_stated_else_the_zoos_else_generic(refused):
 
 def test_every_class_of_the_zoo_has_codes():
     cards = Path(__file__).parents[2] / "model_cards"
-    for config in cards.glob("*/config.json"):
-        entries = json.loads(config.read_text(encoding="utf-8"))
+    for checkpoint in list_checkpoints():
+        entries = json.loads((cards / checkpoint / "config.json").read_text(encoding="utf-8"))
         for name in entries["class_names"][1:]:
             assert codes_of(name, {}, entries["data"]) != SOMETHING
 

@@ -13,7 +13,8 @@ import segzoo
 from segzoo.checkpoints.weights import sha256
 from segzoo.cli.command import main
 from segzoo.models import _fetched, med_urwkv
-from segzoo.models.med_urwkv import EncoderSize, MedURWKV
+from segzoo.models.med_urwkv import MedURWKV
+from segzoo.nn.vrwkv_sizes import EncoderSize
 
 NANO = EncoderSize(
     24, 0.1, plain_scale=None, adapter_scale=0.5, depth=4, img_size=32, post_norm=False, deform_num_heads=3

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 import segzoo
 from segzoo.errors import SegzooError
 from segzoo.models import med_urwkv
-from segzoo.models.med_urwkv import EncoderSize, MedURWKV
+from segzoo.models.med_urwkv import MedURWKV
+from segzoo.nn.vrwkv_sizes import EncoderSize
 from segzoo.training.callbacks import FrozenEncoder
 
 NANO = EncoderSize(24, 0.1, plain_scale=None, adapter_scale=1.0, depth=4, img_size=32, deform_num_heads=3)

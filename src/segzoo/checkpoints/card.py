@@ -11,6 +11,7 @@ from segzoo import __version__
 from segzoo.catalogue import dataset_page, kind_of_images, known_limit, modalities
 from segzoo.checkpoints.config import Config
 from segzoo.checkpoints.entries import Example, Metrics
+from segzoo.checkpoints.folder_config import FolderConfig
 from segzoo.checkpoints.licences import allows, hub_licence, licence_name
 from segzoo.checkpoints.pins import ORGANISATION, published
 from segzoo.checkpoints.provenance import listed, parts_of, seen_before, size_words, trainings
@@ -89,7 +90,7 @@ def header(config: Config) -> "ModelCardData":
     )
 
 
-def licence_entries(config: Config) -> dict[str, Any]:
+def licence_entries(config: FolderConfig) -> dict[str, Any]:
     """Return the licence of the weights as the Hub spells it; one that it does not know, by its own name and page."""
     licence = config.licence
     entries: dict[str, Any] = {"license": hub_licence(licence)}

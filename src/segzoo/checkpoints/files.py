@@ -5,23 +5,23 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from segzoo.checkpoints.config import Config
+from segzoo.checkpoints.folder_config import FolderConfig
 from segzoo.checkpoints.names import CARD, CONFIG
 from segzoo.checkpoints.weights import sha256
 from segzoo.errors import MissingFileError, SegzooError
 
 
-def file_names(config: Config) -> list[str]:
+def file_names(config: FolderConfig) -> list[str]:
     """Return the names of all files of a checkpoint."""
     return [CARD, CONFIG, *config.sha256]
 
 
-def is_complete(folder: Path, config: Config) -> bool:
+def is_complete(folder: Path, config: FolderConfig) -> bool:
     """Return whether every file that config.json lists is there, whatever is in it."""
     return all(os.path.isfile(folder / name) for name in config.sha256)
 
 
-def damaged_files(folder: Path, config: Config) -> list[Path]:
+def damaged_files(folder: Path, config: FolderConfig) -> list[Path]:
     """Return the files whose sha256 is not the one that config.json lists.
 
     Raises:
@@ -36,7 +36,7 @@ def damaged_files(folder: Path, config: Config) -> list[Path]:
         raise SegzooError(f"the checkpoint {folder} cannot be read ({error.strerror}: {error.filename})") from error
 
 
-def verify_files(folder: Path, config: Config) -> None:
+def verify_files(folder: Path, config: FolderConfig) -> None:
     """Compare every file that config.json lists with its sha256.
 
     Raises:
@@ -47,7 +47,7 @@ def verify_files(folder: Path, config: Config) -> None:
         raise damaged(file)
 
 
-def read_listed(folder: Path, config: Config, name: str) -> bytes:
+def read_listed(folder: Path, config: FolderConfig, name: str) -> bytes:
     """Read a file that config.json lists, once: what is returned is what was compared with its hash.
 
     Raises:

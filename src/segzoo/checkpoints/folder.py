@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from segzoo.checkpoints.config import Config, read_config
+from segzoo.checkpoints.encoder import read_stored
 from segzoo.checkpoints.files import file_names, read_listed
+from segzoo.checkpoints.folder_config import FolderConfig
 from segzoo.checkpoints.names import CARD, CONFIG
 from segzoo.errors import SegzooError
 
@@ -20,7 +21,7 @@ DRAFT_END = ".writing"
 DEAD = 24 * 60 * 60  # seconds after which nobody writes into a draft any more
 
 
-def copy_files(source: Path, target: Path, config: Config) -> None:
+def copy_files(source: Path, target: Path, config: FolderConfig) -> None:
     """Copy a checkpoint's files, and no others, into a folder: those that its config lists, and the card.
 
     Raises:
@@ -111,7 +112,7 @@ def entries_beside_checkpoint(folder: Path) -> list[Path]:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return []
     try:
-        own = file_names(read_config(folder))
+        own = file_names(read_stored(folder))
     except SegzooError:  # other programs' settings are called config.json too
         raise SegzooError(f"{folder} holds something that is no checkpoint; save to a new folder") from None
     return [entry for entry in folder.iterdir() if entry.name not in own]

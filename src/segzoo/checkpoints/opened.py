@@ -5,6 +5,8 @@ from pathlib import Path
 
 from segzoo import __version__
 from segzoo.checkpoints.config import Config
+from segzoo.checkpoints.encoder import EncoderConfig
+from segzoo.checkpoints.folder_config import FolderConfig
 from segzoo.checkpoints.members import require_alike
 from segzoo.checkpoints.names import CONFIG
 from segzoo.checkpoints.pins import published
@@ -42,6 +44,28 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class StoredEncoder:
+    """Checkpoint of an encoder on this machine, its files checked.
+
+    Attributes:
+        folder: where they lie.
+        config: what config.json says.
+        trust: what the files were compared with.
+    """
+
+    folder: Path
+    config: EncoderConfig
+    trust: str
+
+
+def opened(folder: Path, config: Config | EncoderConfig) -> Checkpoint | StoredEncoder:
+    """Return what lies in a folder whose files were checked."""
+    if isinstance(config, EncoderConfig):
+        return StoredEncoder(folder, config, trust(config))
+    return Checkpoint(folder, config, trust(config))
+
+
+@dataclass(frozen=True)
 class Checkpoints:
     """Checkpoints whose probabilities are averaged.
 
@@ -76,18 +100,18 @@ class Checkpoints:
         return {"mean_of": " ".join(sorted(one.config.digest for one in self.members))}
 
 
-def pin_of(config: Config) -> str | None:
+def pin_of(config: FolderConfig) -> str | None:
     """Return the name of the zoo's own checkpoint that has this very config, or None."""
     return next((name for name, pin in published().items() if config.digest == pin["sha256"]), None)
 
 
-def is_another_card(config: Config, card: Path) -> bool:
+def is_another_card(config: FolderConfig, card: Path) -> bool:
     """Return whether a card that is there belongs to one of the zoo's own, and is not the one that the zoo pins."""
     pinned = published().get(pin_of(config) or "", {}).get("card_sha256")
     return pinned is not None and card.is_file() and sha256(card) != pinned
 
 
-def trust(config: Config) -> str:
+def trust(config: FolderConfig) -> str:
     """Return what a checkpoint's files agree with: the zoo's pin, or only each other."""
     name = pin_of(config)
     if name is not None:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from segzoo.checkpoints.card import render_card
-from segzoo.checkpoints.config import FIRST_VERSION, Config, read_config
+from segzoo.checkpoints.config import Config, read_config
 from segzoo.checkpoints.entries import Licences
 from segzoo.checkpoints.fill import at_least_float32
 from segzoo.checkpoints.finite import require_finite
 from segzoo.checkpoints.folder import copy_files, replacing
+from segzoo.checkpoints.folder_config import FIRST_VERSION
 from segzoo.checkpoints.licences import joined
 from segzoo.checkpoints.members import member_file
 from segzoo.checkpoints.names import CARD, CONFIG, PROBE, RECIPE, WEIGHTS

@@ -23,7 +23,7 @@ from segzoo.cli.train_results import test_results
 from segzoo.data import SegmentationDataModule
 from segzoo.data.splits import FOLDS
 from segzoo.errors import SegzooError
-from segzoo.hub.find import check_folder
+from segzoo.hub.find import open_checkpoint
 from segzoo.hub.load import load
 from segzoo.imaging.cases import counted
 from segzoo.metrics.score_file import read_image_scores
@@ -164,7 +164,7 @@ class Folds:
             data: of any fold.
         """
         folders = [self.folder(fold) / CHECKPOINT for fold in range(FOLDS)]
-        ensemble = Ensemble([load(check_folder(folder)) for folder in folders])
+        ensemble = Ensemble([load(open_checkpoint(folder)) for folder in folders])
         metrics: dict[str, Any] = {}
         try:
             trainer.test(ensemble, data, verbose=False)

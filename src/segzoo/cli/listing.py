@@ -5,8 +5,8 @@ import inspect
 import json
 from typing import Any
 
-from segzoo.hub.find import open_checkpoint
-from segzoo.hub.listing import checkpoint_folders, list_checkpoints, listing
+from segzoo.hub.find import open_stored
+from segzoo.hub.listing import checkpoint_folders, list_checkpoints, list_encoders, listing
 from segzoo.registry import class_of, list_models, model_facts, models, package_of
 
 
@@ -15,8 +15,10 @@ def run_list(options: argparse.Namespace) -> None:
     names, checkpoints = list_models(options.pattern), list_checkpoints(options.pattern)
     folders = checkpoint_folders()
     listed = {name: listing(name, folders.get(name)) for name in checkpoints}
+    encoders = {name: listing(name, folders.get(name)) for name in list_encoders(options.pattern)}
     if options.json:
-        print(json.dumps({"models": {name: model_entry(name) for name in names}, "checkpoints": listed}, indent=2))
+        entries = {"models": {name: model_entry(name) for name in names}, "checkpoints": listed, "encoders": encoders}
+        print(json.dumps(entries, indent=2))
         return
     print("models")
     for name in names:
@@ -24,6 +26,10 @@ def run_list(options: argparse.Namespace) -> None:
     print("checkpoints")
     for name, facts in listed.items():
         print(f"  {name:<26} {checkpoint_line(facts)}")
+    if encoders:
+        print("encoders")
+    for name, facts in encoders.items():
+        print(f"  {name:<26} {encoder_line(facts)}")
 
 
 def model_entry(name: str) -> dict[str, Any]:
@@ -51,10 +57,21 @@ def checkpoint_line(facts: dict[str, Any]) -> str:
     )
 
 
+def encoder_line(facts: dict[str, Any]) -> str:
+    """Return one line on an encoder."""
+    if "error" in facts:
+        return f"not usable: {facts['error']}"
+    scores = "".join(f"{name.replace('_', ' ')} {score:.3f}, " for name, score in facts["scores"].items())
+    return (
+        f"{facts['encoder']:<14} {scores}{(facts['parameters'] or 0) / 1e6:.2f} M parameters, "
+        f"{facts['bytes'] / 1e6:.1f} MB, weights {facts['licences'].get('weights') or 'unlicensed'}, {facts['where']}"
+    )
+
+
 def run_info(options: argparse.Namespace) -> None:
     """Run ``segzoo info NAME``."""
     if options.name not in list_models():
-        print(json.dumps(open_checkpoint(options.name).config.entries, indent=2))
+        print(json.dumps(open_stored(options.name).config.entries, indent=2))
         return
 
     facts = model_facts(options.name)

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from segzoo import __version__
-from segzoo.checkpoints.config import Config, read_config
+from segzoo.checkpoints.config import Config
+from segzoo.checkpoints.encoder import EncoderConfig, read_stored
 from segzoo.checkpoints.files import damaged_files, is_complete
 from segzoo.checkpoints.names import CARD, CONFIG, WEIGHTS
-from segzoo.checkpoints.opened import Checkpoint, trust
+from segzoo.checkpoints.opened import Checkpoint, StoredEncoder, opened
 from segzoo.errors import MissingError, SegzooError
 from segzoo.hub.client import UnreachableError, ask, cached, discard, download
 
@@ -21,7 +22,7 @@ def fetch(
     cache_dir: str | Path | None,
     token: str | bool | None,
     local_files_only: bool,
-) -> Checkpoint:
+) -> Checkpoint | StoredEncoder:
     """Fetch a checkpoint of the Hub, all its files from one commit, into the client's cache.
 
     What is cached is taken without asking where it cannot have changed (it is pinned) or the Hub is out of reach.
@@ -46,7 +47,7 @@ def cached_folder(repository: str, revision: str, cache_dir: str | Path | None) 
     if config is None:
         return None
     try:
-        complete = is_complete(config.parent, read_config(config.parent))
+        complete = is_complete(config.parent, read_stored(config.parent))
     except SegzooError:  # fetching it again tells what is wrong with it
         return None
     return config.parent if complete else None
@@ -68,10 +69,10 @@ def fetch_files(
     return folder
 
 
-def pinned_config(folder: Path, repository: str, revision: str, pin: dict[str, Any] | None) -> Config:
+def pinned_config(folder: Path, repository: str, revision: str, pin: dict[str, Any] | None) -> Config | EncoderConfig:
     """Read a fetched config, and compare what was read with the pin."""
     try:
-        config = read_config(folder)
+        config = read_stored(folder)
     except SegzooError:
         if pin is None:
             raise
@@ -86,7 +87,9 @@ def pinned_config(folder: Path, repository: str, revision: str, pin: dict[str, A
     return config
 
 
-def check_cached(folder: Path, repository: str, revision: str, pin: dict[str, Any] | None) -> Checkpoint:
+def check_cached(
+    folder: Path, repository: str, revision: str, pin: dict[str, Any] | None
+) -> Checkpoint | StoredEncoder:
     """Check all files in the client's cache; what is damaged is removed, so that the next call fetches it anew."""
     config = pinned_config(folder, repository, revision, pin)
     damaged = damaged_files(folder, config)
@@ -97,7 +100,7 @@ def check_cached(folder: Path, repository: str, revision: str, pin: dict[str, An
             f"{damaged[0].name} of {repository} at {revision} is not the file that its {CONFIG} lists (its sha256 "
             "differs): it was changed or damaged and has been removed from the cache; call again to fetch it anew"
         )
-    return Checkpoint(folder, config, trust(config))
+    return opened(folder, config)
 
 
 def offline_advice(name: str, repository: str, revision: str, reason: str) -> str:

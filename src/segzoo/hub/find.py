@@ -6,28 +6,47 @@ from pathlib import Path
 from typing import Any
 
 from segzoo import __version__
-from segzoo.checkpoints.config import read_config
+from segzoo.checkpoints.encoder import read_stored
 from segzoo.checkpoints.files import file_names, refuse_links, verify_files
 from segzoo.checkpoints.folder import copy_files, replacing, restore
 from segzoo.checkpoints.names import CARD, CONFIG, WEIGHTS
-from segzoo.checkpoints.opened import Checkpoint, is_another_card, trust
+from segzoo.checkpoints.opened import Checkpoint, StoredEncoder, is_another_card, opened
 from segzoo.checkpoints.pins import ORGANISATION, organisation, published
 from segzoo.errors import MissingError, MissingFileError, SegzooError
 from segzoo.hub.client import may_be_called
 from segzoo.hub.fetch import fetch
-from segzoo.hub.listing import checkpoint_folders, list_checkpoints
+from segzoo.hub.listing import checkpoint_folders, list_checkpoints, list_encoders
 from segzoo.registry import list_models, nearest
 
 
-def open_checkpoint(
+def open_checkpoint(name_or_path: str | Path, **where: Any) -> Checkpoint:
+    """Find a model's checkpoint, fetch it where it is not here, and check its files.
+
+    Args:
+        name_or_path: as of `open_stored`.
+        **where: likewise.
+
+    Raises:
+        SegzooError: as of `open_stored`, or it is an encoder's.
+    """
+    found = open_stored(name_or_path, **where)
+    if isinstance(found, StoredEncoder):
+        raise SegzooError(
+            f"{name_or_path} is an encoder alone, which knows no classes: train a model that starts from it, as "
+            f"`segzoo fit --model med_urwkv --model.encoder_weights {name_or_path}` does"
+        )
+    return found
+
+
+def open_stored(
     name_or_path: str | Path,
     *,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
-) -> Checkpoint:
-    """Find a checkpoint, fetch it where it is not here, and check its files.
+) -> Checkpoint | StoredEncoder:
+    """Find a checkpoint of whichever kind, fetch it where it is not here, and check its files.
 
     Looked for in this order: a folder of this path; a name in ``SEGZOO_HUB``; one shipped with segzoo; the Hub
     (``user/repo``, or a bare name under `organisation`).
@@ -71,8 +90,9 @@ def open_checkpoint(
     repository = name if "/" in name else f"{organisation()}/{name}"
     owned_elsewhere = "/" in name or organisation() != ORGANISATION  # may hold names that nobody has pinned
     if pin is None and not (owned_elsewhere and may_be_called(repository)):
+        known = [*list_checkpoints(), *list_encoders(), *list_models()]
         raise MissingError(
-            f"there is no checkpoint {name!r}{nearest(name, [*list_checkpoints(), *list_models()])}, as a folder here, "
+            f"there is no checkpoint {name!r}{nearest(name, known)}, as a folder here, "
             "in SEGZOO_HUB, shipped with segzoo or on the Hub; `segzoo list` shows what there is"
         )
     if pin is not None and revision in (None, pin["tag"]):
@@ -99,20 +119,22 @@ def short_name(name: str) -> str:
     return short if short in published() else name
 
 
-def check_folder(folder: Path, name: str | None = None, pin: dict[str, Any] | None = None) -> Checkpoint:
+def check_folder(
+    folder: Path, name: str | None = None, pin: dict[str, Any] | None = None
+) -> Checkpoint | StoredEncoder:
     """Check a checkpoint in a folder against its own config, and against the pin where it was asked for by name."""
     if not (folder / CONFIG).is_file():
         raise MissingFileError(
             f"folder {folder} holds no {CONFIG}, so it is no checkpoint; save one with save_pretrained"
         )
-    config = read_config(folder)
+    config = read_stored(folder)
     if pin is not None and config.digest != pin["sha256"]:
         raise SegzooError(
             f"{folder / CONFIG} is not that of {name} {pin['tag']}, which segzoo {__version__} pins: another version "
             f"or a changed one; fetch it anew with `segzoo pull`, or load it by its path {folder} if you trust it"
         )
     verify_files(folder, config)
-    return Checkpoint(folder, config, trust(config))
+    return opened(folder, config)
 
 
 def pull(name: str, target: Path, **where: Any) -> Path:
@@ -121,13 +143,13 @@ def pull(name: str, target: Path, **where: Any) -> Path:
     Args:
         name: a checkpoint's name or ``user/repo``.
         target: the mirror's folder.
-        **where: as of `open_checkpoint`.
+        **where: as of `open_stored`.
 
     Raises:
         MissingError: there is no such checkpoint.
         SegzooError: it is damaged, holds links, or cannot be written.
     """
-    checkpoint = open_checkpoint(name, **where)
+    checkpoint = open_stored(name, **where)
     refuse_links(checkpoint.folder, file_names(checkpoint.config))
     # "." has no name of its own
     folder = target / (os.path.basename(os.path.abspath(name)) if Path(name).is_dir() else short_name(name))

@@ -6,8 +6,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from segzoo.checkpoints.config import Config, read_config
+from segzoo.checkpoints.config import Config
+from segzoo.checkpoints.encoder import EncoderConfig, read_stored
 from segzoo.checkpoints.entries import Metrics
+from segzoo.checkpoints.folder_config import is_of_encoder, read_entries
 from segzoo.checkpoints.members import member_file
 from segzoo.checkpoints.names import CONFIG, WEIGHTS
 from segzoo.checkpoints.pins import organisation, published
@@ -59,17 +61,53 @@ def list_checkpoints(pattern: str = "*") -> list[str]:
         >>> segzoo.list_checkpoints("lv-unet-bus?")
         ['lv-unet-busi']
     """
-    return sorted(name for name in {*checkpoint_folders(), *published()} if fnmatchcase(name, pattern))
+    return stored_names(pattern, encoders=False)
 
 
-def facts_of(config: Config, folder: Path) -> dict[str, Any]:
-    """Return what people choose a checkpoint by: model, dataset, Dice, size and licences."""
+def list_encoders(pattern: str = "*") -> list[str]:
+    """Return the names of the encoders that a model's ``encoder_weights`` may name, likewise.
+
+    Args:
+        pattern: of a shell, for names.
+
+    Example:
+        >>> import segzoo
+        >>> segzoo.list_encoders("vrwkv-*")
+        ['vrwkv-tiny-distilled']
+    """
+    return stored_names(pattern, encoders=True)
+
+
+def stored_names(pattern: str, encoders: bool) -> list[str]:
+    """Return the names of the checkpoints of one kind, sorted."""
+    kinds = {name: "encoder" in pin for name, pin in published().items()}
+    kinds |= {name: holds_encoder(folder) for name, folder in checkpoint_folders().items()}
+    return sorted(name for name, kind in kinds.items() if kind == encoders and fnmatchcase(name, pattern))
+
+
+def holds_encoder(folder: Path) -> bool:
+    """Return whether a folder's checkpoint is an encoder's, as far as its config can be read."""
+    try:
+        return is_of_encoder(read_entries(folder)[2])
+    except (SegzooError, OSError):
+        return False
+
+
+def facts_of(config: Config | EncoderConfig, folder: Path) -> dict[str, Any]:
+    """Return what people choose a checkpoint by: model, dataset, Dice, size and licences; of an encoder its scores."""
     metrics = config.metrics or Metrics()
+    own: dict[str, Any] = (
+        {"encoder": str(config.encoder), "scores": metrics.original}
+        if isinstance(config, EncoderConfig)
+        else {
+            "model": config.model.name,
+            "dataset": config.data.get("dataset"),
+            "dice": metrics.original.get("dice"),
+            "images": metrics.images,
+        }
+    )
     return {
-        "model": config.model.name,
-        "dataset": config.data.get("dataset"),
-        "dice": metrics.original.get("dice"),
-        "images": metrics.images,
+        **own,
         "parameters": config.parameters,
         "bytes": sum((folder / name).stat().st_size for name in config.sha256 if (folder / name).is_file()),
         "licences": asdict(config.licences),
@@ -89,7 +127,7 @@ def listing(name: str, folder: Path | None) -> dict[str, Any]:
     if folder is not None:
         here = {"where": "here", "folder": str(folder)}
         try:
-            return {**facts_of(read_config(folder), folder), **here}
+            return {**facts_of(read_stored(folder), folder), **here}
         except (SegzooError, OSError) as error:
             return {"error": str(error), **here}
     pin = published()[name]

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from segzoo import limits
-from segzoo.checkpoints.config import Config, read_config
+from segzoo.checkpoints.encoder import read_stored
 from segzoo.checkpoints.files import file_names, read_listed, refuse_links, verify_files
+from segzoo.checkpoints.folder_config import FolderConfig
 from segzoo.checkpoints.names import CARD, CONFIG
-from segzoo.checkpoints.opened import Checkpoint, trust
+from segzoo.checkpoints.opened import Checkpoint, StoredEncoder, opened
 from segzoo.checkpoints.weights import sha256
 from segzoo.errors import MissingError, MissingFileError, SegzooError
 from segzoo.hub.client import answer, download, explained, reach
+from segzoo.hub.encoders import computed_features
 from segzoo.hub.listing import facts_of
 from segzoo.hub.verify import computed
 from segzoo.registry import require_model
@@ -34,7 +36,7 @@ class Upload:
     """
 
     folder: Path
-    config: Config
+    config: FolderConfig
     repository: str
     tag: str
     sizes: dict[str, int]
@@ -69,7 +71,7 @@ def plan_upload(folder: str | Path, repository: str, version: str | None = None)
             computes something else than its probe, or the version makes no tag.
     """
     folder = Path(folder)
-    config = read_config(folder)
+    config = read_stored(folder)
     refuse_links(folder, file_names(config))
     verify_files(folder, config)
     if not (folder / CARD).is_file():
@@ -78,15 +80,17 @@ def plan_upload(folder: str | Path, repository: str, version: str | None = None)
     if not re.fullmatch(r"\d[\w.+-]*", named.version):  # the Hub would take all but the tag
         raise SegzooError(f"the version must be like 1.1, not {named.version!r}; its tag is then v1.1")
     sizes = {name: (folder / name).stat().st_size for name in file_names(config)}
-    return Upload(folder, config, repository, named.tag, sizes, try_out(Checkpoint(folder, config, trust(config))))
+    return Upload(folder, config, repository, named.tag, sizes, try_out(opened(folder, config)))
 
 
-def try_out(checkpoint: Checkpoint) -> str:
+def try_out(checkpoint: Checkpoint | StoredEncoder) -> str:
     """Load a checkpoint and compute its probe; where its model is not known here, say that this was not tried.
 
     Raises:
         SegzooError: it cannot be loaded, or computes something else.
     """
+    if isinstance(checkpoint, StoredEncoder):
+        return f"tried: it loads; {computed_features(checkpoint)}"
     try:
         require_model(checkpoint.config.model.name, checkpoint.config.model.package)
     except MissingError as error:
@@ -153,7 +157,7 @@ def pin(model_cards: Path) -> dict[str, dict[str, Any]]:
     """Return the content of published.json: tag, hashes of config.json and card, and facts of every checkpoint."""
     pins = {}
     for folder in sorted(path.parent for path in model_cards.glob(f"*/{CONFIG}")):
-        config = read_config(folder)
+        config = read_stored(folder)
         verify_files(folder, config)
         hashes = {"sha256": config.digest, "card_sha256": sha256(folder / CARD)}
         pins[folder.name] = {"tag": config.tag, **hashes, **facts_of(config, folder)}

@@ -8,10 +8,11 @@ import torch
 from segzoo import __version__
 from segzoo.checkpoints.compare import relative_difference
 from segzoo.checkpoints.names import CARD, PROBE
-from segzoo.checkpoints.opened import Checkpoint, is_another_card
+from segzoo.checkpoints.opened import Checkpoint, StoredEncoder, is_another_card
 from segzoo.checkpoints.probe import compute_logits, read_probe
 from segzoo.errors import SegzooError, first_line
-from segzoo.hub.find import open_checkpoint
+from segzoo.hub.encoders import computed_features
+from segzoo.hub.find import open_stored
 from segzoo.hub.load import load
 from segzoo.imaging.geometry import Geometry
 from segzoo.prediction.torch_backend import finished
@@ -37,13 +38,17 @@ def verify(name_or_path: str | Path) -> str:
     Raises:
         SegzooError: a file is damaged, or the logits or the mask differ by more than rounding.
     """
-    checkpoint = open_checkpoint(name_or_path)
+    checkpoint = open_stored(name_or_path)
     if is_another_card(checkpoint.config, checkpoint.folder / CARD):
         raise SegzooError(
             f"{checkpoint.folder / CARD} is not the card that segzoo {__version__} pins: it was changed, or is of "
             "another version; fetch it anew with `segzoo pull`, or take it away"
         )
-    return f"{len(checkpoint.config.sha256)} files intact, {checkpoint.trust}; {computed(checkpoint, name_or_path)}"
+    if isinstance(checkpoint, StoredEncoder):
+        found = computed_features(checkpoint)
+    else:
+        found = computed(checkpoint, name_or_path)
+    return f"{len(checkpoint.config.sha256)} files intact, {checkpoint.trust}; {found}"
 
 
 def computed(checkpoint: Checkpoint, name: object) -> str:

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from segzoo.checkpoints.config import Config, read_config
+from segzoo.checkpoints.encoder import read_stored
 from segzoo.checkpoints.files import read_listed
 from segzoo.checkpoints.fill import LoadReport
 from segzoo.checkpoints.finite import require_finite
+from segzoo.checkpoints.folder_config import FolderConfig
+from segzoo.checkpoints.names import WEIGHTS
 from segzoo.checkpoints.state import State, parse_state, unwrapped
 from segzoo.checkpoints.weights import read_bytes
 from segzoo.errors import MissingError, SegzooError
+from segzoo.hub.find import open_stored
+from segzoo.hub.listing import list_encoders
 from segzoo.models._fetched import fetch_weights
 from segzoo.nn.adapt import adapt_input_channels
 from segzoo.nn.vrwkv import resize_positions
@@ -39,40 +43,63 @@ HUB_FILES = {  # what encoder_weights may name -> file of each size
     },
 }
 
+FILE_SUFFIXES = {".safetensors", ".pth", ".pt", ".bin", ".ckpt"}  # which no checkpoint's name has
 FIRST_LAYERS = ("patch_embed.projection.weight", "spm.stem.0.weight")  # those that see the image
 LAYER_SCALE = r"(encoder\.)?layers\.\d+\.gamma[12]"
 ADAPTER = r"(spm|interactions|up|norm[1-4])\..*|level_embed"
 BACKBONE = rf"(patch_embed|layers|ln1)\..*|pos_embed|{ADAPTER}"
 
 
-def read_encoder_file(source: str, size: str) -> tuple[Path, bytes, Config | None]:
-    """Read a local file, or one of Vision-RWKV's ("imagenet" or "ade20k") from the Hub or its local cache.
+def read_encoder_file(source: str, size: str) -> tuple[Path, bytes, FolderConfig | None]:
+    """Read weights of an encoder.
+
+    Args:
+        source: a local file, a checkpoint's name or folder, or "imagenet" or "ade20k" for Vision-RWKV's own from the
+            Hub or its local cache.
+        size: of the encoder, of those on the Hub.
 
     Returns:
         The file, its content, and the config of the checkpoint that it is part of, whose hash it has; None where it is
         part of none.
 
     Raises:
-        MissingError: there is no such file, or it cannot be fetched.
+        MissingError: there is no such file or checkpoint, or it cannot be fetched.
         SegzooError: the file is not what the Hub holds, or not what its checkpoint was saved with.
     """
     if source in HUB_FILES:
         return (*fetch_weights(HUB_REPOSITORY, HUB_FILES[source][size]), None)
     file = Path(source)
     if not file.is_file():
-        raise MissingError(
-            f"encoder_weights: there is no file {source}; give a file of Vision-RWKV's weights, or one of "
-            f"{', '.join(HUB_FILES)}"
-        )
+        file = file_of_checkpoint(source)
     config = config_beside(file)
     content = read_bytes(file) if config is None else read_listed(file.parent, config, file.name)
     return file, content, config
 
 
-def config_beside(file: Path) -> Config | None:
+def file_of_checkpoint(source: str) -> Path:
+    """Return the weights of a checkpoint: an encoder's, or a whole Med-URWKV's.
+
+    Raises:
+        MissingError: there is none of that name.
+        SegzooError: it is damaged.
+    """
+    if Path(source).suffix in FILE_SUFFIXES:
+        raise MissingError(
+            f"encoder_weights: there is no file {source}; give a file of Vision-RWKV's weights, or one of "
+            f"{', '.join([*HUB_FILES, *list_encoders()])}"
+        )
+    try:
+        return open_stored(source).folder / WEIGHTS
+    except MissingError as error:
+        raise MissingError(
+            f"encoder_weights: {error}; a file of Vision-RWKV's weights does, too, or {' or '.join(HUB_FILES)}"
+        ) from error
+
+
+def config_beside(file: Path) -> FolderConfig | None:
     """Read the config of the checkpoint that this file of weights is part of; None where it is part of none."""
     with suppress(SegzooError):
-        config = read_config(file.parent)
+        config = read_stored(file.parent)
         if file.name in config.sha256:
             return config
     return None

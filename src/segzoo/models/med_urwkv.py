@@ -6,7 +6,6 @@ descriptions, and its docstring says which part of it rests on what.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -18,82 +17,12 @@ from segzoo.errors import SegzooError
 from segzoo.models._vrwkv_weights import load_vrwkv_encoder, read_encoder_file
 from segzoo.module import SegmentationModule
 from segzoo.network import Feature
-from segzoo.nn.vrwkv import Grid, VisionRWKV, VRWKVBlock, init_linears, to_map
-from segzoo.nn.vrwkv_adapter import VRWKVAdapter
+from segzoo.nn.vrwkv import Grid, VRWKVBlock, init_linears, to_map
+from segzoo.nn.vrwkv_sizes import ENCODERS
 from segzoo.registry import nearest, register
 from segzoo.training.schedules import polynomial_decay
 
 LEARNING_RATE, WEIGHT_DECAY, POWER = 3e-4, 0.01, 0.9
-
-
-@dataclass(frozen=True)
-class EncoderSize:
-    """Numbers of one published Vision-RWKV, mostly in the words of its configurations.
-
-    Attributes:
-        embed_dims: channels.
-        drop_path_rate: of the original's segmentation training.
-        plain_scale: where the layer scales of the plain form start; None: it has none.
-        adapter_scale: where those of the adapter form start.
-        depth: blocks.
-        img_size: of the pretraining.
-        post_norm: see :class:`VisionRWKV`.
-        key_norm: likewise.
-        deform_num_heads: see :class:`VRWKVAdapter`.
-        deform_ratio: likewise.
-    """
-
-    embed_dims: int
-    drop_path_rate: float
-    plain_scale: float | None
-    adapter_scale: float
-    depth: int = 12
-    img_size: int = 224
-    post_norm: bool = True
-    key_norm: bool = False
-    deform_num_heads: int = 6
-    deform_ratio: float = 1.0
-
-    def build(self, form: str, in_channels: int, drop_path_rate: float | None) -> VisionRWKV:
-        """Build the encoder of this size: "plain", tapped after each quarter of its blocks, or "adapter"."""
-        quarter = self.depth // 4
-        common: dict[str, Any] = {
-            "in_channels": in_channels,
-            "img_size": self.img_size,
-            "embed_dims": self.embed_dims,
-            "depth": self.depth,
-            "post_norm": self.post_norm,
-            "key_norm": self.key_norm,
-            "drop_path_rate": self.drop_path_rate if drop_path_rate is None else drop_path_rate,
-        }
-        if form == "plain":
-            taps = [quarter * number - 1 for number in range(1, 5)]
-            return VisionRWKV(**common, init_values=self.plain_scale, out_indices=taps)
-        return VRWKVAdapter(
-            **common,
-            init_values=self.adapter_scale,
-            deform_num_heads=self.deform_num_heads,
-            deform_ratio=self.deform_ratio,
-            interaction_indexes=[(quarter * number, quarter * (number + 1) - 1) for number in range(4)],
-        )
-
-
-ENCODERS = {
-    "tiny": EncoderSize(192, 0.1, plain_scale=None, adapter_scale=1.0, post_norm=False),
-    "small": EncoderSize(384, 0.2, plain_scale=1.0, adapter_scale=1e-5),
-    "base": EncoderSize(768, 0.3, plain_scale=1e-5, adapter_scale=1e-5, deform_num_heads=12, deform_ratio=0.5),
-    "large": EncoderSize(
-        embed_dims=1024,
-        drop_path_rate=0.4,
-        plain_scale=1e-5,
-        adapter_scale=1e-5,
-        depth=24,
-        img_size=192,
-        key_norm=True,
-        deform_num_heads=16,
-        deform_ratio=0.5,
-    ),
-}
 
 
 class PatchExpand(nn.Module):
@@ -214,8 +143,9 @@ class MedURWKV(SegmentationModule):
         multilabel: every class is a mask of its own.
         encoder: "adapter" (the paper's) or "plain", strictly RWKV.
         encoder_weights: None starts at random; a path reads a local file of an encoder of this size: any of
-            Vision-RWKV's checkpoints, or a Med-URWKV checkpoint's model.safetensors; "ade20k" (for the adapter)
-            and "imagenet" fetch Vision-RWKV's from the Hub. The adapter takes either: of ImageNet weights its trunk.
+            Vision-RWKV's checkpoints, or a Med-URWKV checkpoint's model.safetensors; a name is that of one of
+            `segzoo.list_encoders`; "ade20k" (for the adapter) and "imagenet" fetch Vision-RWKV's from the Hub. The
+            adapter takes either: of plain weights its trunk.
             ``load_report`` then says what was used.
         encoder_size: "tiny", "small", "base" or "large".
         width: channels of the decoder.

@@ -225,7 +225,7 @@ class PatchEmbed(nn.Module):
 class VisionRWKV(nn.Module):
     """Vision-RWKV, plain: one resolution from the patches on.
 
-    The published sizes are in :data:`segzoo.models.med_urwkv.ENCODERS`.
+    The published sizes are in :data:`segzoo.nn.vrwkv_sizes.ENCODERS`.
 
     Args:
         in_channels: channels of the image.
