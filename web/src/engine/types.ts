@@ -12,6 +12,10 @@ export interface Model {
   classNames: string[]
   /** True where classes may overlap, and each has a mask of its own. */
   multilabel: boolean
+  /** Of each plane of the probabilities: above it, a class that is decided on its own is there. 0.5 unless said. */
+  thresholds: number[]
+  /** In multi-label: what each class is written as into one file, the last that holds a pixel wins; [] for a file each. */
+  regionValues: number[]
   /** 2 for images, 3 for volumes. */
   dimensions: 2 | 3
   /** Of an input. */
@@ -40,7 +44,7 @@ export interface Result {
   picture: Uint8ClampedArray<ArrayBuffer>
   /** Class of each pixel [D, H, W]; in multi-label null. */
   mask: Uint8Array<ArrayBuffer> | null
-  /** Probabilities [K, D, H, W] on the input's own grid, before any threshold. */
+  /** Probabilities [K, D, H, W] on the input's own grid, before any threshold: those that the mask is made of. */
   probabilities: Float32Array<ArrayBuffer>
   /** Length of a pixel's sides in millimetres, [D, H, W], where the file says it, else null. */
   spacing: [number, number, number] | null
