@@ -1,5 +1,9 @@
 /** ONNX Runtime: WebAssembly, or WebGPU where that gives the same. */
 
+import gpuGlue from 'onnxruntime-web/ort-wasm-simd-threaded.asyncify.mjs?url'
+import gpuBinary from 'onnxruntime-web/ort-wasm-simd-threaded.asyncify.wasm?url'
+import wasmGlue from 'onnxruntime-web/ort-wasm-simd-threaded.mjs?url'
+import wasmBinary from 'onnxruntime-web/ort-wasm-simd-threaded.wasm?url'
 import type * as Ort from 'onnxruntime-web/wasm'
 
 import type { ModelFile } from './model'
@@ -68,31 +72,23 @@ function alike(one: Values, other: Values): boolean {
 
 /** Open a file by WebGPU, whose runtime is loaded only here. */
 async function openWebGpu(file: ModelFile): Promise<Network> {
-  const [ort, binary, glue] = await Promise.all([
-    import('onnxruntime-web/webgpu'),
-    import('onnxruntime-web/ort-wasm-simd-threaded.asyncify.wasm?url'),
-    import('onnxruntime-web/ort-wasm-simd-threaded.asyncify.mjs?url'),
-  ])
-  return opened(ort, file, 'webgpu', text.webGpu, binary.default, glue.default)
+  const ort = await import('onnxruntime-web/webgpu')
+  return opened(ort, file, 'webgpu', text.webGpu, { wasm: gpuBinary, mjs: gpuGlue })
 }
 
 /** Open a file by WebAssembly. */
 async function openWasm(file: ModelFile): Promise<Network> {
-  const [ort, binary, glue] = await Promise.all([
-    import('onnxruntime-web/wasm'),
-    import('onnxruntime-web/ort-wasm-simd-threaded.wasm?url'),
-    import('onnxruntime-web/ort-wasm-simd-threaded.mjs?url'),
-  ])
-  return opened(ort, file, 'wasm', text.webAssembly(threads()), binary.default, glue.default)
+  const ort = await import('onnxruntime-web/wasm')
+  return opened(ort, file, 'wasm', text.webAssembly(threads()), { wasm: wasmBinary, mjs: wasmGlue })
 }
 
 /** Open a file by a runtime whose two files lie at addresses of the page's own. */
 async function opened(
   ort: Runtime, { content, onnx, facts, model }: ModelFile, provider: 'wasm' | 'webgpu', runtime: string,
-  binary: string, glue: string,
+  paths: { wasm: string; mjs: string },
 ): Promise<Network> {
   ort.env.wasm.numThreads = threads()
-  ort.env.wasm.wasmPaths = { wasm: new URL(binary, self.location.href), mjs: new URL(glue, self.location.href) }
+  ort.env.wasm.wasmPaths = { wasm: new URL(paths.wasm, self.location.href), mjs: new URL(paths.mjs, self.location.href) }
   ort.env.logLevel = 'error'
   let session: Ort.InferenceSession
   try {
