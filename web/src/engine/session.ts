@@ -88,7 +88,7 @@ async function opened(
   paths: { wasm: string; mjs: string },
 ): Promise<Network> {
   ort.env.wasm.numThreads = threads()
-  ort.env.wasm.wasmPaths = { wasm: new URL(paths.wasm, self.location.href), mjs: new URL(paths.mjs, self.location.href) }
+  ort.env.wasm.wasmPaths = { wasm: new URL(paths.wasm, self.origin), mjs: new URL(paths.mjs, self.origin) }
   ort.env.logLevel = 'error'
   let session: Ort.InferenceSession
   try {

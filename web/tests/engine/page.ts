@@ -62,5 +62,5 @@ export async function refusal(what: Promise<unknown>): Promise<string> {
     (reason: Error) => reason,
   )
   expect(error, 'was not refused').not.toBeNull()
-  return error!.message.replace(/^page\.evaluate: (Error|Refusal): /, '').split('\n')[0]
+  return error!.message.replace(/^page\.evaluate: \w+: /, '').split('\n')[0]
 }

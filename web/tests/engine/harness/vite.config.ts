@@ -1,14 +1,17 @@
 import { fileURLToPath } from 'node:url'
 
-import { defineConfig, mergeConfig } from 'vite'
+import { defineConfig } from 'vite'
 
-import page from '../../../vite.config.ts'
-
-export default mergeConfig(
-  page,
-  defineConfig({
-    root: fileURLToPath(new URL('.', import.meta.url)),
-    build: { outDir: fileURLToPath(new URL('../../../test-results/harness', import.meta.url)), emptyOutDir: true },
-    preview: { port: 4174, strictPort: true },
-  }),
-)
+export default defineConfig({
+  root: fileURLToPath(new URL('.', import.meta.url)),
+  base: './',
+  build: {
+    target: 'es2022',
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    outDir: fileURLToPath(new URL('../../../node_modules/.harness', import.meta.url)),
+    emptyOutDir: true,
+  },
+  worker: { format: 'es' },
+  preview: { port: 4174, strictPort: true },
+})
