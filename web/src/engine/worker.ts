@@ -1,0 +1,166 @@
+/** Worker: holds the network, and answers one call after the other. */
+
+import { decode, isPicture, pixelsOf } from './decode'
+import { segmentImage } from './images'
+import { maskOf, refuseNaN } from './masks'
+import type { Answer, Call, Request } from './messages'
+import { type ModelFile, readModel } from './model'
+import { type Pixels, seen, toRgba } from './picture'
+import { firstLine, type Network, openWasm } from './session'
+import * as text from './text'
+import { type Frame, type Model, Refusal, type Result } from './types'
+
+interface Open {
+  file: ModelFile
+  network: Network
+}
+
+let open: Open | null = null
+let last: Promise<void> = Promise.resolve()
+
+self.onmessage = ({ data }: MessageEvent<Request>) => {
+  last = last.then(() => answer(data))
+}
+
+/** Do what a call asks for, and say what came of it. */
+async function answer(request: Request): Promise<void> {
+  const { id } = request
+  const say = (message: Answer, given: Transferable[] = []): void => self.postMessage(message, { transfer: given })
+  try {
+    const value = await done(request, (loaded, total) => say({ id, kind: 'progress', loaded, total }))
+    say({ id, kind: 'done', value }, buffersOf(value))
+  } catch (error) {
+    if (error instanceof Refusal) say({ id, kind: 'refused', sentence: error.message, broken: false })
+    else say({ id, kind: 'refused', sentence: sentenceOf(error, subjectOf(request)), broken: true })
+  }
+}
+
+/** Do what a call asks for. */
+function done(call: Call, progressed: (loaded: number, total: number) => void): Promise<Model | Result | Frame> {
+  switch (call.kind) {
+    case 'load':
+      return load(call.source, progressed)
+    case 'segment':
+      return segment(call.input)
+    case 'segmentFrame':
+      return segmentFrame(call.frame)
+  }
+}
+
+/** Open a model's file. */
+async function load(source: File | string, progressed: (loaded: number, total: number) => void): Promise<Model> {
+  await open?.network.release()
+  open = null
+  const content = source instanceof File ? await bytesOf(source) : await fetched(source, progressed)
+  const file = await readModel(content, nameOf(source))
+  const network = await openWasm(file)
+  open = { file, network }
+  return { ...file.model, runtime: network.runtime }
+}
+
+/** Segment a file by the model that is open. */
+async function segment(input: File): Promise<Result> {
+  const { file, network } = opened()
+  const { contract } = file.facts
+  const content = await bytesOf(input)
+  if (contract.dimensions === 3) throw new Refusal(text.tooFlat(input.name))
+  const warnings: string[] = []
+  if (!isPicture(content)) throw new Refusal(text.otherKind(input.name))
+  const pixels = seen(await decode(content, input.name), contract.channels, contract.intensityRange, input.name, warnings)
+  const start = performance.now()
+  const found = await segmented(pixels, file, network, input.name)
+  return {
+    ...found,
+    name: input.name,
+    dimensions: 2,
+    size: [1, pixels.height, pixels.width],
+    picture: toRgba(pixels),
+    spacing: null,
+    warnings,
+    milliseconds: performance.now() - start,
+  }
+}
+
+/** Segment a frame by the model that is open. */
+async function segmentFrame(frame: ImageBitmap | VideoFrame): Promise<Frame> {
+  const { file, network } = opened()
+  const [height, width] = 'displayHeight' in frame ? [frame.displayHeight, frame.displayWidth] : [frame.height, frame.width]
+  const rgba = pixelsOf(frame, height, width)
+  frame.close()
+  const start = performance.now()
+  const pixels = seen({ height, width, channels: 4, values: rgba, white: 255, turned: false }, file.model.channels, null, '', [])
+  const found = await segmented(pixels, file, network, '')
+  return { ...found, size: [height, width], milliseconds: performance.now() - start }
+}
+
+/** Return mask and probabilities of pixels. */
+async function segmented(
+  pixels: Pixels, file: ModelFile, network: Network, name: string,
+): Promise<Pick<Frame, 'mask' | 'probabilities'>> {
+  if (file.facts.contract.dimensions === 3) throw new Refusal(text.tooFlat(name))
+  const probabilities = await segmentImage(pixels, file.facts.contract, file, network, name)
+  refuseNaN(probabilities, file.model.name)
+  return { mask: maskOf(probabilities, file.facts, file.model.thresholds), probabilities }
+}
+
+/** Return what is open. */
+function opened(): Open {
+  if (!open) throw new Refusal(text.noModel)
+  return open
+}
+
+// ---- files
+
+/** Return a file's bytes. */
+async function bytesOf(file: File): Promise<Uint8Array<ArrayBuffer>> {
+  try {
+    return new Uint8Array(await file.arrayBuffer())
+  } catch (error) {
+    throw new Refusal(text.notFetched(file.name, firstLine(error)))
+  }
+}
+
+/** Fetch a file that lies beside the page. */
+async function fetched(url: string, progressed: (loaded: number, total: number) => void): Promise<Uint8Array<ArrayBuffer>> {
+  try {
+    const response = await fetch(url)
+    if (!response.ok || !response.body) throw new Error(`${response.status} ${response.statusText}`.trim())
+    const total = Number(response.headers.get('content-length')) || 0
+    const parts: Uint8Array<ArrayBuffer>[] = []
+    let loaded = 0
+    for (const reader = response.body.getReader(); ; ) {
+      const { value } = await reader.read()
+      if (!value) break
+      parts.push(value)
+      loaded += value.length
+      progressed(loaded, Math.max(total, loaded))
+    }
+    return new Uint8Array(await new Blob(parts).arrayBuffer())
+  } catch (error) {
+    throw new Refusal(text.notFetched(nameOf(url), firstLine(error)))
+  }
+}
+
+/** Return a file's name. */
+function nameOf(source: File | string): string {
+  return source instanceof File ? source.name : decodeURIComponent(new URL(source).pathname.split('/').pop() || source)
+}
+
+// ---- answers
+
+/** Return what a call was about, for the sentence. */
+function subjectOf(call: Call): string {
+  if (call.kind === 'load') return nameOf(call.source)
+  return call.kind === 'segment' ? call.input.name : text.frame
+}
+
+/** Say what went wrong that no file is known to be at fault for: mostly the memory. */
+function sentenceOf(error: unknown, subject: string): string {
+  const why = firstLine(error)
+  return /memory|alloc|array (buffer )?length/i.test(why) ? text.outOfMemory(subject) : text.failed(subject, why)
+}
+
+/** Return the arrays of an answer, which are given away. */
+function buffersOf(value: Model | Result | Frame): Transferable[] {
+  return Object.values(value).flatMap((part) => (ArrayBuffer.isView(part) ? [part.buffer as ArrayBuffer] : []))
+}
