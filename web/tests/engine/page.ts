@@ -4,8 +4,9 @@ import { expect, type Page } from '@playwright/test'
 
 import type { Device, Model } from '../../src/engine/types'
 import type { Given } from './harness/main'
+import { HARNESS_PORT } from './harness/port'
 
-export const ADDRESS = 'http://localhost:4174/'
+export const ADDRESS = `http://localhost:${HARNESS_PORT}/`
 
 /** Result with its arrays as bytes again. */
 export type Found = Omit<Given, 'picture' | 'mask' | 'probabilities' | 'nifti'> & {
@@ -26,7 +27,7 @@ export interface Harness {
 
 /** Open the harness in a page, and see to it that nothing is asked of another origin and nothing is logged as an error. */
 export async function openHarness(page: Page): Promise<Harness> {
-  page.on('request', (request) => expect(request.url()).toMatch(new RegExp(`^(${ADDRESS}|data:)`)))
+  page.on('request', (request) => expect(request.url()).toMatch(new RegExp(`^(blob:)?${ADDRESS}`)))
   await page.goto(ADDRESS)
   const give = (field: string, source: Source): Promise<void> =>
     page.setInputFiles(

@@ -2,6 +2,8 @@ import { fileURLToPath } from 'node:url'
 
 import { defineConfig } from 'vite'
 
+import { HARNESS_PORT } from './port.ts'
+
 export default defineConfig({
   root: fileURLToPath(new URL('.', import.meta.url)),
   base: './',
@@ -13,5 +15,5 @@ export default defineConfig({
     emptyOutDir: true,
   },
   worker: { format: 'es' },
-  preview: { port: 4174, strictPort: true },
+  preview: { port: HARNESS_PORT, strictPort: true },
 })
