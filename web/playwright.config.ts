@@ -31,6 +31,11 @@ export default defineConfig({
       command: `npx vite build ${HARNESS} --logLevel warn && npx vite preview ${HARNESS}`,
       url: HARNESS_ADDRESS,
     },
+    {
+      command: `npx vite preview ${HARNESS}`,
+      env: { ISOLATED: '1' },
+      port: HARNESS_PORT + 1,
+    },
     { command: 'npx vite build --logLevel warn && npx vite preview --port 4317 --strictPort', url: PAGE },
   ],
 })

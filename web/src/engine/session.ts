@@ -109,7 +109,8 @@ async function opened(
   }
 }
 
-/** Return the first line of what went wrong. */
+/** Return the first line of what went wrong; of ONNX Runtime's, which begins with places in its source, the last part. */
 export function firstLine(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).split('\n')[0].trim()
+  const line = (error instanceof Error ? error.message : String(error)).split('\n')[0]
+  return line.slice(line.lastIndexOf(' : ') + 1).replace(/^: /, '').trim()
 }

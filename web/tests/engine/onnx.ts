@@ -35,9 +35,11 @@ function scalar(name: string, number: number): Part[] {
   return [field(2, FLOAT), field(8, name), field(9, [new Uint8Array(Float32Array.of(number).buffer)])]
 }
 
-/** Return a tensor of one whole number. */
-function index(name: string, number: number): Part[] {
-  return [field(2, WHOLE), field(8, name), field(9, [new Uint8Array(BigInt64Array.of(BigInt(number)).buffer)])]
+/** Return a tensor of one whole number, or of a list. */
+function whole(name: string, numbers: number | number[]): Part[] {
+  const listed = Array.isArray(numbers) ? numbers : [numbers]
+  const values = field(9, [new Uint8Array(BigInt64Array.from(listed, BigInt).buffer)])
+  return [...(Array.isArray(numbers) ? [field(1, listed.length)] : []), field(2, WHOLE), field(8, name), values]
 }
 
 /** What a hand-made ONNX file is like. */
@@ -47,6 +49,8 @@ export interface Tiny {
   factor?: number
   /** Sum up along the first and the last side before, and take a sigmoid after: what is told depends on the order. */
   sums?: boolean
+  /** Take memory by the square of the input's size, for nothing. */
+  greedy?: boolean
   /** Metadata, or nothing at all. */
   facts?: Record<string, unknown> | string | null
   external?: boolean
@@ -82,23 +86,36 @@ export function factsOfVolumes(
 
 /** Return an ONNX file whose probabilities are its input, times a number. */
 export function tiny({
-  channels = 3, sides = ['height', 'width'], factor = 1 / 255, facts = factsOfImages(channels), sums, external,
+  channels = 3, sides = ['height', 'width'], factor = 1 / 255, facts = factsOfImages(channels), sums, greedy, external,
 }: Tiny = {}): Uint8Array {
   const shape = ['batch', channels, ...sides]
   const elsewhere = external ? [field(13, [field(1, 'location'), field(2, 'x')]), field(14, 1)] : []
-  const graph = [
-    ...(sums ? [node('CumSum', ['image', 'first'], 'a'), node('CumSum', ['a', 'last'], 'b')] : []),
-    node('Mul', [sums ? 'b' : 'image', 'factor'], sums ? 'c' : 'probabilities'),
-    ...(sums ? [node('Sigmoid', ['c'], 'probabilities')] : []),
-  ].map((one) => field(1, one))
-  const tensors = [[...scalar('factor', factor), ...elsewhere], index('first', 2), index('last', 1 + sides.length)]
+  const nodes = greedy
+    ? [
+        node('Reshape', ['image', 'column'], 'a'),
+        node('Reshape', ['image', 'row'], 'b'),
+        node('MatMul', ['a', 'b'], 'c'),
+        node('ReduceMax', ['c'], 'd'),
+        node('Min', ['d', 'factor'], 'e'),
+        node('Mul', ['image', 'e'], 'probabilities'),
+      ]
+    : sums
+      ? [
+          node('CumSum', ['image', 'first'], 'a'),
+          node('CumSum', ['a', 'last'], 'b'),
+          node('Mul', ['b', 'factor'], 'c'),
+          node('Sigmoid', ['c'], 'probabilities'),
+        ]
+      : [node('Mul', ['image', 'factor'], 'probabilities')]
+  const wholes = { first: 2, last: 1 + sides.length, column: [-1, 1], row: [1, -1] }
+  const tensors = [[...scalar('factor', factor), ...elsewhere], ...Object.entries(wholes).map(([name, one]) => whole(name, one))]
   const said = typeof facts === 'string' ? facts : JSON.stringify(facts)
   return joined([
     field(1, 9), // ONNX's own version
     field(7, [
-      ...graph,
+      ...nodes.map((one) => field(1, one)),
       field(2, 'tiny'),
-      ...tensors.slice(0, sums ? 3 : 1).map((tensor) => field(5, tensor)),
+      ...tensors.map((tensor) => field(5, tensor)),
       field(11, value('image', shape)),
       field(12, value('probabilities', shape)),
     ]),

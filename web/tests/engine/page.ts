@@ -6,7 +6,9 @@ import type { Device, Model } from '../../src/engine/types'
 import type { Given } from './harness/main'
 import { HARNESS_PORT } from './harness/port'
 
-export const ADDRESS = `http://localhost:${HARNESS_PORT}/`
+const ADDRESS = `http://localhost:${HARNESS_PORT}/`
+/** The same with the headers by which a page is isolated from others, so that it may have threads. */
+export const ISOLATED = `http://localhost:${HARNESS_PORT + 1}/`
 
 /** Result with its arrays as bytes again. */
 export type Found = Omit<Given, 'picture' | 'mask' | 'probabilities' | 'nifti'> & {
@@ -26,9 +28,9 @@ export interface Harness {
 }
 
 /** Open the harness in a page, and see to it that nothing is asked of another origin and nothing is logged as an error. */
-export async function openHarness(page: Page): Promise<Harness> {
-  page.on('request', (request) => expect(request.url()).toMatch(new RegExp(`^(blob:)?${ADDRESS}`)))
-  await page.goto(ADDRESS)
+export async function openHarness(page: Page, address = ADDRESS): Promise<Harness> {
+  page.on('request', (request) => expect(request.url()).toMatch(new RegExp(`^(blob:)?${address}`)))
+  await page.goto(address)
   const give = (field: string, source: Source): Promise<void> =>
     page.setInputFiles(
       field,

@@ -4,6 +4,9 @@ import { defineConfig } from 'vite'
 
 import { HARNESS_PORT } from './port.ts'
 
+const ISOLATION = { 'Cross-Origin-Opener-Policy': 'same-origin', 'Cross-Origin-Embedder-Policy': 'require-corp' }
+const isolated = process.env['ISOLATED'] === '1'
+
 export default defineConfig({
   root: fileURLToPath(new URL('.', import.meta.url)),
   base: './',
@@ -15,5 +18,5 @@ export default defineConfig({
     emptyOutDir: true,
   },
   worker: { format: 'es' },
-  preview: { port: HARNESS_PORT, strictPort: true },
+  preview: { port: HARNESS_PORT + (isolated ? 1 : 0), strictPort: true, headers: isolated ? ISOLATION : {} },
 })
