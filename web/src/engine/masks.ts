@@ -6,7 +6,9 @@ import { Refusal } from './types'
 
 /** Return the class of each pixel, of probabilities [K, *S]; null where each class has a mask of its own. */
 export function maskOf(
-  probabilities: Float32Array, { planes, multilabel }: Facts, thresholds: number[],
+  probabilities: Float32Array,
+  { planes, multilabel }: Facts,
+  thresholds: number[],
 ): Uint8Array<ArrayBuffer> | null {
   if (multilabel) return null
   const mask = new Uint8Array(probabilities.length / planes)

@@ -38,7 +38,9 @@ export function threads(): number {
  */
 export async function openNetwork(file: ModelFile, device: Device, trial: Values): Promise<Network> {
   if (device === 'wasm') return openWasm(file)
-  const adapter = await (navigator as Navigator & { gpu?: { requestAdapter(): Promise<unknown> } }).gpu?.requestAdapter()
+  const adapter = await (
+    navigator as Navigator & { gpu?: { requestAdapter(): Promise<unknown> } }
+  ).gpu?.requestAdapter()
   const wasm = await openWasm(file)
   if (!adapter) return device === 'webgpu' ? { ...wasm, runtime: text.noWebGpu(threads(), text.noAdapter) } : wasm
   let gpu: Network | null = null
@@ -84,7 +86,10 @@ async function openWasm(file: ModelFile): Promise<Network> {
 
 /** Open a file by a runtime whose two files lie at addresses of the page's own. */
 async function opened(
-  ort: Runtime, { content, onnx, facts, model }: ModelFile, provider: 'wasm' | 'webgpu', runtime: string,
+  ort: Runtime,
+  { content, onnx, facts, model }: ModelFile,
+  provider: 'wasm' | 'webgpu',
+  runtime: string,
   paths: { wasm: string; mjs: string },
 ): Promise<Network> {
   ort.env.wasm.numThreads = threads()
@@ -102,15 +107,19 @@ async function opened(
     async run(values, shape) {
       const input = new ort.Tensor('float32', values, shape)
       const { [wanted]: output } = await session.run({ [onnx.input]: input }, [wanted])
-      if (output.dims[1] !== facts.planes) throw new Refusal(text.otherClasses(model.name, output.dims[1], facts.planes))
+      if (output.dims[1] !== facts.planes)
+        throw new Refusal(text.otherClasses(model.name, output.dims[1], facts.planes))
       return { values: output.data as Float32Array, shape: output.dims }
     },
     release: () => session.release(),
   }
 }
 
-/** Return the first line of what went wrong; of ONNX Runtime's, which begins with places in its source, the last part. */
+/** Return the first line of what went wrong; of ONNX Runtime's, which begins with its source's place, the end. */
 export function firstLine(error: unknown): string {
   const line = (error instanceof Error ? error.message : String(error)).split('\n')[0]
-  return line.slice(line.lastIndexOf(' : ') + 1).replace(/^: /, '').trim()
+  return line
+    .slice(line.lastIndexOf(' : ') + 1)
+    .replace(/^: /, '')
+    .trim()
 }

@@ -27,7 +27,7 @@ export interface Harness {
   frames(count: number, width: number, height: number): Promise<{ milliseconds: number[]; found: number }>
 }
 
-/** Open the harness in a page, and see to it that nothing is asked of another origin and nothing is logged as an error. */
+/** Open the harness in a page, and see to it that nothing is asked of another origin. */
 export async function openHarness(page: Page, address = ADDRESS): Promise<Harness> {
   page.on('request', (request) => expect(request.url()).toMatch(new RegExp(`^(blob:)?${address}`)))
   await page.goto(address)
