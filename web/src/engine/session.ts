@@ -6,6 +6,7 @@ import wasmGlue from 'onnxruntime-web/ort-wasm-simd-threaded.mjs?url'
 import wasmBinary from 'onnxruntime-web/ort-wasm-simd-threaded.wasm?url'
 import type * as Ort from 'onnxruntime-web/wasm'
 
+import { alike } from './masks'
 import type { ModelFile } from './model'
 import * as text from './text'
 import { type Device, Refusal } from './types'
@@ -14,8 +15,7 @@ type Runtime = typeof Ort
 export type Values = { values: Float32Array; shape: readonly number[] }
 
 const MOST_THREADS = 4
-const PROBABILITY = 1e-2 // by which WebGPU may differ
-const PIXELS = 5e-4 // part of a mask that may
+const ERRORS = 3 // of what ONNX Runtime logs; warnings are of its own work
 const UNTEMPERED = 'uncalibrated' // the output of probabilities without a temperature, of which masks are made
 
 /** Network that is ready to run. */
@@ -38,9 +38,7 @@ export function threads(): number {
  */
 export async function openNetwork(file: ModelFile, device: Device, trial: Values): Promise<Network> {
   if (device === 'wasm') return openWasm(file)
-  const adapter = await (
-    navigator as Navigator & { gpu?: { requestAdapter(): Promise<unknown> } }
-  ).gpu?.requestAdapter()
+  const adapter = await adapterOfGpu()
   const wasm = await openWasm(file)
   if (!adapter) return device === 'webgpu' ? { ...wasm, runtime: text.noWebGpu(threads(), text.noAdapter) } : wasm
   let gpu: Network | null = null
@@ -48,7 +46,8 @@ export async function openNetwork(file: ModelFile, device: Device, trial: Values
   try {
     gpu = await openWebGpu(file)
     const found = await gpu.run(trial.values.slice(), trial.shape)
-    if (alike(found, await wasm.run(trial.values.slice(), trial.shape))) {
+    const wanted = await wasm.run(trial.values.slice(), trial.shape)
+    if (alike(found.values, wanted.values, file.facts, file.model.thresholds)) {
       await wasm.release()
       return gpu
     }
@@ -60,16 +59,10 @@ export async function openNetwork(file: ModelFile, device: Device, trial: Values
   return { ...wasm, runtime: text.noWebGpu(threads(), why) }
 }
 
-/** Return whether two runtimes give as good as the same probabilities, and masks. */
-function alike(one: Values, other: Values): boolean {
-  const planes = one.shape[1]
-  const pixels = one.values.length / planes
-  const different = new Uint8Array(pixels)
-  for (let i = 0; i < one.values.length; i++) {
-    if (!(Math.abs(one.values[i] - other.values[i]) <= PROBABILITY)) return false
-    if (one.values[i] > 0.5 !== other.values[i] > 0.5) different[i % pixels] = 1
-  }
-  return different.reduce((sum, flag) => sum + flag, 0) <= PIXELS * pixels
+/** Return what WebGPU would compute on; null where there is nothing. */
+async function adapterOfGpu(): Promise<unknown> {
+  const { gpu } = navigator as Navigator & { gpu?: { requestAdapter(): Promise<unknown> } }
+  return (await gpu?.requestAdapter().catch(() => null)) ?? null
 }
 
 /** Open a file by WebGPU, whose runtime is loaded only here. */
@@ -97,7 +90,7 @@ async function opened(
   ort.env.logLevel = 'error'
   let session: Ort.InferenceSession
   try {
-    session = await ort.InferenceSession.create(content, { executionProviders: [provider] })
+    session = await ort.InferenceSession.create(content, { executionProviders: [provider], logSeverityLevel: ERRORS })
   } catch (error) {
     throw new Refusal(text.cannotOpen(model.name, firstLine(error)))
   }
