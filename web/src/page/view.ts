@@ -26,7 +26,7 @@ export class View {
   readonly #classChoice = make('label', { class: 'of-class', hidden: true }, text.view.ofClass, ' ', this.#classes)
   readonly #legend: HTMLElement
   readonly #slider = make('input', { type: 'range', min: 1, value: 1, id: 'slice' })
-  readonly #sliceNumber = make('output', { for: 'slice' })
+  readonly #sliceNumber = make('span', { class: 'value' })
   readonly #slices: HTMLElement
   readonly #live = make('div', { class: 'live-bar' })
   #segments: Segments | null = null

@@ -23,7 +23,8 @@ const STATES: Record<string, (page: Page) => Promise<void>> = {
     await page.getByRole('button', { name: 'Camera' }).click() // there is no model
     await openModel(page)
     await give(page, NO_IMAGE, IMAGE)
-    await expect(page.locator('.item .trouble')).toBeVisible()
+    await expect(page.locator('.item.refused .trouble')).toBeVisible()
+    await expect(page.locator('.item.done')).toBeVisible()
     await page.getByLabel('Side of a pixel, in mm').fill('x')
   },
   volume: async (page) => {
@@ -41,23 +42,25 @@ const STATES: Record<string, (page: Page) => Promise<void>> = {
 }
 
 for (const [state, reach] of Object.entries(STATES)) {
-  for (const colorScheme of ['light', 'dark'] as const) {
-    test(`${state}, ${colorScheme}: nothing serious for axe, and nothing to scroll sideways on a phone`, async ({ page }) => {
-      test.skip(state === 'volume' && !hasModel(VOLUMES), `web/models has no ${VOLUMES}.onnx`)
-      await page.emulateMedia({ colorScheme })
-      await reach(page)
-      for (const size of [{ width: 1280, height: 800 }, { width: 360, height: 740 }]) {
-        await page.setViewportSize(size)
+  test(`${state}: nothing serious for axe, and nothing to scroll sideways on a phone`, async ({ page }) => {
+    test.skip(state === 'volume' && !hasModel(VOLUMES), `web/models has no ${VOLUMES}.onnx`)
+    await reach(page)
+    for (const size of [{ width: 1280, height: 800 }, { width: 360, height: 740 }]) {
+      await page.setViewportSize(size)
+      expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(size.width)
+      for (const colorScheme of ['light', 'dark'] as const) {
+        await page.emulateMedia({ colorScheme })
         const { violations } = await new AxeBuilder({ page }).analyze()
         const serious = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical')
-        expect(serious.map(({ id, nodes }) => [id, nodes.map(({ html, failureSummary }) => [html, failureSummary])])).toEqual([])
-        expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(size.width)
+        const said = serious.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${colorScheme}, ${id}: ${html}`))
+        expect(said).toEqual([])
       }
-    })
-  }
+    }
+  })
 }
 
 test('all is done by the keyboard alone', async ({ page }) => {
+  page.on('filechooser', (chooser) => void chooser.setFiles([IMAGE]))
   await page.goto('./')
   await expect(page.getByRole('button', { name: /^lv-unet-busi:/ })).toBeVisible()
   const focused = () => page.evaluate(() => document.activeElement!.getAttribute('aria-label') ?? document.activeElement!.textContent!)
@@ -76,8 +79,7 @@ test('all is done by the keyboard alone', async ({ page }) => {
   await expect(page.locator('.facts')).toBeVisible()
 
   await tabTo(/^Choose files/)
-  const [chooser] = await Promise.all([page.waitForEvent('filechooser'), page.keyboard.press('Enter')])
-  await chooser.setFiles([IMAGE])
+  await page.keyboard.press('Enter')
   await expect(page.locator('.found')).toBeVisible()
   await tabTo(/^malignant \(21\)/)
   await page.keyboard.press('Tab')
@@ -87,7 +89,7 @@ test('all is done by the keyboard alone', async ({ page }) => {
   await expect(page.getByLabel('Mask', { exact: true })).toBeChecked()
   await tabTo(/^Threshold of lesion/)
   await page.keyboard.press('ArrowRight')
-  await expect(page.locator('.threshold output')).toHaveText('0.51')
+  await expect(page.locator('.threshold .value')).toHaveText('0.51')
   await tabTo(/^Save mask/)
   const [download] = await Promise.all([page.waitForEvent('download'), page.keyboard.press('Space')])
   expect(download.suggestedFilename()).toContain('_mask_threshold0.51')
@@ -95,7 +97,7 @@ test('all is done by the keyboard alone', async ({ page }) => {
 
 test('what happens is said to a screen reader', async ({ page }) => {
   await showResult(page)
-  await expect(page.getByRole('status')).toContainText(/lesion: [\d,]+ pixels/)
+  await expect(page.locator('p[role=status]')).toContainText(/lesion: [\d,]+ pixels/)
   await expect(page.getByRole('img', { name: /malignant \(21\)\.png\. lesion: [\d,]+ pixels/ })).toBeVisible()
   await expect(page.locator('html')).toHaveAttribute('lang', 'en')
 })
