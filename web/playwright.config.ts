@@ -1,8 +1,11 @@
 import { defineConfig } from '@playwright/test'
 
+import { HARNESS_PORT } from './tests/engine/harness/port'
+
 const QUIET = ['--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
 const CAMERA = ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream']
 const PAGE = 'http://localhost:4317/'
+const HARNESS_ADDRESS = `http://localhost:${HARNESS_PORT}/`
 const HARNESS = '-c tests/engine/harness/vite.config.ts'
 const launchOptions = {
   executablePath: process.env['CHROMIUM'] ?? '/usr/bin/chromium',
@@ -27,8 +30,12 @@ export default defineConfig({
   webServer: [
     {
       command: `npx vite build ${HARNESS} --logLevel warn && npx vite preview ${HARNESS}`,
-      url: 'http://localhost:4174/',
-      reuseExistingServer: true,
+      url: HARNESS_ADDRESS,
+    },
+    {
+      command: `npx vite preview ${HARNESS}`,
+      env: { ISOLATED: '1' },
+      port: HARNESS_PORT + 1,
     },
     { command: 'npx vite build --logLevel warn && npx vite preview --port 4317 --strictPort', url: PAGE },
   ],

@@ -88,7 +88,7 @@ async function opened(
   paths: { wasm: string; mjs: string },
 ): Promise<Network> {
   ort.env.wasm.numThreads = threads()
-  ort.env.wasm.wasmPaths = { wasm: new URL(paths.wasm, self.location.href), mjs: new URL(paths.mjs, self.location.href) }
+  ort.env.wasm.wasmPaths = { wasm: new URL(paths.wasm, self.origin), mjs: new URL(paths.mjs, self.origin) }
   ort.env.logLevel = 'error'
   let session: Ort.InferenceSession
   try {
@@ -109,7 +109,8 @@ async function opened(
   }
 }
 
-/** Return the first line of what went wrong. */
+/** Return the first line of what went wrong; of ONNX Runtime's, which begins with places in its source, the last part. */
 export function firstLine(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).split('\n')[0].trim()
+  const line = (error instanceof Error ? error.message : String(error)).split('\n')[0]
+  return line.slice(line.lastIndexOf(' : ') + 1).replace(/^: /, '').trim()
 }

@@ -51,7 +51,7 @@ function done(call: Call, progressed: (loaded: number, total: number) => void): 
   }
 }
 
-/** Open a model's file. */
+/** Open a model's file; one that is refused leaves open what was. */
 async function load(source: File | string, device: Device, progressed: (loaded: number, total: number) => void): Promise<Model> {
   const content = source instanceof File ? await bytesOf(source) : await fetched(source, progressed)
   const file = await readModel(content, nameOf(source))
@@ -197,7 +197,7 @@ function subjectOf(call: Call): string {
 /** Say what went wrong that no file is known to be at fault for: mostly the memory. */
 function sentenceOf(error: unknown, subject: string): string {
   const why = firstLine(error)
-  return /memory|alloc|array (buffer )?length/i.test(why) ? text.outOfMemory(subject) : text.failed(subject, why)
+  return /memory|alloc|too large|array (buffer )?length/i.test(why) ? text.outOfMemory(subject) : text.failed(subject, why)
 }
 
 /** Return the arrays of an answer, which are given away. */
