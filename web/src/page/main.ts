@@ -168,10 +168,10 @@ function describe(result: Result, segments: Segments): void {
   say(summary)
 }
 
-function hintFor(item: Item | null): string {
-  if (item?.state === 'refused') return item.sentence
-  if (item && queue.ready) return text.view.segmenting(item.file.name)
-  return model ? text.view.emptyModel : text.view.emptyHint
+function hintFor(item: Item | null): [string, string] {
+  if (item?.state === 'refused') return [text.view.refused, item.sentence]
+  if (item) return [queue.ready ? text.view.segmenting : text.view.waiting, item.file.name]
+  return [text.view.empty, model ? text.view.emptyModel : text.view.emptyHint]
 }
 
 function segmentsOf(result: Result): Segments {

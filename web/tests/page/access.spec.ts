@@ -25,6 +25,7 @@ const STATES: Record<string, (page: Page) => Promise<void>> = {
     await give(page, NO_IMAGE, IMAGE)
     await expect(page.locator('.item.refused .trouble')).toBeVisible()
     await expect(page.locator('.item.done')).toBeVisible()
+    await page.locator('.item.done .select').click()
     await page.getByLabel('Side of a pixel, in mm').fill('x')
   },
   volume: async (page) => {
