@@ -15,6 +15,7 @@ const launchOptions = {
 export default defineConfig({
   workers: 1, // WebAssembly takes all cores
   timeout: 120_000,
+  expect: { timeout: 30_000 },
   reporter: 'list',
   globalSetup: './tests/page/models.ts',
   use: { launchOptions },
