@@ -150,6 +150,16 @@ test('an input that takes more memory than there is ends in a sentence, and the 
   expect(workers).toBe(2) // the first one went, and its memory with it
 })
 
+test('a runtime that cannot be fetched is no fault of the file, and is fetched again', async ({ page }) => {
+  await page.route('**/*.wasm', (route) => route.abort())
+  const harness = await openHarness(page)
+  expect(await refusal(harness.load({ name: 'good.onnx', content: good }))).toMatch(
+    /^The browser cannot .* good\.onnx/,
+  )
+  await page.unroute('**/*.wasm')
+  expect((await harness.load({ name: 'good.onnx', content: good })).name).toBe('tiny')
+})
+
 test('threads are taken where the page is isolated', async ({ page }) => {
   const path = exported('lv-unet-busi-256.onnx')
   test.skip(!existsSync(path), `${path} is not there: make web exports it`)
