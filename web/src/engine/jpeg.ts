@@ -38,14 +38,16 @@ export function plainJpeg(content: Uint8Array<ArrayBuffer>, file: string): Plain
     if (marker !== APP1 && marker !== APP2) kept.push(segment)
     place = end
   }
-  if (!height || !width || content[place + 1] !== START_OF_SCAN || !ends(content.subarray(place))) throw new Refusal(text.unreadable(file))
+  if (!height || !width || content[place + 1] !== START_OF_SCAN || !ends(content.subarray(place)))
+    throw new Refusal(text.unreadable(file))
   kept.push(content.subarray(place))
   return { height, width, turned, content: joined(kept) }
 }
 
-/** Return whether pixels come to their end, where browsers would fill up with grey: no other 0xff of theirs has this next to it. */
+/** Return whether pixels come to their end, for browsers fill up with grey: no other 0xff has this next to it. */
 function ends(pixels: Uint8Array): boolean {
-  for (let i = pixels.lastIndexOf(END); i > 0; i = pixels.lastIndexOf(END, i - 1)) if (pixels[i - 1] === 0xff) return true
+  for (let i = pixels.lastIndexOf(END); i > 0; i = pixels.lastIndexOf(END, i - 1))
+    if (pixels[i - 1] === 0xff) return true
   return false
 }
 

@@ -28,7 +28,11 @@ const refused: [kind: string, content: Uint8Array, word: RegExp][] = [
   ['a foreign file', tiny({ facts: null }), /not written by segzoo/],
   ['metadata that are no JSON', tiny({ facts: '{"model": ' }), /JSON/],
   ['metadata that are a list', tiny({ facts: '[]' }), /object/],
-  ['metadata without classes', changed({ class_names: undefined, num_classes: undefined }), /class_names, num_classes/],
+  [
+    'metadata without classes',
+    changed({ class_names: undefined, num_classes: undefined }),
+    /class_names, num_classes/,
+  ],
   ['too few names', changed({ class_names: ['one'] }), /class_names/],
   ['names that are none', changed({ class_names: [1, 2, 3] }), /class_names/],
   ['too many classes', changed({ num_classes: 5000 }), /5,000/],
@@ -70,18 +74,32 @@ test('models that cannot be used are refused, and what was open stays open', asy
 
 test('inputs of another kind than the model takes are refused', async ({ page }) => {
   const harness = await openHarness(page)
-  const picture = { name: 'scan.png', content: readFileSync(join(samples, 'BUSI/Dataset_BUSI_with_GT/benign/benign (9).png')) }
-  const volume = { name: 'scan.nii.gz', content: readFileSync(join(samples, 'Task04_Hippocampus/imagesTr/hippocampus_149.nii.gz')) }
+  const picture = {
+    name: 'scan.png',
+    content: readFileSync(join(samples, 'BUSI/Dataset_BUSI_with_GT/benign/benign (9).png')),
+  }
+  const volume = {
+    name: 'scan.nii.gz',
+    content: readFileSync(join(samples, 'Task04_Hippocampus/imagesTr/hippocampus_149.nii.gz')),
+  }
   await harness.load({ name: 'images.onnx', content: good })
   expect(await refusal(harness.segment(volume))).toMatch(/^scan\.nii\.gz is a volume/)
   await harness.load({ name: 'fixed.onnx', content: tiny({ sides: [64, 64] }) })
   expect(await refusal(harness.segment(picture))).toMatch(/^scan\.png is \d+ x \d+ .* 64 x 64/)
   await harness.load({ name: 'volumes.onnx', content: volumes({}) })
   expect(await refusal(harness.segment(picture))).toMatch(/^scan\.png is a picture/)
-  expect(await refusal(harness.segment({ name: 'scan.nrrd', content: Buffer.from('NRRD0004') }))).toMatch(/^scan\.nrrd /)
-  await harness.load({ name: 'windows.onnx', content: tiny({ channels: 1, sides: [64, 64, 64], facts: factsOfVolumes() }) })
+  expect(await refusal(harness.segment({ name: 'scan.nrrd', content: Buffer.from('NRRD0004') }))).toMatch(
+    /^scan\.nrrd /,
+  )
+  await harness.load({
+    name: 'windows.onnx',
+    content: tiny({ channels: 1, sides: [64, 64, 64], facts: factsOfVolumes() }),
+  })
   expect(await refusal(harness.segment(volume))).toMatch(/^scan\.nii\.gz has .* 64 x 64 x 64/)
-  await harness.load({ name: 'two.onnx', content: tiny({ facts: factsOfImages(3, { num_classes: 2, class_names: ['a', 'b'] }) }) })
+  await harness.load({
+    name: 'two.onnx',
+    content: tiny({ facts: factsOfImages(3, { num_classes: 2, class_names: ['a', 'b'] }) }),
+  })
   expect(await refusal(harness.segment(picture))).toMatch(/gives 3 classes .* 2/)
   await harness.load({ name: 'nan.onnx', content: tiny({ factor: NaN }) })
   expect(await refusal(harness.segment(picture))).toMatch(/NaN/)
@@ -89,7 +107,10 @@ test('inputs of another kind than the model takes are refused', async ({ page })
 
 test('a model says what it is, and what is done to its masks', async ({ page }) => {
   const harness = await openHarness(page)
-  const classes = { 'channel 1': { threshold: 0.25, filled_holes: true, smallest_part: 20 }, 'channel 2': { largest_component: true } }
+  const classes = {
+    'channel 1': { threshold: 0.25, filled_holes: true, smallest_part: 20 },
+    'channel 2': { largest_component: true },
+  }
   const model = await harness.load({
     name: 'tuned.onnx',
     content: changed({
@@ -112,13 +133,31 @@ test('a model says what it is, and what is done to its masks', async ({ page }) 
   })
 })
 
-test('an input that takes more memory than there is ends in a sentence, and the next one is segmented', async ({ page }) => {
+test('an input that takes more memory than there is ends in a sentence, and the next one is segmented', async ({
+  page,
+}) => {
+  let workers = 0
+  page.on('worker', () => workers++)
   const harness = await openHarness(page)
   await harness.load({ name: 'greedy.onnx', content: tiny({ greedy: true }) })
-  const picture = join(samples, 'BUSI/Dataset_BUSI_with_GT/benign/benign (9).png') // of 79,680 pixels: 25 GB for a square
+  const picture = join(samples, 'BUSI/Dataset_BUSI_with_GT/benign/benign (9).png') // its pixels squared are 25 GB
   expect(await refusal(harness.segment(picture))).toMatch(/^There is not enough memory .* benign \(9\)\.png; /)
-  const small = { name: 'small.png', content: encode({ width: 9, height: 7, channels: 1, data: new Uint8Array(63).fill(200) }) }
+  const small = {
+    name: 'small.png',
+    content: encode({ width: 9, height: 7, channels: 1, data: new Uint8Array(63).fill(200) }),
+  }
   expect((await harness.segment(small)).probabilities[0]).toBeGreaterThan(0.7)
+  expect(workers).toBe(2) // the first one went, and its memory with it
+})
+
+test('a runtime that cannot be fetched is no fault of the file, and is fetched again', async ({ page }) => {
+  await page.route('**/*.wasm', (route) => route.abort())
+  const harness = await openHarness(page)
+  expect(await refusal(harness.load({ name: 'good.onnx', content: good }))).toMatch(
+    /^The browser cannot .* good\.onnx/,
+  )
+  await page.unroute('**/*.wasm')
+  expect((await harness.load({ name: 'good.onnx', content: good })).name).toBe('tiny')
 })
 
 test('threads are taken where the page is isolated', async ({ page }) => {

@@ -42,7 +42,9 @@ for (const channels of [1, 3] as const)
       const worst = wanted.reduce((most, value, i) => Math.max(most, Math.abs(value - seen[i])), 0)
       expect.soft(worst, `${file} differs`).toBe(0)
       const voxels = found.size[1] * found.size[2]
-      const given = wanted.map((_, i) => Math.round(255 * found.probabilities[(i % channels) * voxels + Math.floor(i / channels)]))
+      const given = wanted.map((_, i) =>
+        Math.round(255 * found.probabilities[(i % channels) * voxels + Math.floor(i / channels)]),
+      )
       expect.soft(Buffer.compare(given, Buffer.from(seen)), `${file} goes to the network as it is shown`).toBe(0)
       const warnings = found.warnings.filter((warning) => !warning.includes('unlike'))
       expect.soft(warnings.length, `${file}: ${warnings}`).toBe(read.warnings)

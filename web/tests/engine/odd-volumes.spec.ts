@@ -11,7 +11,11 @@ import { factsOfVolumes, tiny } from './onnx'
 import { openHarness, refusal } from './page'
 import { maskIn, predictedFiles, runPython } from './predict'
 
-const PLACE = [[76, 32], [123, 1], [252, 72]] // fields of the header that say where the voxels lie: first byte, bytes
+const PLACE = [
+  [76, 32],
+  [123, 1],
+  [252, 72],
+] // fields of the header that say where the voxels lie: first byte, bytes
 const folder = mkdtempSync(join(tmpdir(), 'odd-'))
 const model = join(mkdtempSync(join(tmpdir(), 'tiny-')), 'tiny.onnx')
 const content = (contract = {}): Uint8Array =>
@@ -22,7 +26,10 @@ let masks: Map<string, string>
 test.beforeAll(() => {
   writeFileSync(model, content())
   warnings = JSON.parse(runPython(join(import.meta.dirname, 'odd_volumes.py'), folder))
-  masks = predictedFiles(model, Object.keys(warnings).filter((path) => warnings[path] !== null))
+  masks = predictedFiles(
+    model,
+    Object.keys(warnings).filter((path) => warnings[path] !== null),
+  )
 })
 
 test('volumes are segmented as segzoo predict does, or refused in a sentence', async ({ page }) => {
@@ -44,7 +51,9 @@ test('volumes are segmented as segzoo predict does, or refused in a sentence', a
     const [own, theirs] = [gunzipSync(found.nifti), unpacked(masks.get(path)!)]
     expect.soft(own.length, file).toBe(theirs.length)
     for (const [first, count] of PLACE)
-      expect.soft(own.subarray(first, first + count), `${file}, byte ${first}`).toEqual(theirs.subarray(first, first + count))
+      expect
+        .soft(own.subarray(first, first + count), `${file}, byte ${first}`)
+        .toEqual(theirs.subarray(first, first + count))
     expect.soft(own.subarray(352), file).toEqual(theirs.subarray(352))
   }
 })

@@ -59,8 +59,8 @@ def make(folder: Path) -> None:
         "one-colour-transparent.png": (picture, {"transparency": (0, 0, 255)}),
         "turned.png": (picture, {"exif": exif}),
         "deep.png": (Image.fromarray(GREY.astype(np.uint16) * 257 + 3), {}),
-        "fourteen-bits.png": (Image.fromarray((GREY.astype(np.uint16) * 64)), {}),
-        "twelve-bits.png": (Image.fromarray((GREY.astype(np.uint16) * 16)), {}),
+        "fourteen-bits.png": (Image.fromarray(GREY.astype(np.uint16) * 64), {}),
+        "twelve-bits.png": (Image.fromarray(GREY.astype(np.uint16) * 16), {}),
         "black.png": (Image.fromarray(np.zeros((9, 7), np.uint16)), {}),
         "several.png": (picture, {"save_all": True, "append_images": [picture.rotate(180)]}),
         "rgb.jpg": (picture, {"quality": 90}),
@@ -115,7 +115,9 @@ def png(bits: int, kind: int, rows: np.ndarray) -> bytes:
     """Return a PNG of rows of bytes."""
     packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, bits, kind, 0, 0, 0)), (b"IDAT", packed), (b"IEND", b"")]
-    parts = [struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks]
+    parts = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 

@@ -71,7 +71,8 @@ export function factsOfImages(channels: number, changed: Record<string, unknown>
 
 /** Metadata of a model of volumes. */
 export function factsOfVolumes(
-  contract: Record<string, unknown> = {}, changed: Record<string, unknown> = {},
+  contract: Record<string, unknown> = {},
+  changed: Record<string, unknown> = {},
 ): Record<string, unknown> {
   return {
     model: { name: 'tiny' },
@@ -79,14 +80,27 @@ export function factsOfVolumes(
     multilabel: false,
     class_names: ['background', 'bright'],
     precision: 'float32',
-    preprocessing: { channels: 1, orientation: 'SAR', spacing: null, patch_size: [8, 8, 8], intensity: 'zscore', ...contract },
+    preprocessing: {
+      channels: 1,
+      orientation: 'SAR',
+      spacing: null,
+      patch_size: [8, 8, 8],
+      intensity: 'zscore',
+      ...contract,
+    },
     ...changed,
   }
 }
 
 /** Return an ONNX file whose probabilities are its input, times a number. */
 export function tiny({
-  channels = 3, sides = ['height', 'width'], factor = 1 / 255, facts = factsOfImages(channels), sums, greedy, external,
+  channels = 3,
+  sides = ['height', 'width'],
+  factor = 1 / 255,
+  facts = factsOfImages(channels),
+  sums,
+  greedy,
+  external,
 }: Tiny = {}): Uint8Array {
   const shape = ['batch', channels, ...sides]
   const elsewhere = external ? [field(13, [field(1, 'location'), field(2, 'x')]), field(14, 1)] : []
@@ -108,7 +122,10 @@ export function tiny({
         ]
       : [node('Mul', ['image', 'factor'], 'probabilities')]
   const wholes = { first: 2, last: 1 + sides.length, column: [-1, 1], row: [1, -1] }
-  const tensors = [[...scalar('factor', factor), ...elsewhere], ...Object.entries(wholes).map(([name, one]) => whole(name, one))]
+  const tensors = [
+    [...scalar('factor', factor), ...elsewhere],
+    ...Object.entries(wholes).map(([name, one]) => whole(name, one)),
+  ]
   const said = typeof facts === 'string' ? facts : JSON.stringify(facts)
   return joined([
     field(1, 9), // ONNX's own version

@@ -24,10 +24,11 @@ export type Source = string | { name: string; content: Uint8Array }
 export interface Harness {
   load(model: Source, device?: Device): Promise<Model>
   segment(input: Source): Promise<Found>
-  frames(count: number, width: number, height: number): Promise<{ milliseconds: number[]; found: number }>
+  frame(picture: Source): Promise<{ size: [number, number]; mask: Uint8Array }>
+  frames(picture: Source, count: number, width: number, height: number): Promise<{ milliseconds: number[] }>
 }
 
-/** Open the harness in a page, and see to it that nothing is asked of another origin and nothing is logged as an error. */
+/** Open the harness in a page, and see to it that nothing is asked of another origin. */
 export async function openHarness(page: Page, address = ADDRESS): Promise<Harness> {
   page.on('request', (request) => expect(request.url()).toMatch(new RegExp(`^(blob:)?${address}`)))
   await page.goto(address)
@@ -53,8 +54,15 @@ export async function openHarness(page: Page, address = ADDRESS): Promise<Harnes
         nifti: bytes(nifti),
       }
     },
-    frames: (count, width, height) =>
-      page.evaluate(([some, wide, high]) => window.harness.frames(some, wide, high), [count, width, height]),
+    async frame(picture) {
+      await give('#input', picture)
+      const { size, mask } = await page.evaluate(() => window.harness.frame())
+      return { size, mask: new Uint8Array(Buffer.from(mask, 'base64')) }
+    },
+    async frames(picture, count, width, height) {
+      await give('#input', picture)
+      return page.evaluate(([some, wide, high]) => window.harness.frames(some, wide, high), [count, width, height])
+    },
   }
 }
 

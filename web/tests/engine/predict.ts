@@ -9,7 +9,8 @@ import { gunzipSync } from 'node:zlib'
 import { decode } from 'fast-png'
 
 const root = resolve(import.meta.dirname, '../../..')
-const python = process.env.PYTHON ?? (existsSync(join(root, '.venv/bin/python')) ? join(root, '.venv/bin/python') : 'python3')
+const python =
+  process.env.PYTHON ?? (existsSync(join(root, '.venv/bin/python')) ? join(root, '.venv/bin/python') : 'python3')
 const NIFTI_VOXELS = 352
 
 export const samples = join(root, 'tests/samples')
@@ -22,14 +23,28 @@ export function exported(name: string): string {
 /** Run a script of Python with the segzoo of this repository. */
 export function runPython(...argv: string[]): string {
   const env = { ...process.env, PYTHONPATH: join(root, 'src'), OMP_NUM_THREADS: '1' }
-  return execFileSync(python, argv, { cwd: root, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], maxBuffer: 2 ** 28 })
+  return execFileSync(python, argv, {
+    cwd: root,
+    env,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+    maxBuffer: 2 ** 28,
+  })
 }
 
 /** Return the files of masks that segzoo predict writes, by the input's path. */
 export function predictedFiles(model: string, inputs: string[]): Map<string, string> {
   const folder = mkdtempSync(join(tmpdir(), 'masks-'))
   runPython('-c', 'from segzoo.cli import main; main()', 'predict', model, ...inputs, '--output', folder)
-  return new Map(inputs.map((path) => [path, join(folder, basename(path).replace(/\.\w+$/, (suffix) => (/^\.(nii|gz)$/.test(suffix) ? suffix : '.png')))]))
+  return new Map(
+    inputs.map((path) => [
+      path,
+      join(
+        folder,
+        basename(path).replace(/\.\w+$/, (suffix) => (/^\.(nii|gz)$/.test(suffix) ? suffix : '.png')),
+      ),
+    ]),
+  )
 }
 
 /** Return the masks that segzoo predict makes, by the input's path. */
