@@ -1,7 +1,8 @@
 /** Masks of the page's engine beside those of segzoo predict, of the same exported file and the same inputs. */
 
-import { existsSync, readdirSync } from 'node:fs'
-import { join } from 'node:path'
+import { createHash } from 'node:crypto'
+import { readdirSync, readFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
 
 import { expect, test } from '@playwright/test'
 
@@ -18,29 +19,28 @@ const hippocampi = join(samples, 'Task04_Hippocampus/imagesTr')
 const volumes = readdirSync(hippocampi).map((name) => join(hippocampi, name))
 const MOST = 5e-4 // part of the pixels that may differ
 
-for (const [model, inputs, size] of [
-  ['lv-unet-busi.onnx', images, null],
-  ['lv-unet-busi-256.onnx', images, [256, 256]],
-  ['mednext-s-k3-hippocampus.onnx', volumes, null],
-] as const) {
-  test(`${model} gives the masks of segzoo predict`, async ({ page }) => {
-    const path = exported(model)
-    test.skip(!existsSync(path), `${path} is not there: make web exports it`)
-    const expected = predicted(path, [...inputs])
+const models = exported(/\.onnx$/)
+
+test('there are models to compare', () => {
+  test.skip(!models.length, 'no .onnx file lies in web/models: make web exports some')
+})
+
+for (const path of models)
+  test(`${basename(path)} gives the masks of segzoo predict`, async ({ page }) => {
     const harness = await openHarness(page)
-    const opened = await harness.load(path)
-    expect(opened.fixedSize).toEqual(size)
-    expect(opened.sha256).toMatch(/^[0-9a-f]{64}$/)
+    const model = await harness.load(path)
+    expect(model.sha256).toBe(createHash('sha256').update(readFileSync(path)).digest('hex'))
+    const inputs = model.dimensions === 3 ? volumes : images
+    const expected = predicted(path, inputs)
     let found = 0
     for (const input of inputs) {
       const { mask } = await harness.segment(input)
       const wanted = expected.get(input)!
       expect(mask.length, input).toBe(wanted.length)
       const differ = mask.filter((value, i) => value !== wanted[i]).length
-      console.log(`${model} ${input.slice(samples.length)}: ${differ} of ${wanted.length} differ`)
+      console.log(`${basename(path)} ${basename(input)}: ${differ} of ${wanted.length} differ`)
       expect(differ / wanted.length, input).toBeLessThanOrEqual(MOST)
       found += mask.filter((value) => value).length
     }
-    expect(found).toBeGreaterThan(0)
+    if (/busi|hippocampus/.test(path)) expect(found).toBeGreaterThan(0)
   })
-}
