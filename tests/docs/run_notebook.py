@@ -19,6 +19,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import lightning.fabric
+import lightning.pytorch
 import matplotlib
 import matplotlib.pyplot as plt
 from pages import ROOT
@@ -30,7 +32,7 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 MADE_BY = "outputs_of"  # in the metadata, a hash of the cells that the outputs are of
-LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")  # which keep the stream that they were imported with
+LOGGERS = (lightning.pytorch.__name__, lightning.fabric.__name__)
 COLOURS, QUALITY, DOTS = 96, 80, 80  # of a kept picture as PNG, as JPEG, and of a figure's inch
 
 
@@ -115,14 +117,17 @@ def run_cell(code: str, number: int, names: dict[str, Any]) -> Iterator[dict[str
 
 @contextmanager
 def redirect_logs(stream: io.StringIO) -> Iterator[None]:
-    """Let Lightning say to a stream what it has to say."""
-    found = [one for name in LOGGERS for one in logging.getLogger(name).handlers]
-    kept_streams = [(one, one.setStream(stream)) for one in found if isinstance(one, logging.StreamHandler)]
+    """Let Lightning say to a stream what it has to say, as where it was imported by a notebook."""
+    handler = logging.StreamHandler(stream)
+    found = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger.handlers, logger.propagate) for logger in found]
+    for logger in found:
+        logger.handlers, logger.propagate = [handler], False
     try:
         yield
     finally:
-        for handler, before in kept_streams:
-            handler.setStream(before)
+        for logger, (handlers, propagate) in zip(found, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
 
 
 def shown(value: Any) -> dict[str, Any]:
