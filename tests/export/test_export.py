@@ -171,22 +171,13 @@ def test_windows_of_volumes_are_exported_too_and_vary(tmp_path, suffix):
         np.testing.assert_allclose(probabilities, expected.softmax(1).numpy(), atol=2e-5)
 
 
-class Passed(torch.nn.Module):
-    """A layer of an encoder that does nothing."""
-
-    def forward(self, tokens, grid):
-        return tokens
-
-
 @pytest.mark.slow
 def test_token_mixing_is_exported_for_any_size_in_operations_of_onnx(images, tmp_path):
     import onnx
 
     model = segzoo.MedURWKV(encoder="plain", depths=(1, 1, 1, 1), width=48, head_width=8).eval()
     model.preprocessing = segzoo.Preprocessing(3)
-    # one of its twelve layers, which are alike: exporting takes its time by the layer
-    model.encoder.layers = torch.nn.ModuleList([model.encoder.layers[0], *(Passed() for _ in range(3))])
-    model.encoder.taps = [0, 1, 2, 3]
+    model.encoder.layers, model.encoder.taps = model.encoder.layers[:4], [0, 1, 2, 3]
     path = model.export(tmp_path / "model.onnx", image=images[0]).path
     graph = onnx.load(path).graph
     assert {node.domain for node in graph.node} == {""}
