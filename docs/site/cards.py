@@ -1,0 +1,36 @@
+"""Page of all checkpoints: each with its picture, and what README's table says of it."""
+
+import re
+from pathlib import Path
+
+_ROW = re.compile(r"^\| \[`(?P<name>[^`]+)`\]\(\S+\) \| (?P<task>[^|]+) \| (?P<dice>[^|]+) \| (?P<size>[^|]+) \|", re.M)
+
+
+def gallery(root: Path) -> str:
+    """Return the page, in README's order."""
+    table = (root / "README.md").read_text(encoding="utf-8")
+    cards = [_card(row, root / "model_cards" / row["name"]) for row in _ROW.finditer(table)]
+    return "\n".join(
+        [
+            "# Checkpoints",
+            "",
+            "Each picture shows an image of the test part, what its dataset says, and what the model says. The card has",
+            "the model's limits, its input, its scores and its licences; [quality](../benchmarks/quality.md) compares",
+            "all of them with baselines. `segzoo list` shows them in the shell. None is a medical device.",
+            "",
+            '<div class="gallery" markdown>',
+            "",
+            *cards,
+            "</div>",
+            "",
+        ]
+    )
+
+
+def _card(row: re.Match[str], folder: Path) -> str:
+    name = row["name"]
+    picture = f"[![Image, truth and prediction of {name}]({name}/example.png)]({name}/index.md)\n\n"
+    if not (folder / "example.png").is_file():
+        picture = "Its dataset's licence does not let its images be shown.\n\n"
+    facts = f"{row['task']}. Dice {row['dice']}, {row['size']}."
+    return f'<div markdown>\n\n## [{name}]({name}/index.md) {{ #{name} }}\n\n{picture}{facts}\n\n</div>\n'
