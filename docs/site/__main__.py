@@ -1,18 +1,27 @@
-"""Gather the sources and build the site, strictly: a warning is an error."""
+"""Gather the sources, build the site strictly (a warning is an error), and check what was built."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+from docs.site.check import problems
 from docs.site.sources import gather
 
 ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build"
 
 
 def main() -> int:
     """Build; returns the exit status."""
-    gather(ROOT, ROOT / "build" / "docs-source")
-    return subprocess.run([sys.executable, "-m", "zensical", "build", "--clean", "--strict"], cwd=ROOT).returncode
+    gather(ROOT, BUILD / "docs-source")
+    build = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
+    if (status := subprocess.run(build, cwd=ROOT).returncode) != 0:
+        return status
+    surface = json.loads((ROOT / "tests" / "surface.json").read_text(encoding="utf-8"))
+    found = problems(BUILD / "docs", surface)
+    print(*found, sep="\n", end="\n" * bool(found), file=sys.stderr)
+    return int(bool(found))
 
 
 if __name__ == "__main__":

@@ -29,8 +29,9 @@ def gallery(root: Path) -> str:
 
 def _card(row: re.Match[str], folder: Path) -> str:
     name = row["name"]
-    picture = f"[![Image, truth and prediction of {name}]({name}/example.png)]({name}/index.md)\n\n"
+    picture = f"[![Image, truth and prediction of {name}]({name}/example.png)]({name}.md)\n\n"
     if not (folder / "example.png").is_file():
         picture = "Its dataset's licence does not let its images be shown.\n\n"
-    facts = f"{row['task']}. Dice {row['dice']}, {row['size']}."
-    return f'<div markdown>\n\n## [{name}]({name}/index.md) {{ #{name} }}\n\n{picture}{facts}\n\n</div>\n'
+    task = row["task"]
+    facts = f"{task[:1].upper()}{task[1:]}. Dice {row['dice']}, {row['size']}."
+    return f'<div markdown>\n\n## [{name}]({name}.md) {{ #{name} }}\n\n{picture}{facts}\n\n</div>\n'

@@ -1,7 +1,9 @@
 """Reference of the command line, written from its parsers."""
 
 import argparse
+import re
 from collections.abc import Iterator
+from functools import cache
 
 from segzoo.cli.command import TRAINING_VERBS, build_parser
 from segzoo.cli.train import TrainingCLI
@@ -24,6 +26,7 @@ LIGHTNINGS = {
     "--weights_only": "Always true: a file that holds code is not run",
 }
 NAMES = {"auto", "ray", "onnx", "float32", "user/repo"}  # which are written small
+_MARKDOWN = re.compile(r"([\\`*_{}<>\[\]])")
 HIDDEN = {"--help", "==SUPPRESS=="}
 
 
@@ -41,6 +44,7 @@ def verbs() -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
         yield name, TRAINING_VERBS.get(name, texts[name]), training.get(name, parser)
 
 
+@cache
 def training_parsers() -> dict[str, argparse.ArgumentParser]:
     """Return the parsers of the verbs that LightningCLI does, without doing any."""
     parsers: dict[str, argparse.ArgumentParser] = {}
@@ -91,7 +95,7 @@ def _written(option: str, action: argparse.Action) -> str:
 def _meaning(option: str, action: argparse.Action, verb: str) -> str:
     if verb in TRAINING_VERBS and option in LIGHTNINGS:
         return LIGHTNINGS[option]
-    text = _sentence((action.help or "").replace("%%", "%"))
+    text = _sentence(_MARKDOWN.sub(r"\\\1", (action.help or "").replace("%%", "%")))
     if verb in TRAINING_VERBS and action.default not in (None, argparse.SUPPRESS):
         text += f" (default {str(action.default).lower()})"
     return text

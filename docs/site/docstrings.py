@@ -1,5 +1,6 @@
 """Docstrings as the reference needs them: names as links, and an example as code."""
 
+import ast
 import re
 from html import escape
 
@@ -14,10 +15,18 @@ class Docstrings(griffe.Extension):
 
     def on_package(self, *, pkg: griffe.Module, **_: object) -> None:
         """Write the docstrings of a whole package anew, once every name of it is known."""
+        add_public_names(pkg)
         for thing in _inside(pkg):
             if thing.docstring is not None:
                 text = linked(thing.docstring.value, thing)
                 thing.docstring.value = _EXAMPLE.sub("Examples:", text)  # the one heading that griffe takes code below
+
+
+def add_public_names(package: griffe.Module) -> None:
+    """Add the names that the package has by its table of homes alone, as statements say of them only their type."""
+    homes = ast.literal_eval(str(package["_HOMES"].value))
+    for name in homes.keys() - package.members.keys():
+        package.set_member(name, griffe.Alias(name, f"{homes[name]}.{name}", parent=package))
 
 
 def linked(text: str, where: griffe.Object) -> str:

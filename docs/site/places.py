@@ -18,7 +18,7 @@ def places_of(root: Path) -> dict[str, str]:
     for path in _files(root / "benchmarks", "*", root):
         found[path] = path
     for path in _files(root / "model_cards", "*/*", root):
-        found[path] = path.replace("README.md", "index.md")
+        found[path] = path.replace("/README.md", ".md")  # an index.md would be the page of its section
     return found
 
 
