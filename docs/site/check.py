@@ -1,4 +1,4 @@
-"""Checks of the built site that its builder does not make: no file from elsewhere, and a place for every public name."""
+"""Checks of the built site beside its builder's: no file from elsewhere, and a place for every public name."""
 
 import re
 from collections.abc import Iterator, Mapping

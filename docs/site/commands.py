@@ -11,8 +11,8 @@ from segzoo.cli.tune import build_parser as tune_parser
 
 # options that come from LightningCLI, whose own help is of any program's and not of this one's
 LIGHTNINGS = {
-    "--model": "A model of `segzoo list`, a checkpoint, or a checkpoint's folder. `--model.NAME VALUE` sets an argument of "
-    "its [class](models.md), or of [from_pretrained](use.md#segzoo.from_pretrained) for a checkpoint",
+    "--model": "A model of `segzoo list`, a checkpoint, or a checkpoint's folder. `--model.NAME VALUE` sets an "
+    "argument of its [class](models.md), or of [from_pretrained](use.md#segzoo.from_pretrained) for a checkpoint",
     "--data": "A dataset by its name. `--data.NAME VALUE` sets an argument of its [class](data.md), as in "
     "`--data.root mine/`",
     "--trainer": "`--trainer.NAME VALUE` sets an argument of Lightning's `Trainer`, as in `--trainer.max_epochs 100`",
@@ -21,7 +21,8 @@ LIGHTNINGS = {
     "--config": "Options from a file, such as a run's `train.yaml`; those that stand after it replace them",
     "--print_config": "Print all options as such a file, and stop",
     "--seed_everything": "Seed of the training (default 42)",
-    "--ckpt_path": "Lightning's file of a run: a path, or `last` (with `fit`, to go on where it stopped) or `best` in its folder",
+    "--ckpt_path": "Lightning's file of a run: a path, or `last` or `best` for those in the run's folder; `last` lets "
+    "`fit` go on where it stopped",
     "--verbose": "Also print Lightning's own table of results",
     "--weights_only": "Always true: a file that holds code is not run",
 }
@@ -88,7 +89,9 @@ def _written(option: str, action: argparse.Action) -> str:
         value = " ".join(value)
     elif isinstance(action.choices, list):
         value = "{" + ",".join(action.choices) + "}"
-    value = {"?": f"[{value}]", "*": f"[{value}...]", "+": f"{value}...", "0": "", "1": ""}.get(str(action.nargs), value)
+    value = {"?": f"[{value}]", "*": f"[{value}...]", "+": f"{value}...", "0": "", "1": ""}.get(
+        str(action.nargs), value
+    )
     return " ".join(filter(None, [option, value])) if action.option_strings else value
 
 

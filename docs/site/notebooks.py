@@ -23,5 +23,5 @@ def _output(output: dict[str, Any]) -> str:
     data = output.get("data", {})
     if "image/png" in data:
         return f"![What this cell draws](data:image/png;base64,{''.join(data['image/png']).strip()})"
-    text = "".join(output.get("text", data.get("text/plain", "")))
+    text = "".join(output.get("text", data.get("text/plain", ""))).strip("\n")
     return f"```text\n{text}\n```" if text else ""

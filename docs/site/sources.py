@@ -41,5 +41,5 @@ def gather(root: Path, folder: Path) -> None:
 
 def without_marks(page: str) -> str:
     """Return a page without what only programs read: a card's front matter, and comments."""
-    page = _FRONT_MATTER.sub("", page)
+    page = _FRONT_MATTER.sub("", page).lstrip("\n")
     return "".join(_COMMENT.sub("", part) if prose else part for part, prose in outside_code(page))
