@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from docs.site.check import problems
+from docs.site.links import DeadLinkError
 from docs.site.sources import gather
 
 ROOT = Path(__file__).parents[2]
@@ -14,7 +15,11 @@ BUILD = ROOT / "build"
 
 def main() -> int:
     """Build; returns the exit status."""
-    gather(ROOT, BUILD / "docs-source")
+    try:
+        gather(ROOT, BUILD / "docs-source")
+    except DeadLinkError as error:
+        print(f"docs: {error}", file=sys.stderr)
+        return 1
     build = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
     if (status := subprocess.run(build, cwd=ROOT).returncode) != 0:
         return status

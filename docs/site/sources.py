@@ -11,7 +11,8 @@ from docs.site.notebooks import as_page
 from docs.site.places import places_of
 
 _FRONT_MATTER = re.compile(r"\A---\n.*?^---\n", re.MULTILINE | re.DOTALL)
-_COMMENT = re.compile(r"<!--.*?-->\n?", re.DOTALL)
+_COMMENT = re.compile(r" *<!--.*?-->\n?", re.DOTALL)
+_INDENTED = re.compile(r"^(?=  )", re.MULTILINE)
 
 
 def gather(root: Path, folder: Path) -> None:
@@ -30,7 +31,7 @@ def gather(root: Path, folder: Path) -> None:
             shutil.copy(root / path, target.with_suffix(".ipynb"))
             target.write_text(moved_links(as_page(root / path), path, places, root), encoding="utf-8")
         elif path.endswith(".md"):
-            page = without_marks((root / path).read_text(encoding="utf-8"))
+            page = as_sources((root / path).read_text(encoding="utf-8"))
             target.write_text(moved_links(page, path, places, root), encoding="utf-8")
         else:
             shutil.copy(root / path, target)
@@ -39,7 +40,12 @@ def gather(root: Path, folder: Path) -> None:
         page.write("\n" + reference())
 
 
-def without_marks(page: str) -> str:
-    """Return a page without what only programs read: a card's front matter, and comments."""
+def as_sources(page: str) -> str:
+    """Return a page as the site's Markdown wants it.
+
+    What only programs read is left out: a card's front matter, and comments. What belongs to a point of a list, and is
+    indented by two or three spaces, is indented by four and more.
+    """
     page = _FRONT_MATTER.sub("", page).lstrip("\n")
-    return "".join(_COMMENT.sub("", part) if prose else part for part, prose in outside_code(page))
+    parts = [_INDENTED.sub("  ", _COMMENT.sub("", part)) if prose else part for part, prose in outside_code(page)]
+    return "".join(parts)

@@ -12,7 +12,7 @@ from docs.site.commands import reference
 from docs.site.links import DeadLinkError, moved_links
 from docs.site.notebooks import as_page
 from docs.site.places import places_of
-from docs.site.sources import gather
+from docs.site.sources import as_sources, gather
 from pages import ROOT
 
 SURFACE = json.loads((ROOT / "tests" / "surface.json").read_text(encoding="utf-8"))
@@ -100,6 +100,14 @@ def test_sources_are_the_pages_without_what_only_programs_read(tmp_path):
     gallery = (tmp_path / "sources" / "model_cards" / "index.md").read_text(encoding="utf-8")
     cards = {card.parent.name for card in ROOT.glob("model_cards/*/README.md")}
     assert set(re.findall(r"^## \[([\w-]+)\]", gallery, re.MULTILINE)) == cards
+
+
+def test_lists_hold_what_belongs_to_their_points():
+    page = "---\na: 1\n---\n\n- point\n  goes on\n\n  <!-- not run: x -->\n  ```python\n  if a:\n      b\n  ```\n"
+    page += "\n```text\n  <!-- kept -->\n```\n"
+    assert as_sources(page) == (
+        "- point\n    goes on\n\n    ```python\n    if a:\n        b\n    ```\n\n```text\n  <!-- kept -->\n```\n"
+    )
 
 
 def test_notebooks_become_pages(tmp_path):
