@@ -16,12 +16,14 @@ class Page(HTMLParser):
     Attributes:
         ids: that a link can lead to.
         loaded: addresses that a browser fetches without being asked: scripts, styles, pictures, fonts.
+        policy: what it lets a browser fetch; "" is anything.
     """
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.ids: set[str] = set()
         self.loaded: list[str] = []
+        self.policy = ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
@@ -31,6 +33,8 @@ class Page(HTMLParser):
         self.loaded += [given[name] for name in LOADED_BY & given.keys()]
         if tag == "link" and given.get("rel") not in ("canonical", "prev", "next"):
             self.loaded.append(given.get("href", ""))
+        if tag == "meta" and given.get("http-equiv") == "Content-Security-Policy":
+            self.policy = given.get("content", "")
         self.loaded += _IN_STYLE.findall(given.get("style", ""))
 
 
@@ -43,6 +47,7 @@ def problems(site: Path, surface: Mapping[str, list[str] | Mapping[str, list[str
     """
     pages = {file: Page(file.read_text(encoding="utf-8")) for file in sorted(site.rglob("*.html"))}
     found = [f"{file}: loads {address}" for file, page in pages.items() for address in page.loaded if foreign(address)]
+    found += [f"{file}: has no policy of what a browser may load" for file, page in pages.items() if not page.policy]
     for file in sorted(site.rglob("*.css")):
         found += [f"{file}: loads {address}" for address in _IN_STYLE.findall(file.read_text(encoding="utf-8"))]
     known = {name for file, page in pages.items() if "reference" in file.relative_to(site).parts for name in page.ids}

@@ -172,11 +172,15 @@ def test_references_of_docstrings_are_links():
 # ---- what was built
 
 
+POLICY = """<meta http-equiv="Content-Security-Policy" content="default-src 'self'">"""
+
+
 @pytest.fixture
 def site(tmp_path):
     (tmp_path / "reference").mkdir()
-    (tmp_path / "reference" / "index.html").write_text('<h2 id="segzoo.one">one</h2><code id="fit.data"></code>')
-    (tmp_path / "index.html").write_text('<h2 id="fit">fit</h2><a href="https://example.org">out</a>')
+    reference = tmp_path / "reference" / "index.html"
+    reference.write_text(f'{POLICY}<h2 id="segzoo.one">one</h2><code id="fit.data"></code>')
+    (tmp_path / "index.html").write_text(f'{POLICY}<h2 id="fit">fit</h2><a href="https://example.org">out</a>')
     return tmp_path
 
 
@@ -200,7 +204,12 @@ def test_names_without_a_place_are_found(site):
 )
 def test_files_from_elsewhere_are_found(site, loaded):
     assert problems(site, {}) == []
-    (site / "other.html").write_text(f'<link rel="canonical" href="https://example.org/me">{loaded}')
+    (site / "other.html").write_text(f'{POLICY}<link rel="canonical" href="https://example.org/me">{loaded}')
+    assert len(problems(site, {})) == 1
+
+
+def test_pages_that_let_a_browser_load_anything_are_found(site):
+    (site / "other.html").write_text("<p>no policy</p>")
     assert len(problems(site, {})) == 1
 
 
