@@ -1,5 +1,5 @@
 import { defineConfig } from 'vite'
-import { models, offline, words } from './build/offline'
+import { models, offline, words } from './build/offline.ts'
 
 export default defineConfig({
   base: './', // the page lies where it lies: a folder of a host, a Space, a disk's own server

@@ -5,8 +5,8 @@ import { createReadStream, existsSync, statSync } from 'node:fs'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { extname, join, normalize } from 'node:path'
 import type { Plugin } from 'vite'
-import { language, text } from '../src/page/text'
-import { policy } from '../src/policy'
+import { language, text } from '../src/page/text.ts'
+import { policy } from '../src/policy.ts'
 
 const WORKER = 'service-worker.js'
 const ON_DEMAND = /webgpu|jsep|jspi|asyncify/ // the runtime with WebGPU, which few load, and then keep

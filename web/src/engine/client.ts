@@ -2,6 +2,7 @@
 
 import type { Answer, Call } from './messages'
 import { failed, frame as theFrame } from './text'
+import workerFile from './worker?worker&url'
 import { type Device, type Engine, type Frame, type Model, Refusal, type Result } from './types'
 
 type Progress = (loaded: number, total: number) => void
@@ -51,7 +52,7 @@ class Client implements Engine {
 
   /** Ask the worker and wait for its answer. */
   private asked(call: Call, given: Transferable[], progressed?: Progress): Promise<Model | Result | Frame> {
-    const worker = (this.worker ??= new Worker(new URL('./worker.ts', import.meta.url), { type: 'module' }))
+    const worker = (this.worker ??= startWorker())
     const id = ++this.count
     return new Promise((resolve, reject) => {
       const refuse = (sentence: string, broken: boolean): void => {
@@ -74,6 +75,13 @@ class Client implements Engine {
     this.worker?.terminate()
     this.worker = null
   }
+}
+
+/** Start a worker under the page's own security policy; one whose file is fetched has what that file's headers say. */
+function startWorker(): Worker {
+  const file = new URL(workerFile, location.href).href
+  const module = new Blob([`import ${JSON.stringify(file)}`], { type: 'text/javascript' })
+  return new Worker(URL.createObjectURL(module), { type: 'module' })
 }
 
 /** Return what a call is about. */

@@ -71,7 +71,10 @@ export type Device = 'auto' | 'wasm' | 'webgpu'
 
 /** Engine as the page sees it. Calls are answered in their order; each rejects with a Refusal where a file is at fault. */
 export interface Engine {
-  /** Open a model: an .onnx file that a person has given, or the address of one beside the page. */
+  /**
+   * Open a model: an .onnx file that a person has given, or the address of one beside the page. Where it is refused,
+   * the one before stays open.
+   */
   load(source: File | URL, device?: Device, progressed?: (loaded: number, total: number) => void): Promise<Model>
   /** Segment an image or a volume by the model that is open. */
   segment(input: File): Promise<Result>

@@ -41,6 +41,7 @@ const inputs = new InputPanel({
   select: (item) => {
     live.stop()
     queue.select(item)
+    if (view.element.getBoundingClientRect().top > innerHeight / 2) view.element.scrollIntoView() // on a phone
   },
   remove: (items) => queue.remove(items),
   camera: () => live.startCamera(model),
@@ -60,7 +61,7 @@ const live = new LivePanel(engine, {
   segments: (frame) => new Segments(model!, frame, thresholds),
   show: (segments, picture, isFirst) => {
     shown = null
-    if (isFirst) view.open(text.live.heading, segments, 0, 1, picture)
+    if (isFirst) view.open('', segments, 0, 1, picture)
     else view.show(segments, picture)
     found.showFrame(segments)
   },

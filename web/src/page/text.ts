@@ -47,7 +47,7 @@ export const text = {
     drop: 'Drop or paste images here',
     dropHint: 'PNG, JPEG, TIFF, BMP, WebP, NIfTI; several at once; or a video',
     choose: 'Choose files',
-    camera: 'Use the camera',
+    camera: 'Camera',
     list: 'Images',
     waiting: 'waiting',
     doneBefore: 'done',
@@ -130,7 +130,6 @@ export const text = {
 
   live: {
     camera: 'Camera',
-    heading: 'Live',
     stop: 'Stop',
     pause: 'Pause',
     play: 'Play',
