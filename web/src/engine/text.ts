@@ -119,6 +119,8 @@ export const noDirections = (file: string) =>
   `${file} does not say how the patient lies: its first axis is taken to lead left, as ANALYZE had it.`
 export const cutVolume = (file: string, found: number, needed: number) =>
   `${file} is cut short: it holds ${grouped(found)} bytes where its header announces ${grouped(needed)}.`
+export const tooLong = (file: string, found: number) =>
+  `${file} has ${grouped(found)} bytes after its voxels, which mean nothing; save it again.`
 export const fourDimensions = (file: string, sides: number[]) =>
   `${file} is ${sides.length}D (${list(sides)}) where a 3D volume is expected; save the one to use by itself.`
 export const needsResampling = (file: string, own: number[], wanted: readonly number[]) =>
@@ -153,5 +155,9 @@ export const temperature = (value: number) => `temperature ${short(value)}`
 
 export const transparent = 'is partly transparent'
 export const interlaced = 'is interlaced, with less than 8 bits a pixel'
+export const rareTiff = 'is a TIFF of a rare kind'
+export const noPhotometric = 'is a TIFF that does not say whether 0 is black or white'
+export const signed = 'is a TIFF of signed numbers'
+export const negative = 'is a negative (WhiteIsZero) of fractions'
 export const cmyk = 'has colours for print (CMYK)'
 export const frame = 'the frame'

@@ -48,6 +48,8 @@ export interface Result {
   probabilities: Float32Array<ArrayBuffer>
   /** Length of a pixel's sides in millimetres, [D, H, W], where the file says it, else null. */
   spacing: [number, number, number] | null
+  /** Of a volume: what a NIfTI file of a mask on its grid begins with, for `niftiOf` of engine/nifti.ts; else null. */
+  maskHeader: Uint8Array<ArrayBuffer> | null
   /** What a person should know of this input, a sentence each: as `segzoo predict` warns. */
   warnings: string[]
   /** From the decoded pixels to the mask. */

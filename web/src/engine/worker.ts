@@ -1,14 +1,18 @@
 /** Worker: holds the network, and answers one call after the other. */
 
 import { decode, isPicture, pixelsOf } from './decode'
+import { spacingOf } from './geometry'
 import { segmentImage } from './images'
 import { maskOf, refuseNaN } from './masks'
 import type { Answer, Call, Request } from './messages'
 import { type ModelFile, readModel } from './model'
 import { type Pixels, seen, toRgba } from './picture'
-import { firstLine, type Network, openWasm } from './session'
+import { isNifti, readNifti } from './nifti'
+import { strangeImage, strangeVolume } from './ranges'
+import { firstLine, type Network, openNetwork, type Values } from './session'
 import * as text from './text'
-import { type Frame, type Model, Refusal, type Result } from './types'
+import { type Device, type Frame, type Model, Refusal, type Result } from './types'
+import { segmentVolume, volumePicture } from './volumes'
 
 interface Open {
   file: ModelFile
@@ -39,7 +43,7 @@ async function answer(request: Request): Promise<void> {
 function done(call: Call, progressed: (loaded: number, total: number) => void): Promise<Model | Result | Frame> {
   switch (call.kind) {
     case 'load':
-      return load(call.source, progressed)
+      return load(call.source, call.device, progressed)
     case 'segment':
       return segment(call.input)
     case 'segmentFrame':
@@ -48,36 +52,73 @@ function done(call: Call, progressed: (loaded: number, total: number) => void): 
 }
 
 /** Open a model's file. */
-async function load(source: File | string, progressed: (loaded: number, total: number) => void): Promise<Model> {
+async function load(source: File | string, device: Device, progressed: (loaded: number, total: number) => void): Promise<Model> {
   await open?.network.release()
   open = null
   const content = source instanceof File ? await bytesOf(source) : await fetched(source, progressed)
   const file = await readModel(content, nameOf(source))
-  const network = await openWasm(file)
+  const network = await openNetwork(file, device, trialOf(file))
   open = { file, network }
   return { ...file.model, runtime: network.runtime }
+}
+
+/** Return an input of slow waves to compare runtimes by, of the size that the network sees. */
+function trialOf({ onnx, facts: { contract } }: ModelFile): Values {
+  const sides = onnx.sides ?? (contract.dimensions === 3 ? contract.patchSize : (contract.imageSize ?? [256, 256]))
+  const shape = [1, contract.channels, ...sides]
+  const length = shape.reduce((product, side) => product * side, 1)
+  const [middle, height] = contract.dimensions === 3 ? [0, 1.5] : [128, 100]
+  const width = sides[sides.length - 1]
+  const values = Float32Array.from({ length }, (_, i) =>
+    middle + height * Math.sin((i % width) / 19) * Math.cos(Math.floor(i / width) / 31))
+  return { values, shape }
 }
 
 /** Segment a file by the model that is open. */
 async function segment(input: File): Promise<Result> {
   const { file, network } = opened()
-  const { contract } = file.facts
   const content = await bytesOf(input)
-  if (contract.dimensions === 3) throw new Refusal(text.tooFlat(input.name))
+  return file.facts.contract.dimensions === 3
+    ? segmentVolumeFile(content, input.name, file, network)
+    : segmentImageFile(content, input.name, file, network)
+}
+
+/** Segment a picture's file. */
+async function segmentImageFile(
+  content: Uint8Array<ArrayBuffer>, name: string, file: ModelFile, network: Network,
+): Promise<Result> {
+  const { contract } = file.facts
+  if (contract.dimensions !== 2) throw new Refusal(text.tooFlat(name))
+  if (isNifti(name)) throw new Refusal(text.volumeForImages(name))
   const warnings: string[] = []
-  if (!isPicture(content)) throw new Refusal(text.otherKind(input.name))
-  const pixels = seen(await decode(content, input.name), contract.channels, contract.intensityRange, input.name, warnings)
+  const pixels = seen(await decode(content, name), contract.channels, contract.intensityRange, name, warnings)
   const start = performance.now()
-  const found = await segmented(pixels, file, network, input.name)
+  const found = await segmented(pixels, file, network, name)
+  const milliseconds = performance.now() - start
+  warnings.push(...strangeImage(pixels, file.facts, contract, name))
+  const size: Result['size'] = [1, pixels.height, pixels.width]
+  return { ...found, name, dimensions: 2, size, picture: toRgba(pixels), spacing: null, maskHeader: null, warnings, milliseconds }
+}
+
+/** Segment a volume's file. */
+async function segmentVolumeFile(
+  content: Uint8Array<ArrayBuffer>, name: string, file: ModelFile, network: Network,
+): Promise<Result> {
+  const { contract } = file.facts
+  if (contract.dimensions !== 3 || isPicture(content)) throw new Refusal(text.tooFlat(name))
+  if (!isNifti(name)) throw new Refusal(text.otherKind(name))
+  const warnings: string[] = []
+  const volume = await readNifti(content, contract.channels, name, warnings)
+  const start = performance.now()
+  const probabilities = await segmentVolume(volume, contract, file, network, name)
+  refuseNaN(probabilities, file.model.name)
+  const mask = maskOf(probabilities, file.facts, file.model.thresholds)
+  const milliseconds = performance.now() - start
+  warnings.push(...strangeVolume(volume, file.facts, contract, name))
+  const { geometry, maskHeader } = volume
+  const [size, spacing] = [geometry.shape, spacingOf(geometry)]
   return {
-    ...found,
-    name: input.name,
-    dimensions: 2,
-    size: [1, pixels.height, pixels.width],
-    picture: toRgba(pixels),
-    spacing: null,
-    warnings,
-    milliseconds: performance.now() - start,
+    name, dimensions: 3, size, picture: volumePicture(volume), mask, probabilities, spacing, maskHeader, warnings, milliseconds,
   }
 }
 

@@ -1,0 +1,41 @@
+/** What segzoo itself makes of the same files, by its own command line and its own readers. */
+
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { gunzipSync } from 'node:zlib'
+
+import { decode } from 'fast-png'
+
+const root = resolve(import.meta.dirname, '../../..')
+const python = process.env.PYTHON ?? (existsSync(join(root, '.venv/bin/python')) ? join(root, '.venv/bin/python') : 'python3')
+const NIFTI_VOXELS = 352
+
+export const samples = join(root, 'tests/samples')
+
+/** Return a path among the exported files; they lie in web/models, or where MODELS says. */
+export function exported(name: string): string {
+  return join(process.env.MODELS ?? join(root, 'web/models'), name)
+}
+
+/** Run a script of Python with the segzoo of this repository. */
+export function runPython(...argv: string[]): string {
+  const env = { ...process.env, PYTHONPATH: join(root, 'src'), OMP_NUM_THREADS: '1' }
+  return execFileSync(python, argv, { cwd: root, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], maxBuffer: 2 ** 28 })
+}
+
+/** Return the masks that segzoo predict makes, by the input's path. */
+export function predicted(model: string, inputs: string[]): Map<string, Uint8Array> {
+  const folder = mkdtempSync(join(tmpdir(), 'masks-'))
+  runPython('-c', 'from segzoo.cli import main; main()', 'predict', model, ...inputs, '--output', folder)
+  const masks = readdirSync(folder).map((name) => [name, maskIn(join(folder, name))] as const)
+  return new Map(inputs.map((path) => [path, masks.find(([name]) => path.endsWith(name))![1]]))
+}
+
+/** Return the values of a mask's file. */
+export function maskIn(path: string): Uint8Array {
+  const content = readFileSync(path)
+  if (path.endsWith('.png')) return decode(content).data as Uint8Array
+  return new Uint8Array(path.endsWith('.gz') ? gunzipSync(content) : content).subarray(NIFTI_VOXELS)
+}
