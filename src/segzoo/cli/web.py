@@ -6,12 +6,22 @@ import shlex
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
 
 from segzoo.cli.site import INDEX, LIST, write_site
 from segzoo.errors import MissingFileError, SegzooError
 
 HOST = "127.0.0.1"  # this machine alone
+TYPES = {  # the system's own may be wrong, and browsers are strict
+    **SimpleHTTPRequestHandler.extensions_map,
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".mjs": "text/javascript",
+    ".onnx": "application/octet-stream",
+    ".svg": "image/svg+xml",
+    ".wasm": "application/wasm",
+}
 
 
 def run_web(options: argparse.Namespace) -> None:
@@ -54,17 +64,7 @@ class Handler(SimpleHTTPRequestHandler):
     """Answers of a host that isolates the page, so that it computes in threads from the first visit on."""
 
     protocol_version = "HTTP/1.1"
-    extensions_map: ClassVar[dict[str, str]] = {  # the system's own types may be wrong, and browsers are strict
-        **SimpleHTTPRequestHandler.extensions_map,
-        ".css": "text/css",
-        ".html": "text/html",
-        ".js": "text/javascript",
-        ".json": "application/json",
-        ".mjs": "text/javascript",
-        ".onnx": "application/octet-stream",
-        ".svg": "image/svg+xml",
-        ".wasm": "application/wasm",
-    }
+    extensions_map = TYPES
 
     def end_headers(self) -> None:
         """Add the headers."""
