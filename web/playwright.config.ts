@@ -1,33 +1,34 @@
 import { defineConfig } from '@playwright/test'
 
-const PORT = 4317
-const HARNESS = 4174 // of the engine by itself: tests/engine/harness
-const harness = '-c tests/engine/harness/vite.config.ts'
+const QUIET = ['--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+const CAMERA = ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream']
+const PAGE = 'http://localhost:4317/'
+const HARNESS = '-c tests/engine/harness/vite.config.ts'
+const launchOptions = {
+  executablePath: process.env['CHROMIUM'] ?? '/usr/bin/chromium',
+  args: ['--no-sandbox', '--disable-gpu', ...QUIET],
+}
 
 export default defineConfig({
-  testDir: 'tests',
-  globalSetup: './tests/models.ts',
   workers: 1, // WebAssembly takes all cores
-  fullyParallel: false,
-  reporter: 'list',
   timeout: 120_000,
-  use: {
-    baseURL: `http://localhost:${PORT}/`,
-    launchOptions: {
-      executablePath: process.env['CHROMIUM'] ?? '/usr/bin/chromium',
-      args: [
-        '--no-sandbox',
-        '--disable-gpu',
-        '--disable-quic',
-        '--no-first-run',
-        '--disable-background-networking',
-        '--disable-component-update',
-        '--disable-sync',
-      ],
+  reporter: 'list',
+  globalSetup: './tests/page/models.ts',
+  use: { launchOptions },
+  projects: [
+    { name: 'engine', testDir: 'tests/engine' },
+    {
+      name: 'page',
+      testDir: 'tests/page',
+      use: { baseURL: PAGE, launchOptions: { ...launchOptions, args: [...launchOptions.args, ...CAMERA] } },
     },
-  },
+  ],
   webServer: [
-    { command: `npx vite build && npx vite preview --port ${PORT} --strictPort`, port: PORT, timeout: 120_000 },
-    { command: `npx vite build ${harness} --logLevel warn && npx vite preview ${harness}`, port: HARNESS, timeout: 120_000 },
+    {
+      command: `npx vite build ${HARNESS} --logLevel warn && npx vite preview ${HARNESS}`,
+      url: 'http://localhost:4174/',
+      reuseExistingServer: true,
+    },
+    { command: 'npx vite build --logLevel warn && npx vite preview --port 4317 --strictPort', url: PAGE },
   ],
 })

@@ -14,7 +14,7 @@ declare const VERSION: string
 
 const PREFIX = 'segzoo-page-'
 const PAGE = PREFIX + VERSION
-const MODELS = 'segzoo-models' // and the runtime that only some browsers load; they outlive a build
+const MODELS = 'segzoo-models' // outlive a build
 const SCOPE = self.registration.scope
 
 self.addEventListener('install', (event) => event.waitUntil(store()))
@@ -22,7 +22,7 @@ self.addEventListener('activate', (event) => event.waitUntil(takeOver()))
 self.addEventListener('message', (event) => event.data === 'take over' && void self.skipWaiting())
 self.addEventListener('fetch', (event) => {
   const { method, url } = event.request
-  if (method === 'GET' && url.startsWith(SCOPE)) event.respondWith(answer(event.request))
+  if (method === 'GET' && url.startsWith(SCOPE)) event.respondWith(answer(event))
 })
 
 async function store(): Promise<void> {
@@ -46,13 +46,13 @@ async function takeOver(): Promise<void> {
   await self.clients.claim()
 }
 
-async function answer(request: Request): Promise<Response> {
-  const address = new URL(request.url)
-  const path = address.pathname.slice(new URL(SCOPE).pathname.length)
+async function answer(event: FetchEvent): Promise<Response> {
+  const { request } = event
+  const path = new URL(request.url).pathname.slice(new URL(SCOPE).pathname.length)
   if (request.mode === 'navigate' && (await giveWay())) return new Response('', { headers: { Refresh: '0' } })
-  const stored = path === '' || path === 'index.html' ? '' : path
+  const stored = path === 'index.html' ? '' : path
   if (stored in FILES) return withHeaders((await caches.match(SCOPE + stored)) ?? (await fetch(request)))
-  return withHeaders(await (path === 'models/models.json' ? newest(request) : lasting(request, address)))
+  return withHeaders(await (path === 'models/models.json' ? newest(event) : lasting(event, path)))
 }
 
 /** Let a newer version begin where no other page is of this one; it answers the same address again. */
@@ -64,41 +64,38 @@ async function giveWay(): Promise<boolean> {
 }
 
 /** What may change under its address: from the network, else what was stored. */
-async function newest(request: Request): Promise<Response> {
+async function newest(event: FetchEvent): Promise<Response> {
   try {
-    const response = await fetch(request, { cache: 'no-cache' })
-    if (response.ok) await put(request, response.clone())
+    const response = await fetch(event.request, { cache: 'no-cache' })
+    if (response.ok) event.waitUntil(put(MODELS, event.request, response.clone()))
     return response
   } catch (error) {
-    const stored = await caches.match(request)
+    const stored = await caches.match(event.request)
     if (stored) return stored
     throw error
   }
 }
 
-/** What is the same for ever under its address, which tells its digest. */
-async function lasting(request: Request, address: URL): Promise<Response> {
-  const stored = await caches.match(request)
+/** What is the same for ever under its address: a model's tells its digest, the name of a part of the build, too. */
+async function lasting(event: FetchEvent, path: string): Promise<Response> {
+  const stored = await caches.match(event.request)
   if (stored) return stored
-  const response = await fetch(request)
-  if (response.ok && (address.searchParams.has('sha256') || address.pathname.endsWith('.wasm'))) {
-    void forgetOlder(address).then(() => put(request, response.clone()))
-  }
+  const response = await fetch(event.request)
+  const isModel = new URL(event.request.url).searchParams.has('sha256')
+  if (response.ok && isModel) event.waitUntil(put(MODELS, event.request, response.clone()))
+  if (response.ok && path.startsWith('assets/')) event.waitUntil(put(PAGE, event.request, response.clone()))
   return response
 }
 
-async function put(request: Request, response: Response): Promise<void> {
+/** Store a file in place of an older one. */
+async function put(name: string, request: Request, response: Response): Promise<void> {
   try {
-    await (await caches.open(MODELS)).put(request, response)
+    const cache = await caches.open(name)
+    await cache.delete(request, { ignoreSearch: true })
+    await cache.put(request, response)
   } catch {
     // no room: it works as long as there is a network
   }
-}
-
-async function forgetOlder(address: URL): Promise<void> {
-  const cache = await caches.open(MODELS)
-  const older = (await cache.keys()).filter(({ url }) => new URL(url).pathname === address.pathname)
-  await Promise.all(older.map((request) => cache.delete(request)))
 }
 
 /** Add what isolates the page, so that it may have threads, and the policy, which workers take from their own file. */

@@ -22,7 +22,6 @@ class Client implements Engine {
   async load(source: File | URL, device: Device = 'auto', progressed?: Progress): Promise<Model> {
     const call: Call = { kind: 'load', source: source instanceof URL ? source.href : source, device }
     return this.inTurn(async () => {
-      this.open = null
       const model = (await this.asked(call, [], progressed)) as Model
       this.open = call
       return model

@@ -53,11 +53,10 @@ function done(call: Call, progressed: (loaded: number, total: number) => void): 
 
 /** Open a model's file. */
 async function load(source: File | string, device: Device, progressed: (loaded: number, total: number) => void): Promise<Model> {
-  await open?.network.release()
-  open = null
   const content = source instanceof File ? await bytesOf(source) : await fetched(source, progressed)
   const file = await readModel(content, nameOf(source))
   const network = await openNetwork(file, device, trialOf(file))
+  await open?.network.release()
   open = { file, network }
   return { ...file.model, runtime: network.runtime }
 }

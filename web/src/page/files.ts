@@ -1,27 +1,38 @@
 /** Files that the page gives back: masks as segzoo writes them, and pictures of them. */
 
 import { encode } from 'fast-png'
+import { niftiOf } from '../engine/nifti'
 import type { Result } from '../engine/types'
 import { colourOf, overlay } from './drawing'
 import type { Segments } from './segments'
 import { foreground } from './segments'
 
-interface Named {
+/** File with its name. */
+export interface Named {
   name: string
-  content: Uint8Array
+  content: Blob
 }
 
-/** Return a slice's mask: one PNG of class values, or, of classes that overlap, one of 0 and 1 for each. */
-export function maskFiles(input: Result, segments: Segments, slice: number): Named[] {
+type Labels = Uint8Array<ArrayBuffer> | Uint16Array<ArrayBuffer>
+
+/** Return the mask's file, PNG or NIfTI, of class values; of classes that overlap, a file of 0 and 1 for each. */
+export async function maskFiles(input: Result, segments: Segments): Promise<Named[]> {
   const [, height, width] = input.size
-  const begin = `${stemOf(input, slice)}_mask`
-  const end = `${thresholdsOf(segments)}.png`
-  const labels = segments.labelMap(slice)
-  if (labels) return [{ name: begin + end, content: grey(labels, width, height) }]
-  return foreground(segments.model).map((one) => ({
-    name: `${begin}_${one.name.replace(/[ /\\]/g, '-')}${end}`,
-    content: grey(segments.plane(one, slice), width, height),
-  }))
+  const { maskHeader } = input
+  const begin = `${stemOf(input)}_mask`
+  const end = thresholdsOf(segments) + (maskHeader ? '.nii.gz' : '.png')
+  const written = (labels: Labels): Promise<Blob> | Blob =>
+    maskHeader ? niftiOf(maskHeader, labels as Uint8Array<ArrayBuffer>) : grey(labels, width, height)
+
+  const labels = segments.labelMap(null)
+  const fits = labels && !(maskHeader && labels instanceof Uint16Array) // its header says 8 bits
+  if (fits) return [{ name: begin + end, content: await written(labels) }]
+  return Promise.all(
+    foreground(segments.model).map(async (one) => ({
+      name: `${begin}_${one.name.replace(/[ /\\]/g, '-')}${end}`,
+      content: await written(segments.plane(one, null)),
+    })),
+  )
 }
 
 /** Return a slice with its classes drawn on it. */
@@ -29,12 +40,13 @@ export function overlayFile(input: Result, segments: Segments, slice: number): N
   const [, height, width] = input.size
   const begin = 4 * slice * height * width
   const picture = input.picture.subarray(begin, begin + 4 * height * width)
+  const slices = input.dimensions === 3 ? `_slice${slice + 1}` : ''
   const classes = foreground(segments.model)
   const layers = classes.map((one, index) => ({ colour: colourOf(index), inside: segments.plane(one, slice) }))
   const data = overlay(picture, width, height, layers)
   return {
-    name: `${stemOf(input, slice)}_overlay${thresholdsOf(segments)}.png`,
-    content: encode({ width, height, data, depth: 8, channels: 3 }),
+    name: `${stemOf(input)}_overlay${slices}${thresholdsOf(segments)}.png`,
+    content: png(encode({ width, height, data, depth: 8, channels: 3 })),
   }
 }
 
@@ -42,20 +54,23 @@ export function overlayFile(input: Result, segments: Segments, slice: number): N
 export function save(files: Named[]): void {
   for (const { name, content } of files) {
     const link = document.createElement('a')
-    link.href = URL.createObjectURL(new Blob([content as Uint8Array<ArrayBuffer>], { type: 'image/png' }))
+    link.href = URL.createObjectURL(content)
     link.download = name
     link.click()
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000) // the browser may take its time to begin
   }
 }
 
-function grey(data: Uint8Array | Uint16Array, width: number, height: number): Uint8Array {
-  return encode({ width, height, data, depth: data instanceof Uint16Array ? 16 : 8, channels: 1 })
+function grey(data: Labels, width: number, height: number): Blob {
+  return png(encode({ width, height, data, depth: data instanceof Uint16Array ? 16 : 8, channels: 1 }))
 }
 
-function stemOf(input: Result, slice: number): string {
-  const stem = input.name.replace(/\.nii(\.gz)?$|\.[^.]+$/i, '')
-  return input.dimensions === 3 ? `${stem}_slice${slice + 1}` : stem
+function png(content: Uint8Array): Blob {
+  return new Blob([content as Uint8Array<ArrayBuffer>], { type: 'image/png' })
+}
+
+function stemOf({ name }: Result): string {
+  return name.replace(/\.nii(\.gz)?$|\.[^.]+$/i, '')
 }
 
 /** Thresholds that are not the file's own, so that nobody takes one mask for the other. */

@@ -109,7 +109,7 @@ export class FoundPanel {
     this.#warnings.replaceChildren(...result.warnings.map((warning) => make('li', {}, warning)))
     this.#warned.hidden = result.warnings.length === 0
     const volume = result.dimensions === 3
-    this.#saveMask.textContent = volume ? text.found.saveMaskSlice : text.found.saveMask
+    this.#saveMask.textContent = volume ? text.found.saveMaskVolume : text.found.saveMask
     this.#saveOverlay.textContent = volume ? text.found.saveOverlaySlice : text.found.saveOverlay
     return this.#measure(segments, result.dimensions, spacing)
   }

@@ -5,6 +5,7 @@ import type { Model, Result } from '../engine/types'
 import { Refusal } from '../engine/types'
 import { button, icon, make } from './dom'
 import { FactsPanel } from './facts'
+import type { Named } from './files'
 import { maskFiles, overlayFile, save } from './files'
 import { FoundPanel } from './found'
 import type { Item } from './inputs'
@@ -53,7 +54,7 @@ const found = new FoundPanel({
     showAgain()
   },
   side: showAgain,
-  saveMask: () => shown && saved(maskFiles(shown, segmentsOf(shown), view.slice)),
+  saveMask: async () => shown && saved(await maskFiles(shown, segmentsOf(shown))),
   saveOverlay: () => shown && saved([overlayFile(shown, segmentsOf(shown), view.slice)]),
 })
 const facts = new FactsPanel()
@@ -184,7 +185,7 @@ function pictureOf(result: Result, slice: number): HTMLCanvasElement {
 
 // ---- what is said
 
-function saved(files: { name: string; content: Uint8Array }[]): void {
+function saved(files: Named[]): void {
   save(files)
   say(text.found.saved(files.map((file) => file.name).join(', ')))
 }

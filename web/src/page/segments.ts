@@ -38,7 +38,7 @@ function isBinary(model: Model): boolean {
 export class Segments {
   readonly pixels: number
   readonly #sheet: number
-  readonly #labels: Uint8Array | null
+  readonly #labels: Uint8Array<ArrayBuffer> | null
 
   constructor(
     readonly model: Model,
@@ -52,11 +52,11 @@ export class Segments {
     this.#labels = moved || (found.mask === null && !model.multilabel) ? this.#above(0, 0, this.pixels) : found.mask
   }
 
-  /** Where a class is on a slice: 1 there, else 0. */
-  plane(of: Foreground, slice: number): Uint8Array {
-    const begin = slice * this.#sheet
-    if (this.model.multilabel) return this.#above(of.plane, begin, begin + this.#sheet)
-    return this.#labels!.slice(begin, begin + this.#sheet).map((label) => (label === of.value ? 1 : 0))
+  /** Where a class is, on a slice or on all: 1 there, else 0. */
+  plane(of: Foreground, slice: number | null): Uint8Array<ArrayBuffer> {
+    const [begin, end] = this.#range(slice)
+    if (this.model.multilabel) return this.#above(of.plane, begin, end)
+    return this.#labels!.slice(begin, end).map((label) => (label === of.value ? 1 : 0))
   }
 
   /** Probabilities of a class on a slice. */
@@ -74,12 +74,13 @@ export class Segments {
     return count
   }
 
-  /** A slice's mask as segzoo writes it into one file; null where classes that overlap have a file each. */
-  labelMap(slice: number): Uint8Array | Uint16Array | null {
-    if (!this.model.multilabel) return this.#labels!.slice(slice * this.#sheet, (slice + 1) * this.#sheet)
+  /** Mask of a slice, or of all, as segzoo writes it into one file; null where classes that overlap have a file each. */
+  labelMap(slice: number | null): Uint8Array<ArrayBuffer> | Uint16Array<ArrayBuffer> | null {
+    const [begin, end] = this.#range(slice)
+    if (!this.model.multilabel) return this.#labels!.slice(begin, end)
     const values = this.model.regionValues
     if (values.length === 0) return null
-    const labels = new (Math.max(...values) < 256 ? Uint8Array : Uint16Array)(this.#sheet)
+    const labels = new (Math.max(...values) < 256 ? Uint8Array : Uint16Array)(end - begin)
     for (const region of foreground(this.model)) {
       const inside = this.plane(region, slice)
       for (let at = 0; at < labels.length; at++) if (inside[at]) labels[at] = values[region.plane]!
@@ -87,7 +88,11 @@ export class Segments {
     return labels
   }
 
-  #above(plane: number, begin: number, end: number): Uint8Array {
+  #range(slice: number | null): [number, number] {
+    return slice === null ? [0, this.pixels] : [slice * this.#sheet, (slice + 1) * this.#sheet]
+  }
+
+  #above(plane: number, begin: number, end: number): Uint8Array<ArrayBuffer> {
     const threshold = Math.fround(this.thresholds[plane]!) // compared as segzoo does, in float32
     const given = this.found.probabilities
     const found = new Uint8Array(end - begin)

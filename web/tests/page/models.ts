@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-const WEB = join(import.meta.dirname, '..')
+const WEB = join(import.meta.dirname, '../..')
 const FOLDER = join(WEB, 'models')
 const SEGZOO = process.env['SEGZOO'] ?? join(WEB, '../.venv/bin/segzoo')
 export const IMAGES = 'lv-unet-busi'
