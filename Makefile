@@ -30,6 +30,7 @@ test-web:
 # Checkpoints that it holds already are not exported again. web/models is where the page in development has its models.
 site: .venv page
 	.venv/bin/segzoo web $(wildcard model_cards/*/) --output web/site
+	@[ -L web/models ] || rm -rf web/models
 	ln -sfn site/models web/models
 
 page: $(NODE_MODULES)
@@ -67,5 +68,5 @@ $(INSTALLED): pyproject.toml requirements.txt
 	touch $@
 
 clean:
-	rm -rf web/node_modules web/dist web/site web/models web/test-results
+	rm -rf web/node_modules web/dist web/site web/models web/expected web/test-results
 	rm -rf .venv build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

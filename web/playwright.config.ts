@@ -3,6 +3,8 @@ import { defineConfig } from '@playwright/test'
 const QUIET = ['--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
 const CAMERA = ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream']
 const PAGE = 'http://localhost:4317/'
+const SITE = 'http://localhost:4318/' // as segzoo web writes and serves it
+const PYTHON = process.env['PYTHON'] ?? '../.venv/bin/python'
 const HARNESS = '-c tests/engine/harness/vite.config.ts'
 const launchOptions = {
   executablePath: process.env['CHROMIUM'] ?? '/usr/bin/chromium',
@@ -22,6 +24,7 @@ export default defineConfig({
       testDir: 'tests/page',
       use: { baseURL: PAGE, launchOptions: { ...launchOptions, args: [...launchOptions.args, ...CAMERA] } },
     },
+    { name: 'site', testDir: 'tests/site', use: { baseURL: SITE } },
   ],
   webServer: [
     {
@@ -30,5 +33,6 @@ export default defineConfig({
       reuseExistingServer: true,
     },
     { command: 'npx vite build --logLevel warn && npx vite preview --port 4317 --strictPort', url: PAGE },
+    { command: `${PYTHON} -m segzoo.cli web --output site --serve 4318`, url: SITE, reuseExistingServer: true },
   ],
 })
