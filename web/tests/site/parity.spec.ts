@@ -51,6 +51,7 @@ for (const { name, dimensions } of listed) {
       const differ = found.filter((value, i) => value !== expected[i]).length
       console.log(`${name} ${basename(input)}: ${differ} of ${expected.length} differ`)
       expect(found.length).toBe(expected.length)
+      expect(found.some((value) => value > 0)).toBe(true)
       expect(differ / expected.length).toBeLessThanOrEqual(MOST)
     }
     expect(asked.filter((address) => !address.startsWith(baseURL!) && !/^(blob|data):/.test(address))).toEqual([])
