@@ -1,6 +1,16 @@
 /** Input contracts, as the metadata of a file have them: what an image or a volume becomes before the network. */
 
-import { type Entries, isCount, isListOf, isNumberIn, isWhole, isWord, require, requireKnown, Strange } from './entries'
+import {
+  type Entries,
+  isCount,
+  isListOf,
+  isNumberIn,
+  isWhole,
+  isWord,
+  require,
+  requireKnown,
+  Strange,
+} from './entries'
 import { NETWORK_INPUT } from './limits'
 import { tooMany } from './text'
 
@@ -34,11 +44,23 @@ export type Contract = ImageContract | VolumeContract
 const MOST = 1e9 // of intensities and lengths; far outside what scanners give, far inside what float32 holds
 const LEAST = 1e-9
 const IMAGE = ['channels', 'image_size', 'mean', 'std', 'intensity_range']
-const VOLUME = ['channels', 'orientation', 'spacing', 'patch_size', 'intensity', 'window', 'mean', 'std', 'mirror_axes']
+const VOLUME = [
+  'channels',
+  'orientation',
+  'spacing',
+  'patch_size',
+  'intensity',
+  'window',
+  'mean',
+  'std',
+  'mirror_axes',
+]
 const isIntensity = isNumberIn(-MOST, MOST)
 const isPositive = isNumberIn(LEAST, MOST)
 const isOrientation = (value: unknown): value is string =>
-  isWord(value) && value.length === 3 && ['LR', 'PA', 'IS'].every(([one, other]) => value.includes(one) || value.includes(other))
+  isWord(value) &&
+  value.length === 3 &&
+  ['LR', 'PA', 'IS'].every(([one, other]) => value.includes(one) || value.includes(other))
 
 /** Read a contract for images or, where it names a patch size, for volumes. */
 export function readContract(stored: Entries): Contract {
@@ -69,7 +91,14 @@ function volumeContract(stored: Entries, channels: number): VolumeContract {
   require('patch_size', isListOf(isCount, 3), 'three whole numbers above 0', patch)
   requireFew('patch_size asks for', patch)
   require('mirror_axes', isListOf(isWhole), 'a list of axes', axes)
-  return { dimensions: 3, channels, orientation, spacing, patchSize: patch, intensities: intensitiesOf(stored, channels) }
+  return {
+    dimensions: 3,
+    channels,
+    orientation,
+    spacing,
+    patchSize: patch,
+    intensities: intensitiesOf(stored, channels),
+  }
 }
 
 /** Read what is done to the intensities of each channel: said once for all, or for each. */
@@ -96,7 +125,8 @@ function intensityOf(kind: unknown, window: unknown, mean: unknown, std: unknown
   const isZscore = (value: unknown): value is 'zscore' => value === 'zscore'
   require('intensity', isZscore, '"zscore" or "window"', kind)
   const isNothing = (value: unknown): value is null => value === null
-  for (const [name, value] of Object.entries({ window, mean, std })) require(name, isNothing, 'nothing with "zscore"', value)
+  for (const [name, value] of Object.entries({ window, mean, std }))
+    require(name, isNothing, 'nothing with "zscore"', value)
   return { kind }
 }
 
@@ -105,4 +135,3 @@ function requireFew(what: string, sides: number[]): void {
   const found = sides.reduce((product, side) => product * side, 1)
   if (found > NETWORK_INPUT) throw new Strange(tooMany(what, found, NETWORK_INPUT))
 }
-

@@ -75,7 +75,10 @@ async function byBrowser(content: Uint8Array<ArrayBuffer>, type: string, file: s
 
 /** Return the pixels [H, W, 4] of what can be drawn. */
 export function pixelsOf(source: CanvasImageSource, height: number, width: number): Uint8ClampedArray {
-  const context = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true, colorSpace: 'srgb' })!
+  const context = new OffscreenCanvas(width, height).getContext('2d', {
+    willReadFrequently: true,
+    colorSpace: 'srgb',
+  })!
   context.drawImage(source, 0, 0)
   return context.getImageData(0, 0, width, height).data
 }

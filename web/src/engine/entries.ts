@@ -9,7 +9,10 @@ export type Entries = Record<string, unknown>
 
 /** Refuse a value that does not fit. */
 export function require<T>(
-  name: string, fits: (value: unknown) => value is T, kind: string, value: unknown,
+  name: string,
+  fits: (value: unknown) => value is T,
+  kind: string,
+  value: unknown,
 ): asserts value is T {
   if (!fits(value)) throw new Strange(mustBe(name, kind, value))
 }

@@ -3,7 +3,7 @@
 import * as text from './text'
 import { Refusal } from './types'
 
-/** Row of an affine: from voxel indices [d, h, w, 1] to millimetres towards the patient's right, anterior or superior. */
+/** Row of an affine: from voxel indices [d, h, w, 1] to millimetres to the patient's right, anterior or superior. */
 type Row = [number, number, number, number]
 export type Affine = [Row, Row, Row]
 
@@ -13,7 +13,14 @@ export interface Geometry {
 }
 
 const OPPOSITE: Record<string, string> = { R: 'L', L: 'R', A: 'P', P: 'A', S: 'I', I: 'S' }
-const PERMUTATIONS = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]]
+const PERMUTATIONS = [
+  [0, 1, 2],
+  [0, 2, 1],
+  [1, 0, 2],
+  [1, 2, 0],
+  [2, 0, 1],
+  [2, 1, 0],
+]
 const AXES = [0, 1, 2]
 
 /** Return millimetres between voxels along (d, h, w). */
@@ -43,7 +50,10 @@ export function axesBetween(source: string, target: string): { axis: number; mir
 
 /** Permute and mirror the axes of planes [C, D, H, W] from one orientation to another; no value changes. */
 export function reoriented(
-  values: Float32Array, shape: readonly number[], source: string, target: string,
+  values: Float32Array,
+  shape: readonly number[],
+  source: string,
+  target: string,
 ): { values: Float32Array<ArrayBuffer>; shape: [number, number, number] } {
   const moves = axesBetween(source, target)
   const [depth, height, width] = moves.map(({ axis }) => shape[axis])
@@ -70,6 +80,10 @@ export function checkDirections(affine: Affine, file: string): void {
   const spacing = spacingOf({ affine })
   const cosine = (one: number, other: number): number =>
     affine.reduce((sum, row) => sum + (row[one] / spacing[one]) * (row[other] / spacing[other]), 0)
-  for (const [one, other] of [[0, 1], [0, 2], [1, 2]])
+  for (const [one, other] of [
+    [0, 1],
+    [0, 2],
+    [1, 2],
+  ])
     if (!(Math.abs(cosine(one, other)) < 1e-3)) throw new Refusal(text.skewed(file)) // also refuses NaN
 }

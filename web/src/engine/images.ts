@@ -11,7 +11,11 @@ import { Refusal } from './types'
 
 /** Return probabilities [K, H, W] of an image; the graph normalises it, and resizes it unless it takes one size. */
 export async function segmentImage(
-  pixels: Pixels, contract: ImageContract, { onnx }: ModelFile, network: Network, file: string,
+  pixels: Pixels,
+  contract: ImageContract,
+  { onnx }: ModelFile,
+  network: Network,
+  file: string,
 ): Promise<Float32Array<ArrayBuffer>> {
   const { height, width } = pixels
   const size = sizeOf([height, width], contract, onnx.sides, file)

@@ -12,7 +12,7 @@ interface PlainJpeg {
   content: Uint8Array<ArrayBuffer>
 }
 
-const [START_OF_SCAN, APP1, APP2] = [0xda, 0xe1, 0xe2]
+const [START_OF_SCAN, END, APP1, APP2] = [0xda, 0xd9, 0xe1, 0xe2]
 const NO_FRAMES = [0xc4, 0xc8, 0xcc] // markers among those of frames that are none
 
 /** Read the segments before the pixels, and leave out those that would change these. */
@@ -38,9 +38,17 @@ export function plainJpeg(content: Uint8Array<ArrayBuffer>, file: string): Plain
     if (marker !== APP1 && marker !== APP2) kept.push(segment)
     place = end
   }
-  if (!height || !width || content[place + 1] !== START_OF_SCAN) throw new Refusal(text.unreadable(file))
+  if (!height || !width || content[place + 1] !== START_OF_SCAN || !ends(content.subarray(place)))
+    throw new Refusal(text.unreadable(file))
   kept.push(content.subarray(place))
   return { height, width, turned, content: joined(kept) }
+}
+
+/** Return whether pixels come to their end, for browsers fill up with grey: no other 0xff has this next to it. */
+function ends(pixels: Uint8Array): boolean {
+  for (let i = pixels.lastIndexOf(END); i > 0; i = pixels.lastIndexOf(END, i - 1))
+    if (pixels[i - 1] === 0xff) return true
+  return false
 }
 
 /** Return whether a segment of APP1 is EXIF. */

@@ -4,9 +4,14 @@ import type { Facts } from './model'
 import { gaveNothing } from './text'
 import { Refusal } from './types'
 
+const PROBABILITY = 1e-2 // by which runtimes may differ
+const PIXELS = 5e-4 // part of a mask that may
+
 /** Return the class of each pixel, of probabilities [K, *S]; null where each class has a mask of its own. */
 export function maskOf(
-  probabilities: Float32Array, { planes, multilabel }: Facts, thresholds: number[],
+  probabilities: Float32Array,
+  { planes, multilabel }: Facts,
+  thresholds: number[],
 ): Uint8Array<ArrayBuffer> | null {
   if (multilabel) return null
   const mask = new Uint8Array(probabilities.length / planes)
@@ -35,4 +40,18 @@ export function refuseNaN(probabilities: Float32Array, model: string): void {
   let sum = 0
   for (let i = 0; i < probabilities.length; i++) sum += probabilities[i]
   if (!Number.isFinite(sum)) throw new Refusal(gaveNothing(model))
+}
+
+/** Return whether two runtimes give as good as the same probabilities, and as good as the same mask. */
+export function alike(one: Float32Array, other: Float32Array, facts: Facts, thresholds: number[]): boolean {
+  for (let i = 0; i < one.length; i++) if (!(Math.abs(one[i] - other[i]) <= PROBABILITY)) return false
+  const [found, wanted] = [one, other].map((values) => maskOf(values, facts, thresholds) ?? above(values, thresholds))
+  const differ = found.reduce((count, value, i) => count + (value === wanted[i] ? 0 : 1), 0)
+  return one.length === other.length && differ <= PIXELS * found.length
+}
+
+/** Return 1 where a plane's probability is above its threshold. */
+function above(values: Float32Array, thresholds: number[]): Uint8Array {
+  const pixels = values.length / thresholds.length
+  return Uint8Array.from(values, (value, i) => (value > Math.fround(thresholds[Math.floor(i / pixels)]) ? 1 : 0))
 }

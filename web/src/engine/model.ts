@@ -46,7 +46,9 @@ export async function readModel(content: Uint8Array<ArrayBuffer>, file: string):
   if (onnx.facts === null) throw new Refusal(text.noMetadata(file))
   const facts = factsOf(onnx.facts, file)
   if (onnx.sides && onnx.sides.length !== facts.contract.dimensions)
-    throw new Refusal(text.strangeMetadata(file, text.mustBe('preprocessing', `of ${onnx.sides.length}D inputs`, facts.contract)))
+    throw new Refusal(
+      text.strangeMetadata(file, text.mustBe('preprocessing', `of ${onnx.sides.length}D inputs`, facts.contract)),
+    )
   const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', content))
   return {
     content,
@@ -99,7 +101,8 @@ function readFacts(json: string): Facts {
   require('data', isObject, 'an object', data)
   const ranges = data.ranges ?? {}
   require("data's ranges", isObject, 'an object', ranges)
-  for (const [name, range] of Object.entries(ranges)) require(`data's range of ${name}`, isRange, 'two lists of numbers', range)
+  for (const [name, range] of Object.entries(ranges))
+    require(`data's range of ${name}`, isRange, 'two lists of numbers', range)
   const contract = readContract(preprocessing)
   return {
     name: String(checkpoint.name || model.name || ''),
@@ -108,7 +111,11 @@ function readFacts(json: string): Facts {
     classNames: class_names,
     regionValues: regionValuesOf(entries.region_values, multilabel, num_classes),
     contract,
-    postprocessing: readPostprocessing(entries.postprocessing, multilabel ? class_names : class_names.slice(1), contract.dimensions),
+    postprocessing: readPostprocessing(
+      entries.postprocessing,
+      multilabel ? class_names : class_names.slice(1),
+      contract.dimensions,
+    ),
     ranges: ranges as Ranges,
     precision: String(precision),
     licences: licencesOf(checkpoint.licences),
@@ -117,7 +124,8 @@ function readFacts(json: string): Facts {
 
 /** Return the values of a JSON text that is not too long. */
 function parsed(json: string): unknown {
-  if (json.length > JSON_BYTES) throw new Strange(text.tooMany('its metadata have characters:', json.length, JSON_BYTES))
+  if (json.length > JSON_BYTES)
+    throw new Strange(text.tooMany('its metadata have characters:', json.length, JSON_BYTES))
   try {
     return JSON.parse(json)
   } catch {

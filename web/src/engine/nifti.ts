@@ -21,8 +21,20 @@ const BYTES = 348
 const SECOND_FORMAT = 540
 const MASK_START = 352 // of a mask's voxels: after the header and four bytes that announce no extension
 const AT = {
-  dim: 40, datatype: 70, bitpix: 72, pixdim: 76, voxOffset: 108, slope: 112, intercept: 116, units: 123, qformCode: 252,
-  sformCode: 254, quaternion: 256, offset: 268, srow: 280, magic: 344,
+  dim: 40,
+  datatype: 70,
+  bitpix: 72,
+  pixdim: 76,
+  voxOffset: 108,
+  slope: 112,
+  intercept: 116,
+  units: 123,
+  qformCode: 252,
+  sformCode: 254,
+  quaternion: 256,
+  offset: 268,
+  srow: 280,
+  magic: 344,
 }
 const MILLIMETRES: Record<number, number> = { 1: 1000, 3: 0.001 } // in a metre and in a micrometre
 const AGREE = 1e-3 // relative difference between two sizes of a voxel above which they are two
@@ -51,7 +63,10 @@ export function isNifti(file: string): boolean {
 
 /** Read a NIfTI file; adds to `warnings` what a person should know. */
 export async function readNifti(
-  packed: Uint8Array<ArrayBuffer>, channels: number, file: string, warnings: string[],
+  packed: Uint8Array<ArrayBuffer>,
+  channels: number,
+  file: string,
+  warnings: string[],
 ): Promise<Volume> {
   const content = await unpacked(packed, file)
   const header = new Header(content, file)
@@ -190,7 +205,11 @@ function byQform(header: Header, sizes: number[]): Affine {
 /** Return the affine of a header without forms: by the sizes of voxels alone, its middle at 0. */
 function bySizes(header: Header, sizes: number[]): Affine {
   const middle = (axis: number): number => (sizes[axis] * (header.sides[axis] - 1)) / 2
-  return inOurOrder([[-sizes[0], 0, 0, middle(0)], [0, sizes[1], 0, -middle(1)], [0, 0, sizes[2], -middle(2)]])
+  return inOurOrder([
+    [-sizes[0], 0, 0, middle(0)],
+    [0, sizes[1], 0, -middle(1)],
+    [0, 0, sizes[2], -middle(2)],
+  ])
 }
 
 /** Return the rotation of a unit quaternion, of which a header has the three imaginary parts. */
@@ -213,14 +232,20 @@ function rotation(imaginary: number[]): number[][] {
 // ---- voxels
 
 /** Read all voxels [C, D, H, W], scaled as the header says; further axes and the parts of a voxel are channels. */
-function voxelsOf(header: Header, content: Uint8Array<ArrayBuffer>, channels: number, file: string): Float32Array<ArrayBuffer> {
+function voxelsOf(
+  header: Header,
+  content: Uint8Array<ArrayBuffer>,
+  channels: number,
+  file: string,
+): Float32Array<ArrayBuffer> {
   const start = Math.max(BYTES, Math.trunc(header.start))
   if (start > HEADER_BYTES) throw new Refusal(text.cutVolume(file, content.length, start))
   const { kind, sides, little } = header
   const size = kind.bytes * kind.parts
   const needed = start + product(sides) * size
   if (content.length < needed) throw new Refusal(text.cutVolume(file, content.length, needed))
-  if (content.length - needed > TAIL_BYTES && /\.gz$/i.test(file)) throw new Refusal(text.tooLong(file, content.length - needed))
+  if (content.length - needed > TAIL_BYTES && /\.gz$/i.test(file))
+    throw new Refusal(text.tooLong(file, content.length - needed))
   const count = product(sides.slice(0, 3))
   const found = product(sides.slice(3)) * kind.parts
   if (found !== channels) {
@@ -243,7 +268,7 @@ function voxelsOf(header: Header, content: Uint8Array<ArrayBuffer>, channels: nu
 
 // ---- masks
 
-/** Return what a file of a mask in bytes begins with: a header that says where the voxels lie as the volume's own does. */
+/** Return what a mask's file begins with: a header that says where the voxels lie as the volume's own does. */
 function maskHeaderOf(header: Header): Uint8Array<ArrayBuffer> {
   const found = new Uint8Array(MASK_START)
   const view = new DataView(found.buffer)
@@ -251,7 +276,12 @@ function maskHeaderOf(header: Header): Uint8Array<ArrayBuffer> {
   ;[3, ...header.sides.slice(0, 3), 1, 1, 1, 1].forEach((side, i) => view.setInt16(AT.dim + 2 * i, side, true))
   view.setInt16(AT.datatype, UINT8, true)
   view.setInt16(AT.bitpix, 8, true)
-  for (const [at, count] of [[AT.pixdim, 8], [AT.quaternion, 3], [AT.offset, 3], [AT.srow, 12]])
+  for (const [at, count] of [
+    [AT.pixdim, 8],
+    [AT.quaternion, 3],
+    [AT.offset, 3],
+    [AT.srow, 12],
+  ])
     for (let i = 0; i < count; i++) {
       // as whole numbers, which keeps every bit
       view.setUint32(at + 4 * i, header.view.getUint32(at + 4 * i, header.little), true)

@@ -60,7 +60,9 @@ export function readOnnx(content: Uint8Array, file: string): OnnxFile {
     }
   } catch (error) {
     if (error instanceof Refusal) throw error
-    throw new Refusal(error instanceof Cut && content[0] === 8 && content.length > 16 ? text.cutOnnx(file) : text.noOnnx(file))
+    throw new Refusal(
+      error instanceof Cut && content[0] === 8 && content.length > 16 ? text.cutOnnx(file) : text.noOnnx(file),
+    )
   }
 }
 
@@ -76,7 +78,8 @@ function factsOf(metadata: Uint8Array[]): string | null {
 /** Return the sides of an input [B, C, *S]; null where one varies. */
 function sidesOf(input: Uint8Array): number[] | null {
   let message = input
-  for (const number of [2, 1, 2]) message = inner([...fieldsOf(message)], number)[0] ?? new Uint8Array() // type, tensor, shape
+  const [type, tensor, shape] = [2, 1, 2]
+  for (const number of [type, tensor, shape]) message = inner([...fieldsOf(message)], number)[0] ?? new Uint8Array()
   const sides = inner([...fieldsOf(message)], 1)
     .slice(2)
     .map((side) => [...fieldsOf(side)].find(([number]) => number === 1)?.[1])

@@ -1,4 +1,4 @@
-/** Decoded pictures, and what a network sees of them: 8 bits a channel, palette and alpha resolved, as segzoo has it. */
+/** Decoded pictures, and what a network sees of them: 8 bits a channel, without alpha, as segzoo has it. */
 
 import * as text from './text'
 import { Refusal } from './types'
@@ -38,13 +38,18 @@ export function roundEven(value: number): number {
  * Alpha is dropped, 16 bits are scaled by their full range or by `range`, and grey and RGB become each other.
  */
 export function seen(
-  picture: Picture, channels: number, range: number[] | null, file: string, warnings: string[],
+  picture: Picture,
+  channels: number,
+  range: number[] | null,
+  file: string,
+  warnings: string[],
 ): Pixels {
   if (picture.turned) warnings.push(text.turned(file))
   const opaque = withoutAlpha(picture, channels)
-  const values = range && !(opaque.values.BYTES_PER_ELEMENT === 1)
-    ? scaled(opaque, range, file, warnings)
-    : eightBits(opaque, file, warnings)
+  const values =
+    range && !(opaque.values.BYTES_PER_ELEMENT === 1)
+      ? scaled(opaque, range, file, warnings)
+      : eightBits(opaque, file, warnings)
   return matched({ ...opaque, values }, channels, file)
 }
 
@@ -75,12 +80,11 @@ function eightBits(picture: Picture, file: string, warnings: string[]): Uint8Arr
 }
 
 /** Bring 16 bits to 8: greys by the value of white, colours, as segzoo has them from Pillow, by their high byte. */
-function sixteenBits(
-  { channels, white }: Picture, values: Uint16Array, file: string, warnings: string[],
-): Uint8Array {
+function sixteenBits({ channels, white }: Picture, values: Uint16Array, file: string, warnings: string[]): Uint8Array {
   const high = channels > 1
   let brightest = 0
-  for (let i = 0; i < values.length; i++) if (values[i] > brightest && !(channels === 4 && i % 4 === 3)) brightest = values[i]
+  for (let i = 0; i < values.length; i++)
+    if (values[i] > brightest && !(channels === 4 && i % 4 === 3)) brightest = values[i]
   if (high) brightest |= 255
   if (brightest > 0 && brightest <= Math.floor(white / 16)) throw new Refusal(text.nearlyBlack(file, brightest, white))
   if (brightest > 0 && brightest <= Math.floor(white / 2)) warnings.push(text.dark(file, brightest, white))
@@ -95,7 +99,9 @@ function scaled({ values }: Picture, range: number[], file: string, warnings: st
   const exact = values.BYTES_PER_ELEMENT > 2 ? (value: number) => value : Math.fround
   const scale = exact(255 / (high - low))
   const bottom = exact(low)
-  return Uint8Array.from(values, (value) => roundEven(Math.min(255, Math.max(0, exact(exact(value - bottom) * scale)))))
+  return Uint8Array.from(values, (value) =>
+    roundEven(Math.min(255, Math.max(0, exact(exact(value - bottom) * scale)))),
+  )
 }
 
 /** Return the lowest and the highest value; refuses those that are not finite. */

@@ -20,7 +20,8 @@ export function decodePng(content: Uint8Array<ArrayBuffer>, file: string): Pictu
   const frames = chunks.get('acTL')
   const pages = frames && frames.length >= 4 ? new DataView(frames.buffer, frames.byteOffset).getUint32(0) : 1
   if (pages > 1) throw new Refusal(text.pages(file, pages))
-  if (content[HEADER.depth] < 8 && content[HEADER.interlaced]) throw new Refusal(text.cannotDecode(file, text.interlaced))
+  if (content[HEADER.depth] < 8 && content[HEADER.interlaced])
+    throw new Refusal(text.cannotDecode(file, text.interlaced))
   const decoded = decodedPng(content, file)
   const { depth, palette } = decoded
   const values = depth < 8 ? unpacked(decoded.data, height, width, depth) : (decoded.data as Uint8Array | Uint16Array)
@@ -35,7 +36,8 @@ function decodedPng(content: Uint8Array<ArrayBuffer>, file: string): ReturnType<
   try {
     return decode(content, { checkCrc: true })
   } catch (error) {
-    if (error instanceof RangeError && /allocation|Invalid (typed )?array( buffer)? length/i.test(error.message)) throw error
+    if (error instanceof RangeError && /allocation|Invalid (typed )?array( buffer)? length/i.test(error.message))
+      throw error
     throw new Refusal(text.unreadable(file))
   }
 }
@@ -44,7 +46,7 @@ function decodedPng(content: Uint8Array<ArrayBuffer>, file: string): ReturnType<
 function chunksOf(content: Uint8Array): Map<string, Uint8Array> {
   const view = new DataView(content.buffer, content.byteOffset, content.length)
   const found = new Map<string, Uint8Array>()
-  for (let place = 8; place + 12 <= content.length; ) {
+  for (let place = 8; place + 12 <= content.length;) {
     const length = view.getUint32(place)
     const name = String.fromCharCode(...content.subarray(place + 4, place + 8))
     if (!found.has(name)) found.set(name, content.subarray(place + 8, place + 8 + length))

@@ -4,9 +4,13 @@ import { isObject, isNumberIn, require, requireKnown } from './entries'
 import * as text from './text'
 
 const EVEN = 0.5 // the threshold that leaves a class as it is
-const UNITS: Record<string, number[]> = { pixels: [2, 3], mm2: [2], mm3: [3] } // dimensions of the models that know them
+const UNITS: Record<string, number[]> = { pixels: [2, 3], mm2: [2], mm3: [3] } // of the inputs that have them
 const KNOWN = ['threshold', 'filled_holes', 'smallest_part', 'unit', 'largest_component']
-const [THRESHOLD, SIZE, TEMPERATURE] = [[0.001, 0.999], [0, 1e9], [0.1, 10]] as const
+const [THRESHOLD, SIZE, TEMPERATURE] = [
+  [0.001, 0.999],
+  [0, 1e9],
+  [0.1, 10],
+] as const
 
 /** What is done to a class. */
 export interface Cleaning {
@@ -43,7 +47,13 @@ function readCleaning(name: string, stored: unknown, dimensions: number): Cleani
   const subject = `the post-processing of ${name}`
   require(subject, isObject, 'an object', stored)
   requireKnown(subject, stored, KNOWN)
-  const { threshold = EVEN, filled_holes = false, smallest_part = 0, unit = 'pixels', largest_component = false } = stored
+  const {
+    threshold = EVEN,
+    filled_holes = false,
+    smallest_part = 0,
+    unit = 'pixels',
+    largest_component = false,
+  } = stored
   const flag = (value: unknown): value is boolean => typeof value === 'boolean'
   const known = (value: unknown): value is string =>
     typeof value === 'string' && (UNITS[value]?.includes(dimensions) ?? false)
@@ -53,13 +63,18 @@ function readCleaning(name: string, stored: unknown, dimensions: number): Cleani
   require('largest_component', flag, 'true or false', largest_component)
   require('unit', known, `a size of ${dimensions}D inputs`, unit)
   return {
-    threshold, filledHoles: filled_holes, smallestPart: smallest_part, unit, largestComponent: largest_component,
+    threshold,
+    filledHoles: filled_holes,
+    smallestPart: smallest_part,
+    unit,
+    largestComponent: largest_component,
   }
 }
 
 /** Return a threshold for each plane of the probabilities. */
 export function thresholdsOf({ classes }: Postprocessing, classNames: string[], planes: number): number[] {
-  return classNames.slice(-planes).map((name) => classes.get(name)?.threshold ?? EVEN) // binary: none for the background
+  const named = classNames.slice(-planes) // binary: none for the background
+  return named.map((name) => classes.get(name)?.threshold ?? EVEN)
 }
 
 /** Return, in words, what is done here: thresholds, and a temperature, which changes no mask. */

@@ -18,7 +18,12 @@ export function strangeImage(pixels: Pixels, facts: Facts, contract: ImageContra
   const { height, width, channels, values } = pixels
   const alike = values.every((value, i) => value === values[i - (i % channels)])
   const features = { channels: [alike ? 1 : channels], size: [height, width], intensity: percentiles(values) }
-  const expected: Ranges = { intensity: [[-Infinity, -Infinity, 1], [254, Infinity, Infinity]] }
+  const expected: Ranges = {
+    intensity: [
+      [-Infinity, -Infinity, 1],
+      [254, Infinity, Infinity],
+    ],
+  }
   if (contract.imageSize) expected.size = [contract.imageSize.map((side) => side / 2), [Infinity, Infinity]]
   return strange(features, facts, expected, file)
 }
@@ -37,9 +42,13 @@ export function strangeVolume(volume: Volume, facts: Facts, contract: VolumeCont
   const features = { size, spacing: axes.map((axis) => rounded(spacing[axis])), intensity }
   const windows = contract.intensities.map((how) => (how.kind === 'window' ? how.window : [-Infinity, Infinity]))
   const expected: Ranges = {
-    intensity: [windows.flatMap(([low]) => [-Infinity, -Infinity, low]), windows.flatMap(([, high]) => [high, Infinity, Infinity])],
+    intensity: [
+      windows.flatMap(([low]) => [-Infinity, -Infinity, low]),
+      windows.flatMap(([, high]) => [high, Infinity, Infinity]),
+    ],
   }
-  if (contract.spacing) expected.spacing = [contract.spacing.map((side) => side / 2), contract.spacing.map((side) => side * 2)]
+  if (contract.spacing)
+    expected.spacing = [contract.spacing.map((side) => side / 2), contract.spacing.map((side) => side * 2)]
   return strange(features, facts, expected, file)
 }
 

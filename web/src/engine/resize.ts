@@ -31,8 +31,13 @@ export function resized(
 
 /** Fill rows of another width. */
 function alongRows(
-  source: ArrayLike<number>, start: number, height: number, width: number,
-  { first, values, reach }: Weights, rows: Float32Array, toWidth: number,
+  source: ArrayLike<number>,
+  start: number,
+  height: number,
+  width: number,
+  { first, values, reach }: Weights,
+  rows: Float32Array,
+  toWidth: number,
 ): void {
   for (let y = 0; y < height; y++)
     for (let x = 0; x < toWidth; x++) {
@@ -48,7 +53,12 @@ function alongRows(
 }
 
 /** Fill columns of another height. */
-function alongColumns(rows: Float32Array, width: number, { first, values, reach }: Weights, target: Float32Array): void {
+function alongColumns(
+  rows: Float32Array,
+  width: number,
+  { first, values, reach }: Weights,
+  target: Float32Array,
+): void {
   const sums = new Float64Array(width)
   for (let y = 0; y < target.length / width; y++) {
     sums.fill(0)
@@ -62,7 +72,7 @@ function alongColumns(rows: Float32Array, width: number, { first, values, reach 
   }
 }
 
-/** Return what each result is of: values under a triangle over its place, as wide as a step where that is more than one. */
+/** Return what each result is of: values under a triangle over its place, wide as a step where that is over one. */
 function weightsOf(side: number, toSide: number): Weights {
   const step = side / toSide
   const half = Math.max(1, step)
@@ -79,7 +89,7 @@ function weightsOf(side: number, toSide: number): Weights {
       values[i * reach + k] = weight
       total += weight
     }
-    // a triangle's foot may fall on a pixel's middle: what weighs nothing there is left out, that all zeros are at the end
+    // a triangle's foot may fall on a pixel's middle: that zero is left out, so that all zeros are at the end
     let leading = 0
     while (leading < count && values[i * reach + leading] === 0) leading++
     values.copyWithin(i * reach, i * reach + leading, i * reach + count)

@@ -6,6 +6,7 @@ import wasmGlue from 'onnxruntime-web/ort-wasm-simd-threaded.mjs?url'
 import wasmBinary from 'onnxruntime-web/ort-wasm-simd-threaded.wasm?url'
 import type * as Ort from 'onnxruntime-web/wasm'
 
+import { alike } from './masks'
 import type { ModelFile } from './model'
 import * as text from './text'
 import { type Device, Refusal } from './types'
@@ -14,8 +15,7 @@ type Runtime = typeof Ort
 export type Values = { values: Float32Array; shape: readonly number[] }
 
 const MOST_THREADS = 4
-const PROBABILITY = 1e-2 // by which WebGPU may differ
-const PIXELS = 5e-4 // part of a mask that may
+const ERRORS = 3 // of what ONNX Runtime logs; warnings are of its own work
 const UNTEMPERED = 'uncalibrated' // the output of probabilities without a temperature, of which masks are made
 
 /** Network that is ready to run. */
@@ -38,7 +38,7 @@ export function threads(): number {
  */
 export async function openNetwork(file: ModelFile, device: Device, trial: Values): Promise<Network> {
   if (device === 'wasm') return openWasm(file)
-  const adapter = await (navigator as Navigator & { gpu?: { requestAdapter(): Promise<unknown> } }).gpu?.requestAdapter()
+  const adapter = await adapterOfGpu()
   const wasm = await openWasm(file)
   if (!adapter) return device === 'webgpu' ? { ...wasm, runtime: text.noWebGpu(threads(), text.noAdapter) } : wasm
   let gpu: Network | null = null
@@ -46,7 +46,8 @@ export async function openNetwork(file: ModelFile, device: Device, trial: Values
   try {
     gpu = await openWebGpu(file)
     const found = await gpu.run(trial.values.slice(), trial.shape)
-    if (alike(found, await wasm.run(trial.values.slice(), trial.shape))) {
+    const wanted = await wasm.run(trial.values.slice(), trial.shape)
+    if (alike(found.values, wanted.values, file.facts, file.model.thresholds)) {
       await wasm.release()
       return gpu
     }
@@ -58,16 +59,10 @@ export async function openNetwork(file: ModelFile, device: Device, trial: Values
   return { ...wasm, runtime: text.noWebGpu(threads(), why) }
 }
 
-/** Return whether two runtimes give as good as the same probabilities, and masks. */
-function alike(one: Values, other: Values): boolean {
-  const planes = one.shape[1]
-  const pixels = one.values.length / planes
-  const different = new Uint8Array(pixels)
-  for (let i = 0; i < one.values.length; i++) {
-    if (!(Math.abs(one.values[i] - other.values[i]) <= PROBABILITY)) return false
-    if (one.values[i] > 0.5 !== other.values[i] > 0.5) different[i % pixels] = 1
-  }
-  return different.reduce((sum, flag) => sum + flag, 0) <= PIXELS * pixels
+/** Return what WebGPU would compute on; null where there is nothing. */
+async function adapterOfGpu(): Promise<unknown> {
+  const { gpu } = navigator as Navigator & { gpu?: { requestAdapter(): Promise<unknown> } }
+  return (await gpu?.requestAdapter().catch(() => null)) ?? null
 }
 
 /** Open a file by WebGPU, whose runtime is loaded only here. */
@@ -84,15 +79,18 @@ async function openWasm(file: ModelFile): Promise<Network> {
 
 /** Open a file by a runtime whose two files lie at addresses of the page's own. */
 async function opened(
-  ort: Runtime, { content, onnx, facts, model }: ModelFile, provider: 'wasm' | 'webgpu', runtime: string,
+  ort: Runtime,
+  { content, onnx, facts, model }: ModelFile,
+  provider: 'wasm' | 'webgpu',
+  runtime: string,
   paths: { wasm: string; mjs: string },
 ): Promise<Network> {
   ort.env.wasm.numThreads = threads()
-  ort.env.wasm.wasmPaths = { wasm: new URL(paths.wasm, self.location.href), mjs: new URL(paths.mjs, self.location.href) }
+  ort.env.wasm.wasmPaths = { wasm: new URL(paths.wasm, self.origin), mjs: new URL(paths.mjs, self.origin) }
   ort.env.logLevel = 'error'
   let session: Ort.InferenceSession
   try {
-    session = await ort.InferenceSession.create(content, { executionProviders: [provider] })
+    session = await ort.InferenceSession.create(content, { executionProviders: [provider], logSeverityLevel: ERRORS })
   } catch (error) {
     throw new Refusal(text.cannotOpen(model.name, firstLine(error)))
   }
@@ -102,14 +100,19 @@ async function opened(
     async run(values, shape) {
       const input = new ort.Tensor('float32', values, shape)
       const { [wanted]: output } = await session.run({ [onnx.input]: input }, [wanted])
-      if (output.dims[1] !== facts.planes) throw new Refusal(text.otherClasses(model.name, output.dims[1], facts.planes))
+      if (output.dims[1] !== facts.planes)
+        throw new Refusal(text.otherClasses(model.name, output.dims[1], facts.planes))
       return { values: output.data as Float32Array, shape: output.dims }
     },
     release: () => session.release(),
   }
 }
 
-/** Return the first line of what went wrong. */
+/** Return the first line of what went wrong; of ONNX Runtime's, which begins with its source's place, the end. */
 export function firstLine(error: unknown): string {
-  return (error instanceof Error ? error.message : String(error)).split('\n')[0].trim()
+  const line = (error instanceof Error ? error.message : String(error)).split('\n')[0]
+  return line
+    .slice(line.lastIndexOf(' : ') + 1)
+    .replace(/^: /, '')
+    .trim()
 }

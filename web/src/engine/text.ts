@@ -11,7 +11,8 @@ export const short = (value: number): string => String(Number(value.toPrecision(
 export const noOnnx = (file: string) => `${file} is no ONNX file; choose one that segzoo export has written.`
 export const cutOnnx = (file: string) => `${file} is cut short; fetch or export it again.`
 export const externalData = (file: string) =>
-  `${file} keeps weights in another file, so nothing vouches for what it computes; export it again, or save it with its weights inside.`
+  `${file} keeps weights in another file, so nothing vouches for what it computes; export it again, or save it ` +
+  'with its weights inside.'
 export const noMetadata = (file: string) =>
   `${file} was not written by segzoo export, so nothing says what it takes and gives; export it from a checkpoint.`
 export const strangeMetadata = (file: string, why: string) =>
@@ -28,8 +29,7 @@ export const noModel = 'No model is open; choose one first.'
 
 export const noJson = 'its metadata are no JSON'
 export const lack = (names: string[]) => `its metadata lack ${names.join(', ')}`
-export const mustBe = (name: string, kind: string, found: unknown) =>
-  `${name} must be ${kind}, not ${shown(found)}`
+export const mustBe = (name: string, kind: string, found: unknown) => `${name} must be ${kind}, not ${shown(found)}`
 export const unknownEntry = (of: string, name: string) => `${of} has the unknown entry '${name}'`
 export const tooMany = (what: string, found: number, most: number) =>
   `${what} ${grouped(found)}, above the limit of ${grouped(most)}`
@@ -45,7 +45,8 @@ export const unreadable = (file: string) => `Cannot read ${file} as an image: it
 export const otherKind = (file: string) =>
   `${file} is no PNG, JPEG, TIFF or BMP, and no NIfTI volume; save it as one of them.`
 export const tooManyPixels = (file: string, found: number, most: number) =>
-  `${file} has ${grouped(found)} pixels, above the limit of ${grouped(most)}; cut out or reduce what is to be segmented.`
+  `${file} has ${grouped(found)} pixels, above the limit of ${grouped(most)}; cut out or reduce what is to be ` +
+  'segmented.'
 export const pages = (file: string, count: number) =>
   `${file} has ${count} pages; save the one to use as a file of its own.`
 export const cannotDecode = (file: string, what: string) =>
@@ -58,7 +59,8 @@ export const outsideOfRange = (file: string, low: number, high: number) =>
 export const neitherScale = (file: string, high: number) =>
   `${file} has values up to ${short(high)}, neither 0..1 nor 0..255; scale them first.`
 export const nearlyBlack = (file: string, brightest: number, white: number) =>
-  `${file} has 16-bit values that only reach ${brightest} of ${white}, which is nearly black; scale them to the full range first, or use segzoo predict with --intensity-range 0 ${alike(brightest)}.`
+  `${file} has 16-bit values that only reach ${brightest} of ${white}, which is nearly black; scale them to ` +
+  `the full range first, or use segzoo predict with --intensity-range 0 ${alike(brightest)}.`
 export const tooFlat = (file: string) =>
   `${file} is a picture where this model takes volumes; give it a NIfTI file (.nii or .nii.gz).`
 export const volumeForImages = (file: string) =>
@@ -76,13 +78,17 @@ function alike(brightest: number): number {
 export const turned = (file: string) =>
   `${file} is stored turned or mirrored, and viewers turn it back: its mask belongs to the stored pixels.`
 export const dark = (file: string, brightest: number, white: number) =>
-  `${file} has 16-bit values that only reach ${brightest} of ${white}, so it is read as one of 0..${Math.round((255 * brightest) / white)}; if that is too dark, use segzoo predict with --intensity-range 0 ${alike(brightest)}.`
+  `${file} has 16-bit values that only reach ${brightest} of ${white}, so it is read as one of ` +
+  `0..${Math.round((255 * brightest) / white)}; if that is too dark, use segzoo predict with --intensity-range ` +
+  `0 ${alike(brightest)}.`
 export const readAsFractions = (file: string) =>
   `${file} has floating-point values, of which none exceeds 1: it is read as 0..1, not 0..255.`
 export const outOfView = (file: string, low: number, high: number, range: readonly number[]) =>
-  `${file} has values of ${short(low)}..${short(high)}, which all lie outside of the intensity_range ${short(range[0])}..${short(range[1])}, so nothing is seen of it.`
+  `${file} has values of ${short(low)}..${short(high)}, which all lie outside of the intensity_range ` +
+  `${short(range[0])}..${short(range[1])}, so nothing is seen of it.`
 export const unlike = (file: string, what: string[], trained: boolean) =>
-  `${file} is unlike what the model ${trained ? 'was trained on' : 'expects'}, so its mask may be wrong: ${what.join('; ')}.`
+  `${file} is unlike what the model ${trained ? 'was trained on' : 'expects'}, so its mask may be wrong: ` +
+  `${what.join('; ')}.`
 export const featureNames: Record<string, string> = {
   channels: 'channels',
   size: 'size',
@@ -97,7 +103,8 @@ export const noVolume = (file: string) =>
 export const damagedGzip = (file: string) =>
   `Cannot read ${file}: the gzip file is cut short or damaged; fetch it again.`
 export const wrongSuffix = (file: string, packed: boolean) =>
-  `Cannot read ${file}: its name says that it is ${packed ? 'not ' : ''}a gzip file, which is wrong; rename it to end in ${packed ? '.nii.gz' : '.nii'}, or fetch it again.`
+  `Cannot read ${file}: its name says that it is ${packed ? 'not ' : ''}a gzip file, which is wrong; rename it ` +
+  `to end in ${packed ? '.nii.gz' : '.nii'}, or fetch it again.`
 export const secondFormat = (file: string) =>
   `${file} is in the NIfTI-2 format, which is not read; save it as NIfTI-1.`
 export const noSides = (file: string, sides: number[]) =>
@@ -105,16 +112,21 @@ export const noSides = (file: string, sides: number[]) =>
 export const tooManyVoxels = (file: string, found: number, most: number) =>
   `${file} has ${grouped(found)} voxels, above the limit of ${grouped(most)}; use segzoo predict.`
 export const strangeType = (file: string, kind: number, bits: number) =>
-  `${file} has ${bits} bits a voxel by its header and data type ${kind}: it is damaged or of a kind that is not read; save it again.`
+  `${file} has ${bits} bits a voxel by its header and data type ${kind}: it is damaged or of a kind that is ` +
+  'not read; save it again.'
 export const flat = (file: string, dimensions: number) => `${file} is ${dimensions}D where a 3D volume is expected.`
 export const strangeScaling = (file: string, slope: number, intercept: number) =>
-  `${file} has an intercept of ${short(intercept)} to a slope of ${short(slope)} by its header, which readers take for different voxels; save it again with the intensities that are meant.`
+  `${file} has an intercept of ${short(intercept)} to a slope of ${short(slope)} by its header, which readers ` +
+  'take for different voxels; save it again with the intensities that are meant.'
 export const noSpacing = (file: string, spacing: number[]) =>
-  `${file} has a spacing of ${list(spacing.map((side) => Number(short(side))))} mm; every side of a voxel must be above 0.`
+  `${file} has a spacing of ${list(spacing.map((side) => Number(short(side))))} mm; every side of a voxel must ` +
+  'be above 0.'
 export const skewed = (file: string) =>
   `The axes of ${file} are not at right angles to each other; resample it to a grid whose are.`
 export const twoSpacings = (file: string, sform: number[], stated: number[]) =>
-  `${file} has voxels of ${sform.map(short).join(' x ')} mm by its sform and of ${stated.map(short).join(' x ')} mm by its pixdim; correct the header, or say which is right by segzoo predict --geometry.`
+  `${file} has voxels of ${sform.map(short).join(' x ')} mm by its sform and of ` +
+  `${stated.map(short).join(' x ')} mm by its pixdim; correct the header, or say which is right by segzoo ` +
+  'predict --geometry.'
 export const noDirections = (file: string) =>
   `${file} does not say how the patient lies: its first axis is taken to lead left, as ANALYZE had it.`
 export const cutVolume = (file: string, found: number, needed: number) =>
@@ -124,9 +136,11 @@ export const tooLong = (file: string, found: number) =>
 export const fourDimensions = (file: string, sides: number[]) =>
   `${file} is ${sides.length}D (${list(sides)}) where a 3D volume is expected; save the one to use by itself.`
 export const needsResampling = (file: string, own: number[], wanted: readonly number[]) =>
-  `${file} has a spacing of ${own.map(short).join(' x ')} mm where the model sees ${wanted.map(short).join(' x ')} mm; segment it with segzoo predict, which resamples it.`
+  `${file} has a spacing of ${own.map(short).join(' x ')} mm where the model sees ` +
+  `${wanted.map(short).join(' x ')} mm; segment it with segzoo predict, which resamples it.`
 export const smallerThanWindow = (file: string, own: number[], window: number[]) =>
-  `${file} has ${list(own)} voxels, fewer than the windows of ${list(window)} that the model takes; segment it with its checkpoint by segzoo predict.`
+  `${file} has ${list(own)} voxels, fewer than the windows of ${list(window)} that the model takes; segment it ` +
+  'with its checkpoint by segzoo predict.'
 
 // ---- what computes
 

@@ -34,7 +34,8 @@ function tried(what: () => TiffIfd[], file: string): TiffIfd[] {
     const found = what()
     if (found.length) return found
   } catch (error) {
-    if (error instanceof Error && /^Unsupported/.test(error.message)) throw new Refusal(text.cannotDecode(file, text.rareTiff))
+    if (error instanceof Error && /^Unsupported/.test(error.message))
+      throw new Refusal(text.cannotDecode(file, text.rareTiff))
     if (error instanceof RangeError && /allocation/i.test(error.message)) throw error
   }
   throw new Refusal(text.unreadable(file))

@@ -14,7 +14,7 @@ export interface Model {
   multilabel: boolean
   /** Of each plane of the probabilities: above it, a class that is decided on its own is there. 0.5 unless said. */
   thresholds: number[]
-  /** In multi-label: what each class is written as into one file, the last that holds a pixel wins; [] for a file each. */
+  /** In multi-label: value of each class in one file, where the last of a pixel wins; [] for a file each. */
   regionValues: number[]
   /** 2 for images, 3 for volumes. */
   dimensions: 2 | 3
@@ -71,7 +71,7 @@ export class Refusal extends Error {}
 /** Where the engine may compute; "auto" is WebGPU where that is there and found equal, else WebAssembly. */
 export type Device = 'auto' | 'wasm' | 'webgpu'
 
-/** Engine as the page sees it. Calls are answered in their order; each rejects with a Refusal where a file is at fault. */
+/** Engine as the page sees it. Calls are answered in turn; each rejects with a Refusal where a file is at fault. */
 export interface Engine {
   /**
    * Open a model: an .onnx file that a person has given, or the address of one beside the page. Where it is refused,

@@ -15,7 +15,11 @@ const OVERLAP = 0.5 // part of its length that a window shares with the next one
 
 /** Return probabilities [K, D, H, W] of a volume on its own grid; refuses one that would have to be resampled. */
 export async function segmentVolume(
-  { values, channels, geometry }: Volume, contract: VolumeContract, { onnx, facts }: ModelFile, network: Network, file: string,
+  { values, channels, geometry }: Volume,
+  contract: VolumeContract,
+  { onnx, facts }: ModelFile,
+  network: Network,
+  file: string,
 ): Promise<Float32Array<ArrayBuffer>> {
   const own = orientationOf(geometry)
   const turned = reoriented(values, geometry.shape, own, contract.orientation)
@@ -28,9 +32,10 @@ export async function segmentVolume(
   const window = turned.shape.map((side, axis) => Math.min(side, patch[axis])) as Sides
   const run = async (box: Float32Array): Promise<Float32Array> =>
     (await network.run(box, [1, channels, ...window])).values
-  const found = String(window) === String(turned.shape)
-    ? await run(turned.values)
-    : await slid(turned.values, channels, turned.shape, window, facts.planes, run)
+  const found =
+    String(window) === String(turned.shape)
+      ? await run(turned.values)
+      : await slid(turned.values, channels, turned.shape, window, facts.planes, run)
   return reoriented(found, turned.shape, contract.orientation, own).values
 }
 
@@ -47,9 +52,10 @@ function normalize(values: Float32Array, intensities: Intensity[]): void {
   const voxels = values.length / intensities.length
   intensities.forEach((how, channel) => {
     const plane = values.subarray(channel * voxels, (channel + 1) * voxels)
-    const { mean, std, low, high } = how.kind === 'window'
-      ? { mean: how.mean, std: how.std, low: how.window[0], high: how.window[1] }
-      : { ...momentsOf(plane), low: -Infinity, high: Infinity }
+    const { mean, std, low, high } =
+      how.kind === 'window'
+        ? { mean: how.mean, std: how.std, low: how.window[0], high: how.window[1] }
+        : { ...momentsOf(plane), low: -Infinity, high: Infinity }
     const [middle, width] = [Math.fround(mean), Math.fround(std)]
     for (let i = 0; i < plane.length; i++)
       plane[i] = Math.fround(Math.fround(Math.min(high, Math.max(low, plane[i]))) - middle) / width
@@ -70,7 +76,11 @@ export function momentsOf(values: Float32Array): { mean: number; std: number } {
 
 /** Return probabilities of a volume [C, *S], windows averaged by a Gaussian, in the order in which segzoo adds them. */
 async function slid(
-  values: Float32Array, channels: number, shape: Sides, window: Sides, planes: number,
+  values: Float32Array,
+  channels: number,
+  shape: Sides,
+  window: Sides,
+  planes: number,
   run: (box: Float32Array) => Promise<Float32Array>,
 ): Promise<Float32Array<ArrayBuffer>> {
   const weights = windowWeights(window)
@@ -85,13 +95,18 @@ async function slid(
         const corner: Sides = [d, h, w]
         for (let channel = 0; channel < channels; channel++)
           eachRow(shape, window, corner, (from, to, length) => {
-            box.set(values.subarray(channel * voxels + from, channel * voxels + from + length), channel * weights.length + to)
+            box.set(
+              values.subarray(channel * voxels + from, channel * voxels + from + length),
+              channel * weights.length + to,
+            )
           })
         const found = await run(box)
         for (let plane = 0; plane < planes; plane++)
           eachRow(shape, window, corner, (at, inside, length) => {
             for (let i = 0; i < length; i++)
-              sums[plane * voxels + at + i] += Math.fround(found[plane * weights.length + inside + i] * weights[inside + i])
+              sums[plane * voxels + at + i] += Math.fround(
+                found[plane * weights.length + inside + i] * weights[inside + i],
+              )
           })
         eachRow(shape, window, corner, (at, inside, length) => {
           for (let i = 0; i < length; i++) totals[at + i] += weights[inside + i]
@@ -103,11 +118,18 @@ async function slid(
 
 /** Go through a window row by row: where the row begins in the volume, where in the window, and its length. */
 function eachRow(
-  shape: Sides, window: Sides, corner: Sides, visit: (at: number, inside: number, length: number) => void,
+  shape: Sides,
+  window: Sides,
+  corner: Sides,
+  visit: (at: number, inside: number, length: number) => void,
 ): void {
   for (let d = 0; d < window[0]; d++)
     for (let h = 0; h < window[1]; h++)
-      visit(((corner[0] + d) * shape[1] + corner[1] + h) * shape[2] + corner[2], (d * window[1] + h) * window[2], window[2])
+      visit(
+        ((corner[0] + d) * shape[1] + corner[1] + h) * shape[2] + corner[2],
+        (d * window[1] + h) * window[2],
+        window[2],
+      )
 }
 
 /** Return where windows start along an axis; the last one ends with it. */

@@ -51,8 +51,12 @@ function done(call: Call, progressed: (loaded: number, total: number) => void): 
   }
 }
 
-/** Open a model's file. */
-async function load(source: File | string, device: Device, progressed: (loaded: number, total: number) => void): Promise<Model> {
+/** Open a model's file; one that is refused leaves open what was. */
+async function load(
+  source: File | string,
+  device: Device,
+  progressed: (loaded: number, total: number) => void,
+): Promise<Model> {
   const content = source instanceof File ? await bytesOf(source) : await fetched(source, progressed)
   const file = await readModel(content, nameOf(source))
   const network = await openNetwork(file, device, trialOf(file))
@@ -68,8 +72,10 @@ function trialOf({ onnx, facts: { contract } }: ModelFile): Values {
   const length = shape.reduce((product, side) => product * side, 1)
   const [middle, height] = contract.dimensions === 3 ? [0, 1.5] : [128, 100]
   const width = sides[sides.length - 1]
-  const values = Float32Array.from({ length }, (_, i) =>
-    middle + height * Math.sin((i % width) / 19) * Math.cos(Math.floor(i / width) / 31))
+  const values = Float32Array.from(
+    { length },
+    (_, i) => middle + height * Math.sin((i % width) / 19) * Math.cos(Math.floor(i / width) / 31),
+  )
   return { values, shape }
 }
 
@@ -84,7 +90,10 @@ async function segment(input: File): Promise<Result> {
 
 /** Segment a picture's file. */
 async function segmentImageFile(
-  content: Uint8Array<ArrayBuffer>, name: string, file: ModelFile, network: Network,
+  content: Uint8Array<ArrayBuffer>,
+  name: string,
+  file: ModelFile,
+  network: Network,
 ): Promise<Result> {
   const { contract } = file.facts
   if (contract.dimensions !== 2) throw new Refusal(text.tooFlat(name))
@@ -96,12 +105,25 @@ async function segmentImageFile(
   const milliseconds = performance.now() - start
   warnings.push(...strangeImage(pixels, file.facts, contract, name))
   const size: Result['size'] = [1, pixels.height, pixels.width]
-  return { ...found, name, dimensions: 2, size, picture: toRgba(pixels), spacing: null, maskHeader: null, warnings, milliseconds }
+  return {
+    ...found,
+    name,
+    dimensions: 2,
+    size,
+    picture: toRgba(pixels),
+    spacing: null,
+    maskHeader: null,
+    warnings,
+    milliseconds,
+  }
 }
 
 /** Segment a volume's file. */
 async function segmentVolumeFile(
-  content: Uint8Array<ArrayBuffer>, name: string, file: ModelFile, network: Network,
+  content: Uint8Array<ArrayBuffer>,
+  name: string,
+  file: ModelFile,
+  network: Network,
 ): Promise<Result> {
   const { contract } = file.facts
   if (contract.dimensions !== 3 || isPicture(content)) throw new Refusal(text.tooFlat(name))
@@ -117,25 +139,44 @@ async function segmentVolumeFile(
   const { geometry, maskHeader } = volume
   const [size, spacing] = [geometry.shape, spacingOf(geometry)]
   return {
-    name, dimensions: 3, size, picture: volumePicture(volume), mask, probabilities, spacing, maskHeader, warnings, milliseconds,
+    name,
+    dimensions: 3,
+    size,
+    picture: volumePicture(volume),
+    mask,
+    probabilities,
+    spacing,
+    maskHeader,
+    warnings,
+    milliseconds,
   }
 }
 
 /** Segment a frame by the model that is open. */
 async function segmentFrame(frame: ImageBitmap | VideoFrame): Promise<Frame> {
   const { file, network } = opened()
-  const [height, width] = 'displayHeight' in frame ? [frame.displayHeight, frame.displayWidth] : [frame.height, frame.width]
+  const [height, width] =
+    'displayHeight' in frame ? [frame.displayHeight, frame.displayWidth] : [frame.height, frame.width]
   const rgba = pixelsOf(frame, height, width)
   frame.close()
   const start = performance.now()
-  const pixels = seen({ height, width, channels: 4, values: rgba, white: 255, turned: false }, file.model.channels, null, '', [])
+  const pixels = seen(
+    { height, width, channels: 4, values: rgba, white: 255, turned: false },
+    file.model.channels,
+    null,
+    '',
+    [],
+  )
   const found = await segmented(pixels, file, network, '')
   return { ...found, size: [height, width], milliseconds: performance.now() - start }
 }
 
 /** Return mask and probabilities of pixels. */
 async function segmented(
-  pixels: Pixels, file: ModelFile, network: Network, name: string,
+  pixels: Pixels,
+  file: ModelFile,
+  network: Network,
+  name: string,
 ): Promise<Pick<Frame, 'mask' | 'probabilities'>> {
   if (file.facts.contract.dimensions === 3) throw new Refusal(text.tooFlat(name))
   const probabilities = await segmentImage(pixels, file.facts.contract, file, network, name)
@@ -161,14 +202,17 @@ async function bytesOf(file: File): Promise<Uint8Array<ArrayBuffer>> {
 }
 
 /** Fetch a file that lies beside the page. */
-async function fetched(url: string, progressed: (loaded: number, total: number) => void): Promise<Uint8Array<ArrayBuffer>> {
+async function fetched(
+  url: string,
+  progressed: (loaded: number, total: number) => void,
+): Promise<Uint8Array<ArrayBuffer>> {
   try {
     const response = await fetch(url)
     if (!response.ok || !response.body) throw new Error(`${response.status} ${response.statusText}`.trim())
     const total = Number(response.headers.get('content-length')) || 0
     const parts: Uint8Array<ArrayBuffer>[] = []
     let loaded = 0
-    for (const reader = response.body.getReader(); ; ) {
+    for (const reader = response.body.getReader(); ;) {
       const { value } = await reader.read()
       if (!value) break
       parts.push(value)
@@ -197,7 +241,9 @@ function subjectOf(call: Call): string {
 /** Say what went wrong that no file is known to be at fault for: mostly the memory. */
 function sentenceOf(error: unknown, subject: string): string {
   const why = firstLine(error)
-  return /memory|alloc|array (buffer )?length/i.test(why) ? text.outOfMemory(subject) : text.failed(subject, why)
+  return /memory|alloc|too large|array (buffer )?length/i.test(why)
+    ? text.outOfMemory(subject)
+    : text.failed(subject, why)
 }
 
 /** Return the arrays of an answer, which are given away. */

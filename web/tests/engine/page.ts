@@ -4,8 +4,11 @@ import { expect, type Page } from '@playwright/test'
 
 import type { Device, Model } from '../../src/engine/types'
 import type { Given } from './harness/main'
+import { HARNESS_PORT } from './harness/port'
 
-export const ADDRESS = 'http://localhost:4174/'
+const ADDRESS = `http://localhost:${HARNESS_PORT}/`
+/** The same with the headers by which a page is isolated from others, so that it may have threads. */
+export const ISOLATED = `http://localhost:${HARNESS_PORT + 1}/`
 
 /** Result with its arrays as bytes again. */
 export type Found = Omit<Given, 'picture' | 'mask' | 'probabilities' | 'nifti'> & {
@@ -21,13 +24,14 @@ export type Source = string | { name: string; content: Uint8Array }
 export interface Harness {
   load(model: Source, device?: Device): Promise<Model>
   segment(input: Source): Promise<Found>
-  frames(count: number, width: number, height: number): Promise<{ milliseconds: number[]; found: number }>
+  frame(picture: Source): Promise<{ size: [number, number]; mask: Uint8Array }>
+  frames(picture: Source, count: number, width: number, height: number): Promise<{ milliseconds: number[] }>
 }
 
-/** Open the harness in a page, and see to it that nothing is asked of another origin and nothing is logged as an error. */
-export async function openHarness(page: Page): Promise<Harness> {
-  page.on('request', (request) => expect(request.url()).toMatch(new RegExp(`^(${ADDRESS}|data:)`)))
-  await page.goto(ADDRESS)
+/** Open the harness in a page, and see to it that nothing is asked of another origin. */
+export async function openHarness(page: Page, address = ADDRESS): Promise<Harness> {
+  page.on('request', (request) => expect(request.url()).toMatch(new RegExp(`^(blob:)?${address}`)))
+  await page.goto(address)
   const give = (field: string, source: Source): Promise<void> =>
     page.setInputFiles(
       field,
@@ -50,8 +54,15 @@ export async function openHarness(page: Page): Promise<Harness> {
         nifti: bytes(nifti),
       }
     },
-    frames: (count, width, height) =>
-      page.evaluate(([some, wide, high]) => window.harness.frames(some, wide, high), [count, width, height]),
+    async frame(picture) {
+      await give('#input', picture)
+      const { size, mask } = await page.evaluate(() => window.harness.frame())
+      return { size, mask: new Uint8Array(Buffer.from(mask, 'base64')) }
+    },
+    async frames(picture, count, width, height) {
+      await give('#input', picture)
+      return page.evaluate(([some, wide, high]) => window.harness.frames(some, wide, high), [count, width, height])
+    },
   }
 }
 
@@ -62,5 +73,5 @@ export async function refusal(what: Promise<unknown>): Promise<string> {
     (reason: Error) => reason,
   )
   expect(error, 'was not refused').not.toBeNull()
-  return error!.message.replace(/^page\.evaluate: (Error|Refusal): /, '').split('\n')[0]
+  return error!.message.replace(/^page\.evaluate: \w+: /, '').split('\n')[0]
 }

@@ -10,7 +10,10 @@ import { exported, predicted, samples } from './predict'
 
 const busi = join(samples, 'BUSI/Dataset_BUSI_with_GT')
 const images = ['benign', 'malignant'].flatMap((kind) =>
-  readdirSync(join(busi, kind)).filter((name) => !name.includes('mask')).map((name) => join(busi, kind, name)))
+  readdirSync(join(busi, kind))
+    .filter((name) => !name.includes('mask'))
+    .map((name) => join(busi, kind, name)),
+)
 const hippocampi = join(samples, 'Task04_Hippocampus/imagesTr')
 const volumes = readdirSync(hippocampi).map((name) => join(hippocampi, name))
 const MOST = 5e-4 // part of the pixels that may differ
@@ -41,4 +44,3 @@ for (const [model, inputs, size] of [
     expect(found).toBeGreaterThan(0)
   })
 }
-

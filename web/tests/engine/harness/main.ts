@@ -37,6 +37,11 @@ const harness = {
       nifti: await base64(nifti),
     }
   },
+  /** Segment a picture as a frame. */
+  async frame(): Promise<{ size: [number, number]; mask: string }> {
+    const { size, mask } = await engine.segmentFrame(await createImageBitmap(fileOf('#input')))
+    return { size, mask: await base64(mask) }
+  },
   /** Segment as many frames of a size, of a picture that moves; return the milliseconds of each, and pixels found. */
   async frames(count: number, width: number, height: number): Promise<{ milliseconds: number[]; found: number }> {
     const canvas = new OffscreenCanvas(width, height)

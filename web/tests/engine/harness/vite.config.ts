@@ -1,14 +1,22 @@
 import { fileURLToPath } from 'node:url'
 
-import { defineConfig, mergeConfig } from 'vite'
+import { defineConfig } from 'vite'
 
-import page from '../../../vite.config.ts'
+import { HARNESS_PORT } from './port.ts'
 
-export default mergeConfig(
-  page,
-  defineConfig({
-    root: fileURLToPath(new URL('.', import.meta.url)),
-    build: { outDir: fileURLToPath(new URL('../../../test-results/harness', import.meta.url)), emptyOutDir: true },
-    preview: { port: 4174, strictPort: true },
-  }),
-)
+const ISOLATION = { 'Cross-Origin-Opener-Policy': 'same-origin', 'Cross-Origin-Embedder-Policy': 'require-corp' }
+const isolated = process.env['ISOLATED'] === '1'
+
+export default defineConfig({
+  root: fileURLToPath(new URL('.', import.meta.url)),
+  base: './',
+  build: {
+    target: 'es2022',
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    outDir: fileURLToPath(new URL('../../../node_modules/.harness', import.meta.url)),
+    emptyOutDir: true,
+  },
+  worker: { format: 'es' },
+  preview: { port: HARNESS_PORT + (isolated ? 1 : 0), strictPort: true, headers: isolated ? ISOLATION : {} },
+})
