@@ -186,7 +186,7 @@ class ClassRow {
       list: marks.id,
       'aria-label': text.found.thresholdOf(name),
     })
-    const said = make('output', {}, String(own))
+    const said = make('span', { class: 'value' }, String(own)) // no output: the slider says it itself
     const reset = button(text.found.reset, () => move(own), { class: 'quiet', 'aria-label': text.found.resetOf(name) })
     const show = () => {
       said.textContent = thresholds[plane] === own ? String(own) : thresholds[plane]!.toFixed(2)

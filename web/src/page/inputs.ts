@@ -21,7 +21,7 @@ export interface Asked {
   camera(): void
 }
 
-const ACCEPTED = 'image/*,video/*,.tif,.tiff,.nii,.nii.gz,.gz'
+const ACCEPTED = 'image/png,image/jpeg,image/tiff,image/bmp,video/*,.nii,.nii.gz,.gz'
 const CAMERA = 'M4 8h4l2-3h4l2 3h4v11H4zM12 16.5a3.3 3.3 0 1 0 0-6.6 3.3 3.3 0 0 0 0 6.6z'
 const PICTURES = 'M4 5h16v14H4zM4 16l5-5 4 4 3-3 4 4M15.5 9.5h.01'
 const CROSS = 'M6 6l12 12M18 6 6 18'

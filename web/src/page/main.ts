@@ -20,6 +20,7 @@ import { text } from './text'
 import { View } from './view'
 
 const VIDEO = /\.(mp4|m4v|mov|webm|ogv|mkv|avi)$/i
+const UNHURRIED = 5000 // milliseconds, after which the page is kept for when there is no network
 const LOCK = 'M6 11h12v9H6zM8.5 11V8a3.5 3.5 0 0 1 7 0v3'
 
 const engine = startEngine()
@@ -28,6 +29,7 @@ let listed: Listed | null = null
 let thresholds: number[] = []
 let shown: Result | null = null // by the view
 let loads = 0
+let isKept = false
 
 const status = make('p', { role: 'status', class: 'unseen' })
 const notice = make('div', { role: 'alert', class: 'notice' })
@@ -103,6 +105,7 @@ async function open(source: File | URL, chosen: Listed | null): Promise<void> {
     begin(opened, chosen)
     if (load === loads) modelPanel.opened(opened, chosen)
     say(text.model.ready(opened.name))
+    beginOffline()
     if (source instanceof URL) void keep(source)
     queue.restart()
   } catch (error) {
@@ -165,10 +168,10 @@ function describe(result: Result, segments: Segments): void {
   say(summary)
 }
 
-function hintFor(item: Item | null): string {
-  if (item?.state === 'refused') return item.sentence
-  if (item && queue.ready) return text.view.segmenting(item.file.name)
-  return model ? text.view.emptyModel : text.view.emptyHint
+function hintFor(item: Item | null): [string, string] {
+  if (item?.state === 'refused') return [text.view.refused, item.sentence]
+  if (item) return [queue.ready ? text.view.segmenting : text.view.waiting, item.file.name]
+  return [text.view.empty, model ? text.view.emptyModel : text.view.emptyHint]
 }
 
 function segmentsOf(result: Result): Segments {
@@ -224,8 +227,14 @@ async function showModels(): Promise<void> {
   }
 }
 
+/** Have the page kept, once: it would be in the way of the first model, which loads the same files. */
+function beginOffline(): void {
+  if (!isKept) void workOffline(() => (newer.hidden = false))
+  isKept = true
+}
+
 build()
 takeDroppedAndPasted(take)
 showQueue(null)
 void showModels()
-void workOffline(() => (newer.hidden = false))
+setTimeout(beginOffline, UNHURRIED)

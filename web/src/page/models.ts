@@ -88,7 +88,9 @@ export class ModelPanel {
     const about = [listed?.task, megabytes(model.bytes)].filter(Boolean).join(' · ')
     this.#current.replaceChildren(make('strong', {}, model.name), make('span', {}, about))
     this.#title.textContent = text.model.another
+    const hadFocus = this.#choice.contains(document.activeElement)
     this.#choice.open = false
+    if (hadFocus) this.#title.focus() // what had it is hidden now
     this.#press(listed?.name ?? '')
   }
 

@@ -1,4 +1,9 @@
-/** Every word that a person reads on the page. To translate it, translate this file and set `language`. */
+/**
+ * Every word that a person reads on the page: those of the page here, the engine's about files in the file named below.
+ * To translate it, translate the two and set `language`.
+ */
+
+export * as sentences from '../engine/text'
 
 export const language = 'en'
 
@@ -45,7 +50,7 @@ export const text = {
   inputs: {
     heading: 'Images',
     drop: 'Drop or paste images here',
-    dropHint: 'PNG, JPEG, TIFF, BMP, WebP, NIfTI; several at once; or a video',
+    dropHint: 'PNG, JPEG, TIFF, BMP or NIfTI, several at once; or a video',
     choose: 'Choose files',
     camera: 'Camera',
     list: 'Images',
@@ -76,7 +81,9 @@ export const text = {
     slice: 'Slice',
     sliceOf: (slice: number, all: number) => `${slice} of ${all}`,
     picturedAs: (name: string, found: string) => `${name}. ${found}`,
-    segmenting: (name: string) => `${name} is being segmented`,
+    segmenting: 'Being segmented …',
+    refused: 'Not segmented',
+    waiting: 'Waits for a model',
     legend: 'Probability, from 0 to 1',
   },
 
@@ -93,7 +100,7 @@ export const text = {
     own: (threshold: number) => `the file's own: ${threshold}`,
     reset: 'Reset',
     resetOf: (name: string) => `Reset the threshold of ${name}`,
-    exclusive: 'The most likely class of each pixel is taken, so there is no threshold.',
+    exclusive: 'The most likely class is taken everywhere, so there is no threshold.',
     side: 'Side of a pixel, in mm',
     sideHint: 'The file does not say it.',
     sideWrong: 'Type a number above 0, such as 0.3.',

@@ -20,13 +20,14 @@ export class View {
   readonly #frame: HTMLElement
   readonly #title = make('p', { class: 'caption' })
   readonly #empty: HTMLElement
-  readonly #hint = make('p', {}, text.view.emptyHint)
+  readonly #emptyTitle = make('strong')
+  readonly #hint = make('p')
   readonly #tools: HTMLElement
   readonly #classes = make('select', { 'aria-label': text.view.ofClass })
   readonly #classChoice = make('label', { class: 'of-class', hidden: true }, text.view.ofClass, ' ', this.#classes)
   readonly #legend: HTMLElement
   readonly #slider = make('input', { type: 'range', min: 1, value: 1, id: 'slice' })
-  readonly #sliceNumber = make('output', { for: 'slice' })
+  readonly #sliceNumber = make('span', { class: 'value' })
   readonly #slices: HTMLElement
   readonly #live = make('div', { class: 'live-bar' })
   #segments: Segments | null = null
@@ -34,7 +35,7 @@ export class View {
   #aspect = 1
 
   constructor(pictureOfSlice: (slice: number) => HTMLCanvasElement | null) {
-    this.#empty = make('div', { class: 'empty' }, make('p', {}, make('strong', {}, text.view.empty)), this.#hint)
+    this.#empty = make('div', { class: 'empty' }, make('p', {}, this.#emptyTitle), this.#hint)
     this.#frame = make('div', { class: 'frame' }, this.#empty, this.#canvas)
     this.#slices = make('div', { class: 'slices', hidden: true })
     this.#slices.append(make('label', { for: 'slice' }, text.view.slice), this.#slider, this.#sliceNumber)
@@ -67,9 +68,10 @@ export class View {
     return this.#live
   }
 
-  /** Show that there is nothing. */
-  clear(hint: string): void {
+  /** Show nothing, and say why. */
+  clear([title, hint]: [string, string]): void {
     this.#segments = this.#picture = null
+    this.#emptyTitle.textContent = title
     this.#hint.textContent = hint
     this.#title.textContent = ''
     this.#empty.hidden = false

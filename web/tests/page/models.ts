@@ -6,15 +6,15 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 const WEB = join(import.meta.dirname, '../..')
-const FOLDER = join(WEB, 'models')
+export const MODELS = join(WEB, 'models')
 const SEGZOO = process.env['SEGZOO'] ?? join(WEB, '../.venv/bin/segzoo')
 export const IMAGES = 'lv-unet-busi'
 export const VOLUMES = 'mednext-s-k3-hippocampus'
 
 export default function prepare(): void {
-  if (existsSync(join(FOLDER, 'models.json'))) return
-  mkdirSync(FOLDER, { recursive: true })
-  const file = join(FOLDER, `${IMAGES}.onnx`)
+  if (existsSync(join(MODELS, 'models.json'))) return
+  mkdirSync(MODELS, { recursive: true })
+  const file = join(MODELS, `${IMAGES}.onnx`)
   if (!existsSync(file)) execFileSync(SEGZOO, ['export', IMAGES, file, '--size', '256', '256'], { stdio: 'inherit' })
   const content = readFileSync(file)
   const listed = {
@@ -28,5 +28,5 @@ export default function prepare(): void {
     size: [256, 256],
     licence: 'Apache-2.0',
   }
-  writeFileSync(join(FOLDER, 'models.json'), JSON.stringify({ models: [listed] }))
+  writeFileSync(join(MODELS, 'models.json'), JSON.stringify({ models: [listed] }))
 }
