@@ -12,8 +12,8 @@ import { exported, samples } from './predict'
 const picture = join(samples, 'BUSI/Dataset_BUSI_with_GT/benign/benign (9).png')
 
 test('a frame is segmented as its picture is', async ({ page }) => {
-  const path = exported('lv-unet-busi-256.onnx')
-  test.skip(!existsSync(path), `${path} is not there: make web exports it`)
+  const path = exported('lv-unet-busi.onnx')
+  test.skip(!existsSync(path), `${path} is not there: make site exports it`)
   const harness = await openHarness(page)
   await harness.load(path)
   const still = await harness.segment(picture)

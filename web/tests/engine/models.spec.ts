@@ -148,8 +148,8 @@ test('an input that takes more memory than there is ends in a sentence, and the 
 })
 
 test('threads are taken where the page is isolated', async ({ page }) => {
-  const path = exported('lv-unet-busi-256.onnx')
-  test.skip(!existsSync(path), `${path} is not there: make web exports it`)
+  const path = exported('lv-unet-busi.onnx')
+  test.skip(!existsSync(path), `${path} is not there: make site exports it`)
   const harness = await openHarness(page, ISOLATED)
   expect(await page.evaluate(() => self.crossOriginIsolated)).toBe(true)
   const cores = await page.evaluate(() => navigator.hardwareConcurrency)

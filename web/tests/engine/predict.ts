@@ -15,9 +15,16 @@ const NIFTI_VOXELS = 352
 
 export const samples = join(root, 'tests/samples')
 
-/** Return a path among the exported files; they lie in web/models, or where MODELS says. */
+/** Return the exported file of a checkpoint of the zoo, which make site has written. */
 export function exported(name: string): string {
-  return join(process.env.MODELS ?? join(root, 'web/models'), name)
+  return join(root, 'web/models', name)
+}
+
+/** Return a file of the shipped checkpoint for images of any size; the first time exports it. */
+export function anySize(): string {
+  const path = join(root, 'web/expected/lv-unet-busi-any-size.onnx')
+  if (!existsSync(path)) runPython('-m', 'segzoo.cli', 'export', 'lv-unet-busi', path)
+  return path
 }
 
 /** Run a script of Python with the segzoo of this repository. */
