@@ -43,7 +43,7 @@ $(NODE_MODULES): web/package-lock.json web/package.json web/.npmrc
 wheel: .venv page
 	rm -rf dist
 	.venv/bin/python -m build --no-isolation
-	.venv/bin/python -m zipfile --list dist/*.whl | grep -q segzoo/page/index.html
+	.venv/bin/python -m zipfile --list dist/*.whl | grep segzoo/page/index.html
 
 docs-test: .venv
 	.venv/bin/python -m pytest tests/docs --all-blocks
