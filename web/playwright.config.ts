@@ -2,7 +2,13 @@ import { defineConfig } from '@playwright/test'
 
 import { HARNESS_PORT } from './tests/engine/harness/port'
 
-const QUIET = ['--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+const QUIET = [
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+]
 const CAMERA = ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream']
 const PAGE = 'http://localhost:4317/'
 const SITE = 'http://localhost:4318/' // as segzoo web writes and serves it

@@ -33,14 +33,17 @@ export function offline(): Plugin {
       handler(_, bundle) {
         const worker = bundle[WORKER]
         const page = bundle['index.html']
-        if (worker?.type !== 'chunk' || page?.type !== 'asset') throw new Error('the build has no page or no service worker')
+        if (worker?.type !== 'chunk' || page?.type !== 'asset')
+          throw new Error('the build has no page or no service worker')
         const files: Record<string, string> = {}
         for (const [path, made] of Object.entries(bundle)) {
           if (made === worker || made === page || ON_DEMAND.test(path)) continue
           files[path] = `sha256-${digest(made.type === 'chunk' ? made.code : made.source).toString('base64')}`
         }
         const html = String(page.source)
-        const version = digest(JSON.stringify(files) + html + worker.code).toString('hex').slice(0, 16)
+        const version = digest(JSON.stringify(files) + html + worker.code)
+          .toString('hex')
+          .slice(0, 16)
         page.source = html.replace('</head>', `  <meta name="version" content="${version}" />\n  </head>`)
         const list = JSON.stringify({ ...files, '': '' })
         worker.code = `const VERSION = ${JSON.stringify(version)}, FILES = ${list};\n${worker.code}`

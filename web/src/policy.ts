@@ -1,5 +1,5 @@
 /**
- * What the browser lets the page do: load from its own origin, and nothing else.
+ * Policy of the page: the browser lets it load from its own origin, and nothing else.
  *
  * It stands in the page itself, and the service worker sends it along with all that it answers: a worker that comes
  * from the network heeds its own headers, not the page's. "blob:" is for the worker that starts the engine, which has

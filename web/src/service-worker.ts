@@ -30,7 +30,9 @@ async function store(): Promise<void> {
   await Promise.all(
     Object.entries(FILES).map(async ([path, digest]) => {
       // a file's name changes with its content, but for the page's own
-      const asked = digest ? new Request(SCOPE + path, { integrity: digest }) : new Request(SCOPE, { cache: 'no-cache' })
+      const asked = digest
+        ? new Request(SCOPE + path, { integrity: digest })
+        : new Request(SCOPE, { cache: 'no-cache' })
       const response = await fetch(asked)
       const isOurs = digest !== '' || (await response.clone().text()).includes(VERSION)
       if (!response.ok || !isOurs) throw new Error(`${asked.url} is not of version ${VERSION}`)
@@ -63,7 +65,7 @@ async function giveWay(): Promise<boolean> {
   return true
 }
 
-/** What may change under its address: from the network, else what was stored. */
+/** Answer with what may change under its address: from the network, else what was stored. */
 async function newest(event: FetchEvent): Promise<Response> {
   try {
     const response = await fetch(event.request, { cache: 'no-cache' })
@@ -76,7 +78,7 @@ async function newest(event: FetchEvent): Promise<Response> {
   }
 }
 
-/** What is the same for ever under its address: a model's tells its digest, the name of a part of the build, too. */
+/** Answer with what is for ever the same under its address, which tells a model's digest, or a build's. */
 async function lasting(event: FetchEvent, path: string): Promise<Response> {
   const stored = await caches.match(event.request)
   if (stored) return stored

@@ -45,8 +45,18 @@ class Client implements Engine {
 
   /** Ask the worker, and open the model anew where the last one broke. */
   private async again(call: Call, given: Transferable[]): Promise<Model | Result | Frame> {
-    if (!this.worker && this.open) await this.asked(this.open, [])
+    if (!this.worker && this.open) await this.opened(this.open)
     return this.asked(call, given)
+  }
+
+  /** Open in a new worker what was open in the one that broke; where that fails, the next call tries again. */
+  private async opened(call: Call): Promise<void> {
+    try {
+      await this.asked(call, [])
+    } catch (error) {
+      this.stop()
+      throw error
+    }
   }
 
   /** Ask the worker and wait for its answer. */

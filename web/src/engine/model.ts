@@ -28,6 +28,8 @@ export interface Facts {
 
 /** File that was read, before a runtime opens it. */
 export interface ModelFile {
+  /** File's own name. */
+  name: string
   content: Uint8Array<ArrayBuffer>
   onnx: OnnxFile
   facts: Facts
@@ -51,6 +53,7 @@ export async function readModel(content: Uint8Array<ArrayBuffer>, file: string):
     )
   const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', content))
   return {
+    name: file,
     content,
     onnx,
     facts,

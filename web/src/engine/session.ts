@@ -80,7 +80,7 @@ async function openWasm(file: ModelFile): Promise<Network> {
 /** Open a file by a runtime whose two files lie at addresses of the page's own. */
 async function opened(
   ort: Runtime,
-  { content, onnx, facts, model }: ModelFile,
+  { name, content, onnx, facts }: ModelFile,
   provider: 'wasm' | 'webgpu',
   runtime: string,
   paths: { wasm: string; mjs: string },
@@ -92,7 +92,8 @@ async function opened(
   try {
     session = await ort.InferenceSession.create(content, { executionProviders: [provider], logSeverityLevel: ERRORS })
   } catch (error) {
-    throw new Refusal(text.cannotOpen(model.name, firstLine(error)))
+    if (isOurs(error)) throw error
+    throw new Refusal(text.cannotOpen(name, firstLine(error)))
   }
   const wanted = onnx.outputs.includes(UNTEMPERED) ? UNTEMPERED : 'probabilities'
   return {
@@ -100,12 +101,21 @@ async function opened(
     async run(values, shape) {
       const input = new ort.Tensor('float32', values, shape)
       const { [wanted]: output } = await session.run({ [onnx.input]: input }, [wanted])
-      if (output.dims[1] !== facts.planes)
-        throw new Refusal(text.otherClasses(model.name, output.dims[1], facts.planes))
+      if (output.dims[1] !== facts.planes) throw new Refusal(text.otherClasses(name, output.dims[1], facts.planes))
       return { values: output.data as Float32Array, shape: output.dims }
     },
     release: () => session.release(),
   }
+}
+
+/** Return whether an error is for want of memory. */
+export function isOfMemory(error: unknown): boolean {
+  return /memory|alloc|too large|array (buffer )?length/i.test(firstLine(error))
+}
+
+/** Return whether it is no file's fault that none is opened: the runtime was not loaded, or the memory is used up. */
+function isOurs(error: unknown): boolean {
+  return isOfMemory(error) || /no available backend/i.test(firstLine(error))
 }
 
 /** Return the first line of what went wrong; of ONNX Runtime's, which begins with its source's place, the end. */

@@ -6,10 +6,10 @@ import { segmentImage } from './images'
 import { maskOf, refuseNaN } from './masks'
 import type { Answer, Call, Request } from './messages'
 import { type ModelFile, readModel } from './model'
-import { type Pixels, seen, toRgba } from './picture'
 import { isNifti, readNifti } from './nifti'
+import { type Pixels, seen, toRgba } from './picture'
 import { strangeImage, strangeVolume } from './ranges'
-import { firstLine, type Network, openNetwork, type Values } from './session'
+import { firstLine, isOfMemory, type Network, openNetwork, type Values } from './session'
 import * as text from './text'
 import { type Device, type Frame, type Model, Refusal, type Result } from './types'
 import { segmentVolume, volumePicture } from './volumes'
@@ -132,7 +132,7 @@ async function segmentVolumeFile(
   const volume = await readNifti(content, contract.channels, name, warnings)
   const start = performance.now()
   const probabilities = await segmentVolume(volume, contract, file, network, name)
-  refuseNaN(probabilities, file.model.name)
+  refuseNaN(probabilities, file.name)
   const mask = maskOf(probabilities, file.facts, file.model.thresholds)
   const milliseconds = performance.now() - start
   warnings.push(...strangeVolume(volume, file.facts, contract, name))
@@ -154,20 +154,15 @@ async function segmentVolumeFile(
 
 /** Segment a frame by the model that is open. */
 async function segmentFrame(frame: ImageBitmap | VideoFrame): Promise<Frame> {
-  const { file, network } = opened()
   const [height, width] =
     'displayHeight' in frame ? [frame.displayHeight, frame.displayWidth] : [frame.height, frame.width]
-  const rgba = pixelsOf(frame, height, width)
+  const values = pixelsOf(frame, height, width)
   frame.close()
+  const { file, network } = opened()
   const start = performance.now()
-  const pixels = seen(
-    { height, width, channels: 4, values: rgba, white: 255, turned: false },
-    file.model.channels,
-    null,
-    '',
-    [],
-  )
-  const found = await segmented(pixels, file, network, '')
+  const picture = { height, width, channels: 4, values, white: 255, turned: false }
+  const pixels = seen(picture, file.model.channels, null, text.frame, [])
+  const found = await segmented(pixels, file, network, text.frame)
   return { ...found, size: [height, width], milliseconds: performance.now() - start }
 }
 
@@ -180,7 +175,7 @@ async function segmented(
 ): Promise<Pick<Frame, 'mask' | 'probabilities'>> {
   if (file.facts.contract.dimensions === 3) throw new Refusal(text.tooFlat(name))
   const probabilities = await segmentImage(pixels, file.facts.contract, file, network, name)
-  refuseNaN(probabilities, file.model.name)
+  refuseNaN(probabilities, file.name)
   return { mask: maskOf(probabilities, file.facts, file.model.thresholds), probabilities }
 }
 
@@ -240,10 +235,7 @@ function subjectOf(call: Call): string {
 
 /** Say what went wrong that no file is known to be at fault for: mostly the memory. */
 function sentenceOf(error: unknown, subject: string): string {
-  const why = firstLine(error)
-  return /memory|alloc|too large|array (buffer )?length/i.test(why)
-    ? text.outOfMemory(subject)
-    : text.failed(subject, why)
+  return isOfMemory(error) ? text.outOfMemory(subject) : text.failed(subject, firstLine(error))
 }
 
 /** Return the arrays of an answer, which are given away. */

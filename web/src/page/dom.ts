@@ -37,18 +37,18 @@ export function fileButton(
     given([...(input.files ?? [])])
     input.value = '' // the same file again is a change, too
   })
-  return make('span', { class: 'chooser' }, button(label, () => input.click(), attributes), input)
+  return make(
+    'span',
+    { class: 'chooser' },
+    button(label, () => input.click(), attributes),
+    input,
+  )
 }
 
 /** Make a section with a heading, which names it. */
 export function section(name: string, heading: string, ...children: Child[]): HTMLElement {
   const id = `${name}-heading`
-  return make(
-    'section',
-    { class: `panel ${name}`, 'aria-labelledby': id },
-    make('h2', { id }, heading),
-    ...children,
-  )
+  return make('section', { class: `panel ${name}`, 'aria-labelledby': id }, make('h2', { id }, heading), ...children)
 }
 
 /** Make an icon, which says nothing that is not also said in words. */

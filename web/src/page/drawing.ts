@@ -1,6 +1,6 @@
 /** Pictures of masks and probabilities: on the screen, in its own pixels, and as segzoo draws them into a file. */
 
-/** A colour for each class, told apart by most colour-blind readers too (Okabe and Ito's palette), as in segzoo. */
+/** Colours of the classes, told apart by most colour-blind readers too (Okabe and Ito's palette), as in segzoo. */
 export const COLOURS = [
   [230, 159, 0],
   [86, 180, 233],
@@ -32,7 +32,7 @@ export interface Layer {
 
 export type Mode = 'picture' | 'outline' | 'fill' | 'probability'
 
-/** What is to be seen. */
+/** Picture, and what is to be seen on it. */
 export interface Scene {
   picture: HTMLCanvasElement
   layers: Layer[]
@@ -68,7 +68,7 @@ export function drawScene(canvas: HTMLCanvasElement, scene: Scene, screenPixels:
   context.putImageData(image, 0, 0)
 }
 
-/** For each of some pixels the one of the source that lies there. */
+/** Return, for each of some pixels, the one of the source that lies there. */
 function nearest(length: number, source: number): Int32Array {
   return Int32Array.from({ length }, (_, at) => Math.min(source - 1, Math.floor(((at + 0.5) * source) / length)))
 }
@@ -130,7 +130,7 @@ function blend(pixels: Uint8ClampedArray, at: number, colour: Colour, share: num
   }
 }
 
-/** Return RGB of a picture (RGBA) in its own pixels, with each class tinted and outlined: `segzoo predict --overlay`'s. */
+/** Return RGB of a picture (RGBA), with each class tinted and outlined as by `segzoo predict --overlay`. */
 export function overlay(picture: Uint8ClampedArray, width: number, height: number, layers: Layer[]): Uint8Array {
   const found = new Uint8Array(3 * width * height)
   for (let at = 0; at < width * height; at++) found.set(picture.subarray(4 * at, 4 * at + 3), 3 * at)

@@ -9,7 +9,7 @@ import { text } from './text'
 
 const SAVE = 'M12 4v11m0 0 4-4m-4 4-4-4M4 17v3h16v-3'
 
-/** What the panel asks for. */
+/** Requests of the panel. */
 export interface Asked {
   /** Thresholds were moved. */
   thresholds(thresholds: number[]): void
@@ -86,15 +86,20 @@ export class FoundPanel {
   begin(model: Model): void {
     const thresholds = [...model.thresholds]
     this.element.hidden = true
-    this.#rows = foreground(model).map((one, index) => new ClassRow(model, one, index, thresholds, () => {
-      this.#asked.thresholds([...thresholds])
-    }))
+    this.#rows = foreground(model).map(
+      (one, index) =>
+        new ClassRow(model, one, index, thresholds, () => {
+          this.#asked.thresholds([...thresholds])
+        }),
+    )
     this.#classes.replaceChildren(...this.#rows.map((row) => row.element))
     this.#exclusive.hidden = isIndependent(model)
     this.#inGraph.textContent = model.inGraph || text.found.nothing
     this.#left.textContent = model.leftToPredict || text.found.nothing
     this.#saveHint.textContent =
-      model.multilabel && model.regionValues.length === 0 ? text.found.saveApart : `${text.found.saveHint} ${values(model)}`
+      model.multilabel && model.regionValues.length === 0
+        ? text.found.saveApart
+        : `${text.found.saveHint} ${values(model)}`
   }
 
   /** Show a result; return it in a sentence. */
@@ -204,6 +209,14 @@ class ClassRow {
     })
     show()
     const label = make('span', { class: 'threshold-name' }, text.found.threshold, ' ', said)
-    return make('div', { class: 'threshold' }, label, slider, marks, make('span', { class: 'hint' }, text.found.own(own)), reset)
+    return make(
+      'div',
+      { class: 'threshold' },
+      label,
+      slider,
+      marks,
+      make('span', { class: 'hint' }, text.found.own(own)),
+      reset,
+    )
   }
 }

@@ -9,11 +9,11 @@ export interface Item {
   file: File
   state: 'waiting' | 'working' | 'done' | 'refused'
   result: Result | null
-  /** Why it was refused. */
+  /** Reason why it was refused. */
   sentence: string
 }
 
-/** What the panel asks for. */
+/** Requests of the panel. */
 export interface Asked {
   add(files: File[]): void
   select(item: Item): void

@@ -7,7 +7,7 @@ import { Live, openCamera } from './live'
 import type { Found, Segments } from './segments'
 import { text } from './text'
 
-/** What the bar asks for. */
+/** Requests of the bar. */
 export interface Asked {
   segments(frame: Found): Segments
   show(segments: Segments, picture: HTMLCanvasElement, isFirst: boolean): void
@@ -31,7 +31,13 @@ export class LivePanel {
     this.#engine = engine
     this.#asked = asked
     const stop = button(text.live.stop, () => this.stop(), { class: 'primary' })
-    this.element.append(make('span', { class: 'dot', 'aria-hidden': 'true' }), this.#name, this.#rate, this.#pause, stop)
+    this.element.append(
+      make('span', { class: 'dot', 'aria-hidden': 'true' }),
+      this.#name,
+      this.#rate,
+      this.#pause,
+      stop,
+    )
   }
 
   get isRunning(): boolean {
@@ -44,7 +50,8 @@ export class LivePanel {
     this.#asked.say(text.live.opening)
     openCamera().then(
       (stream) => {
-        if (start !== this.#starts) for (const track of stream.getTracks()) track.stop() // something else was begun
+        if (start !== this.#starts)
+          for (const track of stream.getTracks()) track.stop() // something else was begun
         else void this.#run(stream, text.live.camera)
       },
       (error: Error) => this.#asked.warn(error.message),

@@ -17,9 +17,10 @@ export async function workOffline(newer: () => void): Promise<void> {
 export async function keep(address: URL): Promise<void> {
   if (!('serviceWorker' in navigator) || !import.meta.env.PROD) return
   await navigator.serviceWorker.ready
-  if (navigator.serviceWorker.controller === null) await new Promise((claimed) => {
-    navigator.serviceWorker.addEventListener('controllerchange', claimed, { once: true })
-  })
+  if (navigator.serviceWorker.controller === null)
+    await new Promise((claimed) => {
+      navigator.serviceWorker.addEventListener('controllerchange', claimed, { once: true })
+    })
   // mostly from the browser's own cache; where it fails, the page works all the same
   if (!(await caches.match(address))) await fetch(address).catch(() => undefined)
 }

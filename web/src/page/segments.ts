@@ -1,8 +1,8 @@
-/** What a result's probabilities mean at the thresholds that a person has chosen. */
+/** Meaning of a result's probabilities at the thresholds that a person has chosen. */
 
 import type { Model } from '../engine/types'
 
-/** What is segmented, of an image, a volume or a frame. */
+/** Mask and probabilities of an image, a volume or a frame. */
 export interface Found {
   size: [number, number, number]
   mask: Uint8Array<ArrayBuffer> | null
@@ -12,9 +12,9 @@ export interface Found {
 /** Class that is drawn and measured: all but the background. */
 export interface Foreground {
   name: string
-  /** Of its probabilities among the planes. */
+  /** Place of its probabilities among the planes. */
   plane: number
-  /** In the mask, where classes exclude each other. */
+  /** Number in the mask, where classes exclude each other. */
   value: number
 }
 
@@ -52,20 +52,20 @@ export class Segments {
     this.#labels = moved || (found.mask === null && !model.multilabel) ? this.#above(0, 0, this.pixels) : found.mask
   }
 
-  /** Where a class is, on a slice or on all: 1 there, else 0. */
+  /** Return 1 where a class is, else 0, on a slice or on all. */
   plane(of: Foreground, slice: number | null): Uint8Array<ArrayBuffer> {
     const [begin, end] = this.#range(slice)
     if (this.model.multilabel) return this.#above(of.plane, begin, end)
     return this.#labels!.slice(begin, end).map((label) => (label === of.value ? 1 : 0))
   }
 
-  /** Probabilities of a class on a slice. */
+  /** Return the probabilities of a class on a slice. */
   probabilities(of: Foreground, slice: number): Float32Array {
     const begin = of.plane * this.pixels + slice * this.#sheet
     return this.found.probabilities.subarray(begin, begin + this.#sheet)
   }
 
-  /** Pixels or voxels of a class. */
+  /** Count the pixels or voxels of a class. */
   count(of: Foreground): number {
     const mask = this.model.multilabel ? this.#above(of.plane, 0, this.pixels) : this.#labels!
     const value = this.model.multilabel ? 1 : of.value
@@ -74,7 +74,7 @@ export class Segments {
     return count
   }
 
-  /** Mask of a slice, or of all, as segzoo writes it into one file; null where classes that overlap have a file each. */
+  /** Return the mask of a slice, or of all, as segzoo writes it; null where classes that overlap have a file each. */
   labelMap(slice: number | null): Uint8Array<ArrayBuffer> | Uint16Array<ArrayBuffer> | null {
     const [begin, end] = this.#range(slice)
     if (!this.model.multilabel) return this.#labels!.slice(begin, end)
@@ -103,7 +103,7 @@ export class Segments {
   }
 }
 
-/** Slice on which most is found; the middle one where nothing is. */
+/** Return the slice on which most is found; the middle one where nothing is. */
 export function fullestSlice(segments: Segments): number {
   const [depth, height, width] = segments.found.size
   let best = depth >> 1

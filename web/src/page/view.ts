@@ -42,15 +42,7 @@ export class View {
     this.#legend = make('div', { class: 'legend', role: 'img', 'aria-label': text.view.legend, hidden: true })
     this.#legend.append(make('span', {}, '0'), make('span', { class: 'ramp' }), make('span', {}, '1'))
     this.#tools = make('div', { class: 'tools', hidden: true }, this.#modes(), this.#classChoice, this.#legend)
-    this.element = section(
-      'view',
-      text.view.heading,
-      this.#title,
-      this.#live,
-      this.#tools,
-      this.#frame,
-      this.#slices,
-    )
+    this.element = section('view', text.view.heading, this.#title, this.#live, this.#tools, this.#frame, this.#slices)
     this.element.id = 'view'
     this.element.tabIndex = -1 // the link to it brings the keyboard here
     this.#slider.addEventListener('input', () => {

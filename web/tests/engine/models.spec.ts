@@ -136,6 +136,8 @@ test('a model says what it is, and what is done to its masks', async ({ page }) 
 test('an input that takes more memory than there is ends in a sentence, and the next one is segmented', async ({
   page,
 }) => {
+  let workers = 0
+  page.on('worker', () => workers++)
   const harness = await openHarness(page)
   await harness.load({ name: 'greedy.onnx', content: tiny({ greedy: true }) })
   const picture = join(samples, 'BUSI/Dataset_BUSI_with_GT/benign/benign (9).png') // its pixels squared are 25 GB
@@ -145,6 +147,17 @@ test('an input that takes more memory than there is ends in a sentence, and the 
     content: encode({ width: 9, height: 7, channels: 1, data: new Uint8Array(63).fill(200) }),
   }
   expect((await harness.segment(small)).probabilities[0]).toBeGreaterThan(0.7)
+  expect(workers).toBe(2) // the first one went, and its memory with it
+})
+
+test('a runtime that cannot be fetched is no fault of the file, and is fetched again', async ({ page }) => {
+  await page.route('**/*.wasm', (route) => route.abort())
+  const harness = await openHarness(page)
+  expect(await refusal(harness.load({ name: 'good.onnx', content: good }))).toMatch(
+    /^The browser cannot .* good\.onnx/,
+  )
+  await page.unroute('**/*.wasm')
+  expect((await harness.load({ name: 'good.onnx', content: good })).name).toBe('tiny')
 })
 
 test('threads are taken where the page is isolated', async ({ page }) => {

@@ -16,10 +16,12 @@ from pathlib import Path
 from segzoo.prediction.runtimes import open_exported
 from segzoo.preprocessing.ranges import unlike
 
-model = open_exported(Path(sys.argv[1]))
-known = model.ranges or model.contract.expected
-inputs = [model.contract.read(path) for path in sys.argv[2:]]
-print(json.dumps([unlike(model.contract.features(one), known, "") for one in inputs]))
+def said(file, inputs):
+    model = open_exported(Path(file))
+    known = model.ranges or model.contract.expected
+    return [unlike(model.contract.features(model.contract.read(path)), known, "") for path in inputs]
+
+print(json.dumps([said(*one) for one in json.loads(sys.argv[1])]))
 `
 
 const images = join(samples, 'BUSI/Dataset_BUSI_with_GT/benign')
@@ -38,7 +40,7 @@ const ofVolumes = (contract: Record<string, unknown>, data?: object): Uint8Array
     facts: factsOfVolumes(contract, data && { data: { ranges: data } }),
   })
 
-for (const [kind, content, inputs] of [
+const cases = [
   ['the contract of images', ofImages({ image_size: [700, 600] }), pictures],
   [
     'a training of grey images',
@@ -99,17 +101,26 @@ for (const [kind, content, inputs] of [
     hippocampi,
   ],
   ['a window', ofVolumes({ intensity: 'window', window: [-9000, -8000], mean: 0, std: 1 }), hippocampi],
-] as const)
-  test(`an input is compared with ${kind}`, async ({ page }) => {
-    const model = join(mkdtempSync(join(tmpdir(), 'tiny-')), 'tiny.onnx')
-    writeFileSync(model, content)
-    const wanted: string[][] = JSON.parse(runPython('-c', WORDS, model, ...inputs))
-    expect(wanted.flat().length).toBeGreaterThan(0)
-    const harness = await openHarness(page)
-    await harness.load(model)
-    for (const [i, input] of inputs.entries()) {
-      const { warnings } = await harness.segment(input)
-      expect.soft(warnings.length, input).toBe(wanted[i].length ? 1 : 0)
-      for (const words of wanted[i]) expect.soft(warnings[0], input).toContain(words.replace('( ', '('))
-    }
+] as const
+
+test('an input is compared with what a model knows', async ({ page }) => {
+  const folder = mkdtempSync(join(tmpdir(), 'tiny-'))
+  const models = cases.map(([, content], i) => {
+    const path = join(folder, `${i}.onnx`)
+    writeFileSync(path, content)
+    return path
   })
+  const asked = cases.map(([, , inputs], i) => [models[i], inputs])
+  const wanted: string[][][] = JSON.parse(runPython('-c', WORDS, JSON.stringify(asked)))
+  const harness = await openHarness(page)
+  for (const [i, [kind, , inputs]] of cases.entries()) {
+    expect.soft(wanted[i].flat().length, kind).toBeGreaterThan(0)
+    await harness.load(models[i])
+    for (const [j, input] of inputs.entries()) {
+      const { warnings } = await harness.segment(input)
+      expect.soft(warnings.length, `${kind}, ${input}`).toBe(wanted[i][j].length ? 1 : 0)
+      for (const words of wanted[i][j])
+        expect.soft(warnings[0], `${kind}, ${input}`).toContain(words.replace('( ', '('))
+    }
+  }
+})

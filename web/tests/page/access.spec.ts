@@ -46,7 +46,10 @@ for (const [state, reach] of Object.entries(STATES)) {
   test(`${state}: nothing serious for axe, and nothing to scroll sideways on a phone`, async ({ page }) => {
     test.skip(state === 'volume' && !hasModel(VOLUMES), `web/models has no ${VOLUMES}.onnx`)
     await reach(page)
-    for (const size of [{ width: 1280, height: 800 }, { width: 360, height: 740 }]) {
+    for (const size of [
+      { width: 1280, height: 800 },
+      { width: 360, height: 740 },
+    ]) {
       await page.setViewportSize(size)
       expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(size.width)
       for (const colorScheme of ['light', 'dark'] as const) {
@@ -64,7 +67,8 @@ test('all is done by the keyboard alone', async ({ page }) => {
   page.on('filechooser', (chooser) => void chooser.setFiles([IMAGE]))
   await page.goto('./')
   await expect(page.getByRole('button', { name: /^lv-unet-busi:/ })).toBeVisible()
-  const focused = () => page.evaluate(() => document.activeElement!.getAttribute('aria-label') ?? document.activeElement!.textContent!)
+  const focused = () =>
+    page.evaluate(() => document.activeElement!.getAttribute('aria-label') ?? document.activeElement!.textContent!)
   const tabTo = async (wanted: RegExp) => {
     for (let press = 0; press < 60; press++) {
       await page.keyboard.press('Tab')

@@ -5,7 +5,13 @@ import { openModel } from './page'
 test.use({
   launchOptions: {
     executablePath: process.env['CHROMIUM'] ?? '/usr/bin/chromium',
-    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--use-fake-device-for-media-stream', '--deny-permission-prompts'],
+    args: [
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-quic',
+      '--use-fake-device-for-media-stream',
+      '--deny-permission-prompts',
+    ],
   },
 })
 

@@ -6,7 +6,8 @@ test('the camera is segmented live, and let go when it is stopped', async ({ pag
   await openModel(page)
   await page.evaluate(() => {
     const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices)
-    navigator.mediaDevices.getUserMedia = async (asked) => ((window as never as { stream: MediaStream }).stream = await open(asked))
+    navigator.mediaDevices.getUserMedia = async (asked) =>
+      ((window as never as { stream: MediaStream }).stream = await open(asked))
   })
   await page.getByRole('button', { name: 'Camera' }).click()
   await expect(page.locator('.rate')).toHaveText(/^[1-9]\d*\.\d frames a second · \d+ ms a frame$/)

@@ -48,7 +48,11 @@ test('the policy refuses inline scripts, and other sites to page and worker', as
   await openModel(page)
   const [worker] = page.workers()
   const foreign = await startSite() // one that would answer
-  const reach = (address: string) => fetch(address, { mode: 'no-cors' }).then(() => 'reached', () => 'refused')
+  const reach = (address: string) =>
+    fetch(address, { mode: 'no-cors' }).then(
+      () => 'reached',
+      () => 'refused',
+    )
   expect(await page.evaluate(reach, site.address)).toBe('reached')
   expect(await page.evaluate(reach, foreign.address)).toBe('refused')
   expect(await worker!.evaluate(reach, site.address)).toBe('reached')
@@ -112,7 +116,11 @@ test('a newer version waits, is announced, and is there whole after a reload', a
   await page.reload()
   await expect(page).toHaveTitle('Newer')
   await controlled(page)
-  await expect.poll(() => page.evaluate(async () => (await caches.keys()).filter((name) => name.startsWith('segzoo-page')).length)).toBe(1)
+  await expect
+    .poll(() =>
+      page.evaluate(async () => (await caches.keys()).filter((name) => name.startsWith('segzoo-page')).length),
+    )
+    .toBe(1)
   await site.stop()
   await page.reload()
   await expect(page).toHaveTitle('Newer')

@@ -34,7 +34,9 @@ test('mask and overlay that are saved are what is shown', async ({ page }) => {
     const drawn = [...overlay.pixels.data.slice(3 * at, 3 * at + 3)].join()
     const stored = [0, 1, 2].map((channel) => image.data[image.channels * at + (image.channels > 2 ? channel : 0)]!)
     const tinted = stored.map((value, channel) => Math.floor(0.75 * value + 0.25 * orange[channel]!))
-    return ![mask.pixels.data[at] ? tinted.join() : stored.join(), mask.pixels.data[at] && orange.join()].includes(drawn)
+    return ![mask.pixels.data[at] ? tinted.join() : stored.join(), mask.pixels.data[at] && orange.join()].includes(
+      drawn,
+    )
   })
   expect(wrong).toEqual([])
 })
@@ -71,7 +73,7 @@ test('areas are in square millimetres where the person says how large a pixel is
 test('a bad file has its sentence in its row, and the others go on', async ({ page }) => {
   await page.goto('./')
   await give(page, IMAGE, NO_IMAGE, OTHER_IMAGE)
-  await expect(page.getByText('waits for a model')).toHaveCount(3)
+  await expect(page.getByText('waits for a model', { exact: true })).toHaveCount(3)
   await openModel(page)
   await expect(page.getByText('3 of 3 done, 1 not segmented')).toBeVisible()
   const row = page.getByRole('listitem').filter({ hasText: 'notes.txt' }).first()
@@ -99,24 +101,32 @@ test('a file that is no model ends in a sentence, and the model before stays', a
 test('a file of the site that is not the one of its list is refused', async ({ page }) => {
   await page.route('**/models/models.json', async (route) => {
     const list = await (await route.fetch()).text()
-    await route.fulfill({ body: list.replace(/"sha256": ?"\w{4}/g, '"sha256": "0000'), contentType: 'application/json' })
+    await route.fulfill({
+      body: list.replace(/"sha256": ?"\w{4}/g, '"sha256": "0000'),
+      contentType: 'application/json',
+    })
   })
   await page.goto('./')
   await page.getByRole('button', { name: /^lv-unet-busi:/ }).click()
   await expect(page.locator('.model .trouble')).toContainText('lv-unet-busi')
   await give(page, IMAGE)
-  await expect(page.getByText('waits for a model')).toBeVisible()
+  await expect(page.getByText('waits for a model', { exact: true })).toBeVisible()
 })
 
 test('files are dropped and pasted', async ({ page }) => {
   await page.goto('./')
   await openModel(page)
   const content = readFileSync(IMAGE).toString('base64')
-  for (const [kind, name] of [['drop', 'dropped.png'], ['paste', 'pasted.png']] as const) {
+  for (const [kind, name] of [
+    ['drop', 'dropped.png'],
+    ['paste', 'pasted.png'],
+  ] as const) {
     await page.evaluate(
       async ([event, file, bytes]) => {
         const given = new DataTransfer()
-        given.items.add(new File([Uint8Array.from(atob(bytes), (one) => one.charCodeAt(0))], file, { type: 'image/png' }))
+        given.items.add(
+          new File([Uint8Array.from(atob(bytes), (one) => one.charCodeAt(0))], file, { type: 'image/png' }),
+        )
         const made =
           event === 'drop'
             ? new DragEvent(event, { dataTransfer: given, bubbles: true, cancelable: true })

@@ -21,7 +21,7 @@ const TYPES: Record<string, string> = {
 /** Site that runs. */
 export interface Site {
   address: string
-  /** Where its files lie, a copy. */
+  /** Folder of its files, a copy. */
   folder: string
   stop(): Promise<void>
 }
@@ -33,7 +33,9 @@ export async function startSite(): Promise<Site> {
   const server = createServer((request, response) => {
     const path = decodeURIComponent(new URL(request.url!, 'http://here').pathname)
     const inModels = path.startsWith('/models/')
-    const file = inModels ? join(MODELS, path.slice('/models/'.length)) : join(folder, path === '/' ? 'index.html' : path)
+    const file = inModels
+      ? join(MODELS, path.slice('/models/'.length))
+      : join(folder, path === '/' ? 'index.html' : path)
     if (!existsSync(file) || !statSync(file).isFile()) return void response.writeHead(404).end()
     response.setHeader('Content-Type', TYPES[extname(file)] ?? 'application/octet-stream')
     createReadStream(file).pipe(response)
