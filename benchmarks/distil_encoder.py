@@ -48,6 +48,7 @@ import segzoo.data
 import segzoo.nn.vrwkv
 from segzoo.checkpoints.encoder import Encoder
 from segzoo.checkpoints.entries import Licences
+from segzoo.checkpoints.folder_config import FIRST_VERSION
 from segzoo.checkpoints.licences import joined
 from segzoo.checkpoints.weights import write_safetensors
 from segzoo.errors import MissingError, SegzooError
@@ -422,14 +423,15 @@ def publish(recipe: Recipe, run: Path, file: Path, folder: Path) -> None:
     metrics = {"images": queries, "original": scores, "protocols": {name: PROTOCOLS[name] for name in scores}}
     parts = seen(recipe)
     licence = joined(part.get("licence") for part in parts)
-    data = {"datasets": parts, "epochs": epochs_of(run), "of_epochs": sum(epochs for _, epochs in recipe["stages"])}
+    epochs, planned = epochs_of(run), sum(epochs for _, epochs in recipe["stages"])
     save_encoder(
         trained(recipe, run).encoder,
         folder,
         Encoder("vrwkv", recipe["size"]),
         torch.tensor(read_image(PROBE)),
         recipe=file,
-        data=data,
+        version=FIRST_VERSION if epochs == planned else f"0.{epochs}",
+        data={"datasets": parts, "epochs": epochs, "of_epochs": planned},
         metrics=metrics,
         licences=Licences("Apache-2.0", joined([licence, TEACHERS_LICENCE]), licence),
     )
