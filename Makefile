@@ -1,5 +1,6 @@
 # make demo   segment the sample images with the shipped checkpoint, into demo/
 # make test   run the tests
+# make docs   build the documentation into build/docs/; any warning is an error
 # make web    build the page with the zoo's checkpoints and serve it on this machine: make web PORT=8000; needs Node.js
 # make test-web  test the page in Chromium
 # make wheel  build the package with the page in it, into dist/
@@ -13,13 +14,16 @@ PORT ?= 8000
 INSTALLED := .venv/installed
 NODE_MODULES := web/node_modules/.package-lock.json
 
-.PHONY: demo test web test-web site page wheel docs-test lint fuzz clean .venv
+.PHONY: demo test web test-web site page wheel docs docs-test lint fuzz clean .venv
 
 demo: .venv
 	.venv/bin/python examples/demo.py
 
 test: .venv
 	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+docs: .venv
+	.venv/bin/python -m docs.site
 
 web: site
 	.venv/bin/segzoo web --output web/site --serve $(PORT)
@@ -69,4 +73,4 @@ $(INSTALLED): pyproject.toml requirements.txt
 
 clean:
 	rm -rf web/node_modules web/dist web/site web/models web/expected web/test-results
-	rm -rf .venv build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .cache build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

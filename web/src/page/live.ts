@@ -36,6 +36,9 @@ export class Live {
   readonly #show: (shown: Shown) => void
   readonly #times: number[] = []
   #stopped = false
+  #isFresh = false
+  #isOver = false
+  #wake = (): void => undefined
 
   constructor(
     source: MediaStream | File,
@@ -52,6 +55,7 @@ export class Live {
   /** Run until it is stopped; throw a sentence where that is not by the person. */
   async run(): Promise<void> {
     try {
+      this.#watch()
       await this.#open()
       await this.#segmentFrames()
     } finally {
@@ -62,6 +66,7 @@ export class Live {
   /** Stop, and let the camera go. */
   stop(): void {
     this.#stopped = true
+    this.#finish()
     this.#video.pause()
     if (this.#source instanceof MediaStream) for (const track of this.#source.getTracks()) track.stop()
     else URL.revokeObjectURL(this.#video.src)
@@ -108,20 +113,28 @@ export class Live {
     return picture
   }
 
+  /** Notice each frame, also while another is being segmented: then nobody waits for the one after. */
+  #watch(): void {
+    const track = this.#source instanceof MediaStream ? this.#source.getVideoTracks()[0] : undefined
+    const came = () => {
+      this.#isFresh = true
+      this.#wake()
+      this.#video.requestVideoFrameCallback(came)
+    }
+    track?.addEventListener('ended', () => this.#finish())
+    this.#video.requestVideoFrameCallback(came)
+  }
+
+  #finish(): void {
+    this.#isOver = true
+    this.#wake()
+  }
+
   /** Wait for a frame that was not seen; false where none will come. */
-  #nextFrame(): Promise<boolean> {
-    return new Promise((resolve) => {
-      const ended = () => resolve(false)
-      const track = this.#source instanceof MediaStream ? this.#source.getVideoTracks()[0] : undefined
-      if (track?.readyState === 'ended') return ended()
-      track?.addEventListener('ended', ended, { once: true })
-      this.#video.addEventListener('emptied', ended, { once: true }) // it was stopped
-      this.#video.requestVideoFrameCallback(() => {
-        track?.removeEventListener('ended', ended)
-        this.#video.removeEventListener('emptied', ended)
-        resolve(true)
-      })
-    })
+  async #nextFrame(): Promise<boolean> {
+    if (!this.#isFresh && !this.#isOver) await new Promise<void>((woken) => (this.#wake = woken))
+    this.#isFresh = false
+    return !this.#isOver
   }
 
   #counted(): number {

@@ -54,6 +54,8 @@ export interface Tiny {
   /** Metadata, or nothing at all. */
   facts?: Record<string, unknown> | string | null
   external?: boolean
+  /** Give the probabilities a second time, and others as those with a temperature. */
+  tempered?: boolean
 }
 
 /** Metadata of a model of images, each of whose channels is a class. */
@@ -101,6 +103,7 @@ export function tiny({
   sums,
   greedy,
   external,
+  tempered,
 }: Tiny = {}): Uint8Array {
   const shape = ['batch', channels, ...sides]
   const elsewhere = external ? [field(13, [field(1, 'location'), field(2, 'x')]), field(14, 1)] : []
@@ -126,6 +129,14 @@ export function tiny({
     [...scalar('factor', factor), ...elsewhere],
     ...Object.entries(wholes).map(([name, one]) => whole(name, one)),
   ]
+  if (tempered)
+    nodes.splice(
+      0,
+      1,
+      node('Mul', ['image', 'factor'], 'uncalibrated'),
+      node('Sqrt', ['uncalibrated'], 'probabilities'),
+    )
+  const outputs = tempered ? ['probabilities', 'uncalibrated'] : ['probabilities']
   const said = typeof facts === 'string' ? facts : JSON.stringify(facts)
   return joined([
     field(1, 9), // ONNX's own version
@@ -134,7 +145,7 @@ export function tiny({
       field(2, 'tiny'),
       ...tensors.map((tensor) => field(5, tensor)),
       field(11, value('image', shape)),
-      field(12, value('probabilities', shape)),
+      ...outputs.map((name) => field(12, value(name, shape))),
     ]),
     field(8, [field(2, 20)]), // of the operations
     ...(facts === null ? [] : [field(14, [field(1, 'segzoo'), field(2, said)])]),

@@ -1,7 +1,7 @@
 /** What segzoo itself makes of the same files, by its own command line and its own readers. */
 
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join, resolve } from 'node:path'
 import { gunzipSync } from 'node:zlib'
@@ -15,9 +15,11 @@ const NIFTI_VOXELS = 352
 
 export const samples = join(root, 'tests/samples')
 
-/** Return the exported file of a checkpoint of the zoo, which make site has written. */
-export function exported(name: string): string {
-  return join(root, 'web/models', name)
+/** Return the exported files of these names; they lie in web/models, or where MODELS says. */
+export function exported(names: RegExp): string[] {
+  const folder = process.env.MODELS ?? join(root, 'web/models')
+  const found = existsSync(folder) ? readdirSync(folder).filter((name) => names.test(name)) : []
+  return found.sort().map((name) => join(folder, name))
 }
 
 /** Return a file of the shipped checkpoint for images of any size; the first time exports it. */

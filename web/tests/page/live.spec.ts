@@ -69,6 +69,7 @@ test('a video is segmented live, held and gone on with', async ({ page }) => {
   await expect(page.locator('.rate')).toContainText('frames a second')
   await page.getByRole('button', { name: 'Pause' }).click()
   await page.getByRole('button', { name: 'Play' }).click()
+  await page.getByRole('button', { name: 'Pause' }).click()
   await page.getByRole('button', { name: 'Stop' }).click()
   await expect(page.locator('.live')).toBeHidden()
 
