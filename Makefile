@@ -1,5 +1,6 @@
 # make demo   segment the sample images with the shipped checkpoint, into demo/
 # make test   run the tests
+# make docs   build the documentation into build/docs/; any warning is an error
 # make docs-test   run every block of code of README.md and docs/; minutes
 # make lint   check style and types
 # make fuzz   run thousands of commands on odd input, and kill others on their way; an hour
@@ -8,13 +9,16 @@
 PYTHON ?= python3
 INSTALLED := .venv/installed
 
-.PHONY: demo test docs-test lint fuzz clean .venv
+.PHONY: demo test docs docs-test lint fuzz clean .venv
 
 demo: .venv
 	.venv/bin/python examples/demo.py
 
 test: .venv
 	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+docs: .venv
+	.venv/bin/python -m docs.site
 
 docs-test: .venv
 	.venv/bin/python -m pytest tests/docs --all-blocks
@@ -39,4 +43,4 @@ $(INSTALLED): pyproject.toml requirements.txt
 	touch $@
 
 clean:
-	rm -rf .venv build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .cache build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

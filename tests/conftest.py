@@ -4,8 +4,10 @@ import gc
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,14 @@ def pytest_collection_finish() -> None:
 
 def pytest_unconfigure() -> None:
     gc.unfreeze()  # what is never let go some extensions call a leak
+
+
+def pytest_runtest_setup() -> None:
+    """Have torch make its exporter's table of operators once a process: that takes a second for each file written."""
+    exporter = sys.modules.get("torch.onnx._internal.exporter._registration")
+    registry = getattr(exporter, "ONNXRegistry", None)
+    if registry is not None and not hasattr(registry.from_torchlib, "cache_info"):
+        registry.from_torchlib = staticmethod(cache(registry.from_torchlib))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -79,6 +89,19 @@ def golden(golden_file) -> Callable[[str], tuple[dict[str, Any], dict[str, Any]]
         return load_file(file), json.loads(file.with_suffix(".json").read_text())
 
     return load
+
+
+@pytest.fixture(scope="module")
+def small_models() -> Iterator[None]:
+    """`segzoo.create_model` knows "small_images" and "small_volumes": exporting takes its time by the layer."""
+    import segzoo
+    from small_models import BUILDERS
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segzoo.registry._ADDED.added", {})  # what is registered here is forgotten
+        for builder in BUILDERS:
+            segzoo.register(parameters=0, paper="none")(builder)
+        yield
 
 
 # ---- what is said of bad input: each sentence once, in sentences.json, for people to read and to change

@@ -29,6 +29,10 @@ class Process:
         command: `sys.executable` with ``-m module``, ``-c code`` or a script, and arguments.
         env: its whole environment; None is this process's.
         cwd: its folder.
+        stdin: `subprocess.PIPE`, or nothing to read.
+        stdout: an open file, or `subprocess.PIPE`; None is what `communicate` returns.
+        stderr: an open file, or `subprocess.STDOUT`; None is what `communicate` returns.
+        text: pipes are of text, as all others are here.
         preexec_fn: called in it first; one that can be imported or pickled.
     """
 
@@ -38,24 +42,35 @@ class Process:
         *,
         env: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
+        stdin: int | None = None,
         stdout: Any = None,
         stderr: Any = None,
+        text: bool = True,
         preexec_fn: Callable[[], None] | None = None,
     ) -> None:
         python, *self.args = map(str, command)
         assert python == sys.executable
+        assert text
         self._folder = tempfile.TemporaryDirectory(prefix="process-")
-        outputs = [getattr(stdout, "name", f"{self._folder.name}/out"), f"{self._folder.name}/error"]
+        source = f"{self._folder.name}/in" if stdin == subprocess.PIPE else os.devnull
+        outputs = [_place(stdout, f"{self._folder.name}/out"), _place(stderr, f"{self._folder.name}/error")]
         if stderr == subprocess.STDOUT:
             outputs[1] = outputs[0]
         self._outputs = [Path(output) for output in outputs]
         for output in self._outputs:
             output.touch()
+        piped = [place for given, place in ((stdin, source), (stdout, outputs[0])) if given == subprocess.PIPE]
+        for place in piped:
+            Path(place).unlink(missing_ok=True)
+            os.mkfifo(place)
         environment = dict(os.environ if env is None else env)
-        arguments = (self.args, environment, str(cwd or Path.cwd()), outputs, _own_path(), preexec_fn)
+        arguments = (self.args, environment, str(cwd or Path.cwd()), [source, *outputs], _own_path(), preexec_fn)
         self._process = _forks.Process(target=_become, args=arguments)
         self._process.start()
         self.pid = self._process.pid or 0
+        # a pipe opens when its other end does, in the order of the process
+        self.stdin = open(source, "w") if source in piped else None  # noqa: SIM115
+        self.stdout = open(outputs[0]) if outputs[0] in piped else None  # noqa: SIM115
 
     @property
     def returncode(self) -> int | None:
@@ -86,14 +101,19 @@ class Process:
         self.send_signal(signal.SIGKILL)
 
 
-def run(command: Sequence[Any], *, timeout: float | None = 300, **options: Any) -> "subprocess.CompletedProcess[str]":
+def run(
+    command: Sequence[Any], *, timeout: float | None = 300, check: bool = False, **options: Any
+) -> "subprocess.CompletedProcess[str]":
     """Run a command to its end, as `subprocess.run` with its output kept as text."""
     process = Process(command, **options)
     try:
         out, error = process.communicate(timeout)
     finally:
         process.kill()
-    return subprocess.CompletedProcess(process.args, process.wait(), out, error)
+    done = subprocess.CompletedProcess(process.args, process.wait(), out, error)
+    if check:
+        done.check_returncode()
+    return done
 
 
 def call(function: Callable[..., None], *arguments: Any) -> "subprocess.CompletedProcess[str]":
@@ -119,11 +139,17 @@ def _own_path() -> list[str]:
     ).stdout.splitlines()
 
 
+def _place(file: Any, otherwise: str) -> str:
+    """Return where a process finds an open file; one that has no name, by this process's number for it."""
+    name = getattr(file, "name", otherwise)
+    return f"/proc/{os.getpid()}/fd/{name}" if isinstance(name, int) else str(name)
+
+
 def _become(
     command: list[str],
     environment: dict[str, str],
     folder: str,
-    outputs: list[str],
+    streams: list[str],
     path: list[str],
     first: Callable[[], None] | None,
 ) -> None:
@@ -131,10 +157,11 @@ def _become(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    for number, output in zip((1, 2), outputs, strict=True):
-        opened = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    for number, stream in enumerate(streams):
+        opened = os.open(stream, os.O_WRONLY | os.O_APPEND | os.O_CREAT if number else os.O_RDONLY)
         os.dup2(opened, number)
         os.close(opened)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
     sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
     added = [part for part in environment.get("PYTHONPATH", "").split(os.pathsep) if part]

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import measuring
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+import processes
 import segzoo
 from benchmarks import baselines
 from segzoo import cli
@@ -388,7 +390,9 @@ def test_multiply_accumulates_by_hand():
 
 
 @pytest.mark.slow
-def test_a_run_without_a_checkpoint_folder_is_scored_and_measured(tmp_path, samples, refused):
+def test_a_run_without_a_checkpoint_folder_is_scored_and_measured(tmp_path, samples, refused, monkeypatch):
+    quick = SimpleNamespace(**vars(subprocess) | {"run": processes.run})  # forked from one that has imported torch
+    monkeypatch.setattr(measuring, "subprocess", quick)
     run = tmp_path / "run"
     options = "--trainer.max_epochs 1 --trainer.accelerator cpu --trainer.enable_progress_bar false --data BUSI "
     options += "--data.split all --data.image_size 32 --data.batch_size 4 --model benchmarks.baselines.BasicUNet "

@@ -2,12 +2,15 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import speed
 from test_quality import ROOT
+
+import processes
 
 PEER = speed.PEER
 
@@ -110,6 +113,9 @@ def test_what_the_docs_say_of_another_processor_was_measured_on_it():
 @pytest.mark.slow
 def test_networks_are_timed_in_processes_of_their_own_and_one_that_cannot_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "write_onnx", lambda *arguments: None)  # tests of `segzoo export` write it
+    # forked from one that has imported torch; without the interpreter's own options
+    quick = {"Popen": lambda command, **options: processes.Process([command[0], *command[3:]], **options)}
+    monkeypatch.setattr(speed, "subprocess", SimpleNamespace(**vars(subprocess) | quick))
     monkeypatch.setattr(speed, "ZOO", {"LV-UNet": speed.ZOO["LV-UNet"]})
     monkeypatch.setattr(speed, "PEERS", {})
     shape = (1, 3, 128, 128)

@@ -181,9 +181,9 @@ def test_the_command_line_calibrates_on_training_images_and_measures_on_test_ima
     assert not (tmp_path / "model.onnx").exists()
 
 
-def test_the_command_line_measures_on_volumes_too(samples, tmp_path, capsys):
+def test_the_command_line_measures_on_volumes_too(samples, tmp_path, capsys, small_models):
     torch.manual_seed(0)
-    model = segzoo.create_model("mednext", num_classes=3, width=4).eval()
+    model = segzoo.create_model("small_volumes", num_classes=3).eval()
     model.preprocessing = segzoo.VolumePreprocessing(1, patch_size=(16, 32, 16))
     data = segzoo.data.Decathlon(samples / "Task04_Hippocampus")
     model.data = data.describe()

@@ -4,7 +4,6 @@ Actors import this file, for pipelines that do what the names of files say.
 """
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -21,7 +20,6 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 from test_workers import Troubled, jobs_of, troubled
@@ -39,8 +37,8 @@ from segzoo.prediction.files import OutputError
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.ray_actors import Progress, share_out_on_nodes
 from segzoo.prediction.ray_cluster import Node, connected, import_ray
-from segzoo.prediction.runtimes import FACTS
 from segzoo.preprocessing.base import Prepared
+from threshold import threshold
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None or sys.platform != "linux", reason="Ray is not installed here")
 ONE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000}
@@ -125,36 +123,6 @@ class Watched:
             witness.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return self.read(source, drawn=drawn)
-
-
-def threshold(path: Path) -> str:
-    """Write a file such as `segzoo export` writes, whose network finds what is bright; actors need no torch for it."""
-    onnx = pytest.importorskip("onnx")
-    make, sides = onnx.helper, ["batch", "height", "width"]
-    nodes = [
-        make.make_node("ReduceMean", ["image", "channels"], ["grey"]),
-        make.make_node("Sub", ["grey", "middle"], ["above"]),
-        make.make_node("Sigmoid", ["above"], ["probabilities"]),
-    ]
-    constants = {"channels": np.array([1]), "middle": np.array([100], np.float32)}
-    values = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
-    ends = [
-        make.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [sides[0], channels, *sides[1:]])
-        for name, channels in (("image", 3), ("probabilities", 1))
-    ]
-    graph = make.make_graph(nodes, "threshold", ends[:1], ends[1:], initializer=values)
-    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 18)], ir_version=9)
-    facts = {
-        "model": {"name": "threshold", "arguments": {}},
-        "preprocessing": segzoo.Preprocessing(image_size=None).to_dict(),
-        "num_classes": 1,
-        "multilabel": False,
-        "class_names": ["background", "bright"],
-        "precision": "float32",
-    }
-    onnx.helper.set_model_props(model, {FACTS: json.dumps(facts)})
-    onnx.save(model, path)
-    return str(path)
 
 
 def load_watched(model: Model, options: argparse.Namespace, device: str) -> Pipeline:

@@ -58,15 +58,15 @@ def lively(model: segzoo.CMUNeXt, image: Path) -> segzoo.CMUNeXt:
 
 
 @pytest.fixture(scope="module")
-def zoo(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def zoo(samples: Path, tmp_path_factory: pytest.TempPathFactory, small_models: None) -> SimpleNamespace:
     """Checkpoints and the files exported from them, by name; that of "labels" has the network's own size alone."""
     root = tmp_path_factory.mktemp("zoo")
     image = next((samples / "BUSI").rglob("benign (9).png"))
     torch.manual_seed(0)
     models = {
-        "classes": lively(segzoo.create_model("cmunext_s", num_classes=3), image),
-        "labels": lively(segzoo.create_model("cmunext_s", num_classes=2, multilabel=True), image),
-        "volumes": segzoo.create_model("mednext", num_classes=3, width=4).eval(),
+        "classes": lively(segzoo.create_model("small_images", num_classes=3), image),
+        "labels": lively(segzoo.create_model("small_images", num_classes=2, multilabel=True), image),
+        "volumes": segzoo.create_model("small_volumes", num_classes=3).eval(),
     }
     models["labels"].class_names = ("left", "right/outer side")
     models["volumes"].preprocessing = segzoo.VolumePreprocessing(1, patch_size=(16, 32, 16), mirror_axes=(0, 2))

@@ -1,6 +1,7 @@
 """A volume's mask row by row: to the bit that of the whole, and never more of its probabilities than a window long."""
 
 import gc
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,16 @@ def test_a_step_that_may_look_at_probabilities_has_them():
     assert (masks[0] != Pipeline(backend)(scan("SAR")).mask).any()  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """The collector does not run, so that its youngest generation is all that was made since."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
 def test_what_is_held_does_not_grow_with_the_volume_or_the_windows(monkeypatch):
     """Bytes of all tensors at the start of each window, beside the batch."""
     monkeypatch.setattr("segzoo.prediction.window.PART", 2**10)
@@ -156,8 +167,8 @@ def test_what_is_held_does_not_grow_with_the_volume_or_the_windows(monkeypatch):
 
 
 def storages() -> dict[int, int]:
-    """Bytes of all that tensors hold, by its place."""
-    found = [one.untyped_storage() for one in gc.get_objects() if type(one) is torch.Tensor]
+    """Bytes of all that tensors made in this test hold, by its place."""
+    found = [one.untyped_storage() for one in gc.get_objects(generation=0) if type(one) is torch.Tensor]
     return {one.data_ptr(): one.nbytes() for one in found}
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from segzoo.registry import class_of, model_facts
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
+    from jinja2 import Template
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 RESOLUTIONS = {"original": "the images' own", "resized": "the network's"}  # of the masks that were compared
@@ -32,9 +33,8 @@ def render_card(config: Config) -> str:
 
     facts, example, parts = model_facts(config.model.name), config.example or Example(), parts_of(config.data)
     subjects = [f"{kind} ({part.get('dataset')})" for part in parts if (kind := kind_of_images(part))]
-    card = ModelCard.from_template(
-        header(config),
-        str(TEMPLATE),
+    text = template().render(
+        card_data=header(config).to_yaml(),
         config=config,
         facts=facts,
         class_name=class_name(config) if facts.builder.startswith("segzoo.") else None,
@@ -61,8 +61,17 @@ def render_card(config: Config) -> str:
         quoted=partial(json.dumps, ensure_ascii=False),  # a string of Python's, in double quotes
         shell=shlex.quote,
     )
+    card = ModelCard(text)
     card.text = re.sub(r"\n{3,}", "\n\n", card.text).rstrip() + "\n"
     return str(card)
+
+
+@cache
+def template() -> "Template":
+    """Return the template, compiled: the Hub's client would do that again for each card, longer than it fills it in."""
+    from jinja2 import Template
+
+    return Template(TEMPLATE.read_text("utf-8"))
 
 
 def class_name(config: Config) -> str:

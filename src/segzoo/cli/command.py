@@ -209,7 +209,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--format",
         help="onnx, openvino, executorch, torch-export, or a package's (default: by suffix)",
     )
-    export.add_argument("--precision", choices=["float32", "float16", "int8"], default="float32")
+    export.add_argument(
+        "--precision",
+        choices=["float32", "float16", "int8"],
+        default="float32",
+        help="of the weights: float32 (default), float16 for half the bytes, or int8, which needs --data",
+    )
     export.add_argument(
         "--data",
         type=Path,
