@@ -11,6 +11,8 @@ const QUIET = [
 ]
 const CAMERA = ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream']
 const PAGE = 'http://localhost:4317/'
+const SITE = 'http://localhost:4318/' // as segzoo web writes and serves it
+const PYTHON = process.env['PYTHON'] ?? '../.venv/bin/python'
 const HARNESS_ADDRESS = `http://localhost:${HARNESS_PORT}/`
 const HARNESS = '-c tests/engine/harness/vite.config.ts'
 const launchOptions = {
@@ -32,6 +34,7 @@ export default defineConfig({
       testDir: 'tests/page',
       use: { baseURL: PAGE, launchOptions: { ...launchOptions, args: [...launchOptions.args, ...CAMERA] } },
     },
+    { name: 'site', testDir: 'tests/site', use: { baseURL: SITE } },
   ],
   webServer: [
     {
@@ -44,5 +47,6 @@ export default defineConfig({
       port: HARNESS_PORT + 1,
     },
     { command: 'npx vite build --logLevel warn && npx vite preview --port 4317 --strictPort', url: PAGE },
+    { command: `${PYTHON} -m segzoo.cli web --output site --serve 4318`, url: SITE, reuseExistingServer: true },
   ],
 })

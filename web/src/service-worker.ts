@@ -22,7 +22,8 @@ self.addEventListener('activate', (event) => event.waitUntil(takeOver()))
 self.addEventListener('message', (event) => event.data === 'take over' && void self.skipWaiting())
 self.addEventListener('fetch', (event) => {
   const { method, url } = event.request
-  if (method === 'GET' && url.startsWith(SCOPE)) event.respondWith(answer(event))
+  const isOurs = url.startsWith(SCOPE) && !url.startsWith(SCOPE + 'docs/') // which has a policy of its own
+  if (method === 'GET' && isOurs) event.respondWith(answer(event))
 })
 
 async function store(): Promise<void> {

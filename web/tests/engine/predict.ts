@@ -22,6 +22,13 @@ export function exported(names: RegExp): string[] {
   return found.sort().map((name) => join(folder, name))
 }
 
+/** Return a file of the shipped checkpoint for images of any size; the first time exports it. */
+export function anySize(): string {
+  const path = join(root, 'web/expected/lv-unet-busi-any-size.onnx')
+  if (!existsSync(path)) runPython('-m', 'segzoo.cli', 'export', 'lv-unet-busi', path)
+  return path
+}
+
 /** Run a script of Python with the segzoo of this repository. */
 export function runPython(...argv: string[]): string {
   const env = { ...process.env, PYTHONPATH: join(root, 'src'), OMP_NUM_THREADS: '1' }
