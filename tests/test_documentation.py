@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -17,13 +18,14 @@ ROOT = Path(__file__).parents[1]
 README, CONTRIBUTING, CHANGELOG, SECURITY = (
     ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY")
 )
-SAFETY = ROOT / "docs" / "safety.md"
+SAFETY, START = ROOT / "docs" / "safety.md", ROOT / "docs" / "index.md"
 PAGES = [
     README,
     CONTRIBUTING,
     CHANGELOG,
     SECURITY,
     *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/reference/*.md")),
     *sorted(ROOT.glob("benchmarks/*.md")),
 ]
 VERBS = json.loads((ROOT / "tests" / "surface.json").read_text(encoding="utf-8"))["verbs"]
@@ -48,9 +50,15 @@ def test_the_readme_is_short_and_has_one_table():
     assert len([line for line in lines if re.fullmatch(r"\|( *:?-+:? *\|)+", line)]) == 1
 
 
-def test_every_document_is_one_click_from_readme():
-    linked = {link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text_of(README))}
-    documents = {page.relative_to(ROOT).as_posix() for page in ROOT.glob("docs/*.md")}
+def linked_from(page: Path) -> set[str]:
+    """The files that a page links to, as paths of the repository."""
+    links = re.findall(r"\]\(([^)#:\s]+)[^)\s]*\)", text_of(page))
+    return {os.path.relpath(page.parent / link, ROOT) for link in links}
+
+
+def test_every_document_is_one_click_from_a_first_page():
+    linked = linked_from(README) | linked_from(START)
+    documents = {page.relative_to(ROOT).as_posix() for page in ROOT.glob("docs/*.md") if page != START}
     documents |= {"CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "CITATION.cff", "LICENSE"}
     documents |= {f"benchmarks/{name}.md" for name in ("quality", "claims", "speed")}
     assert documents - linked == set()
@@ -60,9 +68,10 @@ def test_every_document_is_one_click_from_readme():
 
 
 def anchors(page: Path) -> set[str]:
-    """Those that GitHub gives to a page's headings."""
+    """Those that GitHub gives to a page's headings, and the site to the names of its reference."""
     headings = re.findall(r"^#+ (.+)$", outside_code(text_of(page)), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    names = re.findall(r"^::: (\S+)$", text_of(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings} | {*names}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

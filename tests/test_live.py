@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import segzoo
+from segzoo.imaging.volumes import read_volume
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +168,12 @@ def test_a_notebook_shows_the_overlay(predictor, frames):
     large = segzoo.Segmentation(mask, mask[None], ("background", "lesion"), image)
     assert Image.open(io.BytesIO(large._repr_png_())).size == (1024, 512)
     assert replace(found, image=None)._repr_png_() is None
+
+
+def test_what_a_notebook_prints_is_a_line(samples):
+    volume = read_volume(samples / "Task04_Hippocampus" / "imagesTr" / "hippocampus_165.nii.gz")
+    mask = np.zeros((1, *volume.geometry.shape), np.float32)
+    found = segzoo.Segmentation(mask[0].astype(np.uint8), mask, ("background", "lesion"), geometry=volume.geometry)
+    assert repr([found]) == "[<segzoo.Segmentation: 29 x 49 x 34, background, lesion>]"
+    assert repr(volume) == "<segzoo.volumes.Volume: 1 x 29 x 49 x 34, 1 x 1 x 1 mm>"
+    assert "nifti" not in repr(volume.geometry)

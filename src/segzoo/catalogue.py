@@ -1,6 +1,7 @@
 """Facts of the public datasets, in one place: the DataModules and the model cards read them here."""
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
@@ -66,6 +67,18 @@ def kind_of_images(part: dict[str, Any]) -> str:
         return DATASETS[part["dataset"]].images
     names = [str(name) for name in part.get("channels", [])]
     return ", ".join(names) if modalities(part) else ""
+
+
+def finding(classes: Sequence[str], part: dict[str, Any]) -> str:
+    """Say what is found in what, such as "lesion in breast ultrasound"; only what is found where no more is known.
+
+    Args:
+        classes: names of those that are found.
+        part: description of the data that was trained on, of several datasets with their names joined.
+    """
+    several = [{**part, "dataset": name} for name in str(part.get("dataset")).split(" + ")]
+    kinds = dict.fromkeys(filter(None, map(kind_of_images, several)))
+    return " in ".join([", ".join(classes), *([" and ".join(kinds)] if kinds else [])])
 
 
 # ---- what classes are, in words that other programs know

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import segzoo
+from segzoo.catalogue import finding
 from segzoo.checkpoints.metadata import Metadata
 from segzoo.tasks import Task
 
@@ -45,6 +46,33 @@ def test_an_exported_file_knows_its_regions_and_channels():
     assert (found.task, found.volume_channels) == (model.task, 2)
 
 
+def test_a_file_says_what_it_was_trained_on_and_what_the_licences_are():
+    model = segzoo.create_model("cmunext_s")
+    model.data = {"dataset": "Hospital", "channels": ["MRI"], "ranges": {"size": [[64], [96]]}, "folder": "private"}
+    details = {"checkpoint": {"licences": {"weights": "MIT", "data": None}}}
+    found = Metadata.of(model, state_sha256="0", precision="float32", details=details)
+    assert found.data == {name: value for name, value in model.data.items() if name != "folder"}
+    assert found.licences == {"weights": "MIT", "data": None}
+    model.data = {}
+    assert (Metadata.of(model, state_sha256="0", precision="float32", details={}).licences) == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"dataset": "BUSI"}, "lesion in breast ultrasound"),
+        ({"dataset": "KvasirSEG + CVCClinicDB"}, "lesion in colonoscopy"),
+        ({"dataset": "BUSI + DSB2018"}, "lesion in breast ultrasound and microscopy of cells"),
+        ({"dataset": "Task999_Liver", "channels": ["CT"]}, "lesion in CT"),
+        ({"dataset": "Folder"}, "lesion"),
+        ({}, "lesion"),
+    ],
+)
+def test_what_is_found_in_what_is_said_as_far_as_it_is_known(data, words):
+    assert finding(["lesion"], data) == words
+    assert finding(["organ", "lesion"], data) == f"organ, {words}"
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -59,6 +87,8 @@ def test_an_exported_file_knows_its_regions_and_channels():
         {"region_values": [1, 2, 3]},
         {"multilabel": True, "class_names": ["one", "two", "three"], "region_values": [1, 2]},
         {"multilabel": True, "class_names": ["one", "two", "three"], "region_values": [1, 2, 0]},
+        {"checkpoint": {"licences": "MIT"}},
+        {"checkpoint": {"licences": {"weights": ["MIT"]}}},
     ],
 )
 def test_strange_metadata_are_refused_by_the_files_name(entries, changes, refused):

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from docs.site.commands import options_of, verbs
 from PIL import Image
 
 import segzoo
@@ -25,7 +26,6 @@ from segzoo.checkpoints.weights import sha256
 from segzoo.cli import command as cli
 from segzoo.cli import train as training_cli
 from segzoo.cli.command import main
-from segzoo.cli.tune import build_parser as tune_parser
 from segzoo.imaging.geometry import same_grid
 from segzoo.imaging.images import read_image
 from segzoo.imaging.volumes import read_geometry, read_volume_mask, volume_stem
@@ -648,25 +648,6 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
 # ---- the frozen surface
 
 
-def training_parsers() -> dict[str, Any]:
-    parsers: dict[str, Any] = {}
-
-    class Looked(training_cli.TrainingCLI):
-        def parse_arguments(self, parser: Any, args: Any) -> None:
-            parsers.update(self._subcommand_parsers)
-            raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        Looked([])
-    return parsers
-
-
-def options_of(parser: Any) -> list[str]:
-    """Its positional arguments and options by their long names, without those below a dot (``--trainer.devices``)."""
-    names = [next((o for o in a.option_strings if o.startswith("--")), a.dest) for a in parser._actions]
-    return sorted(name for name in names if "." not in name and name not in ("--help", "==SUPPRESS=="))
-
-
 def test_the_public_names_are_the_frozen_ones():
     assert sorted(segzoo.__all__) == SURFACE["segzoo"]
     assert sorted(segzoo.data.__all__) == SURFACE["segzoo.data"]
@@ -676,12 +657,7 @@ def test_the_public_names_are_the_frozen_ones():
 
 
 def test_the_command_line_is_the_frozen_one():
-    (verbs,) = (action.choices for action in cli.build_parser()._actions if hasattr(action.choices, "items"))
-    assert sorted(verbs) == sorted(SURFACE["verbs"])
-    found = {verb: options_of(verbs[verb]) for verb in verbs if verb not in cli.TRAINING_VERBS}
-    found |= {verb: options_of(parser) for verb, parser in training_parsers().items()}
-    found["tune"] = options_of(tune_parser())
-    assert found == SURFACE["verbs"]
+    assert {verb: sorted(name for name, _ in options_of(parser)) for verb, _, parser in verbs()} == SURFACE["verbs"]
 
 
 # ---- sentences

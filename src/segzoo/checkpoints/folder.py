@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -59,19 +59,45 @@ def remove_dead_drafts(folder: Path, pattern: str) -> None:
                 shutil.rmtree(draft)
 
 
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """Make a new folder to write a checkpoint into, which takes the place of ``folder`` when all is written.
-
-    What lies in ``folder`` beside the files of its checkpoint comes along. A process killed in between leaves the old
-    checkpoint or the new one, complete: see `restore`.
+def entries_beside_checkpoint(folder: Path) -> list[Path]:
+    """Return what a folder holds besides the files of the checkpoint in it.
 
     Raises:
-        SegzooError: the folder holds something that is no checkpoint, or the disk cannot be written to.
+        SegzooError: it holds something, and no checkpoint.
+    """
+    if is_new(folder):
+        return []
+    try:
+        own = file_names(read_config(folder))
+    except SegzooError:  # other programs' settings are called config.json too
+        raise SegzooError(f"{folder} holds something that is no checkpoint; save to a new folder") from None
+    return [entry for entry in folder.iterdir() if entry.name not in own]
+
+
+def is_new(folder: Path) -> bool:
+    """Return whether nothing is there yet, or an empty folder."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+@contextmanager
+def replacing(
+    folder: Path, beside: Callable[[Path], list[Path]] = entries_beside_checkpoint, kind: str = "checkpoint"
+) -> Iterator[Path]:
+    """Make a new folder to write into, which takes the place of ``folder`` when all is written.
+
+    A process killed in between leaves what was there or the new one, complete: see `restore`.
+
+    Args:
+        folder: to be replaced.
+        beside: returns what lies in it besides what is replaced, and comes along; refuses a folder of another kind.
+        kind: what is written, for sentences.
+
+    Raises:
+        SegzooError: the folder is of another kind, or the disk cannot be written to.
     """
     folder = folder.resolve()  # a link goes on leading to it, and "." has a name
     restore(folder)
-    strangers = entries_beside_checkpoint(folder)
+    strangers = beside(folder)
     try:
         with drafting(folder.parent, folder.name) as draft:
             yield draft
@@ -97,33 +123,18 @@ def replacing(folder: Path) -> Iterator[Path]:
             raise
         restore(folder)
         raise SegzooError(
-            f"the checkpoint {folder} could not be written ({error.strerror or error}), and what was there is as it "
+            f"the {kind} {folder} could not be written ({error.strerror or error}), and what was there is as it "
             "was; free some space or choose another place, and save again"
         ) from error
 
 
-def entries_beside_checkpoint(folder: Path) -> list[Path]:
-    """Return what a folder holds besides the files of the checkpoint in it.
-
-    Raises:
-        SegzooError: it holds something, and no checkpoint.
-    """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return []
-    try:
-        own = file_names(read_config(folder))
-    except SegzooError:  # other programs' settings are called config.json too
-        raise SegzooError(f"{folder} holds something that is no checkpoint; save to a new folder") from None
-    return [entry for entry in folder.iterdir() if entry.name not in own]
-
-
 def aside(folder: Path) -> Path:
-    """Return where a checkpoint lies for the moment in which another takes its place."""
+    """Return where a folder lies for the moment in which another takes its place."""
     folder = folder.resolve()
     return folder.with_name(f".{folder.name}.old")
 
 
 def restore(folder: Path) -> None:
-    """Put back a checkpoint whose replacement was killed between the two renamings that it takes."""
+    """Put back a folder whose replacement was killed between the two renamings that it takes."""
     if not folder.exists() and aside(folder).is_dir():
         os.rename(aside(folder), folder)

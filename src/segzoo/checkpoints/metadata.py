@@ -8,13 +8,16 @@ from segzoo import __version__, limits
 from segzoo.checkpoints.codes import refuse_strange_codes
 from segzoo.checkpoints.description import Description, optional_entries
 from segzoo.checkpoints.entries import model_entry, refuse_strange_classes, refuse_strange_regions
-from segzoo.checkpoints.facts import refuse_strange_data, require_object
+from segzoo.checkpoints.facts import is_word, refuse_strange_data, require, require_object
 from segzoo.checkpoints.parse import parse_json
 from segzoo.errors import SegzooError, first_line
 from segzoo.tasks import Task
 
 if TYPE_CHECKING:
     from segzoo.network import SegmentationNetwork
+
+
+DATA = ("dataset", "channels", "ranges")  # that a file says of what the model was trained on
 
 
 class Metadata(Description):
@@ -43,7 +46,7 @@ class Metadata(Description):
             multilabel=model.multilabel,
             class_names=model.class_names,
             **optional_entries(model),
-            **({"data": {"ranges": model.data["ranges"]}} if "ranges" in model.data else {}),
+            **({"data": data} if (data := {name: model.data[name] for name in DATA if name in model.data}) else {}),
             **{**details, "precision": precision},
         )
 
@@ -72,6 +75,8 @@ class Metadata(Description):
         number, multilabel = self.entries["num_classes"], self.entries["multilabel"]
         if type(number) is not int or type(multilabel) is not bool:
             raise SegzooError(f"num_classes is {number!r} and multilabel {multilabel!r}")
+        require_object(where, "checkpoint's licences", self.licences)
+        require(where, self.licences, self.licences, is_word, "a text", "licences' ")
         limits.CLASSES.check(number, f"{where} give")
         refuse_strange_regions(where, self.entries, Task(number, multilabel))
         refuse_strange_classes(where, self.entries["class_names"], self.task)
@@ -92,6 +97,12 @@ class Metadata(Description):
     def name(self) -> str | None:
         """Name of the exported checkpoint or, without one, of the model."""
         return self.entries.get("checkpoint", {}).get("name") or self.entries["model"].get("name")
+
+    @property
+    def licences(self) -> dict[str, str | None]:
+        """Licences of code, weights and data, as the checkpoint has them."""
+        licences: dict[str, str | None] = self.entries.get("checkpoint", {}).get("licences", {})
+        return licences
 
     @property
     def task(self) -> Task:

@@ -209,7 +209,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--format",
         help="onnx, openvino, executorch, torch-export, or a package's (default: by suffix)",
     )
-    export.add_argument("--precision", choices=["float32", "float16", "int8"], default="float32")
+    export.add_argument(
+        "--precision",
+        choices=["float32", "float16", "int8"],
+        default="float32",
+        help="of the weights: float32 (default), float16 for half the bytes, or int8, which needs --data",
+    )
     export.add_argument(
         "--data",
         type=Path,
@@ -219,6 +224,23 @@ def build_parser() -> argparse.ArgumentParser:
     )
     export.add_argument("--size", type=int, nargs="+", help="fixed sides of the inputs (default: they may vary)")
     export.set_defaults(run="segzoo.cli.export:run_export")
+
+    web = verbs.add_parser("web", help="write a site that segments images in the browser, where they stay")
+    web.add_argument(
+        "checkpoints", nargs="*", metavar="CHECKPOINT", help="names, folders, or .onnx files of segzoo export"
+    )
+    web.add_argument(
+        "--output", type=Path, required=True, metavar="SITE", help="the folder: new, empty or with an earlier site"
+    )
+    web.add_argument(
+        "--serve",
+        type=port,
+        nargs="?",
+        const=8000,
+        metavar="PORT",
+        help="then show the site to browsers on this machine (default port: 8000)",
+    )
+    web.set_defaults(run="segzoo.cli.web:run_web")
 
     verify = verbs.add_parser("verify", help="check a checkpoint's files, and that it computes here what it should")
     verify.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT", help="names or folders (default: all here)")
@@ -244,5 +266,13 @@ def positive(text: str) -> int:
     """Return a whole number from 1, for argparse."""
     number = int(text)
     if number < 1:
+        raise ValueError
+    return number
+
+
+def port(text: str) -> int:
+    """Return the number of a port, for argparse; 0 is any that is free."""
+    number = int(text)
+    if not 0 <= number < 2**16:
         raise ValueError
     return number

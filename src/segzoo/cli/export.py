@@ -1,7 +1,9 @@
 """``segzoo export``."""
 
 import argparse
+from typing import Any
 
+from segzoo.checkpoints.opened import Checkpoint
 from segzoo.errors import SegzooError
 from segzoo.export.formats import choose_format
 from segzoo.export.measure import calibration_images, measure, training_data
@@ -16,8 +18,6 @@ def run_export(options: argparse.Namespace) -> None:
     if options.data and writer.suffix != ".onnx":
         raise SegzooError("--data measures files by ONNX Runtime: end the file in .onnx")
     checkpoint = open_checkpoint(options.checkpoint)
-    entries = checkpoint.config.entries
-    details = {key: entries[key] for key in ("name", "version", "licences", "sha256") if key in entries}
     model = load(checkpoint)
     model.load_report.log()
     data, calibration = None, []
@@ -31,8 +31,14 @@ def run_export(options: argparse.Namespace) -> None:
         precision=options.precision,
         size=options.size,
         calibration=calibration,
-        details={"checkpoint": details},
+        details=details_of(checkpoint),
     )
     print(written)
     if data:
         print(measure(model, written.path, data, options.size))
+
+
+def details_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what an exported file says of the checkpoint that it comes from."""
+    entries = checkpoint.config.entries
+    return {"checkpoint": {key: entries[key] for key in ("name", "version", "licences", "sha256") if key in entries}}

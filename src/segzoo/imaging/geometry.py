@@ -7,7 +7,7 @@ millimetres towards the patient's right, anterior and superior (RAS).
 import itertools
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ class Geometry:
 
     shape: tuple[int, int, int]
     affine: npt.NDArray[np.float64]
-    nifti: bytes | None = None
+    nifti: bytes | None = field(default=None, repr=False)
 
     @classmethod
     def along_axes(

@@ -55,6 +55,11 @@ class Segmentation:
     doubts: dict[str, float] = field(default_factory=dict)
     unlike: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Return its size and classes: a list of segmentations would print all of their arrays."""
+        size = " x ".join(map(str, self.probabilities.shape[1:]))
+        return f"<segzoo.Segmentation: {size}, {', '.join(self.class_names)}>"
+
     @property
     def doubt(self) -> float | None:
         """First of the scores that say whether to look at it first; None where nobody asked for one."""

@@ -53,6 +53,11 @@ class Volume:
     array: npt.NDArray[np.float32]
     geometry: Geometry
 
+    def __repr__(self) -> str:
+        """Return its size and spacing: the array says little in print."""
+        size = " x ".join(map(str, self.array.shape))
+        return f"<segzoo.volumes.Volume: {size}, {' x '.join(f'{side:g}' for side in self.geometry.spacing)} mm>"
+
 
 def no_volume(what: object) -> SegzooError:
     """Return the error that this is an image where a model takes volumes."""

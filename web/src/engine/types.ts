@@ -12,6 +12,10 @@ export interface Model {
   classNames: string[]
   /** True where classes may overlap, and each has a mask of its own. */
   multilabel: boolean
+  /** Of each plane of the probabilities: above it, a class that is decided on its own is there. 0.5 unless said. */
+  thresholds: number[]
+  /** In multi-label: value of each class in one file, where the last of a pixel wins; [] for a file each. */
+  regionValues: number[]
   /** 2 for images, 3 for volumes. */
   dimensions: 2 | 3
   /** Of an input. */
@@ -40,10 +44,12 @@ export interface Result {
   picture: Uint8ClampedArray<ArrayBuffer>
   /** Class of each pixel [D, H, W]; in multi-label null. */
   mask: Uint8Array<ArrayBuffer> | null
-  /** Probabilities [K, D, H, W] on the input's own grid, before any threshold. */
+  /** Probabilities [K, D, H, W] on the input's own grid, before any threshold: those that the mask is made of. */
   probabilities: Float32Array<ArrayBuffer>
   /** Length of a pixel's sides in millimetres, [D, H, W], where the file says it, else null. */
   spacing: [number, number, number] | null
+  /** Of a volume: what a NIfTI file of a mask on its grid begins with, for `niftiOf` of engine/nifti.ts; else null. */
+  maskHeader: Uint8Array<ArrayBuffer> | null
   /** What a person should know of this input, a sentence each: as `segzoo predict` warns. */
   warnings: string[]
   /** From the decoded pixels to the mask. */
@@ -65,9 +71,12 @@ export class Refusal extends Error {}
 /** Where the engine may compute; "auto" is WebGPU where that is there and found equal, else WebAssembly. */
 export type Device = 'auto' | 'wasm' | 'webgpu'
 
-/** Engine as the page sees it. Calls are answered in their order; each rejects with a Refusal where a file is at fault. */
+/** Engine as the page sees it. Calls are answered in turn; each rejects with a Refusal where a file is at fault. */
 export interface Engine {
-  /** Open a model: an .onnx file that a person has given, or the address of one beside the page. */
+  /**
+   * Open a model: an .onnx file that a person has given, or the address of one beside the page. Where it is refused,
+   * the one before stays open.
+   */
   load(source: File | URL, device?: Device, progressed?: (loaded: number, total: number) => void): Promise<Model>
   /** Segment an image or a volume by the model that is open. */
   segment(input: File): Promise<Result>
