@@ -67,12 +67,15 @@ def resampled_differences(first: np.ndarray, second: np.ndarray, groups: np.ndar
     """
     random, numbers = generator(), np.unique(groups)
     sums = [np.stack([np.bincount(groups, row) for row in arm]) for arm in (first, second)]
-    sizes, means = np.bincount(groups), []
+    sizes, drawn = np.bincount(groups), []
     for _ in range(RESAMPLES):
-        drawn = random.choice(numbers, size=len(numbers))
-        one, other = (arm[random.randint(len(arm), size=len(arm))][:, drawn].mean(axis=0).sum() for arm in sums)
-        means.append((one - other) / sizes[drawn].sum())
-    return np.array(means)
+        places = random.choice(numbers, size=len(numbers))
+        drawn.append((places, *(random.randint(len(arm), size=len(arm)) for arm in sums)))
+    places, *rows = (np.array(one) for one in zip(*drawn, strict=True))
+    one, other = (
+        arm[row[:, :, None], places[:, None]].mean(axis=1).sum(axis=1) for arm, row in zip(sums, rows, strict=True)
+    )
+    return (one - other) / sizes[places].sum(axis=1)
 
 
 def p_below(means: np.ndarray, bound: float) -> float:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
@@ -27,7 +27,7 @@ import numpy as np
 from measuring import machine
 from PIL import Image
 
-from segzoo.cli.web import HOST, TYPES, Handler
+from segzoo.cli.web import HOST, TYPES, Handler, Server
 from segzoo.prediction.runtimes import open_session
 
 REPOSITORY = Path(__file__).parents[1]
@@ -152,7 +152,7 @@ def served(handler: type[SimpleHTTPRequestHandler], asked: list[str]) -> Iterato
             asked.append(self.path)
             super().do_GET()
 
-    with ThreadingHTTPServer((HOST, 0), partial(Noting, directory=str(SITE))) as server:
+    with Server((HOST, 0), partial(Noting, directory=str(SITE))) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://localhost:{server.server_port}/"
         server.shutdown()

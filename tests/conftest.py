@@ -93,7 +93,7 @@ def golden(golden_file) -> Callable[[str], tuple[dict[str, Any], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def small_models() -> Iterator[None]:
-    """`segzoo.create_model` knows "small_images" and "small_volumes": exporting takes its time by the layer."""
+    """`segzoo.create_model` knows the builders of small_models.py: exporting takes its time by the layer."""
     import segzoo
     from small_models import BUILDERS
 

@@ -43,4 +43,9 @@ def small_images(**arguments: Any) -> segzoo.CMUNeXt:
     return segzoo.CMUNeXt(widths=(4, 4, 8), depths=(1, 1, 1), kernel_sizes=(3, 3, 3), **arguments)
 
 
-BUILDERS = (small_images, small_volumes)
+def wide_images(**arguments: Any) -> segzoo.CMUNeXt:
+    """Return a CMUNeXt of three levels, the deepest two wide enough to be quantised."""
+    return segzoo.CMUNeXt(widths=(4, 64, 64), depths=(1, 1, 1), kernel_sizes=(3, 3, 3), **arguments)
+
+
+BUILDERS = (small_images, wide_images, small_volumes)

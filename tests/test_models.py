@@ -202,7 +202,8 @@ def test_deep_copies_and_exports(name, monkeypatch):
     """What people do with a module besides calling it."""
     # a third of the layers, which are alike: tracing takes its time by the layer
     monkeypatch.setitem(med_urwkv.ENCODERS, "tiny", replace(med_urwkv.ENCODERS["tiny"], depth=4))
-    model = segzoo.create_model(name).eval()
+    build = {"med_urwkv": lambda: segzoo.MedURWKV(depths=(1, 1, 1, 1))}.get(name, lambda: segzoo.create_model(name))
+    model = build().eval()
     exported = torch.export.export(model, (image(model, 128, 128),))
     images = image(model, 128, 128)
     with torch.inference_mode():

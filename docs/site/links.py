@@ -35,7 +35,7 @@ def moved_links(page: str, path: str, places: Mapping[str, str], root: Path) -> 
 
     def moved(link: re.Match[str]) -> str:
         target, _, anchor = link["target"].partition("#")
-        if "://" in target or not target:
+        if "://" in target or target.startswith("data:") or not target:
             return link[0]
         found = normpath(str(PurePosixPath(path).parent / target))
         if found in places:

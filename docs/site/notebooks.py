@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+PICTURES = {"image/png", "image/jpeg"}
+
 
 def as_page(notebook: Path) -> str:
     """Return a notebook's cells as Markdown, with a link to the notebook itself below its first cell."""
@@ -21,7 +23,7 @@ def _cell(cell: dict[str, Any]) -> str:
 
 def _output(output: dict[str, Any]) -> str:
     data = output.get("data", {})
-    if "image/png" in data:
-        return f"![What this cell draws](data:image/png;base64,{''.join(data['image/png']).strip()})"
+    for form in PICTURES & data.keys():
+        return f"![What this cell draws](data:{form};base64,{''.join(data[form]).strip()})"
     text = "".join(output.get("text", data.get("text/plain", ""))).strip("\n")
     return f"```text\n{text}\n```" if text else ""

@@ -1,12 +1,12 @@
 """Weights fetched from a stand-in for the Hub, through the real client."""
 
-import subprocess
 import sys
 
 import pytest
 import torch
 from safetensors.torch import save
 
+import processes
 from hub_server import HubServer, client_environment
 
 FETCH = """
@@ -34,7 +34,7 @@ def fetch(server, tmp_path):
     def run(repository="some/weights", **environment):
         variables = client_environment(server.url, tmp_path) | environment
         command = [sys.executable, "-c", FETCH, repository]
-        done = subprocess.run(command, env=variables, capture_output=True, text=True)
+        done = processes.run(command, env=variables)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

@@ -17,6 +17,7 @@ from segzoo.cli.train import TrainingCLI
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary"]
 QUIET += ["false", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"]
 QUIET += ["--trainer.num_sanity_val_steps", "0"]
+FIT = ["fit", *QUIET, "--pictures", "0"]  # drawing takes a fifth of so short a run
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def fit(root: Path, *options: Any, epochs: int = 1) -> dict[str, Any]:
     """Train in this process; returns the run's train.yaml."""
-    words = ["fit", *QUIET, "--trainer.max_epochs", epochs, "--trainer.default_root_dir", root, *options]
+    words = [*FIT, "--trainer.max_epochs", epochs, "--trainer.default_root_dir", root, *options]
     assert cli.main([str(word) for word in words]) == 0
     return yaml.safe_load((root / "train.yaml").read_text())
 
@@ -57,7 +58,7 @@ def mine(folder: Path) -> list[Any]:
 def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Options that a run has when it begins; it does not."""
     monkeypatch.setattr(TrainingCLI, "_run_subcommand", lambda self, subcommand: None)
-    return lambda *words: TrainingCLI([str(word) for word in ["fit", *QUIET, *words]]).options
+    return lambda *words: TrainingCLI([str(word) for word in [*FIT, *words]]).options
 
 
 def names(reasons: Any) -> list[str]:

@@ -39,6 +39,7 @@ from segzoo.module import SegmentationModule
 
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary"]
 QUIET += ["false"]
+FIT = ["fit", *QUIET, "--pictures", "0"]  # drawing takes a fifth of so short a run: test_train_report looks at it
 BRIEF = ["--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"]  # where an epoch is what counts
 
 
@@ -47,9 +48,15 @@ def busi(samples: Path, size: int = 32, split: str = "all") -> list[str]:
     return [*data, "--data.image_size", str(size), "--data.batch_size", "4"]
 
 
-def fit(root: Path, *options: Any, epochs: int = 2) -> Path:
+def fit(root: Path, *options: Any, epochs: int = 2, draw: bool = False) -> Path:
     """Train in this process; returns the run's folder."""
-    arguments = ["fit", *QUIET, "--trainer.max_epochs", epochs, "--trainer.default_root_dir", root]
+    arguments = [
+        *(["fit", *QUIET] if draw else FIT),
+        "--trainer.max_epochs",
+        epochs,
+        "--trainer.default_root_dir",
+        root,
+    ]
     arguments += ["--trainer.num_sanity_val_steps", 0, *options]
     assert cli.main([str(argument) for argument in arguments]) == 0
     return root
@@ -224,7 +231,7 @@ def test_rare_classes_weigh_more_where_that_is_asked_for(tmp_path, samples, caps
     losses = [logged(root, "train/loss")[0] for root in (run, plain)]
     assert losses[0] != losses[1]
     wrong = ["--model.loss", "monai.losses.BoundaryLoss", "--data.class_weights", "balanced"]
-    arguments = ["fit", *QUIET, *options, *wrong, "--trainer.default_root_dir", tmp_path / "wrong"]
+    arguments = [*FIT, *options, *wrong, "--trainer.default_root_dir", tmp_path / "wrong"]
     assert cli.main([str(argument) for argument in arguments]) == 2
     assert "BoundaryLoss" in capsys.readouterr().err
 
@@ -243,7 +250,7 @@ class Still:
 
 
 def test_a_run_that_train_yaml_could_not_hold_is_refused(tmp_path, samples, capsys):
-    arguments = ["fit", *QUIET, "--model", "cmunext_s", *busi(samples), "--data.augmentation"]
+    arguments = [*FIT, "--model", "cmunext_s", *busi(samples), "--data.augmentation"]
     arguments += [json.dumps([{"class_path": f"{__name__}.Still"}])]
     assert cli.main([*arguments, "--trainer.default_root_dir", str(tmp_path / "run")]) == 2
     assert "train.yaml cannot hold mark: <object object" in capsys.readouterr().err
@@ -299,7 +306,7 @@ def test_a_run_goes_below_runs_by_default(tmp_path, samples, run, monkeypatch):
     ],
 )
 def test_a_wrong_part_is_one_sentence(samples, tmp_path, capsys, options, message):
-    arguments = ["fit", *QUIET, "--model", "cmunext_s", *busi(samples), "--trainer.max_epochs", "1", *options]
+    arguments = [*FIT, "--model", "cmunext_s", *busi(samples), "--trainer.max_epochs", "1", *options]
     assert cli.main([*arguments, "--trainer.default_root_dir", str(tmp_path / "run")]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("segzoo: error")]
     assert message in line
@@ -359,7 +366,7 @@ def test_names_are_spelled_out(run, samples, monkeypatch, tmp_path, refused):
     ids=["published", "optimizer", "model.optimizer", "lr_scheduler", "plateau"],
 )
 def test_optimizer_and_schedule_are_chosen_apart(tmp_path, samples, options, optimizer, rate, scheduler):
-    arguments = ["fit", *QUIET, "--model", "cmunext_s", *busi(samples), *options, "--trainer.fast_dev_run", "true"]
+    arguments = [*FIT, "--model", "cmunext_s", *busi(samples), *options, "--trainer.fast_dev_run", "true"]
     trainer = TrainingCLI([*arguments, "--trainer.default_root_dir", str(tmp_path)]).trainer
     assert type(trainer.optimizers[0]).__name__ == optimizer
     assert trainer.optimizers[0].defaults["lr"] == rate
@@ -565,7 +572,7 @@ def test_what_is_damaged_in_any_part_is_named_before_the_training(folders, tmp_p
     )
     image.write_bytes(image.read_bytes()[:45])  # the header is whole
     Image.fromarray(np.full((8, 8), 3, np.uint8)).save(mask)
-    arguments = ["fit", *QUIET, "--model", "cmunext_s", "--data", "Folder", "--data.root", str(folders["one"])]
+    arguments = [*FIT, "--model", "cmunext_s", "--data", "Folder", "--data.root", str(folders["one"])]
     assert cli.main([*arguments, "--trainer.default_root_dir", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert f"({image}, {mask}), the first because: Cannot read {image} as an image" in error
@@ -578,7 +585,7 @@ def test_what_is_damaged_in_any_part_is_named_before_the_training(folders, tmp_p
 def test_masks_without_anything_are_refused_before_the_training(folders, tmp_path, capsys, classes, ignored):
     for mask in (folders["one"] / "masks").iterdir():  # binary ones, given as those of three classes
         Image.fromarray(np.full((8, 8), 255 if classes else 0, np.uint8)).save(mask)
-    arguments = ["fit", *QUIET, "--model", "cmunext_s", "--data", "Folder", "--data.root", str(folders["one"])]
+    arguments = [*FIT, "--model", "cmunext_s", "--data", "Folder", "--data.root", str(folders["one"])]
     arguments += ["--trainer.max_epochs", "1", *(["--model.num_classes", "3"] if classes else []), *classes]
     assert cli.main([*arguments, "--trainer.default_root_dir", str(tmp_path / "run")]) == 2
     assert f"all that the masks of the train part hold is background{ignored}" in capsys.readouterr().err
@@ -587,7 +594,7 @@ def test_masks_without_anything_are_refused_before_the_training(folders, tmp_pat
 def test_a_new_model_has_the_classes_that_the_data_s_options_name(folders, tmp_path):
     for mask in (folders["one"] / "masks").iterdir():
         Image.fromarray(np.tile(np.array([0, 80, 160, 240], np.uint8), (8, 2))).save(mask)
-    arguments = ["fit", *QUIET, *BRIEF, "--model", "cmunext_s", "--data", "Folder", "--data.root", str(folders["one"])]
+    arguments = [*FIT, *BRIEF, "--model", "cmunext_s", "--data", "Folder", "--data.root", str(folders["one"])]
     arguments += ["--data.values", "{80: cyst, 160: tumour, 240: ignored}", "--data.image_size", "32"]
     run = tmp_path / "run"
     assert cli.main([*arguments, "--trainer.max_epochs", "1", "--trainer.default_root_dir", str(run)]) == 0
@@ -635,7 +642,7 @@ def die(arguments: list[str]) -> None:
 def test_a_killed_run_goes_on_from_its_last_finished_epoch(tmp_path, samples):
     run = tmp_path / "run"
     options = ["--trainer.max_epochs", "6", "--trainer.default_root_dir", str(run), "--model", "lv_unet"]
-    options = ["fit", *QUIET, *options, *busi(samples, 128), "--trainer.limit_val_batches", "1"]
+    options = [*FIT, *options, *busi(samples, 128), "--trainer.limit_val_batches", "1"]
     assert processes.call(die, options).returncode == -signal.SIGKILL
     assert state_of(run / "last.ckpt")["epoch"] == 2
     assert not (run / "checkpoint").exists()
@@ -669,7 +676,7 @@ def stop(name: str, arguments: list[str]) -> None:
 def test_a_training_that_a_signal_ends_keeps_its_best_epoch(tmp_path, samples, name):
     run = tmp_path / "run"
     options = ["--model", "cmunext_s", *busi(samples)]
-    arguments = ["fit", *QUIET, *options, "--trainer.max_epochs", "6", "--trainer.default_root_dir", str(run)]
+    arguments = [*FIT, *options, "--trainer.max_epochs", "6", "--trainer.default_root_dir", str(run)]
     done = processes.call(stop, name, arguments)
     assert done.returncode == 128 + getattr(signal, name)  # and is not taken for a finished one
     assert "go on from the last whole epoch with --ckpt_path last" in done.stderr
@@ -694,7 +701,7 @@ def test_a_run_goes_on_with_the_images_it_had(tmp_path, samples, capsys):
     data = busi(samples, split="random-64-16-20")
     run = fit(tmp_path / "run", "--model", "cmunext_s", *data, epochs=1)
     again = ["--model", "cmunext_s", "--trainer.default_root_dir", str(run), "--ckpt_path", "last"]
-    options = ["fit", *QUIET, *again, *data, "--trainer.max_epochs", "2"]
+    options = [*FIT, *again, *data, "--trainer.max_epochs", "2"]
     written = {name: (run / name).read_text() for name in ("split.json", "train.yaml")}
     assert cli.main([*options, "--data.seed", "1"]) == 2  # another split: some training images would test
     assert "was trained on other images" in capsys.readouterr().err
@@ -724,7 +731,7 @@ def test_a_run_goes_on_with_the_optimizer_and_the_schedule_it_had(tmp_path, samp
     options = ["--model", "cmunext_s", *busi(samples), "--optimizer", "SGD", "--optimizer.lr", "0.01"]
     run = fit(tmp_path / "run", *options, epochs=1)
     written = (run / "train.yaml").read_text()
-    again = ["fit", *QUIET, "--trainer.max_epochs", "2", "--trainer.default_root_dir", str(run), "--ckpt_path", "last"]
+    again = [*FIT, "--trainer.max_epochs", "2", "--trainer.default_root_dir", str(run), "--ckpt_path", "last"]
     others = {
         "optimizer torch.optim.SGD": ["--optimizer.lr", "0.1"],
         "optimizer torch.optim.SGD ": ["--optimizer", "AdamW", "--optimizer.lr", "0.01"],
@@ -769,7 +776,7 @@ def test_another_run_in_the_same_folder_is_not_taken_for_this_one(tmp_path, samp
     monkeypatch.setattr(
         SegmentationModule, "on_fit_end", lambda self: shutil.copy(other / "best.ckpt", run), raising=False
     )
-    arguments = ["fit", *QUIET, "--model", "cmunext_s", *data, "--trainer.max_epochs", "1"]
+    arguments = [*FIT, "--model", "cmunext_s", *data, "--trainer.max_epochs", "1"]
     assert cli.main([*arguments, "--trainer.default_root_dir", str(run)]) == 2
     assert "best.ckpt is of another run" in capsys.readouterr().err
 
@@ -793,7 +800,7 @@ def test_no_run_starts_in_the_folder_of_another(run, samples, tmp_path, monkeypa
     (folder / kept).parent.mkdir(parents=True)
     (folder / kept).touch()
     for root, options in ((folder, []), ("~/held", []), (folder, ["--ckpt_path", run / "last.ckpt"])):
-        arguments = ["fit", *QUIET, "--model", "cmunext_s", *busi(samples), *options]
+        arguments = [*FIT, "--model", "cmunext_s", *busi(samples), *options]
         arguments += ["--trainer.default_root_dir", root]
         assert cli.main([str(argument) for argument in arguments]) == 2
         assert f"{folder} already holds a run" in capsys.readouterr().err
@@ -801,7 +808,7 @@ def test_no_run_starts_in_the_folder_of_another(run, samples, tmp_path, monkeypa
 
 
 def test_no_run_starts_in_the_folder_where_another_trains(tmp_path, samples, monkeypatch, capsys):
-    arguments = ["fit", *QUIET, "--model", "cmunext_s", *busi(samples), "--trainer.max_epochs", "1"]
+    arguments = [*FIT, "--model", "cmunext_s", *busi(samples), "--trainer.max_epochs", "1"]
     arguments += ["--trainer.default_root_dir", str(tmp_path / "run")]
     started: list[int] = []
 
@@ -821,7 +828,7 @@ def test_no_run_starts_in_the_folder_where_another_trains(tmp_path, samples, mon
 
 def test_steps_are_not_cut_by_epochs_that_nobody_asked_for(tmp_path, samples, monkeypatch):
     monkeypatch.setattr(training_cli, "EPOCHS", 1)
-    arguments = ["fit", *QUIET, "--model", "lv_unet", *busi(samples, 128), "--trainer.default_root_dir", str(tmp_path)]
+    arguments = [*FIT, "--model", "lv_unet", *busi(samples, 128), "--trainer.default_root_dir", str(tmp_path)]
     assert cli.main([*arguments, "--trainer.max_steps", "5"]) == 0
     assert state_of(tmp_path / "last.ckpt")["global_step"] == 5
 
@@ -852,7 +859,7 @@ def test_a_kill_while_saving_loses_no_checkpoint(tmp_path, monkeypatch, call):
 
 
 def test_runs_save_that_way(run, samples, tmp_path):
-    arguments = ["fit", *QUIET, "--model", "cmunext_s", *busi(samples), "--trainer.fast_dev_run", "true"]
+    arguments = [*FIT, "--model", "cmunext_s", *busi(samples), "--trainer.fast_dev_run", "true"]
     trainer = TrainingCLI([*arguments, "--trainer.default_root_dir", str(tmp_path)]).trainer
     assert isinstance(trainer.strategy.checkpoint_io, ReplacingCheckpointIO)
 
@@ -924,7 +931,7 @@ def test_a_resumed_run_and_another_process_draw_otherwise(samples, tmp_path, mon
 
 @pytest.mark.slow
 def test_two_processes_train(seven, tmp_path):
-    options = ["fit", *QUIET, "--model", "cmunext_s", *busi(seven), "--data.batch_size", "2"]
+    options = [*FIT, "--model", "cmunext_s", *busi(seven), "--data.batch_size", "2"]
     options += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_epochs", "1"]
     done = processes.run(**command("-m", "segzoo.cli", *options, "--trainer.default_root_dir", tmp_path / "run"))
     assert done.returncode == 0, done.stderr

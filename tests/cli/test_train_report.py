@@ -47,7 +47,7 @@ def told(samples, tmp_path_factory) -> tuple[Path, list[str], list[str]]:
     for name in TOLD:
         logging.getLogger(name).addHandler(records)
     with contextlib.redirect_stdout(printed):
-        fit(root, "--model", "cmunext_s", *busi(samples), "--trainer.limit_train_batches", "1")
+        fit(root, "--model", "cmunext_s", *busi(samples), "--trainer.limit_train_batches", "1", draw=True)
     for name in TOLD:
         logging.getLogger(name).removeHandler(records)
     return root, [line.removeprefix("segzoo: ") for line in printed.getvalue().splitlines()], records.texts
@@ -225,6 +225,7 @@ def test_a_run_that_goes_on_draws_all_of_its_curves(told, samples, tmp_path, mon
         "--ckpt_path",
         "last",
         epochs=3,
+        draw=True,
     )
     curves, best = drawn[-1]
     assert list(curves) == [0, 1, 2]

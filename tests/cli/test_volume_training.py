@@ -70,6 +70,7 @@ def test_training_lowers_the_loss(task, tmp_path):
     model = small(optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2))
     data = Decathlon(task, split="all", patch_size=(16, 24, 16), augmentation=VolumeAugmentation(mirror_axes=(2,)))
     options = {"num_sanity_val_steps": 0, "check_val_every_n_epoch": 4, "callbacks": [RunPictures()]}
+    options["limit_val_batches"] = 3  # the windows of a whole volume take longer than its patches
     runner = trainer(tmp_path, max_epochs=4, **options)
     before = runner.validate(model, data, verbose=False)[0]["val/loss"]
     runner.fit(model, data)

@@ -5,7 +5,6 @@ import shutil
 import socket
 import threading
 import time
-from http.server import ThreadingHTTPServer
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -189,12 +188,12 @@ def servers(monkeypatch):
     """Every server that is started, and ends with the test."""
     started = []
 
-    class Server(ThreadingHTTPServer):
+    class Server(web.Server):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             started.append(self)
 
-    monkeypatch.setattr(web, "ThreadingHTTPServer", Server)
+    monkeypatch.setattr(web, "Server", Server)
     yield started
     for server in started:
         server.shutdown()
@@ -225,10 +224,21 @@ def fetched(url):
     for _ in range(100):  # until it is up
         try:
             with urlopen(url, timeout=10) as answer:
+                assert answer.read()
                 return answer.headers
         except URLError:
             time.sleep(0.05)
     raise AssertionError(url)
+
+
+@pytest.mark.parametrize(("error", "told"), [(ConnectionResetError, False), (BrokenPipeError, False), (KeyError, True)])
+def test_a_browser_that_has_enough_of_a_file_is_no_error(error, told, capsys):
+    with web.Server((web.HOST, 0), web.Handler) as server:
+        try:
+            raise error
+        except Exception:
+            server.handle_error(None, (web.HOST, 1))  # as the server does while it answers
+    assert ("Traceback" in capsys.readouterr().err) == told
 
 
 def test_what_is_no_site_is_not_served(tmp_path, refused):

@@ -115,6 +115,7 @@ def test_notebooks_become_pages(tmp_path):
         {"cell_type": "markdown", "source": ["# Train\n", "Words."]},
         {"cell_type": "code", "source": ["1 + 1\n", "print(3)"], "outputs": [{"text": ["3\n"]}]},
         {"cell_type": "code", "source": ["draw()"], "outputs": [{"data": {"image/png": "aGk=\n", "text/plain": "x"}}]},
+        {"cell_type": "code", "source": ["film()"], "outputs": [{"data": {"image/jpeg": "/9j//"}}]},
         {"cell_type": "code", "source": [], "outputs": []},
     ]
     (tmp_path / "one.ipynb").write_text(json.dumps({"cells": cells}))
@@ -125,8 +126,13 @@ def test_notebooks_become_pages(tmp_path):
         "```text\n3\n```",
         "```python\ndraw()\n```",
         "![What this cell draws](data:image/png;base64,aGk=)",
+        "```python\nfilm()\n```",
+        "![What this cell draws](data:image/jpeg;base64,/9j//)",
         "",
     ]
+    (tmp_path / "one.ipynb").write_text(json.dumps({"cells": cells[2:4]}))
+    page = as_page(tmp_path / "one.ipynb").replace("one.ipynb", "https://there/one.ipynb")
+    assert moved_links(page, "docs/one.ipynb", {"docs/one.ipynb": "one.md"}, tmp_path) == page
 
 
 # ---- reference

@@ -156,9 +156,11 @@ def test_the_data_of_a_training_are_read_with_the_options_that_their_masks_need(
         assert found[0, :4].tolist() == ([0, 1, 2, -1] if "values" in options else [0, 1, 1, 1])
 
 
-def test_the_command_line_calibrates_on_training_images_and_measures_on_test_images(dataset, tmp_path, capsys):
+def test_the_command_line_calibrates_on_training_images_and_measures_on_test_images(
+    dataset, tmp_path, capsys, small_models
+):
     torch.manual_seed(0)
-    model = segzoo.create_model("cmunext_s").eval()
+    model = segzoo.create_model("wide_images").eval()
     model.preprocessing = segzoo.Preprocessing(3, image_size=(32, 48))
     data = segzoo.data.Folder(dataset)
     model.data = data.describe()

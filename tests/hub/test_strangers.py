@@ -252,7 +252,7 @@ def test_each_checkpoint_is_treated_apart(folder, tmp_path, capsys, verb):
 
 @pytest.mark.parametrize("what", ["checkpoint", "export"])
 def test_drafts_of_yesterday_are_cleared_up(model, tmp_path, what):
-    name = "mine" if what == "checkpoint" else "mine.onnx"
+    name = "mine" if what == "checkpoint" else "mine.pt2"
     dead, young, other = (
         tmp_path / draft for draft in (f".{name}-dead.writing", f".{name}-young.writing", ".other-dead.writing")
     )

@@ -414,7 +414,8 @@ def test_fit_runs_the_recipe(nano, samples, tmp_path):
         *("--data", "BUSI", "--data.root", str(samples), "--data.image_size", "32", "--data.batch_size", "4"),
         *("--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path / "run")),
         *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
-        *("--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"),
+        *("--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1", "--pictures", "0"),
+        *("--model.depths", "[1,1,1,1]", "--model.head_width", "16"),  # seven epochs of it are enough to wait for
     ]
     assert main([*command, "--trainer.max_epochs", "5"]) == 0
     kept = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state_dict"]

@@ -1,5 +1,4 @@
 import itertools
-import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+import processes
 import segzoo
 from segzoo.imaging.geometry import Geometry, same_grid
 from segzoo.imaging.overlay import to_uint8
@@ -382,8 +382,12 @@ print(*(len(model.sizes), *peaks))
 def test_memory_does_not_grow_with_the_number_of_windows():
     """Over one volume, 343 windows and then 2197, whose outputs together would fill 137 MiB."""
     repository = Path(__file__).parents[2]
-    path = {"PYTHONPATH": f"{Path(segzoo.__file__).parents[1]}:{repository}", "OMP_NUM_THREADS": "1", "PATH": ""}
-    done = subprocess.run([sys.executable, "-c", MEMORY], env=path, cwd=repository, capture_output=True, text=True)
+    path = {
+        "PYTHONPATH": f"{Path(segzoo.__file__).parents[1]}:{repository}:{repository / 'tests'}",
+        "OMP_NUM_THREADS": "1",
+        "PATH": "",
+    }
+    done = processes.run([sys.executable, "-c", MEMORY], env=path, cwd=repository)
     assert done.returncode == 0, done.stderr
     windows, few, many = (float(value) for value in done.stdout.split())
     assert windows == 343 + 2197

@@ -3,9 +3,11 @@
 import argparse
 import errno
 import shlex
+import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from segzoo.cli.site import INDEX, LIST, write_site
 from segzoo.errors import MissingFileError, SegzooError
@@ -50,7 +52,7 @@ def serve(folder: Path, port: int) -> None:
         if not file.is_file():
             raise MissingFileError(f"{folder} holds no site; write one: segzoo web CHECKPOINT --output {folder}")
     try:
-        server = ThreadingHTTPServer((HOST, port), partial(Handler, directory=str(folder)))
+        server = Server((HOST, port), partial(Handler, directory=str(folder)))
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise
@@ -58,6 +60,15 @@ def serve(folder: Path, port: int) -> None:
     with server:
         print(f"http://localhost:{server.server_port}/ until Ctrl+C", flush=True)
         server.serve_forever()
+
+
+class Server(ThreadingHTTPServer):
+    """Server that takes it as no error when a browser has enough of a file."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell of errors of ours alone."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Handler(SimpleHTTPRequestHandler):
