@@ -135,7 +135,7 @@ def test_the_workflow_checks_then_pushes_then_publishes(release):
     ]
     commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
     assert ".ci/run" in commands
-    assert any("-m build --no-isolation" in command for command in commands)
+    assert any(command.startswith("make wheel") for command in commands)
     assert (ROOT / ".ci" / "run").is_file()
     scripted = [
         shlex.split(command.partition(".github/release.py ")[2]) for command in commands if "release.py" in command
