@@ -56,11 +56,13 @@ from segzoo.hub.encoders import save_encoder
 from segzoo.imaging.images import image_files, read_image
 from segzoo.models.med_urwkv import decays
 from segzoo.nn.vrwkv_sizes import ENCODERS
+from segzoo.paths import write_whole
 from segzoo.preprocessing.image import IMAGENET_MEAN, IMAGENET_STD
 
 CLASSES = 1000
 SIDE = 128  # of the images in memory
 LAST = "last"  # RUN/last.ckpt
+MEASUREMENTS = "measured.json"  # in RUN: scores, and of which epoch
 MEASURED = {  # network -> name of its score
     "distilled": "nearest_neighbour",
     "random": "nearest_neighbour_random",
@@ -418,7 +420,11 @@ def publish(recipe: Recipe, run: Path, file: Path, folder: Path) -> None:
         file: of the recipe.
         folder: to write.
     """
-    scores = {name: round(score, 6) for name, score in measure(recipe, run, list(MEASURED)).items()}
+    known = scores_of(run)
+    missing = [name for name, score in MEASURED.items() if score not in known]
+    known |= {name: round(score, 4) for name, score in measure(recipe, run, missing).items()}
+    write_whole(run / MEASUREMENTS, json.dumps({"epochs": epochs_of(run), "scores": known}).encode())
+    scores = {name: known[name] for name in PROTOCOLS if name in known}
     queries = len(images_below(Path(recipe["measured"]["queries"])))
     metrics = {"images": queries, "original": scores, "protocols": {name: PROTOCOLS[name] for name in scores}}
     parts = seen(recipe)
@@ -444,6 +450,16 @@ def seen(recipe: Recipe) -> list[dict[str, Any]]:
         for folder, described in zip(recipe["folders"], recipe["described"], strict=True)
     ]
     return folders + [getattr(segzoo.data, name)(root).describe() for name, root in recipe["datasets"].items()]
+
+
+def scores_of(run: Path) -> dict[str, float]:
+    """Return what was measured of a run before; of the student only where it has not learned since."""
+    file = run / MEASUREMENTS
+    if not file.is_file():
+        return {}
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    of_student = {"agreement", MEASURED["distilled"]} if stored["epochs"] != epochs_of(run) else set()
+    return {name: score for name, score in stored["scores"].items() if name not in of_student}
 
 
 def epochs_of(run: Path) -> int:
