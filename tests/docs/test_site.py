@@ -15,6 +15,8 @@ from docs.site.places import places_of
 from docs.site.sources import as_sources, gather
 from pages import ROOT
 
+import segzoo
+
 SURFACE = json.loads((ROOT / "tests" / "surface.json").read_text(encoding="utf-8"))
 WRITTEN = {"model_cards/index.md"}  # pages that are written when the site is built
 
@@ -98,7 +100,7 @@ def test_sources_are_the_pages_without_what_only_programs_read(tmp_path):
     assert (tmp_path / "sources" / "model_cards" / "lv-unet-busi" / "example.png").is_file()
     assert "<!--" not in (tmp_path / "sources" / "predict.md").read_text(encoding="utf-8")
     gallery = (tmp_path / "sources" / "model_cards" / "index.md").read_text(encoding="utf-8")
-    cards = {card.parent.name for card in ROOT.glob("model_cards/*/README.md")}
+    cards = set(segzoo.list_checkpoints())
     assert set(re.findall(r"^## \[([\w-]+)\]", gallery, re.MULTILINE)) == cards
 
 

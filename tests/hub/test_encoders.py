@@ -199,4 +199,4 @@ def test_other_features_are_refused(folder, capsys):
 
 def test_a_name_that_is_none_names_those_there_are(folder, refused):
     with refused(segzoo.MissingError):
-        segzoo.create_model("med_urwkv", encoder_weights="nano-distiled")
+        segzoo.create_model("med_urwkv", encoder_weights="nano-dstld")

@@ -61,7 +61,8 @@ def encoder_line(facts: dict[str, Any]) -> str:
     """Return one line on an encoder."""
     if "error" in facts:
         return f"not usable: {facts['error']}"
-    scores = "".join(f"{name.replace('_', ' ')} {score:.3f}, " for name, score in facts["scores"].items())
+    nearest = facts["scores"].get("nearest_neighbour")
+    scores = "not scored, " if nearest is None else f"nearest neighbour {nearest:.3f}, "
     return (
         f"{facts['encoder']:<14} {scores}{(facts['parameters'] or 0) / 1e6:.2f} M parameters, "
         f"{facts['bytes'] / 1e6:.1f} MB, weights {facts['licences'].get('weights') or 'unlicensed'}, {facts['where']}"
