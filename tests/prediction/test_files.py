@@ -22,6 +22,7 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 from PIL import Image
+from threshold import threshold
 
 import processes
 import segzoo
@@ -40,7 +41,6 @@ from segzoo.prediction.plan import Job, plan
 from segzoo.prediction.processes import launch, prepare
 from segzoo.prediction.resume import unfinished
 from segzoo.prediction.torch_backend import TorchBackend
-from threshold import threshold
 
 
 class Named:

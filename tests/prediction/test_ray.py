@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 import pytest
 from test_workers import Troubled, jobs_of, troubled
+from threshold import threshold
 
 import segzoo
 from segzoo.cli import predict
@@ -38,7 +39,6 @@ from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.ray_actors import Progress, share_out_on_nodes
 from segzoo.prediction.ray_cluster import Node, connected, import_ray
 from segzoo.preprocessing.base import Prepared
-from threshold import threshold
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None or sys.platform != "linux", reason="Ray is not installed here")
 ONE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000}
