@@ -8,6 +8,7 @@ import yaml
 
 from segzoo.cli.train_names import spell_out
 from segzoo.cli.tune import build_parser
+from segzoo.hub.listing import list_checkpoints
 from segzoo.metrics.score_file import write_image_scores
 from segzoo.postprocessing import Cleaning, Postprocessing
 
@@ -15,8 +16,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def test_the_data_of_every_checkpoint_are_options_of_tune():
-    assert len(tuned.checkpoints()) > 10
-    for name in tuned.checkpoints():
+    assert len(list_checkpoints()) > 10
+    for name in list_checkpoints():
         data = yaml.safe_load((REPOSITORY / "model_cards" / name / "train.yaml").read_text())["data"]
         options = build_parser().parse_args(spell_out([name, "--output", "new", *tuned.data_options(data)]))
         assert options.data.class_path == data["class_path"]
@@ -51,7 +52,7 @@ def test_the_table_says_what_helps_and_by_how_much(tmp_path):
 
 
 def test_the_stored_table_is_that_of_the_stored_results(tmp_path):
-    assert {path.stem for path in (tuned.RESULTS / "tuned").glob("*.json")} == set(tuned.checkpoints())
+    assert {path.stem for path in (tuned.RESULTS / "tuned").glob("*.json")} == set(list_checkpoints())
     page, stored = tmp_path / "page.md", tuned.PAGE.read_text(encoding="utf-8")
     page.write_text(stored, encoding="utf-8")
     tuned.report(page=page)
