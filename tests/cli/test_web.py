@@ -3,6 +3,8 @@
 import json
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 from urllib.error import URLError
@@ -251,3 +253,9 @@ def test_a_port_is_a_number_that_there_is(port, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["web", "--output", str(tmp_path), "--serve", port])
     assert "--serve" in capsys.readouterr().err
+
+
+def test_serving_needs_no_torch():
+    code = "import sys, segzoo.cli.web; print({'torch', 'lightning', 'onnxruntime'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -16,6 +16,7 @@ from segzoo.checkpoints.opened import Checkpoint
 from segzoo.checkpoints.parse import parse_json, read_bytes
 from segzoo.cli.export import details_of
 from segzoo.cli.output import raise_first, sentence
+from segzoo.cli.web import INDEX, LIST
 from segzoo.errors import MissingFileError, SegzooError, attempt
 from segzoo.export.write import export
 from segzoo.hub.find import open_checkpoint
@@ -24,8 +25,7 @@ from segzoo.prediction.runtimes import ExportedModel, open_exported
 
 PACKAGE = Path(__file__).parents[1]
 PAGES = (PACKAGE / "page", PACKAGE.parents[1] / "web" / "dist")  # in a wheel, in a checkout
-INDEX, README, MODELS = "index.html", "README.md", "models"
-LIST = f"{MODELS}/models.json"
+README, MODELS = "README.md", Path(LIST).parent.name
 RUNTIME = "onnxruntime"  # the browser's, too
 CARD = """\
 ---

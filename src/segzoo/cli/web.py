@@ -9,9 +9,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from segzoo.cli.site import INDEX, LIST, write_site
+from segzoo.cli.command import imported
 from segzoo.errors import MissingFileError, SegzooError
 
+INDEX, LIST = "index.html", "models/models.json"  # that every site has
 HOST = "127.0.0.1"  # this machine alone
 TYPES = {  # the system's own may be wrong, and browsers are strict
     **SimpleHTTPRequestHandler.extensions_map,
@@ -33,6 +34,7 @@ def run_web(options: argparse.Namespace) -> None:
         SegzooError: there is nothing to do, or it cannot be done.
     """
     if options.checkpoints:
+        write_site = imported("segzoo.cli.site:write_site")  # and torch, which serving does without
         write_site(options.output, options.checkpoints)
     elif options.serve is None:
         raise SegzooError("name the checkpoints of the site, or serve one that is there with --serve")
