@@ -420,16 +420,16 @@ def publish(recipe: Recipe, run: Path, file: Path, folder: Path) -> None:
         file: of the recipe.
         folder: to write.
     """
-    known = scores_of(run)
+    epochs, planned = epochs_of(run), sum(epochs for _, epochs in recipe["stages"])
+    known = scores_of(run, epochs)
     missing = [name for name, score in MEASURED.items() if score not in known]
     known |= {name: round(score, 4) for name, score in measure(recipe, run, missing).items()}
-    write_whole(run / MEASUREMENTS, json.dumps({"epochs": epochs_of(run), "scores": known}).encode())
+    write_whole(run / MEASUREMENTS, json.dumps({"epochs": epochs, "scores": known}).encode())
     scores = {name: known[name] for name in PROTOCOLS if name in known}
     queries = len(images_below(Path(recipe["measured"]["queries"])))
     metrics = {"images": queries, "original": scores, "protocols": {name: PROTOCOLS[name] for name in scores}}
     parts = seen(recipe)
     licence = joined(part.get("licence") for part in parts)
-    epochs, planned = epochs_of(run), sum(epochs for _, epochs in recipe["stages"])
     save_encoder(
         trained(recipe, run).encoder,
         folder,
@@ -452,13 +452,13 @@ def seen(recipe: Recipe) -> list[dict[str, Any]]:
     return folders + [getattr(segzoo.data, name)(root).describe() for name, root in recipe["datasets"].items()]
 
 
-def scores_of(run: Path) -> dict[str, float]:
+def scores_of(run: Path, epochs: int) -> dict[str, float]:
     """Return what was measured of a run before; of the student only where it has not learned since."""
     file = run / MEASUREMENTS
     if not file.is_file():
         return {}
     stored = json.loads(file.read_text(encoding="utf-8"))
-    of_student = {"agreement", MEASURED["distilled"]} if stored["epochs"] != epochs_of(run) else set()
+    of_student = {"agreement", MEASURED["distilled"]} if stored["epochs"] != epochs else set()
     return {name: score for name, score in stored["scores"].items() if name not in of_student}
 
 

@@ -30,12 +30,11 @@ GITHUB = f"{ORGANISATION}/segzoo"  # the repository that torch.hub fetches
 
 def render_card(config: Config) -> str:
     """Return the Markdown of the card, its YAML header included; what the config does not say, it does not claim."""
-    from huggingface_hub import ModelCard
-
     facts, example, parts = model_facts(config.model.name), config.example or Example(), parts_of(config.data)
     subjects = [f"{kind} ({part.get('dataset')})" for part in parts if (kind := kind_of_images(part))]
-    text = template().render(
-        card_data=header(config).to_yaml(),
+    return filled(
+        TEMPLATE,
+        header(config),
         config=config,
         facts=facts,
         class_name=class_name(config) if facts.builder.startswith("segzoo.") else None,
@@ -62,17 +61,23 @@ def render_card(config: Config) -> str:
         quoted=partial(json.dumps, ensure_ascii=False),  # a string of Python's, in double quotes
         shell=shlex.quote,
     )
-    card = ModelCard(text)
+
+
+def filled(file: Path, header: "ModelCardData", **values: Any) -> str:
+    """Return a template filled in, with what the Hub reads at its head."""
+    from huggingface_hub import ModelCard
+
+    card = ModelCard(template(file).render(card_data=header.to_yaml(), **values))
     card.text = re.sub(r"\n{3,}", "\n\n", card.text).rstrip() + "\n"
     return str(card)
 
 
 @cache
-def template() -> "Template":
-    """Return the template, compiled: the Hub's client would do that again for each card, longer than it fills it in."""
+def template(file: Path) -> "Template":
+    """Return a template, compiled: the Hub's client would do that again for each card, longer than it fills it in."""
     from jinja2 import Template
 
-    return Template(TEMPLATE.read_text("utf-8"))
+    return Template(file.read_text("utf-8"))
 
 
 def class_name(config: Config) -> str:

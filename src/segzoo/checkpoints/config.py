@@ -25,11 +25,11 @@ from segzoo.checkpoints.folder_config import (
     FORMAT_OF_POSTPROCESSING,
     FolderConfig,
     is_of_encoder,
+    no_model,
     read_entries,
 )
 from segzoo.checkpoints.members import Member, members_entry, refuse_strange_members
 from segzoo.checkpoints.names import WEIGHTS
-from segzoo.errors import SegzooError
 from segzoo.postprocessing import Postprocessing
 from segzoo.tasks import Task
 
@@ -148,8 +148,5 @@ def read_config(folder: Path) -> Config:
     """
     path, content, entries = read_entries(folder)
     if is_of_encoder(entries):
-        raise SegzooError(
-            f"{path} is that of an encoder alone, which knows no classes: train a model that starts from it, with "
-            f"--model.encoder_weights {folder.name}"
-        )
+        raise no_model(folder, folder.name)
     return Config(entries, path, content)

@@ -1,10 +1,9 @@
 """Card of an encoder's checkpoint: ``encoder_card_template.md`` filled in from config.json and nothing else."""
 
-import re
 from pathlib import Path
 
 from segzoo.catalogue import dataset_page
-from segzoo.checkpoints.card import GITHUB, cell, licence_entries, render_card
+from segzoo.checkpoints.card import GITHUB, cell, filled, licence_entries, render_card
 from segzoo.checkpoints.config import Config
 from segzoo.checkpoints.encoder import EncoderConfig
 from segzoo.checkpoints.entries import Metrics
@@ -28,7 +27,7 @@ def card_of(config: Config | EncoderConfig) -> str:
 
 def render_encoder_card(config: EncoderConfig) -> str:
     """Return the Markdown of the card, its YAML header included."""
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCardData
 
     header = ModelCardData(
         **licence_entries(config),
@@ -38,9 +37,9 @@ def render_encoder_card(config: EncoderConfig) -> str:
         model_name=config.name,
     )
     metrics = config.metrics or Metrics()
-    card = ModelCard.from_template(
+    return filled(
+        TEMPLATE,
         header,
-        str(TEMPLATE),
         config=config,
         parts=parts_of(config.data),
         scores=[
@@ -52,5 +51,3 @@ def render_encoder_card(config: EncoderConfig) -> str:
         dataset_page=dataset_page,
         repository=f"https://github.com/{GITHUB}",
     )
-    card.text = re.sub(r"\n{3,}", "\n\n", card.text).rstrip() + "\n"
-    return str(card)

@@ -103,6 +103,19 @@ def read_entries(folder: Path) -> tuple[Path, bytes, Any]:
     return path, content, parse_json(content, path)
 
 
+def no_model(what: object, name: object) -> SegzooError:
+    """Return the error that an encoder was given where a model is wanted.
+
+    Args:
+        what: was given.
+        name: by which a training may start from it.
+    """
+    return SegzooError(
+        f"{what} is an encoder alone, which knows no classes: train a model that starts from it, as "
+        f"`segzoo fit --model med_urwkv --model.encoder_weights {name}` does"
+    )
+
+
 def is_of_encoder(entries: Any) -> bool:
     """Return whether a config's entries are those of an encoder rather than of a model."""
     return isinstance(entries, dict) and "encoder" in entries and "model" not in entries

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from segzoo import __version__
 from segzoo.checkpoints.config import Config
@@ -12,10 +13,12 @@ from segzoo.checkpoints.names import CONFIG
 from segzoo.checkpoints.pins import published
 from segzoo.checkpoints.weights import sha256
 
+C = TypeVar("C", bound=FolderConfig, covariant=True)
+
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """Checkpoint on this machine, its files checked.
+class Stored(Generic[C]):
+    """Checkpoint of whichever kind on this machine, its files checked.
 
     Attributes:
         folder: where they lie.
@@ -24,8 +27,16 @@ class Checkpoint:
     """
 
     folder: Path
-    config: Config
+    config: C
     trust: str
+
+
+class StoredEncoder(Stored[EncoderConfig]):
+    """Checkpoint of an encoder."""
+
+
+class Checkpoint(Stored[Config]):
+    """Checkpoint of a model."""
 
     @property
     def mask_names(self) -> list[str] | None:
@@ -41,21 +52,6 @@ class Checkpoint:
     def identity(self) -> dict[str, str]:
         """Hash that tells its masks from those of any other model: of the config, which holds that of the weights."""
         return {"checkpoint": self.config.digest}
-
-
-@dataclass(frozen=True)
-class StoredEncoder:
-    """Checkpoint of an encoder on this machine, its files checked.
-
-    Attributes:
-        folder: where they lie.
-        config: what config.json says.
-        trust: what the files were compared with.
-    """
-
-    folder: Path
-    config: EncoderConfig
-    trust: str
 
 
 def opened(folder: Path, config: Config | EncoderConfig) -> Checkpoint | StoredEncoder:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from segzoo import limits
-from segzoo.checkpoints.compare import relative_difference
+from segzoo.checkpoints.compare import ROUNDING, equal_words, relative_difference
 from segzoo.checkpoints.encoder import Encoder, EncoderConfig
 from segzoo.checkpoints.encoder_card import render_encoder_card
 from segzoo.checkpoints.entries import Licences
@@ -22,12 +22,10 @@ from segzoo.checkpoints.opened import StoredEncoder
 from segzoo.checkpoints.weights import parse_safetensors, sha256, write_safetensors
 from segzoo.errors import MissingError, SegzooError, first_line
 from segzoo.nn.vrwkv_sizes import ENCODERS
-from segzoo.preprocessing.image import IMAGENET_MEAN, IMAGENET_STD
+from segzoo.preprocessing.image import Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-TOLERANCE = 1e-4  # of the largest value: processors round differently
 
 
 def build_encoder(encoder: Encoder) -> nn.Module:
@@ -119,9 +117,9 @@ def load_encoder(checkpoint: StoredEncoder) -> nn.Module:
 
 def compute_features(network: nn.Module, image: "Tensor") -> "Tensor":
     """Compute an encoder's last map [C, h, w] of an image, uint8 [H, W, 3], on the CPU."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    prepared = Preprocessing(image_size=None)(image.numpy())
     with torch.inference_mode():
-        maps = network.cpu().eval()((((image.permute(2, 0, 1).float() / 255) - mean) / std)[None])
+        maps = network.cpu().eval()(prepared[None])
     return maps[-1][0].contiguous()
 
 
@@ -143,10 +141,10 @@ def computed_features(checkpoint: StoredEncoder) -> str:
         raise SegzooError(f"{file} must hold an image [H, W, 3] and its features; fetch the checkpoint again")
     limits.NETWORK_INPUT.check(image.numel(), f"{file} holds an image of")
     difference = relative_difference(compute_features(network, image), expected)
-    if not difference <= TOLERANCE:  # NaN included
+    if not difference <= ROUNDING:  # NaN included
         raise SegzooError(
             f"{checkpoint.folder} computes other features on this machine than where it was published: they differ by "
             f"up to {difference:.1e} of the largest; do not start from it here, or try another torch than "
             f"{torch.__version__}"
         )
-    return f"its features are {'equal' if difference == 0 else f'equal up to rounding ({difference:.1e})'}"
+    return f"its features are {equal_words(difference)}"

@@ -9,6 +9,7 @@ from segzoo import __version__
 from segzoo.checkpoints.encoder import read_stored
 from segzoo.checkpoints.files import file_names, refuse_links, verify_files
 from segzoo.checkpoints.folder import copy_files, replacing, restore
+from segzoo.checkpoints.folder_config import no_model
 from segzoo.checkpoints.names import CARD, CONFIG, WEIGHTS
 from segzoo.checkpoints.opened import Checkpoint, StoredEncoder, is_another_card, opened
 from segzoo.checkpoints.pins import ORGANISATION, organisation, published
@@ -31,10 +32,7 @@ def open_checkpoint(name_or_path: str | Path, **where: Any) -> Checkpoint:
     """
     found = open_stored(name_or_path, **where)
     if isinstance(found, StoredEncoder):
-        raise SegzooError(
-            f"{name_or_path} is an encoder alone, which knows no classes: train a model that starts from it, as "
-            f"`segzoo fit --model med_urwkv --model.encoder_weights {name_or_path}` does"
-        )
+        raise no_model(name_or_path, name_or_path)
     return found
 
 

@@ -80,8 +80,10 @@ def list_encoders(pattern: str = "*") -> list[str]:
 
 def stored_names(pattern: str, encoders: bool) -> list[str]:
     """Return the names of the checkpoints of one kind, sorted."""
-    kinds = {name: "encoder" in pin for name, pin in published().items()}
-    kinds |= {name: holds_encoder(folder) for name, folder in checkpoint_folders().items()}
+    pins = published()
+    others = {name: folder for name, folder in checkpoint_folders().items() if name not in pins}
+    kinds = {name: "encoder" in pin for name, pin in pins.items()}
+    kinds |= {name: holds_encoder(folder) for name, folder in others.items()}
     return sorted(name for name, kind in kinds.items() if kind == encoders and fnmatchcase(name, pattern))
 
 

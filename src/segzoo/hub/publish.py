@@ -16,7 +16,6 @@ from segzoo.checkpoints.opened import Checkpoint, StoredEncoder, opened
 from segzoo.checkpoints.weights import sha256
 from segzoo.errors import MissingError, MissingFileError, SegzooError
 from segzoo.hub.client import answer, download, explained, reach
-from segzoo.hub.encoders import computed_features
 from segzoo.hub.listing import facts_of
 from segzoo.hub.verify import computed
 from segzoo.registry import require_model
@@ -89,10 +88,9 @@ def try_out(checkpoint: Checkpoint | StoredEncoder) -> str:
     Raises:
         SegzooError: it cannot be loaded, or computes something else.
     """
-    if isinstance(checkpoint, StoredEncoder):
-        return f"tried: it loads; {computed_features(checkpoint)}"
     try:
-        require_model(checkpoint.config.model.name, checkpoint.config.model.package)
+        if isinstance(checkpoint, Checkpoint):
+            require_model(checkpoint.config.model.name, checkpoint.config.model.package)
     except MissingError as error:
         return f"not tried, since {error}"
     return f"tried: it loads; {computed(checkpoint, checkpoint.folder)}"

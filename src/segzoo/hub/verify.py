@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from segzoo import __version__
-from segzoo.checkpoints.compare import relative_difference
+from segzoo.checkpoints.compare import ROUNDING, equal_words, relative_difference
 from segzoo.checkpoints.names import CARD, PROBE
 from segzoo.checkpoints.opened import Checkpoint, StoredEncoder, is_another_card
 from segzoo.checkpoints.probe import compute_logits, read_probe
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from segzoo.network import SegmentationNetwork
 
-TOLERANCE = 1e-4  # of the largest logit: processors round differently, and networks are tens of layers deep
 MASK_TOLERANCE = 1e-2  # of a mask's pixels: rounding may decide which of two parts is the larger one
 
 
@@ -44,15 +43,11 @@ def verify(name_or_path: str | Path) -> str:
             f"{checkpoint.folder / CARD} is not the card that segzoo {__version__} pins: it was changed, or is of "
             "another version; fetch it anew with `segzoo pull`, or take it away"
         )
-    if isinstance(checkpoint, StoredEncoder):
-        found = computed_features(checkpoint)
-    else:
-        found = computed(checkpoint, name_or_path)
-    return f"{len(checkpoint.config.sha256)} files intact, {checkpoint.trust}; {found}"
+    return f"{len(checkpoint.config.sha256)} files intact, {checkpoint.trust}; {computed(checkpoint, name_or_path)}"
 
 
-def computed(checkpoint: Checkpoint, name: object) -> str:
-    """Load a checkpoint and compute its probe.
+def computed(checkpoint: Checkpoint | StoredEncoder, name: object) -> str:
+    """Load a checkpoint of whichever kind and compute its probe.
 
     Args:
         checkpoint: its files checked.
@@ -64,6 +59,8 @@ def computed(checkpoint: Checkpoint, name: object) -> str:
     Raises:
         SegzooError: it cannot be loaded, or the logits or the mask differ by more than rounding.
     """
+    if isinstance(checkpoint, StoredEncoder):
+        return computed_features(checkpoint)
     model = load(checkpoint)
     if PROBE not in checkpoint.config.sha256:
         return f"it has no {PROBE}, so nothing was computed"
@@ -73,14 +70,14 @@ def computed(checkpoint: Checkpoint, name: object) -> str:
         difference = relative_difference(logits, probe["logits"])
     except (RuntimeError, TypeError) as error:  # of an image of another type or size than the model's
         raise SegzooError(f"the model of {name} cannot compute its {PROBE} ({first_line(error)})") from error
-    if not difference <= TOLERANCE:  # NaN included
+    if not difference <= ROUNDING:  # NaN included
         raise SegzooError(
             f"{name} computes other logits on this machine than where it was published: they differ by up to "
             f"{difference:.1e} of the largest; do not trust its masks here, or try another torch than "
             f"{torch.__version__}"
         )
     masks = compared_mask(model, logits, probe["mask"], name) if "mask" in probe else ""
-    return f"its logits are {'equal' if difference == 0 else f'equal up to rounding ({difference:.1e})'}{masks}"
+    return f"its logits are {equal_words(difference)}{masks}"
 
 
 def compared_mask(model: "SegmentationNetwork", logits: "Tensor", expected: "Tensor", name: object) -> str:
