@@ -5,10 +5,10 @@ import resource
 import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
+from tests.small_models import small_images
 from torch.utils.data import DataLoader
 
 from segzoo.training.allocator import glibc
-from tests.small_models import small_images
 
 BLOCK = 48 * 2**20  # bytes; larger than what glibc ever keeps by itself
 PAGES = BLOCK // resource.getpagesize()

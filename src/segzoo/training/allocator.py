@@ -1,7 +1,7 @@
 """The system's memory allocator, told to keep what a step of training frees for the next one.
 
-A step of training makes and drops gigabytes. On Linux, glibc gives large blocks back to the system at once, which has to
-fill them with zeros, page by page, when the next step asks for them again: on a CPU that is a third to a half of a
+A step of training makes and drops gigabytes. On Linux, glibc gives large blocks back to the system at once, which has
+to fill them with zeros, page by page, when the next step asks for them again: on a CPU that is a third to a half of a
 step's processor time, and more of a virtual machine's. Numbers are the same with it and without.
 """
 
