@@ -27,7 +27,6 @@ from segzoo.prediction.judging import Judge, Verdict
 from segzoo.prediction.pipeline import refuse_nan
 from segzoo.prediction.torch_backend import finished, given_out, predict_probabilities
 from segzoo.preprocessing.base import InputContract
-from segzoo.training.allocator import OFF, give_memory_back, keep_freed_memory
 from segzoo.training.batches import Batch, check_batch, own_grids, own_labels
 from segzoo.training.losses import deep_supervision_loss
 from segzoo.training.watch import LOOK, LossWatch
@@ -70,16 +69,12 @@ class SegmentationSteps(SegmentationNetwork):
         self._image_rows: list[dict[str, Any]] = []
         self._judge: Judge | None = None
         self._watch = LossWatch()
-        self._keeps_memory = False
 
     def setup(self, stage: str) -> None:
         """Check the data's classes, take its contract (when fitting) and prepare the metrics."""
         self.to(memory_format=self.memory_format)
         if stage == "fit":
             self.postprocessing = Postprocessing()  # what there is was chosen for the weights of before
-            self._keeps_memory = self.trainer.strategy.root_device.type == "cpu" and keep_freed_memory()
-            if self._keeps_memory:
-                rank_zero_info(f"segzoo: freed memory is kept for the next step, to save time ({OFF}=0: it is not)")
         if stage in ("fit", "validate", "test") and self.knows_its_data:
             datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
             check_classes(self, datamodule, stage)
@@ -96,12 +91,6 @@ class SegmentationSteps(SegmentationNetwork):
             self._judge = Judge(self) if self.test_calibration else None
             self.test_metrics = self.configure_metrics("test/", self.metric_names)
             self.test_resized_metrics = self.configure_metrics("test_resized/", self.metric_names)
-
-    def teardown(self, stage: str) -> None:
-        """Lightning's hook: give back what `setup` has kept."""
-        if self._keeps_memory:
-            self._keeps_memory = False
-            give_memory_back()
 
     @property
     def knows_its_data(self) -> bool:

@@ -151,7 +151,6 @@ class Ensemble(SegmentationModule):
 
     def teardown(self, stage: str) -> None:
         """Lightning's hook: the data has the test part of its own split again."""
-        super().teardown(stage)
         if self._scored_by:
             self.trainer.datamodule.test_on(None)  # type: ignore[attr-defined]
             self._scored_by = {}
