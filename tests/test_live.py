@@ -4,9 +4,11 @@ import io
 import threading
 import time
 from dataclasses import replace
+from shutil import which
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import segzoo
@@ -155,6 +157,38 @@ def test_a_loop_may_end_early(predictor, frames):
 def test_what_cannot_be_a_predictor_is_one_sentence(name, options, refused):
     with refused(segzoo.SegzooError):
         segzoo.Predictor(name, **options)
+
+
+# ---- compiled
+
+needs_compiler = pytest.mark.skipif(which("g++") is None, reason="there is no C++ compiler")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(small_models, tmp_path_factory):
+    """A network that is compiled in seconds."""
+    torch.manual_seed(0)
+    return segzoo.create_model("small_images").save_pretrained(tmp_path_factory.mktemp("small") / "small")
+
+
+@needs_compiler
+def test_a_compiled_predictor_gives_the_same_masks(checkpoint, frames):
+    compiled, other = (segzoo.Predictor(checkpoint, device="cpu", compile=one) for one in (True, False))
+    for frame in frames[:2]:
+        found, expected = compiled(frame), other(frame)
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+        assert np.mean(found.mask != expected.mask) < 1e-3
+    assert "compiled" in repr(compiled)
+    assert "compiled" not in repr(other)
+
+
+def test_what_cannot_be_compiled_is_one_sentence(checkpoint, monkeypatch, refused):
+    settings = pytest.importorskip("torch._inductor.config")
+    torch.compiler.reset()  # what the test before has compiled
+    monkeypatch.setattr(settings.cpp, "cxx", ("no-such-compiler",))
+    monkeypatch.setattr(settings, "fx_graph_cache", False)
+    with refused(segzoo.SegzooError):
+        segzoo.Predictor(checkpoint, device="cpu", compile=True)
 
 
 # ---- notebooks

@@ -24,6 +24,7 @@ from segzoo.postprocessing import Postprocessing
 from segzoo.preprocessing.base import InputContract
 from segzoo.preprocessing.image import Preprocessing
 from segzoo.tasks import Task, require_count
+from segzoo.training.allocator import KeptMemory
 from segzoo.training.callbacks import FrozenEncoder, frozen_for
 from segzoo.training.fitted import fitted
 from segzoo.training.losses import DiceCELoss
@@ -257,9 +258,10 @@ class SegmentationNetwork(Deployable, LightningModule):
         }
 
     def configure_callbacks(self) -> list[Callback]:
-        """Lightning's hook: what keeps the encoder frozen, where it is to be."""
+        """Lightning's hook: what keeps memory for the next step and, where it is to be, the encoder frozen."""
         epochs = frozen_for(self.frozen_epochs)
-        return [FrozenEncoder(epochs, self.encoder_parts)] if epochs > 0 else []
+        frozen = [FrozenEncoder(epochs, self.encoder_parts)] if epochs > 0 else []
+        return [KeptMemory(), *frozen]
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole training."""

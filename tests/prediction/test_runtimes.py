@@ -433,6 +433,11 @@ def test_openvino_reports_nothing():
     assert done.stdout == "openvino.tools.ovc.telemetry_stub\n", done.stderr
 
 
+def test_a_file_is_compiled_by_its_runtime_alone(zoo, refused):
+    with refused(segzoo.SegzooError):
+        segzoo.Predictor(zoo.files["classes"], compile=True)
+
+
 def test_the_first_backend_that_is_installed_is_taken(monkeypatch, refused):
     monkeypatch.setattr("segzoo.prediction.runtimes.find_spec", lambda name: None if name == "onnxruntime" else 1)
     assert choose_backend(None) == "openvino"

@@ -156,6 +156,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="list what to look at first, by doubt, and what is unlike the training data (default: OUTPUT/report.csv)",
     )
     predict.add_argument("--tta", action="store_true", help="average over mirrored copies of each image")
+    predict.add_argument(
+        "--compile", action="store_true", help="compile the network first: a minute, worth it for thousands of images"
+    )
     predict.add_argument("--overlap", type=float, default=0.5, help="of a volume's windows, 0 to below 1 (default 0.5)")
     predict.add_argument(
         "--intensity-range",

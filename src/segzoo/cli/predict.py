@@ -312,6 +312,7 @@ def load(model: Model, options: argparse.Namespace, device: str) -> Pipeline:
     return load_pipeline(
         model,
         device,
+        compiled=options.compile,
         tta=options.tta,
         overlap=options.overlap,
         intensity_range=options.intensity_range,

@@ -173,6 +173,7 @@ def load_pipeline(
     raw: bool = False,
     keep: Keep | None = in_memory,
     doubt: Sequence[str] = (),
+    compiled: bool = False,
 ) -> Pipeline:
     """Return the pipeline of a checkpoint's network, deployed.
 
@@ -185,12 +186,13 @@ def load_pipeline(
         raw: leave out its post-processing.
         keep: makes what holds the probabilities of a volume, as of `Pipeline`.
         doubt: scores that say which predictions to look at first, likewise.
+        compiled: compile the network first.
 
     Raises:
-        SegzooError: the weights cannot be loaded, or there is no such device.
+        SegzooError: the weights cannot be loaded, there is no such device, or the network cannot be compiled here.
     """
     place = torch.device(choose_device(device))
     model = load(checkpoint) if isinstance(checkpoint, Checkpoint) else load_several(checkpoint)
     network = (model.deploy() if model.is_deployable else model).to(place)
-    backend = TorchBackend(network, str(model.load_report), precision=best_precision(place))
+    backend = TorchBackend(network, str(model.load_report), precision=best_precision(place), compiled=compiled)
     return Pipeline(backend, tta=tta, overlap=overlap, intensity_range=intensity_range, raw=raw, keep=keep, doubt=doubt)

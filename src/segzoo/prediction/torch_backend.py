@@ -1,6 +1,6 @@
 """PyTorch as a backend: a network in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segzoo.errors import SegzooError
+from segzoo.errors import SegzooError, first_line
 from segzoo.imaging.geometry import Geometry
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.postprocess import Finishing
@@ -24,21 +24,31 @@ class TorchBackend:
     """Backend of a network, in eval mode, best in its deployed form, on the device it shall run on.
 
     On a CPU images go one by one: in batches of 4 or 8 a CMUNeXt at 256 x 256 takes 1.2 to 1.4 times as long an image,
-    since what passes between its layers no longer stays in the cache. There is no ``torch.compile`` either: compiling
-    takes longer than most folders do, and a small network on a fast GPU waits for files, not for its layers.
+    since what passes between its layers no longer stays in the cache. ``torch.compile`` waits to be asked for: it takes
+    longer than most folders do, and a small network on a fast GPU waits for files, not for its layers.
 
     Args:
         network: what computes.
         report: what was loaded, for the description.
         precision: what a GPU computes in; None is the network's own. Probabilities are at least float32.
+        compiled: compile the network first, for the size that the contract has.
+
+    Raises:
+        SegzooError: it cannot be compiled here.
     """
 
     subject = "the network"
 
     def __init__(
-        self, network: "SegmentationNetwork", report: str = "", *, precision: torch.dtype | None = None
+        self,
+        network: "SegmentationNetwork",
+        report: str = "",
+        *,
+        precision: torch.dtype | None = None,
+        compiled: bool = False,
     ) -> None:
         self.network, self.precision = network, precision
+        self.forward: Callable[[Tensor], Any] = network
         self.contract, self.task, self.class_names = network.preprocessing, network.task, tuple(network.class_names)
         self.postprocessing, self.ranges = network.postprocessing, network.data.get("ranges", {})
         self._parameter = next(network.parameters())
@@ -52,7 +62,9 @@ class TorchBackend:
             else f"on the CPU, {threads} thread{'s' * (threads > 1)}"
         )
         numbers = str(precision or self._parameter.dtype).removeprefix("torch.")
-        self.description = f"{report}; {where}, {numbers}"
+        self.description = f"{report}; {where}, {numbers}{', compiled' * compiled}"
+        if compiled:
+            self.compile()
 
     @property
     def members(self) -> "list[TorchBackend]":
@@ -70,7 +82,21 @@ class TorchBackend:
     def compute(self, batch: Tensor) -> Tensor:
         """Return the network's probabilities."""
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
-            return self.network.activate(self.network(batch))
+            return self.network.activate(self.forward(batch))
+
+    def compile(self) -> None:
+        """Compile the network, and run it once, which is when that happens.
+
+        Raises:
+            SegzooError: it cannot be compiled here.
+        """
+        self.forward = torch.compile(self.network)
+        try:
+            self.compute(self.place(self.contract(self.contract.read(self.contract.noise()))[None]))
+        except Exception as error:  # whatever a compiler of code and one of C++ may meet
+            missing = "InvalidCxxCompiler" in str(error)  # not by its class, which takes seconds to import
+            why = "there is no C++ compiler, such as g++" if missing else first_line(error)
+            raise SegzooError(f"the network cannot be compiled here ({why}); predict without compiling it") from error
 
     def flip(self, batch: Tensor, axes: tuple[int, ...]) -> Tensor:
         """Return a mirrored copy."""

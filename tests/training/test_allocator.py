@@ -1,0 +1,65 @@
+"""Freed memory that a training keeps: the system is not asked for it again, and the weights are the same."""
+
+import resource
+
+import pytest
+import torch
+from lightning import Callback, LightningModule, Trainer, seed_everything
+from tests.small_models import small_images
+from torch.utils.data import DataLoader
+
+from segzoo.training.allocator import glibc
+
+BLOCK = 48 * 2**20  # bytes; larger than what glibc ever keeps by itself
+PAGES = BLOCK // resource.getpagesize()
+
+pytestmark = pytest.mark.skipif(glibc() is None, reason="the C library is not glibc")
+
+
+def pages_asked_for() -> int:
+    """Make and drop a large block, and once more; how many pages the system gave the second time."""
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(BLOCK // 4)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+class Watch(Callback):
+    """Callback that looks at each step."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        self.pages = pages_asked_for()
+
+
+def trained(folder) -> tuple[int, torch.Tensor]:
+    """Train a little; the pages of a large block in a step, and the weights."""
+    seed_everything(0, verbose=False)
+    model, watch = small_images(), Watch()
+    item = {"image": torch.rand(3, 32, 32), "label": torch.randint(2, (32, 32)), "id": "a"}
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(max_epochs=1, default_root_dir=folder, accelerator="cpu", callbacks=[watch], **options)
+    trainer.fit(model, DataLoader([item], batch_size=1))
+    return watch.pages, torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+@pytest.fixture
+def free_to_choose(monkeypatch):
+    for name in ("SEGZOO_KEEP_MEMORY", "GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_MMAP_THRESHOLD_"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("free_to_choose")
+def test_a_training_keeps_what_it_frees_until_it_ends(tmp_path):
+    pages, _ = trained(tmp_path)
+    assert pages < PAGES // 10
+    assert pages_asked_for() > PAGES // 2  # afterwards it is as ever, for all else that the process does
+
+
+@pytest.mark.usefixtures("free_to_choose")
+@pytest.mark.parametrize("setting", [("SEGZOO_KEEP_MEMORY", "0"), ("MALLOC_MMAP_THRESHOLD_", "33554432")])
+def test_who_does_not_want_it_gets_the_same_weights(tmp_path, monkeypatch, setting):
+    _, kept = trained(tmp_path)
+    monkeypatch.setenv(*setting)
+    pages, given_back = trained(tmp_path)
+    assert pages > PAGES // 2
+    assert torch.equal(kept, given_back)
