@@ -134,8 +134,8 @@ def refuse_missing(names: Iterable[str], runtimes: Iterable[str]) -> None:
     needed = {SOURCES[suffix] for name in names for suffix in SOURCES if name.endswith(suffix)} | set(runtimes)
     if missing := sorted(package for package in needed if find_spec(package) is None):
         raise SystemExit(
-            f"speed.py: {', '.join(missing)} cannot be imported; install the peers and the runtimes that they are "
-            "timed in by pip install 'medsegzoo[bench]'"
+            f"speed.py: {', '.join(missing)} cannot be imported; install medsegzoo[bench], which has the peers and the "
+            "runtimes that they are timed in: pip install -e '.[bench]'"
         )
 
 
