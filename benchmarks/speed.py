@@ -89,7 +89,7 @@ class Runner:
             stdout=subprocess.PIPE,
             stderr=self.errors,
             text=True,
-            env=environment(job["source"], OMP_NUM_THREADS=str(job["threads"])),
+            env=environment(job["source"], OMP_NUM_THREADS=str(job["threads"]), TORCHINDUCTOR_COMPILE_THREADS="1"),
         )
         self.failure = "" if self.ask(json.dumps(job)) else self.last_words()
 
@@ -199,6 +199,8 @@ def take_turns(jobs: Iterable[Job], rounds: int, minutes: float) -> Found:
 
 def wait_for_cores(threads: int) -> float:
     """Wait a few seconds at most until threads are worth it; returns how many times as fast they make a product."""
+    if threads == 1:
+        return 1.0
     end = time.monotonic() + WAIT
     while (gain := product_seconds(1) / product_seconds(threads)) < WORTH_IT * threads and time.monotonic() < end:
         time.sleep(0.5)
@@ -375,11 +377,12 @@ def run(options: argparse.Namespace) -> None:
         raise SystemExit("speed.py: PyTorch finds no GPU here; leave --device cuda out, or run this where there is one")
     for source in options.release:
         release_of(source)
+    here = facts(options.device)
     compared: list[Row] = []
     for part in options.parts:
         for rows, releases in PARTS[part](options):
             print(speed_tables.times(rows), flush=True)
-            stored = store(facts(options.device), with_their_peer(rows), releases, options.results)
+            stored = store(here, with_their_peer(rows), releases, options.results)
             compared += releases
             print(f"\n{part}: stored in {stored}\n", flush=True)
     if compared:

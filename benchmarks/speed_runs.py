@@ -17,6 +17,7 @@ import torch
 from measuring import machine
 
 RUNS = Path(__file__).parent / "results" / "speed"
+CPUINFO = Path("/proc/cpuinfo")  # of Linux
 UNKNOWN = "unknown"
 PACKAGES = (
     "torch",
@@ -52,7 +53,7 @@ def facts(device: str) -> Run:
         "kind": device,
         "device": torch.cuda.get_device_name() if device == "cuda" else processor,
         "processor": processor,
-        "features": features(),
+        "features": features_of(CPUINFO),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "release": release_of(own_source()),
         "torch": torch.__version__,
@@ -64,9 +65,8 @@ def facts(device: str) -> Run:
     return found
 
 
-def features() -> list[str] | str:
+def features_of(cpuinfo: Path) -> list[str] | str:
     """Return what the processor can, of `FEATURES`."""
-    cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.is_file():
         return UNKNOWN
     named = re.search(r"^(flags|Features)\s*:(.*)$", cpuinfo.read_text(), re.M)

@@ -263,6 +263,29 @@ def test_a_release_is_a_version_and_a_commit_with_a_mark_where_files_have_change
     assert re.fullmatch(r"1\.2\.3 \([0-9a-f]{7,}\+\)", speed_runs.release_of(tmp_path / "src"))
 
 
+# ---- what speed depends on
+
+
+def test_features_are_those_that_decide_on_speed(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    assert speed_runs.features_of(cpuinfo) == speed_runs.UNKNOWN  # not Linux
+    cpuinfo.write_text("processor: 0\nflags\t\t: fpu avx2 sse amx_bf16 avx512f\n")
+    assert speed_runs.features_of(cpuinfo) == ["avx2", "avx512f", "amx_bf16"]
+    cpuinfo.write_text("Features : fp asimd bf16\n")  # Arm
+    assert speed_runs.features_of(cpuinfo) == ["asimd", "bf16"]
+
+
+def test_a_gpu_has_a_run_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed.torch.cuda, "get_device_name", lambda: "NVIDIA Made-Up")
+    monkeypatch.setattr(speed.torch.cuda, "get_device_capability", lambda: (9, 0))
+    here, gpu = speed_runs.facts("cpu"), speed_runs.facts("cuda")
+    assert (here["kind"], gpu["kind"], gpu["device"]) == ("cpu", "cuda", "NVIDIA Made-Up")
+    assert gpu["processor"] == here["device"]
+    assert gpu["packages"]["capability"] == "9.0"
+    assert here["release"].startswith(segzoo.__version__)
+    assert speed_runs.file_of(here) != speed_runs.file_of(gpu)
+
+
 # ---- bad input
 
 
