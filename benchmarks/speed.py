@@ -186,7 +186,7 @@ def take_turns(jobs: Iterable[Job], rounds: int, minutes: float) -> Found:
             if done >= LEAST_ROUNDS and time.monotonic() > end:
                 break
             gains.append(wait_for_cores(runners[0].job["threads"]))
-            for runner in runners:
+            for runner in runners[:: -1 if done % 2 else 1]:  # so that none always comes after the same other one
                 if not runner.failure:
                     runner.turn()
                     time.sleep(PAUSE if runner.job["device"] == "cpu" else 0)

@@ -15,11 +15,10 @@ import json
 import re
 import resource
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -35,15 +34,30 @@ def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr  # whatever else is printed
     job = json.loads(sys.stdin.readline())
     x = np.random.default_rng(0).standard_normal(job["shape"]).astype(np.float32)
+    if job["form"].startswith("training"):
+        train(job, x, turns(job, answers))
+        return
     run = PREPARE[job["form"].split(",")[0]](job, x)
-    np.save(job["output"], as_array(run()))
+    for turn in turns(job, answers):
+        output = run()
+        if turn == 0:
+            np.save(job["output"], as_array(output))
+
+
+def turns(job: Job, answers: TextIO) -> Iterator[int]:
+    """Yield the number of each pass when it is to be run; whoever comes back for the next one has run it."""
+    yield 0
     refuse_other_source(job)
     print(json.dumps({"ready": True}), file=answers, flush=True)
-    for _ in sys.stdin:
+    for number, _ in enumerate(sys.stdin, 1):
         warm = time.perf_counter() + WARM_SECONDS[job["device"]]
-        while (took := seconds(run))[0] < LONG_SECONDS and time.perf_counter() < warm:
-            pass
-        facts = {"seconds": took[0], "processor_seconds": took[1], "megabytes": most_megabytes(job["device"])}
+        while True:
+            started, processor = time.perf_counter(), time.process_time()
+            yield number
+            wall, processor = time.perf_counter() - started, time.process_time() - processor
+            if wall >= LONG_SECONDS or time.perf_counter() >= warm:
+                break
+        facts = {"seconds": wall, "processor_seconds": processor, "megabytes": most_megabytes(job["device"])}
         print(json.dumps(facts), file=answers, flush=True)
 
 
@@ -52,13 +66,6 @@ def refuse_other_source(job: Job) -> None:
     found = sys.modules.get("segzoo")
     if found is not None and Path(str(found.__file__)).resolve().parents[1] != Path(job["source"]):
         raise SystemExit(f"segzoo is imported from {found.__file__}, not from {job['source']}")
-
-
-def seconds(run: Callable[[], Any]) -> tuple[float, float]:
-    """Return the time of a pass by the clock, and on the processor: the sum over its threads, those that wait too."""
-    started, processor = time.perf_counter(), time.process_time()
-    run()
-    return time.perf_counter() - started, time.process_time() - processor
 
 
 def most_megabytes(device: str) -> float:
@@ -167,74 +174,55 @@ def prepare_openvino(job: Job, x: Array) -> Callable[[], Array]:
 # ---- training
 
 
-def prepare_training(job: Job, x: Array) -> Callable[[], Any]:
-    """Return a step of training: as `segzoo fit` takes it, and of a peer forwards, backwards and AdamW."""
+def train(job: Job, x: Array, turns: Iterable[int]) -> None:
+    """Take a step of training at each turn: as `segzoo fit` takes it, and of a peer forwards, backwards and AdamW."""
     import torch
     from contestants import ZOO, build
 
     compute_in_float32(job)
-    torch.manual_seed(0)
     network = build(job["name"]).train().to(job["device"])
     batch = torch.from_numpy(x).to(job["device"])
     if job["name"] in ZOO:
-        return Training(network, {"image": batch, "label": (batch[:, 0] > 0).long()}, job).step
-    return steps_of_peer(network, batch, job)
+        train_by_lightning(network, {"image": batch, "label": (batch[:, 0] > 0).long()}, job, turns)
+        return
+    step = step_of_peer(network, batch, job)
+    for _ in turns:
+        step()
 
 
-class Training:
-    """Training by Lightning whose loader waits, in a thread of its own, until a step is asked for.
-
-    So what the model does before and after a step, and what its hooks choose for a training, is timed with it.
+class Loader:
+    """Loader that gives the same batch at each turn; whoever comes back for it has finished a step.
 
     Args:
-        network: of the zoo's.
         batch: of every step.
-        job: for the device and the precision.
+        turns: where this waits until a step is asked for.
     """
 
-    def __init__(self, network: Any, batch: dict[str, Any], job: Job) -> None:
-        from lightning import Trainer
-
-        self.network, self.batch = network, batch
-        self.asked, self.done = threading.Semaphore(0), threading.Semaphore(0)
-        self.failure: BaseException | None = None
-        precision = {"float16": "16-mixed", "bfloat16": "bf16-mixed", None: "32-true"}[low_precision(job["form"])]
-        quiet: dict[str, Any] = dict.fromkeys(
-            ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
-        )
-        trainer = Trainer(accelerator=job["device"], devices=1, max_epochs=1, precision=precision, **quiet)
-        threading.Thread(target=self.fit, args=(trainer,), daemon=True).start()
-
-    def fit(self, trainer: Any) -> None:
-        """Train for as long as steps are asked for."""
-        try:
-            trainer.fit(self.network, self)
-        except BaseException as error:  # which `step` raises in the thread that asks
-            self.failure = error
-        self.done.release()
+    def __init__(self, batch: dict[str, Any], turns: Iterable[int]) -> None:
+        self.batch, self.turns = batch, turns
 
     def __len__(self) -> int:
         return STEPS
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Give the batch out again and again; whoever comes back for it has finished a step."""
-        self.asked.acquire()
-        while True:
+        for _ in self.turns:
             yield self.batch
             finished(self.batch["image"])
-            self.done.release()
-            self.asked.acquire()
-
-    def step(self) -> Array:
-        """Take one."""
-        self.asked.release()
-        self.done.acquire()
-        if self.failure:
-            raise self.failure
-        return np.zeros(1)
 
 
-def steps_of_peer(network: Any, batch: Any, job: Job) -> Callable[[], Any]:
+def train_by_lightning(network: Any, batch: dict[str, Any], job: Job, turns: Iterable[int]) -> None:
+    """Train in Lightning's loop, so that what the model's hooks do, and choose for a training, is timed with a step."""
+    from lightning import Trainer
+
+    precision = {"float16": "16-mixed", "bfloat16": "bf16-mixed", None: "32-true"}[low_precision(job["form"])]
+    quiet: dict[str, Any] = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    trainer = Trainer(accelerator=job["device"], devices=1, max_epochs=1, precision=precision, **quiet)
+    trainer.fit(network, Loader(batch, turns))
+
+
+def step_of_peer(network: Any, batch: Any, job: Job) -> Callable[[], Any]:
     """Return a step: binary cross-entropy, of coarser outputs too, each half as heavy as the one before."""
     import torch
     from torch.nn import functional as F
@@ -263,14 +251,13 @@ def steps_of_peer(network: Any, batch: Any, job: Job) -> Callable[[], Any]:
     return run
 
 
-PREPARE = {  # by the first word of a form
+PREPARE = {  # by the first words of a form
     "eager": prepare_torch,
     "deploy": prepare_torch,
     "compile": prepare_torch,
     "torch-export": prepare_program,
     "onnxruntime": prepare_onnxruntime,
     "openvino": prepare_openvino,
-    "training": prepare_training,
 }
 
 if __name__ == "__main__":

@@ -358,19 +358,37 @@ def job_of(form, **facts):
     return {**job, **facts}
 
 
-def test_each_step_of_training_is_one_of_lightnings_and_changes_the_weights():
-    x = np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32)
+def test_each_turn_is_a_whole_step_of_lightnings():
     network = contestants.build("LV-UNet").train()
-    before = next(network.parameters()).detach().clone()
-    batch = {"image": speed.torch.from_numpy(x), "label": speed.torch.from_numpy((x[:, 0] > 0).astype(np.int64))}
-    training = stopwatch.Training(network, batch, job_of("training"))
-    for step in (1, 2):
-        training.step()
-        assert network.trainer.global_step == step
-    assert not speed.torch.equal(next(network.parameters()), before)
-    batch.pop("label")
-    with pytest.raises(segzoo.SegzooError, match="label"):
-        training.step()
+    weights = next(network.parameters())
+    before, steps = weights.detach().clone(), []
+
+    def turns():
+        for number in range(3):
+            yield number
+            steps.append(network.trainer.global_step)
+            assert not speed.torch.equal(weights, before)
+            before.copy_(weights.detach())
+
+    x = speed.torch.randn(2, 3, 64, 64, generator=speed.torch.Generator().manual_seed(0))
+    batch = {"image": x, "label": (x[:, 0] > 0).long()}
+    stopwatch.train_by_lightning(network, batch, job_of("training"), turns())
+    assert steps == [1, 2, 3]
+
+
+def test_a_peer_learns_from_all_its_outputs():
+    class Peer(speed.torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fine, self.coarse = (speed.torch.nn.Conv2d(3, 1, 1) for _ in range(2))
+
+        def forward(self, x):
+            return self.fine(x), self.coarse(x[..., ::2, ::2])
+
+    peer = Peer()
+    before = [parameter.detach().clone() for parameter in peer.parameters()]
+    stopwatch.step_of_peer(peer, speed.torch.ones(1, 3, 8, 8), job_of("training"))()
+    assert not any(map(speed.torch.equal, before, peer.parameters()))
 
 
 @pytest.mark.parametrize("form", ["eager, channels last", "deploy, bfloat16, channels last"])
