@@ -23,6 +23,7 @@ TOKENS = (1024, 2048, 4096, 8192, 16384)
 LOOP_TOKENS = (1024,)
 ATTENTION_TOKENS = (1024, 4096)
 HEAD = 32  # channels of one head of attention
+CHANNELS, ROUNDS = 192, 7  # of VRWKV-T
 
 Case = tuple[Callable[..., Tensor], list[Tensor]]
 Seconds = tuple[float, float]  # of a forward pass without gradients, and of one with its backward pass
@@ -93,20 +94,27 @@ def measure(function: Callable[..., Tensor], inputs: list[Tensor]) -> Seconds:
     return middle - start, clock() - middle
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--channels", type=int, default=192, help=f"a multiple of {HEAD}")
-    parser.add_argument("--repeats", type=int, default=7, help="rounds")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    args = parser.parse_args()
+def best_times(channels: int, repeats: int, device: str) -> dict[tuple[str, int], Seconds]:
+    """Return the best of several rounds, by name and number of tokens."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    todo = cases(args.channels, args.device)
+    todo = cases(channels, device)
     rounds: dict[tuple[str, int], list[Seconds]] = {case: [] for case in todo}
-    for _ in range(args.repeats):
+    for _ in range(repeats):
         for case, (function, inputs) in todo.items():
             rounds[case].append(measure(function, inputs))
-    best = {case: tuple(map(min, zip(*times, strict=True))) for case, times in rounds.items()}
+    return {
+        case: (min(forward for forward, _ in times), min(both for _, both in times)) for case, times in rounds.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--channels", type=int, default=CHANNELS, help=f"a multiple of {HEAD}")
+    parser.add_argument("--repeats", type=int, default=ROUNDS, help="rounds")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    args = parser.parse_args()
+    best = best_times(args.channels, args.repeats, args.device)
 
     print(f"{'':12} {'tokens':>8} {'forward ms':>12} {'with backward ms':>18}")
     for (name, tokens), (forward, both) in best.items():

@@ -1,15 +1,19 @@
-"""Speed of the zoo's networks, each beside its peers: one run, one table.
+"""Speed of the zoo's networks, each beside its peers: runs of several machines and releases, one page.
 
     python benchmarks/speed.py run [--images 1] [--sides 256] [--threads 2] [--rounds 50] [--minutes 2] [--device cuda]
+    python benchmarks/speed.py run --parts training --only LV-UNet --release ../other/src
     python benchmarks/speed.py
 
-`run` measures and writes speed.json; without it the tables in speed.md are written anew from that file. It needs
-`medsegzoo[onnx]`, openvino and segmentation-models-pytorch. Leave the machine alone meanwhile.
+`run` measures, and writes a file of this machine and release into results/speed/; without it the tables in speed.md are
+written anew from all files there. It needs `medsegzoo[bench]`. Leave the machine alone meanwhile.
 
 Every network has a process of its own for every form it comes in (`stopwatch.py`), and all of a runtime take turns, so
 that a machine that is slow for a while is slow for all; the median of the rounds counts. The runtimes go one after the
 other, since each one's idle threads wait for work on the cores for a while, with a pause after each pass for the same
 reason. Outputs are compared with the eager ones before anything is timed.
+
+With `--release` the zoo's networks run by another checkout's code as well, each right after this one's; the ratio of
+the two is the median of the rounds' ratios. A table whose first peer is left out by `--only` is printed, not stored.
 
 The cores of a virtual machine can be one core of its host at one moment and two at the next. A round of several threads
 waits, for a while, until a matrix product is faster with them; how much faster it was in the median goes into the file.
@@ -29,31 +33,38 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import bi_wkv
 import numpy as np
+import speed_tables
 import torch
-from contestants import ATTENTION, PEER, PEERS, ZOO, build
-from measuring import machine
-from quality import markdown
-
-from segzoo.export.onnx import simplify
+from contestants import ALL, ATTENTION, ZOO, dims_of, refuse_missing
+from exporting import file_name
+from speed_runs import RUNS, Row, facts, own_source, part_of, read_runs, release_of, store, table_of, today
+from speed_tables import peer_of
 
 BENCHMARKS = Path(__file__).parent
-RESULTS, TABLES = "speed.json", "speed.md"
-HEADING = """# Speed
-
-Written by `python benchmarks/speed.py` from `benchmarks/speed.json`: change nothing here by hand. What it says in words
-is in [docs/benchmarks.md](../docs/benchmarks.md#speed)."""
+TABLES = BENCHMARKS / "speed.md"
 GROWING = (128, 256, 512, 1024, 2048)
 PAUSE = 0.06  # seconds; ONNX Runtime's threads look for work for 40 ms after a pass
 LEAST_ROUNDS = 3
 WORTH_IT = 0.8  # of what as many cores would give
 WAIT = 4.0  # seconds
-EQUAL = 1e-4  # of the largest output; what differs more from the eager network has no place in a table
 FILES = {"torch-export": ".pt2", "onnxruntime": ".onnx", "openvino": ".onnx"}  # what a runtime reads
-FORMS = ("eager", "deploy", *FILES)
-RUNTIMES = {"torch": ("eager", "deploy")} | {runtime: (runtime, f"{runtime}, not deployed") for runtime in FILES}
+NEEDS = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
+RUNTIMES = {
+    "torch": ("eager", "deploy"),
+    **{runtime: (runtime, f"{runtime}, not deployed") for runtime in FILES},
+    "channels-last": ("eager, channels last", "deploy, channels last"),
+    "float16": ("eager, float16, channels last", "deploy, float16, channels last"),
+    "bfloat16": ("eager, bfloat16, channels last", "deploy, bfloat16, channels last"),
+    "compile": ("compile", "compile, float16, channels last"),
+}
+USUAL = {"cpu": ("torch", *FILES), "cuda": ("torch", "float16", "bfloat16", "compile")}  # runtimes
+STEPS = {"cpu": ("training",), "cuda": ("training", "training, bfloat16")}  # forms
 
-Row = dict[str, Any]  # name, form, shape, threads; seconds, megabytes and difference, or failure
+Job = dict[str, Any]
+Folders = dict[str, tuple[Path, Path]]  # by release, "" being this one: its code, and its files
+Found = tuple[list[Row], list[Row]]  # of this release; ratios to others
 
 
 # ---- measure
@@ -66,11 +77,10 @@ class Runner:
         job: for `stopwatch.py`.
     """
 
-    def __init__(self, job: dict[str, Any]) -> None:
+    def __init__(self, job: Job) -> None:
         self.job = job
-        self.seconds: list[float] = []
+        self.laps: list[tuple[float, float]] = []  # seconds by the clock, and on the processor
         self.megabytes = 0.0
-        threads = {"OMP_NUM_THREADS": str(job["threads"])}
         command = [sys.executable, "-W", "ignore", str(BENCHMARKS / "stopwatch.py")]
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed in __exit__
         self.process = subprocess.Popen(
@@ -79,7 +89,7 @@ class Runner:
             stdout=subprocess.PIPE,
             stderr=self.errors,
             text=True,
-            env=os.environ | threads,
+            env=environment(job["source"], OMP_NUM_THREADS=str(job["threads"]), TORCHINDUCTOR_COMPILE_THREADS="1"),
         )
         self.failure = "" if self.ask(json.dumps(job)) else self.last_words()
 
@@ -107,7 +117,7 @@ class Runner:
         if answer is None:
             self.failure = self.last_words()
             return
-        self.seconds.append(answer["seconds"])
+        self.laps.append((answer["seconds"], answer["processor_seconds"]))
         self.megabytes = answer["megabytes"]
 
     def __enter__(self) -> "Runner":
@@ -118,39 +128,79 @@ class Runner:
         self.process.wait()
         self.errors.close()
 
+    def facts(self) -> Row:
+        """Return what is run."""
+        return {key: self.job[key] for key in ("name", "form", "shape", "threads")} | {"date": today()}
+
     def row(self) -> Row:
         """Return what was found."""
-        facts = {key: self.job[key] for key in ("name", "form", "shape", "threads")}
         if self.failure:
-            return {**facts, "failure": self.failure}
+            return {**self.facts(), "failure": self.failure}
+        wall, processor = zip(*self.laps, strict=True)
         return {
-            **facts,
-            "seconds": statistics.median(self.seconds),
-            "rounds": len(self.seconds),
+            **self.facts(),
+            "seconds": statistics.median(wall),
+            "processor_seconds": statistics.median(processor),
+            "quartiles": quartiles(wall),
+            "rounds": len(self.laps),
             "megabytes": round(self.megabytes),
         }
 
+    def beside(self, other: "Runner") -> Row:
+        """Return the ratio to the same network of another release, which ran in the same rounds."""
+        than = {**self.facts(), "than": other.job["release"]}
+        if self.failure or other.failure:
+            return {**than, "failure": self.failure or other.failure}
+        wall, processor = (
+            [mine / theirs for mine, theirs in zip(*times, strict=True)]
+            for times in zip(zip(*self.laps, strict=True), zip(*other.laps, strict=True), strict=True)
+        )
+        return {
+            **than,
+            "ratio": statistics.median(wall),
+            "processor_ratio": statistics.median(processor),
+            "quartiles": quartiles(wall),
+            "rounds": len(self.laps),
+            "seconds": [self.row()["seconds"], other.row()["seconds"]],
+        }
 
-def take_turns(jobs: Iterable[dict[str, Any]], rounds: int, minutes: float) -> list[Row]:
+
+def environment(source: str, **more: str) -> dict[str, str]:
+    """Return that of a process that imports segzoo from a folder."""
+    paths = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+    return os.environ | {"PYTHONPATH": paths} | more
+
+
+def quartiles(values: Iterable[float]) -> list[float]:
+    """Return the first and the third."""
+    return [float(value) for value in np.percentile(list(values), (25, 75))]
+
+
+def take_turns(jobs: Iterable[Job], rounds: int, minutes: float) -> Found:
     """Run jobs of one runtime, all in turn, for so many rounds or so long."""
     with ExitStack() as stack, ThreadPoolExecutor(os.cpu_count()) as pool:
         runners = [stack.enter_context(runner) for runner in pool.map(Runner, jobs)]
         end = time.monotonic() + 60 * minutes
         gains = []
-        for done in range(rounds):
+        for done in range(rounds if runners else 0):
             if done >= LEAST_ROUNDS and time.monotonic() > end:
                 break
             gains.append(wait_for_cores(runners[0].job["threads"]))
-            for runner in runners:
+            for runner in runners[:: -1 if done % 2 else 1]:  # so that none always comes after the same other one
                 if not runner.failure:
                     runner.turn()
-                    time.sleep(PAUSE)
+                    time.sleep(PAUSE if runner.job["device"] == "cpu" else 0)
         gain = round(statistics.median(gains), 2) if gains else None
-        return [{**runner.row(), "difference": difference(runner), "gain_of_threads": gain} for runner in runners]
+        own = {(one.job["name"], one.job["form"]): one for one in runners if not one.job["release"]}
+        rows = [{**one.row(), "difference": difference(one), "gain_of_threads": gain} for one in own.values()]
+        others = [one for one in runners if one.job["release"]]
+        return rows, [own[one.job["name"], one.job["form"]].beside(one) for one in others]
 
 
 def wait_for_cores(threads: int) -> float:
     """Wait a few seconds at most until threads are worth it; returns how many times as fast they make a product."""
+    if threads == 1:
+        return 1.0
     end = time.monotonic() + WAIT
     while (gain := product_seconds(1) / product_seconds(threads)) < WORTH_IT * threads and time.monotonic() < end:
         time.sleep(0.5)
@@ -171,248 +221,210 @@ def product_seconds(threads: int) -> float:
 
 def difference(runner: Runner) -> float | None:
     """Return the largest difference from the eager output, of the largest value in that."""
-    reference = Path(runner.job["output"]).with_name(f"{file_name(runner.job, 'eager')}.npy")
-    if runner.failure or not reference.is_file() or runner.job["form"] == "training":
+    reference = Path(runner.job["output"]).with_name(file_name(runner.job["name"], "eager", ".npy"))
+    if runner.failure or not reference.is_file() or part_of(runner.job) == "training":
         return None
     expected, found = np.load(reference), np.load(runner.job["output"])
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
-def file_name(job: dict[str, Any], form: str) -> str:
-    """Return the name of a network's file in one form."""
-    return "-".join(part for part in (job["name"], form) if part).replace(",", "").replace(" ", "_").replace("/", "_")
+# ---- what is measured
 
 
-def jobs_of(runtime: str, shape: tuple[int, ...], threads: int, folder: Path, device: str) -> Iterator[dict[str, Any]]:
-    """Return all networks in all forms of a runtime; peers have no deployed form."""
-    for form in RUNTIMES[runtime]:
-        for name in {**ZOO, **PEERS} if form != "deploy" and "not deployed" not in form else ZOO:
-            job = {"name": name, "form": form, "shape": shape, "threads": threads, "device": device}
-            deployed = "not deployed" not in form and name in ZOO
-            job |= {"output": str(folder / f"{file_name(job, form)}.npy")}
-            if runtime in FILES:
-                file = f"{file_name(job, 'deployed' if deployed else 'plain')}{FILES[runtime]}"
-                job |= {"file": str(folder / file)}
-                if not Path(job["file"]).is_file():
-                    continue
-            yield job
+def runtimes_of(options: argparse.Namespace) -> list[str]:
+    """Return the runtimes asked for, or those of the device."""
+    return options.runtimes or list(USUAL[options.device])
 
 
-def export_all(shape: tuple[int, ...], folder: Path) -> dict[str, str]:
-    """Write every network in both formats for one shape, the zoo's deployed too; returns why some could not be."""
-    failures = {}
-    for name in {**ZOO, **PEERS}:
-        for deployed in (True, False) if name in ZOO else (False,):
-            for suffix, write in {".pt2": write_program, ".onnx": write_onnx}.items():
-                file = folder / f"{file_name({'name': name}, 'deployed' if deployed else 'plain')}{suffix}"
-                try:
-                    write(build(name, deployed=deployed), torch.randn(shape), file)
-                except Exception as error:  # whatever an exporter meets: a cell of the table stays empty
-                    failures[file.name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-                    print(f"not exported: {file.name}: {failures[file.name]}", flush=True)
-    return failures
+def threads_of(options: argparse.Namespace) -> list[int]:
+    """Return the numbers of threads; a GPU's host needs one."""
+    return options.threads if options.device == "cpu" else [1]
 
 
-def write_program(network: torch.nn.Module, x: torch.Tensor, file: Path) -> None:
-    """In PyTorch's own format."""
-    torch.export.save(torch.export.export(network, (x,), strict=False), file)
+def names_of(options: argparse.Namespace, shape: tuple[int, ...]) -> list[str]:
+    """Return the networks asked for that take such an input."""
+    return [name for name in ALL if name in (options.only or ALL) and dims_of(name) == len(shape) - 2]
 
 
-def write_onnx(network: torch.nn.Module, x: torch.Tensor, file: Path) -> None:
-    """Write it as ONNX."""
-    network.to(memory_format=torch.contiguous_format)
-    program = torch.onnx.export(network, (x,), dynamo=True, opset_version=20, verbose=False, optimize=False)
-    assert program is not None
-    simplify(program.model)  # what runtimes find as well is left to them
-    program.save(file)
+def folders_of(options: argparse.Namespace, scratch: str) -> Folders:
+    """Return where each release's code lies and where its files are to lie; "" is this release."""
+    sources = {"": own_source()} | {release_of(source): source.resolve() for source in options.release}
+    folders = {}
+    for number, (release, source) in enumerate(sources.items()):
+        folder = Path(scratch) / str(number)
+        folder.mkdir(exist_ok=True)
+        folders[release] = source, folder
+    return folders
+
+
+def jobs_of(
+    forms: Iterable[str],
+    names: Iterable[str],
+    shape: tuple[int, ...],
+    threads: int,
+    device: str,
+    folders: Folders,
+) -> Iterator[Job]:
+    """Return all networks in all forms, each release's after the other; peers have one, and no deployed form."""
+    for form in forms:
+        kind, *how = form.split(", ")
+        for name in names:
+            if name not in ZOO and (kind == "deploy" or "not deployed" in how):
+                continue
+            for release, (source, folder) in folders.items() if name in ZOO else [("", folders[""])]:
+                job = {"name": name, "form": form, "shape": shape, "threads": threads, "device": device}
+                job |= {"release": release, "source": str(source)}
+                job |= {"output": str(folder / file_name(name, form, ".npy"))}
+                if kind in FILES:
+                    like = "deployed" if name in ZOO and "not deployed" not in how else "plain"
+                    job |= {"file": str(folder / file_name(name, like, FILES[kind]))}
+                    if not Path(job["file"]).is_file():
+                        continue
+                yield job
+
+
+def export(names: list[str], shape: tuple[int, ...], runtimes: list[str], folders: Folders) -> None:
+    """Have each release write the files that runtimes read, and say which it could not."""
+    suffixes = sorted({FILES[runtime] for runtime in runtimes if runtime in FILES})
+
+    def write(release: str) -> dict[str, str]:
+        source, folder = folders[release]
+        own = [name for name in names if name in ZOO or not release]
+        job = {"names": own, "shape": shape, "suffixes": suffixes, "folder": str(folder), "source": str(source)}
+        command = [sys.executable, "-W", "ignore", str(BENCHMARKS / "exporting.py")]
+        given = {"input": json.dumps(job) + "\n", "text": True, "env": environment(str(source))}
+        return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, **given).stdout)
+
+    with ThreadPoolExecutor() as pool:
+        for failures in pool.map(write, folders if suffixes else ()):
+            for file, failure in failures.items():
+                print(f"not exported: {file}: {failure}", flush=True)
+
+
+def compare(options: argparse.Namespace) -> Iterator[Found]:
+    """Every network in every form."""
+    shapes: list[tuple[int, ...]] = [(images, 3, side, side) for side in options.sides for images in options.images]
+    shapes += [(1, 1, side, side, side) for side in options.volumes]
+    for shape in shapes:
+        names, runtimes = names_of(options, shape), runtimes_of(options)
+        if not names:
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            folders = folders_of(options, scratch)
+            export(names, shape, runtimes, folders)
+            for threads in threads_of(options):
+                rows: list[Row] = []
+                releases: list[Row] = []
+                for runtime in runtimes:
+                    jobs = jobs_of(RUNTIMES[runtime], names, shape, threads, options.device, folders)
+                    found = take_turns(jobs, options.rounds, options.minutes)
+                    rows += found[0]
+                    releases += found[1]
+                yield rows, releases
+
+
+def train(options: argparse.Namespace) -> Iterator[Found]:
+    """Training steps on eight images, or on one patch of a volume; one network after the other, for its memory."""
+    shapes: list[tuple[int, ...]] = [(8, 3, options.sides[0], options.sides[0])]
+    shapes += [(1, 1, *3 * options.volumes[:1])] if options.volumes else []
+    for shape in shapes:
+        for threads in threads_of(options):
+            rows: list[Row] = []
+            releases: list[Row] = []
+            for name in names_of(options, shape):
+                with tempfile.TemporaryDirectory() as scratch:
+                    folders = folders_of(options, scratch)
+                    jobs = jobs_of(STEPS[options.device], [name], shape, threads, options.device, folders)
+                    found = take_turns(jobs, options.steps, options.minutes)
+                rows += found[0]
+                releases += found[1]
+            yield rows, releases
+
+
+def grow(options: argparse.Namespace) -> Iterator[Found]:
+    """Med-URWKV beside itself with softmax attention, as the image grows."""
+    rows = []
+    for side in (side for side in GROWING if side <= options.largest):
+        with tempfile.TemporaryDirectory() as scratch:
+            own = {"": (own_source(), Path(scratch))}
+            names = ("Med-URWKV", ATTENTION)
+            jobs = jobs_of(["eager"], names, (1, 3, side, side), threads_of(options)[0], options.device, own)
+            found, _ = take_turns(jobs, LEAST_ROUNDS if side < 1024 else 1, 1)
+        rows += [{**row, "growth": side} for row in found]
+    yield rows, []
+
+
+def mix(options: argparse.Namespace) -> Iterator[Found]:
+    """Bi-WKV alone, in Triton on a GPU, beside attention and a loop over the tokens."""
+    best = bi_wkv.best_times(bi_wkv.CHANNELS, bi_wkv.ROUNDS, options.device)
+    yield (
+        [
+            {"name": name, "tokens": tokens, "channels": bi_wkv.CHANNELS, "seconds": forward, "both": both}
+            | {"date": today()}
+            for (name, tokens), (forward, both) in best.items()
+        ],
+        [],
+    )
+
+
+PARTS = {"forms": compare, "training": train, "growth": grow, "bi-wkv": mix}
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure the tables asked for, writing each part when it is done; the others stay as they were."""
-    path = BENCHMARKS / RESULTS
+    """Measure what is asked for, storing each table when it is done; the others stay as they were."""
+    refuse_missing(options.only or ALL, [one for name in runtimes_of(options) for one in NEEDS.get(name, ())])
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("speed.py: PyTorch finds no GPU here; leave --device cuda out, or run this where there is one")
+    for source in options.release:
+        release_of(source)
+    here = facts(options.device)
+    compared: list[Row] = []
     for part in options.parts:
-        measured = PARTS[part](options)
-        facts = {**machine(), "device": device_name(options.device)}
-        del facts["threads"]
-        stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"rows": []}
-        if any(stored.get(key) != value for key, value in facts.items()):  # of another machine or torch
-            stored["rows"] = []
-        replaced = set(map(table_of, measured))  # every table is of one run
-        facts["rows"] = [row for row in stored["rows"] if table_of(row) not in replaced] + measured
-        path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        print(f"{part}: done", flush=True)
+        for rows, releases in PARTS[part](options):
+            print(speed_tables.times(rows), flush=True)
+            stored = store(here, with_their_peer(rows), releases, options.results)
+            compared += releases
+            print(f"\n{part}: stored in {stored}\n", flush=True)
+    if compared:
+        print(speed_tables.releases(compared))
 
 
-def part_of(row: Row) -> str:
-    """Return which of `PARTS` a row belongs to."""
-    return "growth" if "growth" in row else "training" if row["form"] == "training" else "forms"
+def with_their_peer(rows: list[Row]) -> list[Row]:
+    """Return the rows of whole tables, which have what all others are relative to."""
+    whole = {table_of(row) for row in rows if part_of(row) not in ("forms", "training") or row["name"] == peer_of(row)}
+    return [row for row in rows if table_of(row) in whole]
 
 
-def table_of(row: Row) -> Any:
-    """Return which table a row belongs to."""
-    return setting(row) if part_of(row) == "forms" else part_of(row)
+# ---- page
 
 
-def compare(options: argparse.Namespace) -> list[Row]:
-    """Return every network in every form."""
-    rows: list[Row] = []
-    for shape in [(images, 3, side, side) for side in options.sides for images in options.images]:
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch)
-            if options.device == "cpu":
-                export_all(shape, folder)
-            for threads in options.threads:
-                for runtime in RUNTIMES if options.device == "cpu" else ("torch",):
-                    jobs = jobs_of(runtime, shape, threads, folder, options.device)
-                    rows += take_turns(jobs, options.rounds, options.minutes)
-    return rows
-
-
-def grow(options: argparse.Namespace) -> list[Row]:
-    """Med-URWKV beside itself with softmax attention, as the image grows."""
-    rows = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for side in (side for side in GROWING if side <= options.largest):
-            jobs = [
-                {
-                    "name": name,
-                    "form": "eager",
-                    "shape": (1, 3, side, side),
-                    "threads": options.threads[0],
-                    "device": options.device,
-                    "output": str(Path(scratch) / f"{number}.npy"),
-                }
-                for number, name in enumerate(("Med-URWKV", ATTENTION))
-            ]
-            rounds = LEAST_ROUNDS if side < 1024 else 1
-            rows += [{**row, "growth": side} for row in take_turns(jobs, rounds, 1)]
-    return rows
-
-
-def train(options: argparse.Namespace) -> list[Row]:
-    """Return a step of training on eight images of 256 x 256."""
-    rows = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for name in {**ZOO, **PEERS}:
-            job = {"name": name, "form": "training", "shape": (8, 3, 256, 256), "threads": options.threads[0]}
-            job |= {"device": options.device, "output": str(Path(scratch) / "loss.npy")}
-            rows += take_turns([job], LEAST_ROUNDS, 1)
-    return rows
-
-
-PARTS = {"forms": compare, "growth": grow, "training": train}
-
-
-def device_name(device: str) -> str:
-    """Return what computes, for people."""
-    return torch.cuda.get_device_name(device) if device != "cpu" else str(machine()["processor"])
-
-
-# ---- tables
-
-
-def tables(facts: dict[str, Any]) -> str:
-    """Page of all tables."""
-    rows = facts["rows"]
-    timed = [row for row in rows if part_of(row) == "forms"]
-    settings = sorted(set(map(setting, timed)), key=lambda one: (one[0][2], one[0][0], -one[1]))
-    gains = [row["gain_of_threads"] for row in timed if row["threads"] > 1 and row.get("gain_of_threads")]
-    where = f"Measured on {facts['device']}, torch {facts['torch']}, float32" + (
-        f"; two threads made a matrix product {statistics.median(gains):.2f} times as fast." if gains else "."
-    )
-    parts = []
-    for shape, threads in settings:
-        chosen = {(row["name"], row["form"]): row for row in timed if setting(row) == (shape, threads)}
-        images = "1 image" if shape[0] == 1 else f"{shape[0]} images"
-        rounds = min(row["rounds"] for row in chosen.values() if "rounds" in row)
-        title = (
-            f"{images} of {shape[2]} x {shape[3]}, {threads} thread{'s' * (threads > 1)}, medians of {rounds} rounds"
-        )
-        parts.append(f"**{title}**\n\n{speed_table(chosen)}")
-    parts += filter(None, [growth_table(rows), training_table(rows)])
-    return "\n\n".join([HEADING, where, *parts]) + "\n"
-
-
-def setting(row: Row) -> tuple[tuple[int, ...], int]:
-    """Return what is compared in one table: the input's shape, and the threads."""
-    return tuple(row["shape"]), row["threads"]
-
-
-def speed_table(chosen: dict[tuple[str, str], Row]) -> str:
-    """Return how many times as fast as the peer a network is, in each form."""
-
-    def seconds(name: str, form: str) -> float | None:
-        found = chosen.get((name, form), {})
-        return found.get("seconds") if (found.get("difference") or 0) <= EQUAL else None
-
-    forms = [form for form in FORMS if any(key[1] == form for key in chosen)]
-    best = {name: min(filter(None, (seconds(name, form) for form in forms)), default=None) for name in {**ZOO, **PEERS}}
-    lines = []
-    for name in {**ZOO, **PEERS}:
-        cells = [ratio(seconds(PEER, form if form != "deploy" else "eager"), seconds(name, form)) for form in forms]
-        own = [ratio(seconds(name, not_deployed(form)), seconds(name, form)) for form in forms if form != "eager"]
-        megabytes = [chosen[name, form]["megabytes"] for form in forms if "megabytes" in chosen.get((name, form), {})]
-        lines.append([name, *cells, ratio(best[PEER], best[name]), *own, f"{min(megabytes)}" if megabytes else "-"])
-    gains = [f"{'eager' if form == 'deploy' else form}: deployed / not" for form in forms if form != "eager"]
-    return markdown([f"times as fast as {PEER}", *forms, "best / best", *gains, "MB, least"], lines)
-
-
-def not_deployed(form: str) -> str:
-    """Return the form of a network that was not deployed before it came into this one."""
-    return "eager" if form == "deploy" else f"{form}, not deployed"
-
-
-def ratio(slow: float | None, fast: float | None) -> str:
-    return f"{slow / fast:.2f}" if slow and fast else "-"
-
-
-def growth_table(rows: list[Row]) -> str:
-    """Med-URWKV's time as the image grows, against attention's."""
-    times = {(row["name"], row["growth"]): row.get("seconds") for row in rows if "growth" in row}
-    sides = sorted({side for _, side in times})
-    if not sides:
-        return ""
-    lines = [
-        [name, *(ratio(times[name, side], times[name, sides[0]]) for side in sides)]
-        for name in ("Med-URWKV", ATTENTION)
-    ]
-    lines.append(["attention / Bi-WKV", *(ratio(times[ATTENTION, side], times["Med-URWKV", side]) for side in sides)])
-    header = [f"time, that of {sides[0]} x {sides[0]} being 1", *(f"{side} x {side}" for side in sides)]
-    return f"**As the image grows**\n\n{markdown(header, lines)}"
-
-
-def training_table(rows: list[Row]) -> str:
-    """Return what a step of training takes, beside the peer's."""
-    steps = {row["name"]: row for row in rows if row["form"] == "training" and "seconds" in row}
-    if PEER not in steps:
-        return ""
-    lines = [
-        [name, ratio(row["seconds"], steps[PEER]["seconds"]), str(row["megabytes"])] for name, row in steps.items()
-    ]
-    table = markdown(["", f"time, that of {PEER} being 1", "MB"], lines)
-    return f"**A step of training, 8 images of 256 x 256**\n\n{table}"
-
-
-def report(benchmarks: Path = BENCHMARKS) -> None:
-    """Write the tables."""
-    page = tables(json.loads((benchmarks / RESULTS).read_text(encoding="utf-8")))
-    (benchmarks / TABLES).write_text(page, encoding="utf-8")
+def report(options: argparse.Namespace) -> None:
+    """Write the page."""
+    TABLES.write_text(speed_tables.page(read_runs(options.results)), encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.set_defaults(act=lambda options: report())
+    parser.set_defaults(act=report, results=RUNS)
     measuring = parser.add_subparsers().add_parser("run", help="measure")
     measuring.add_argument("--parts", choices=PARTS, nargs="+", default=list(PARTS))
     measuring.add_argument("--threads", type=int, nargs="+", default=[2, 1])
     measuring.add_argument("--rounds", type=int, default=50)
+    measuring.add_argument("--steps", type=int, default=LEAST_ROUNDS, help="rounds of training")
     measuring.add_argument(
         "--minutes", type=float, default=2.0, help="of one runtime at one shape and number of threads"
     )
     measuring.add_argument("--images", type=int, nargs="+", default=[1, 8], help="in a batch")
-    measuring.add_argument("--sides", type=int, nargs="+", default=[256, 512], help="of the images")
+    measuring.add_argument("--sides", type=int, nargs="+", default=[256, 512], help="of images; training has the first")
+    measuring.add_argument("--volumes", type=int, nargs="*", default=[64], help="sides; training has the first")
     measuring.add_argument("--largest", type=int, default=GROWING[-1], help="side of the growing image")
-    measuring.add_argument("--device", default="cpu", help="cpu or cuda")
+    measuring.add_argument("--device", choices=USUAL, default="cpu")
+    measuring.add_argument("--runtimes", choices=RUNTIMES, nargs="+", help="instead of the device's usual ones")
+    measuring.add_argument("--only", choices=ALL, nargs="+", metavar="NAME", help="these networks, not all")
+    measuring.add_argument(
+        "--release", type=Path, nargs="+", default=[], metavar="SRC", help="src of checkouts, to be timed as well"
+    )
+    measuring.add_argument("--results", type=Path, default=RUNS, help="the folder for the run's file")
     measuring.set_defaults(act=run)
     options = parser.parse_args()
     options.act(options)

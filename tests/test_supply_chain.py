@@ -36,7 +36,7 @@ def test_every_package_has_hashes():
 def test_the_lock_holds_what_the_project_needs_and_is_built_with():
     project = PROJECT["project"]
     needed = project["dependencies"] + [
-        one for extra in ("onnx", "openvino", "pictures", "docs", "dev") for one in extra_of(project, extra)
+        one for extra in ("onnx", "openvino", "bench", "pictures", "docs", "dev") for one in extra_of(project, extra)
     ]
     for requirement in map(Requirement, needed + PROJECT["build-system"]["requires"]):
         found, _ = locked()[canonicalize_name(requirement.name)]
