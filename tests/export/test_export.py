@@ -236,6 +236,60 @@ def test_what_cannot_be_exported_is_said_before_anything_is_done(model, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_its_runtime_refuses_is_one_sentence(smallest, tmp_path, monkeypatch, refused):
+    """ONNX Runtime 1.32 does so with some convolutions of volumes without a bias, when it opens or runs the file."""
+
+    def open_nothing(self, path):
+        raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : FusedConv: bias is missing\nand a page more")
+
+    monkeypatch.setattr("segzoo.export.onnx.Onnx.open", open_nothing)
+    with refused(segzoo.SegzooError):
+        smallest.export(tmp_path / "model.onnx", size=(64, 48))
+    assert list(tmp_path.iterdir()) == []
+
+
+def onnx_graph(model, x, path):
+    """Return the graph that the network alone becomes, and what ONNX Runtime computes by it."""
+    torch.onnx.export(model, (x,), path, dynamo=True, opset_version=20, optimize=True, verbose=False)
+    import onnx
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return onnx.load(path).graph, session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"spatial_dims": 2},
+        {"spatial_dims": 2, "kernel_size": 5, "norm": "layer"},
+        {"kernel_size": 5},
+        {"strides": ((1, 2, 2), 2, 2, (2, 1, 2)), "grn": True},
+    ],
+    ids=str,
+)
+def test_mednext_becomes_the_layers_that_runtimes_are_fast_in(options, tmp_path):
+    torch.manual_seed(0)
+    model = segzoo.MedNeXt(width=4, depths=1, num_classes=2, **options).eval()
+    for name, parameter in model.named_parameters():
+        if "norm" in name or "bias" in name or "grn" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    x = torch.randn(2, 1, *(32, 32, 48)[: model.spatial_dims])
+    with torch.inference_mode():
+        expected = model(x)
+    graph, found = onnx_graph(model.deploy().to(memory_format=torch.contiguous_format), x, tmp_path / "model.onnx")
+    assert np.abs(found - expected.numpy()).max() <= 5e-5 * expected.abs().max()
+    kinds = [node.op_type for node in graph.node]
+    assert not {"ScatterND", "ConvTranspose", "MatMul", "Gemm", "Slice", "Gather"} & set(kinds)
+    if model.norm == "group":
+        norms = [node for node in graph.node if node.op_type == "InstanceNormalization"]
+        assert len(norms) == 17  # with scale and shift inside
+        produced = {name: node for node in graph.node for name in node.output}
+        of_channels = [node for node in graph.node if node.op_type in ("Mul", "Add") and node.input[1] not in produced]
+        assert options.get("grn") or of_channels == []
+        moved = [list(node.attribute[0].ints) for node in graph.node if node.op_type == "Transpose"]
+        assert all(order[-2:] == [len(order) - 1, len(order) - 2] for order in moved)  # of the weaving alone
+
+
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
 def test_a_full_disk_is_one_sentence(smallest, tmp_path, suffix, refused):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

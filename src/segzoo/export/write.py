@@ -22,7 +22,7 @@ from safetensors.torch import save
 from segzoo.checkpoints.finite import require_finite
 from segzoo.checkpoints.folder import drafting
 from segzoo.checkpoints.metadata import Metadata
-from segzoo.errors import SegzooError, cause_of
+from segzoo.errors import SegzooError, cause_of, first_line
 from segzoo.export.base import ExportFormat, Request
 from segzoo.export.check import compare, compare_masks, sample_for
 from segzoo.export.formats import choose_format
@@ -143,9 +143,13 @@ def export(
     except SegzooError:
         raise
     except Exception as error:  # the exporter says in an error of its own that its temporary files have no room
-        if (reason := cause_of(error, OSError)) is None:
-            raise
-        raise SegzooError(f"{path} cannot be written ({reason.strerror or reason})") from error
+        if (reason := cause_of(error, OSError)) is not None:
+            raise SegzooError(f"{path} cannot be written ({reason.strerror or reason})") from error
+        raise SegzooError(
+            f"{path} was not written: this {type(model).__name__} cannot be exported, or what was written not be run "
+            f"({type(error).__name__}: {first_line(error)}); try a file of another format, or another version of "
+            f"{' or '.join(('torch', *writer.packages))}"
+        ) from error
     return Exported(path, difference, source, precision, bytes_written, str(left_out(network)))
 
 

@@ -2,7 +2,7 @@
 
 A large depthwise convolution looks around, two pointwise layers with a wide space between them mix the channels, and
 the input is added. On CPUs the wide space is worked through in tiles (segzoo.nn.tiles), so that it never exists as a
-whole.
+whole. ONNX files have the layers that their runtimes are fast in (segzoo.nn.woven).
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from segzoo.nn import tiles
 from segzoo.nn.depthwise import DepthwiseConv3d, DepthwiseConvTranspose3d
 from segzoo.nn.tiles import PointwiseConv2d, PointwiseConv3d
+from segzoo.nn.woven import in_onnx_export, transposed_parts, weave
 
 POINTWISE: dict[int, Any] = {2: PointwiseConv2d, 3: PointwiseConv3d}
 
@@ -29,9 +30,24 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(wide.movedim(1, -1)).movedim(-1, 1).to(x.dtype)
 
 
+class InstanceNorm(nn.GroupNorm):
+    """Group norm with a group for every channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not in_onnx_export():
+            return super().forward(x)
+        # in one operation, not three. Volumes go through it as lists, since in the layout that OpenVINO otherwise
+        # takes it adds up one voxel after another, and loses what is beyond the accuracy of float32
+        flat = x if x.ndim == 4 else x.flatten(2)
+        return F.instance_norm(flat, weight=self.weight, bias=self.bias, eps=self.eps).view(x.shape)
+
+
 def make_norm(name: str, channels: int) -> nn.Module:
     """Make the norm after a depthwise convolution: "group", with a group for every channel, or "layer"."""
-    return nn.GroupNorm(channels, channels) if name == "group" else ChannelNorm(channels)
+    return InstanceNorm(channels) if name == "group" else ChannelNorm(channels)
 
 
 class GlobalResponseNorm(nn.Module):
@@ -166,6 +182,8 @@ class UpBlock(MedNeXtBlock):
 
     def compute_onto(self, x: Tensor, skip: Tensor) -> Tensor:
         """Do so, as the part that "block" recomputes."""
+        if in_onnx_export():
+            return self.compute_woven(x) + skip
         fine = self.depthwise(x)
         weight, bias = self.residual.weight, self.residual.bias.view(1, -1, *(1,) * len(self.stride))
         # worked out on the coarse grid, since all other voxels of the transposed convolution would be zeros
@@ -182,6 +200,24 @@ class UpBlock(MedNeXtBlock):
         fine = F.pad(self.add_branch(fine, bias), front)
         fine[reached] += coarse
         return fine.add_(skip)
+
+    def compute_woven(self, x: Tensor) -> Tensor:
+        """Compute the block's function residue by residue of the fine grid, and weave when channels have halved."""
+        depthwise: Any = self.depthwise
+        parts = transposed_parts(x, depthwise.weight, depthwise.bias, self.stride)
+        sides = [step * (side - 1) + 1 for step, side in zip(self.stride, x.shape[2:], strict=True)]
+        # voxels in whatever order: it is all the same to norm and pointwise layers
+        fine = torch.cat([part.flatten(2) for part in parts], 2).unflatten(2, sides)
+        wide = self.grn(F.gelu(self.expand(self.norm(fine))))
+        biases = self.compress.bias + self.residual.bias
+        mixed = self.compress._conv_forward(wide, self.compress.weight, biases).flatten(2)
+        first, *others = [
+            found.view(*found.shape[:2], *part.shape[2:])
+            for found, part in zip(mixed.split([part[0, 0].numel() for part in parts], 2), parts, strict=True)
+        ]
+        # without a bias ONNX Runtime 1.32 takes what is added for one, and refuses it
+        first = first + self.residual._conv_forward(x, self.residual.weight, torch.zeros_like(biases))
+        return weave([first, *others], self.stride)
 
 
 def depthwise_conv(channels: int, kernel_size: int, stride: Sequence[int], transposed: bool = False) -> nn.Module:
