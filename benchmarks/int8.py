@@ -13,7 +13,6 @@ ratios to float32 in the same runtime and the same turns.
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -37,7 +36,6 @@ from segzoo.prediction.runtimes import BACKENDS, import_openvino
 BENCHMARKS = Path(__file__).parent
 PAGE, STORED = BENCHMARKS / "int8.md", BENCHMARKS / "int8.json"
 CHECKPOINTS = ("lv-unet-busi", "lv-unet-cvc-clinicdb", "lv-unet-kvasir-seg", "cmunext-s-busi")
-FOLDERS = {"BUSI": "BUSI", "CVC-ClinicDB": "CVC-ClinicDB", "Kvasir-SEG": "Kvasir-SEG"}
 THREADS = (1, 2)
 FASTER, LOST = 1.2, 0.002  # from what speed, and up to what loss of Dice, a form is worth its trouble
 # what integers are multiplied by, of /proc/cpuinfo
@@ -65,8 +63,8 @@ def main() -> None:
         for threads in THREADS:
             for form, times in timed(folder, facts, threads, options.turns).items():
                 facts["forms"][form].setdefault("seconds", {})[str(threads)] = times
-    stored["machine"] = on_what() | {"turns": options.turns, "loaded": options.loaded}
-    STORED.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+        stored["machine"] = on_what() | {"turns": options.turns, "loaded": options.loaded}
+        STORED.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(page(stored), encoding="utf-8")
 
 
@@ -77,13 +75,13 @@ def make(name: str, root: Path, folder: Path) -> Facts:
     """Write all forms of a checkpoint, and score them on the validation part of its data."""
     folder.mkdir(parents=True, exist_ok=True)
     model = segzoo.from_pretrained(name)
-    data = training_data(model, root / FOLDERS[model.data["dataset"]])
+    data = training_data(model, root / model.data["dataset"])
     network, calibration = model.deploy(), calibration_images(data)
     size = network.preprocessing.image_size
     files = write(model, calibration, size, folder)
     samples = part(data, "val")
     scores = {form: Dice(model.num_classes, multilabel=model.multilabel) for form in files}
-    runs = {form: opened(file, os.cpu_count() or 1) for form, file in files.items()}
+    runs = {form: opened(file, torch.get_num_threads()) for form, file in files.items()}
     for sample in samples:
         x = check_inputs(network, sample.image, size)[0].numpy()
         truth = torch.from_numpy(data.label_of(sample))[None, None].float()
@@ -132,15 +130,18 @@ QUANTISERS: dict[str, Facts] = {  # format, activations and weights; in 7 bits w
 def by_onnxruntime(source: Path, target: Path, inputs: Iterator[Array], form: str) -> Path:
     """Write every operation in integers that ONNX Runtime's quantiser knows, with weights by channel."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):
         def get_next(self) -> dict[str, Array] | None:
             return next(({"image": x} for x in inputs), None)
 
     options = QUANTISERS[form]
+    prepared = target.with_suffix(".prepared.onnx")
     with without_advice():
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)  # which gives up where the batch varies
         quantize_static(
-            source,
+            prepared,
             target,
             Reader(),
             quant_format=QuantFormat[options["quant_format"]],
@@ -236,13 +237,8 @@ def page(stored: Facts) -> str:
     rows, found = [], []
     for name, facts in stored["checkpoints"].items():
         for form, entry in facts["forms"].items():
-            runtime = form.partition(",")[0]
-            whole = facts["forms"][f"{runtime}, float32"]
-            first = (
-                f"`{name}`, {facts['images']} of {facts['dataset']}"
-                if not rows or form == next(iter(facts["forms"]))
-                else ""
-            )
+            whole = facts["forms"][f"{form.partition(',')[0]}, float32"]
+            first = f"`{name}`, {facts['images']} of {facts['dataset']}" if form in next(iter(facts["forms"])) else ""
             cells = [first, form, f"{entry['bytes'] / 1e6:.2f}"]
             lost = whole["dice"] - entry["dice"]
             if entry is whole:
