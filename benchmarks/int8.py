@@ -7,14 +7,15 @@ Makes the forms of each checkpoint, scores them on the validation part of its da
 int8.md. Needs `medsegzoo[onnx,openvino,nncf]`, and for each checkpoint its dataset, in a folder of the dataset's name.
 
 Every file takes images of the network's own size. Calibration takes training images alone; forms are chosen and judged
-on the validation part, never on the test part. All forms of a checkpoint take turns in one process, and speeds are
-ratios to float32 in the same runtime and the same turns.
+on the validation part, never on the test part. All forms of a checkpoint and runtime take turns in one process, and
+speeds are ratios to float32 in the same turns.
 """
 
 import argparse
 import json
 import statistics
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,8 +36,10 @@ from segzoo.prediction.runtimes import BACKENDS, import_openvino
 
 BENCHMARKS = Path(__file__).parent
 PAGE, STORED = BENCHMARKS / "int8.md", BENCHMARKS / "int8.json"
-CHECKPOINTS = ("lv-unet-busi", "lv-unet-cvc-clinicdb", "lv-unet-kvasir-seg", "cmunext-s-busi")
+CHECKPOINTS = ("cmunext-s-busi", "lv-unet-busi")
+RUNTIMES = ("ONNX Runtime", "OpenVINO")
 THREADS = (1, 2)
+WARM_SECONDS = 0.05  # of passes before the one that counts: the threads of the form before wait a while for more work
 FASTER, LOST = 1.2, 0.002  # from what speed, and up to what loss of Dice, a form is worth its trouble
 # what integers are multiplied by, of /proc/cpuinfo
 INSTRUCTIONS = ("avx2", "avx512bw", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
@@ -49,17 +52,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="the folder of the datasets")
     parser.add_argument("--forms", type=Path, default=Path(tempfile.gettempdir()) / "segzoo-int8", help="for the files")
-    parser.add_argument("--checkpoints", nargs="+", default=CHECKPOINTS)
+    parser.add_argument("--checkpoints", nargs="+", help="default: two for BUSI, or what is stored")
     parser.add_argument("--turns", type=int, default=30)
     parser.add_argument("--loaded", action="store_true", help="say that the machine had other work")
     parser.add_argument("--time-only", action="store_true", help="take files and Dice as an earlier run left them")
     options = parser.parse_args()
     stored = json.loads(STORED.read_text(encoding="utf-8")) if STORED.is_file() else {"checkpoints": {}}
-    for name in options.checkpoints:
+    for name in options.checkpoints or (stored["checkpoints"] if options.time_only else CHECKPOINTS):
         folder = options.forms / name
         if not options.time_only:
             stored["checkpoints"][name] = make(name, options.data, folder)
         facts = stored["checkpoints"][name]
+        for entry in facts["forms"].values():
+            entry["bytes"] = bytes_of(folder / entry["file"])
         for threads in THREADS:
             for form, times in timed(folder, facts, threads, options.turns).items():
                 facts["forms"][form].setdefault("seconds", {})[str(threads)] = times
@@ -89,10 +94,7 @@ def make(name: str, root: Path, folder: Path) -> Facts:
         for form, run in runs.items():
             scores[form].update(network.mask(torch.from_numpy(run(x))), target)
     np.save(folder / "image.npy", x)
-    forms = {
-        form: {"file": file.name, "bytes": bytes_of(file), "dice": scores[form].compute().item()}
-        for form, file in files.items()
-    }
+    forms = {form: {"file": file.name, "dice": scores[form].compute().item()} for form, file in files.items()}
     return {"dataset": model.data["dataset"], "images": len(samples), "calibration": len(calibration), "forms": forms}
 
 
@@ -168,24 +170,33 @@ def opened(file: Path, threads: int) -> Callable[[Array], Array]:
 
 
 def bytes_of(file: Path) -> int:
-    return sum(path.stat().st_size for path in (file, file.with_suffix(".bin")) if path.is_file())
+    """Return the size of a form, with the weights beside an .xml file."""
+    return sum(path.stat().st_size for path in {file, file.with_suffix(".bin") if file.suffix == ".xml" else file})
 
 
 # ---- times
 
 
 def timed(folder: Path, facts: Facts, threads: int, turns: int) -> dict[str, Facts]:
-    """Median seconds of each form, on the processor and by the clock, all by turns."""
+    """Median seconds of each form, on the processor and by the clock; those of a runtime take turns."""
     x = np.load(folder / "image.npy")
-    runs = {form: opened(folder / entry["file"], threads) for form, entry in facts["forms"].items()}
-    times: dict[str, list[tuple[float, float]]] = {form: [] for form in runs}
-    for _ in range(turns + 1):
-        for form, run in runs.items():
-            processor, wall = time.process_time(), time.perf_counter()
-            run(x)
-            times[form].append((time.process_time() - processor, time.perf_counter() - wall))
-    medians = {form: map(statistics.median, zip(*taken[1:], strict=True)) for form, taken in times.items()}
-    return {form: dict(zip(("processor", "wall"), found, strict=True)) for form, found in medians.items()}
+    medians = {}
+    for runtime in RUNTIMES:
+        files = {form: entry["file"] for form, entry in facts["forms"].items() if form.startswith(runtime)}
+        runs = {form: opened(folder / file, threads) for form, file in files.items()}
+        times: dict[str, list[tuple[float, float]]] = {form: [] for form in runs}
+        for _ in range(turns):
+            for form, run in runs.items():
+                warm = time.perf_counter() + WARM_SECONDS
+                while time.perf_counter() < warm:
+                    run(x)
+                processor, wall = time.process_time(), time.perf_counter()
+                run(x)
+                times[form].append((time.process_time() - processor, time.perf_counter() - wall))
+        for form, taken in times.items():
+            found = map(statistics.median, zip(*taken, strict=True))
+            medians[form] = dict(zip(("processor", "wall"), found, strict=True))
+    return medians
 
 
 def on_what() -> Facts:
@@ -248,8 +259,14 @@ def page(stored: Facts) -> str:
                 cells += [f"{processor:.2f} ({wall:.2f})" for processor, wall in ratios]
                 cells += [f"{entry['dice']:.4f}", f"{lost:z.4f}"]
             rows.append("| " + " | ".join(cells) + " |")
-        found += [verdict(name, facts, runtime) for runtime in ("ONNX Runtime", "OpenVINO")]
-    return heading + "\n".join([*rows, "", *found]) + "\n"
+        found += [verdict(name, facts, runtime) for runtime in RUNTIMES]
+    return wrapped(heading) + "\n".join([*rows, "", *found]) + "\n"
+
+
+def wrapped(heading: str) -> str:
+    """Return a heading whose paragraphs, not its table, are broken anew."""
+    paragraphs = heading.split("\n\n")
+    return "\n\n".join(part if part.startswith("|") else textwrap.fill(part, 120) for part in paragraphs)
 
 
 def ratio(whole: Facts, entry: Facts, threads: int) -> tuple[float, float]:
