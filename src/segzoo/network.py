@@ -75,7 +75,7 @@ class SegmentationNetwork(Deployable, LightningModule):
     stride: int | tuple[int, ...] = 1  # sides that the network itself can take are multiples of this, or of these
     spatial_dims: int = 2
     training_only: ClassVar[tuple[str, ...]] = ()  # what the names of tensors begin with that only training needs
-    can_be_int8: ClassVar[bool] = False  # whether its masks were found to stay as they are
+    int8_files: ClassVar[tuple[str, ...]] = ()  # suffixes of those whose masks were found to stay as they are
     members: "Sequence[SegmentationNetwork]" = ()  # those whose mean this one is, if it is an ensemble
     encoder_parts: ClassVar[tuple[str, ...]] = ("encoder",)  # the submodules that frozen_epochs is about
 

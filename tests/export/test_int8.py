@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,12 @@ pytest.importorskip("onnxscript")
 
 from segzoo.export.int8 import nodes_to_quantize, quantize, refuse_what_gains_nothing  # noqa: E402
 from segzoo.export.measure import calibration_images, read_target, training_data  # noqa: E402
-from segzoo.prediction.runtimes import FACTS  # noqa: E402
+from segzoo.prediction.runtimes import FACTS, import_openvino, open_exported  # noqa: E402
+
+needs_nncf = pytest.mark.skipif(
+    None in map(find_spec, ("nncf", "openvino")),
+    reason="nncf or openvino is not installed, which int8 in .xml files needs",
+)
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +111,51 @@ def test_what_cannot_be_int8_is_said(model, images, tmp_path, refused):
     for case, path, options in (
         (model, "model.onnx", {"precision": "int8"}),
         (model, "model.pt2", int8),
+        (segzoo.create_model("lv_unet"), "model.xml", int8),
         (segzoo.create_model("med_urwkv"), "model.onnx", int8),
     ):
         with refused(segzoo.SegzooError):
             case.export(tmp_path / path, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def openvinos(model, images, folder):
+    """The int8 file that OpenVINO runs."""
+    return model.export(folder / "int8.xml", precision="int8", calibration=images, details={"licence": "MIT"})
+
+
+@needs_nncf
+def test_every_convolution_of_openvinos_int8_has_integer_weights(openvinos):
+    operations = import_openvino().Core().read_model(openvinos.path).get_ordered_ops()
+    convolutions = [node for node in operations if "Convolution" in node.get_type_name()]
+    assert {node.get_type_name() for node in convolutions} == {"Convolution", "GroupConvolution"}
+    for node in convolutions:
+        weights = node.input_value(1).get_node()
+        while weights.get_input_size():  # what makes floats of them
+            weights = weights.input_value(0).get_node()
+        assert weights.get_element_type().get_type_name() == "i8"
+        if node.get_type_name() == "Convolution":  # whose sums are long enough to overflow with more than 7 bits
+            assert 60 < np.abs(weights.data.astype(int)).max() <= 64
+
+
+@needs_nncf
+def test_openvinos_int8_says_what_it_is_and_its_masks_mostly_agree(model, images, openvinos):
+    opened = open_exported(openvinos.path)
+    assert (opened.metadata.precision, opened.metadata.entries["licence"]) == ("int8", "MIT")
+    assert opened.metadata.entries["preprocessing"] == model.preprocessing.to_dict()
+    assert b"/tmp" not in openvinos.path.read_bytes()
+    assert openvinos.difference < 0.1
+    predictor = segzoo.Predictor(openvinos.path)
+    for image in images:
+        assert (predictor(image).mask == model.predict(image).mask).mean() > 0.9
+
+
+def test_openvinos_int8_without_what_writes_it_is_refused(model, images, tmp_path, monkeypatch, refused):
+    monkeypatch.setattr("segzoo.export.base.find_spec", lambda package: True)
+    monkeypatch.setattr("segzoo.export.openvino.find_spec", lambda package: None)
+    with refused(segzoo.MissingError):
+        model.export(tmp_path / "model.xml", precision="int8", calibration=images)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -156,8 +203,11 @@ def test_the_data_of_a_training_are_read_with_the_options_that_their_masks_need(
         assert found[0, :4].tolist() == ([0, 1, 2, -1] if "values" in options else [0, 1, 1, 1])
 
 
+@pytest.mark.parametrize(
+    ("name", "runtime"), [("model.onnx", "ONNX Runtime"), pytest.param("model.xml", "OpenVINO", marks=needs_nncf)]
+)
 def test_the_command_line_calibrates_on_training_images_and_measures_on_test_images(
-    dataset, tmp_path, capsys, small_models
+    dataset, tmp_path, capsys, small_models, name, runtime
 ):
     torch.manual_seed(0)
     model = segzoo.create_model("wide_images").eval()
@@ -165,22 +215,25 @@ def test_the_command_line_calibrates_on_training_images_and_measures_on_test_ima
     data = segzoo.data.Folder(dataset)
     model.data = data.describe()
     saved = str(model.save_pretrained(tmp_path / "checkpoint"))
-    arguments = ["export", saved, str(tmp_path / "model.onnx"), "--precision", "int8", "--size", "32", "48"]
+    arguments = ["export", saved, str(tmp_path / name), "--precision", "int8", "--size", "32", "48"]
     assert cli.main([*arguments, "--data", str(dataset)]) == 0
     printed = capsys.readouterr().out
-    assert "times as fast as float32 (ONNX Runtime, 1 thread); Dice" in printed
+    assert re.search(rf"times as fast as float32 \({runtime} [\d.]+, 1 thread\); Dice", printed)
     assert "on the 2 test images of Folder" in printed
     trained = {path.stem for path in calibration_images(training_data(model, dataset))}
     assert trained == set(data.split_ids["train"])
+    files = sorted(file.name for file in tmp_path.glob("model.*"))
+    assert files == ([name] if name == "model.onnx" else ["model.bin", name])
 
     (dataset / "images" / "9.png").unlink()  # another split
-    (tmp_path / "model.onnx").unlink()
+    for file in files:
+        (tmp_path / file).unlink()
     capsys.readouterr()
     assert cli.main([*arguments, "--data", str(dataset)]) == 2
     assert "is not the Folder that the checkpoint was trained on" in capsys.readouterr().err
     assert cli.main(arguments) == 2
     assert "--data" in capsys.readouterr().err.splitlines()[-1]
-    assert not (tmp_path / "model.onnx").exists()
+    assert not (tmp_path / name).exists()
 
 
 def test_the_command_line_measures_on_volumes_too(samples, tmp_path, capsys, small_models):

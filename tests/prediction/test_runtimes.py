@@ -438,6 +438,16 @@ def test_a_file_is_compiled_by_its_runtime_alone(zoo, refused):
         segzoo.Predictor(zoo.files["classes"], compile=True)
 
 
+def test_nncf_reports_nothing():
+    if None in map(find_spec, ("openvino_telemetry", "nncf")):
+        pytest.skip("NNCF, or what it reports with, is not installed")
+    code = "from segzoo.prediction.runtimes import import_unreported; import_unreported('nncf')\n"
+    code += "from nncf.telemetry import wrapper; print(type(wrapper.telemetry).__name__, hasattr(wrapper, 'Telemetry'))"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("NNCF_")}
+    done = processes.run([sys.executable, "-c", code], env=kept)
+    assert done.stdout.splitlines()[-1] == "MagicMock False", done.stderr
+
+
 def test_the_first_backend_that_is_installed_is_taken(monkeypatch, refused):
     monkeypatch.setattr("segzoo.prediction.runtimes.find_spec", lambda name: None if name == "onnxruntime" else 1)
     assert choose_backend(None) == "openvino"

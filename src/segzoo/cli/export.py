@@ -10,13 +10,14 @@ from segzoo.export.measure import calibration_images, measure, training_data
 from segzoo.export.write import export
 from segzoo.hub.find import open_checkpoint
 from segzoo.hub.load import load
+from segzoo.prediction.runtimes import RUN_BY
 
 
 def run_export(options: argparse.Namespace) -> None:
     """``segzoo export CHECKPOINT FILE``."""
     writer = choose_format(options.file, options.format)  # before anything is loaded
-    if options.data and writer.suffix != ".onnx":
-        raise SegzooError("--data measures files by ONNX Runtime: end the file in .onnx")
+    if options.data and writer.suffix not in RUN_BY:
+        raise SegzooError(f"--data measures files that segzoo predict runs: end the file in {' or '.join(RUN_BY)}")
     checkpoint = open_checkpoint(options.checkpoint)
     model = load(checkpoint)
     model.load_report.log()
@@ -35,7 +36,7 @@ def run_export(options: argparse.Namespace) -> None:
     )
     print(written)
     if data:
-        print(measure(model, written.path, data, options.size))
+        print(measure(model, written, data, options.size))
 
 
 def details_of(checkpoint: Checkpoint) -> dict[str, Any]:

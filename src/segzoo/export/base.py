@@ -79,7 +79,7 @@ class ExportFormat(ABC):
         precision = "float32" if request.precision == "int8" else request.precision  # quantised when it is written
         return Graph(request.network, precision, type(self).resize).eval()
 
-    def require_packages(self) -> None:
+    def require_packages(self, precision: str) -> None:
         """Refuse at once what would fail after a minute.
 
         Raises:

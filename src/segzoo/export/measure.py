@@ -17,10 +17,10 @@ from segzoo.data.volumes import source_of
 from segzoo.errors import SegzooError
 from segzoo.export.check import check_inputs
 from segzoo.export.int8 import speed_ratio
-from segzoo.export.write import export
+from segzoo.export.write import Exported, export
 from segzoo.metrics.metric import Dice
 from segzoo.prediction.pipeline import Pipeline
-from segzoo.prediction.runtimes import ExportedModel
+from segzoo.prediction.runtimes import open_exported
 from segzoo.prediction.torch_backend import TorchBackend
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Comparison:
         python_dice: the same of the model in Python.
         images: how many test images there are.
         dataset: whose.
+        runtime: that one, with its version.
     """
 
     size: float
@@ -53,11 +54,12 @@ class Comparison:
     python_dice: float
     images: int
     dataset: str
+    runtime: str
 
     def __str__(self) -> str:
         return (
             f"{self.size:.2f} MB (float32: {self.float32_size:.2f} MB); {self.speed:.2f} times as fast as float32 "
-            f"(ONNX Runtime, 1 thread); Dice {self.dice:.4f} on the {self.images} test images of {self.dataset} "
+            f"({self.runtime}, 1 thread); Dice {self.dice:.4f} on the {self.images} test images of {self.dataset} "
             f"(Python: {self.python_dice:.4f}, lost: {self.python_dice - self.dice:z.4f})"
         )
 
@@ -110,18 +112,19 @@ def read_target(sample: Sample, data: SegmentationDataModule) -> npt.NDArray[np.
 
 
 def measure(
-    model: "SegmentationNetwork", path: Path, data: SegmentationDataModule, size: Sequence[int] | None
+    model: "SegmentationNetwork", written: Exported, data: SegmentationDataModule, size: Sequence[int] | None
 ) -> Comparison:
-    """Compare an exported ONNX file with one in float32, written for that alone, and with Python.
+    """Compare an exported file with one in float32, written for that alone, and with Python.
 
     Args:
         model: that the file was exported from.
-        path: the file.
+        written: the file, an .onnx or .xml one.
         data: of which the test images are taken.
         size: sides of the inputs that the file takes; None where they vary.
     """
-    network = model.deploy()
-    of_network, of_file = Pipeline(TorchBackend(network)), Pipeline(ExportedModel(path, "onnxruntime"))
+    path, network = written.path, model.deploy()
+    opened = open_exported(path)
+    of_network, of_file = Pipeline(TorchBackend(network)), Pipeline(opened)
     file_dice, python_dice = (Dice(model.num_classes, multilabel=model.multilabel) for _ in range(2))
     samples = part(data, "test")
     for sample in samples:
@@ -130,14 +133,15 @@ def measure(
             metric.update(torch.from_numpy(pipeline(source_of(sample, data)).mask)[None].long(), target)
     x, _ = check_inputs(network, source_of(samples[0], data), size)
     with TemporaryDirectory() as folder:
-        whole = export(model, Path(folder) / "float32.onnx", size=size).path
-        float32_size, speed = whole.stat().st_size, speed_ratio(path, whole, x.numpy())
+        whole = export(model, Path(folder) / f"float32{path.suffix}", size=size)
+        speed = speed_ratio(path, whole.path, x.numpy(), opened.backend)
     return Comparison(
-        size=path.stat().st_size / 1e6,
-        float32_size=float32_size / 1e6,
+        size=written.size / 1e6,
+        float32_size=whole.size / 1e6,
         speed=speed,
         dice=file_dice.compute().item(),
         python_dice=python_dice.compute().item(),
         images=len(samples),
         dataset=model.data["dataset"],
+        runtime=opened.session.runtime,
     )

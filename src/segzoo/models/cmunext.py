@@ -124,7 +124,7 @@ class CMUNeXt(SegmentationModule):
     """
 
     stride = 16
-    can_be_int8 = True
+    int8_files = (".onnx", ".xml")
     encoder_parts: ClassVar[tuple[str, ...]] = ("stem", "encoder")
 
     def __init__(

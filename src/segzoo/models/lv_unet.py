@@ -196,7 +196,7 @@ class LVUNet(SegmentationModule):
     """
 
     stride = 128
-    can_be_int8 = True
+    int8_files = (".onnx",)
     deep_training_lambda: Tensor
 
     def __init__(

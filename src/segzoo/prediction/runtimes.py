@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,17 +104,21 @@ def compile_openvino(content: bytes, threads: int, weights: bytes = b"") -> tupl
 
 
 def import_openvino() -> Any:
-    """Import OpenVINO, which reports to its maker that it was, unless a package of its own for that is not there."""
+    """Import OpenVINO."""
+    return import_unreported("openvino")
+
+
+def import_unreported(package: str) -> Any:
+    """Import one of OpenVINO's packages, which report to their maker that they were, unless another is not there."""
     reporter = "openvino_telemetry"
     hidden = reporter not in sys.modules
     if hidden:
         sys.modules[reporter] = None  # type: ignore[assignment]
     try:
-        import openvino
+        return import_module(package)
     finally:
         if hidden:
             del sys.modules[reporter]
-    return openvino
 
 
 BACKENDS: dict[str, Callable[[bytes, int, bytes], Session]] = {
