@@ -6,6 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "segzoo"
+SLOW = ("lightning.pytorch.cli", "jsonargparse", "timm", "torchvision", "monai", "scipy", "matplotlib", "pandas")
+SLOW += ("tqdm", "importlib.metadata", "huggingface_hub", "onnx", "onnxruntime", "openvino", "SimpleITK", "ray")
 TREES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in sorted(SOURCE.rglob("*.py"))}
 
 
@@ -21,6 +23,20 @@ def test_imports_that_wait_in_functions_are_those_of_the_list():
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([\w/]+\.py)` \| `([\w/]+\.py)`, ", page, re.MULTILINE)
     assert sorted(found) == sorted(rows)
+
+
+def test_what_takes_long_to_import_is_imported_where_it_is_used():
+    """At the top of a file it would make every start wait that comes by the file."""
+    found = {
+        (file.relative_to(SOURCE).as_posix(), slow)
+        for file, tree in TREES.items()
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [str(node.module)])
+        for slow in SLOW
+        if f"{name}.".startswith(f"{slow}.") and file.relative_to(SOURCE).parts[0] not in ("cli", "data")
+    }
+    assert found == {("models/lv_unet.py", "timm"), ("models/_timm_weights.py", "timm")}
 
 
 def file_of(module: str) -> Path:

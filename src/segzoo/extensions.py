@@ -8,20 +8,24 @@ zoo's own cannot be taken.
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from segzoo.errors import SegzooError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 
 
 @cache
-def announced(kind: str) -> dict[str, EntryPoint]:
+def announced(kind: str) -> "dict[str, EntryPoint]":
     """Return what installed packages announce of a kind, such as "models", by name; nothing is imported.
 
     Of two packages that announce one name, the first by name of package counts, with a warning.
     """
+    from importlib.metadata import entry_points  # takes as long to import as the zoo's tables
+
     found: dict[str, EntryPoint] = {}
     for point in sorted(entry_points(group=f"segzoo.{kind}"), key=package):
         first = found.setdefault(point.name, point)
@@ -34,12 +38,12 @@ def announced(kind: str) -> dict[str, EntryPoint]:
     return found
 
 
-def package(point: EntryPoint) -> str:
+def package(point: "EntryPoint") -> str:
     """Return the distribution that announces an entry point."""
     return point.dist.name if point.dist is not None else point.module.partition(".")[0]
 
 
-def imported(kind: str, point: EntryPoint) -> object:
+def imported(kind: str, point: "EntryPoint") -> object:
     """Import what an entry point names.
 
     Raises:
@@ -85,7 +89,9 @@ class Table(Mapping[str, T], Generic[T]):
         self.added[name] = thing
 
     def __iter__(self) -> Iterator[str]:
-        return iter({**self._own, **self.added, **dict.fromkeys(announced(self.kind))})
+        here = {**self._own, **self.added}
+        yield from here
+        yield from (name for name in announced(self.kind) if name not in here)  # read where none here was enough
 
     def __len__(self) -> int:
         return len(list(iter(self)))

@@ -7,13 +7,12 @@ and the five verbs names this class, never the SegmentationModule that is built 
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
@@ -28,6 +27,9 @@ from segzoo.training.allocator import KeptMemory
 from segzoo.training.callbacks import FrozenEncoder, frozen_for
 from segzoo.training.fitted import fitted
 from segzoo.training.losses import DiceCELoss
+
+if TYPE_CHECKING:  # jsonargparse reads this, too; predictions do without what the module imports
+    from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 
 class Feature(NamedTuple):
@@ -85,8 +87,8 @@ class SegmentationNetwork(Deployable, LightningModule):
         num_classes: int = 1,
         multilabel: bool = False,
         loss: nn.Module | None = None,
-        optimizer: OptimizerCallable | None = None,
-        lr_scheduler: LRSchedulerCallable | None = None,
+        optimizer: "OptimizerCallable | None" = None,
+        lr_scheduler: "LRSchedulerCallable | None" = None,
         frozen_epochs: int | Literal["forever"] = 0,
     ) -> None:
         super().__init__()

@@ -16,7 +16,6 @@ import typing
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -129,7 +128,7 @@ def register(
 def _own() -> dict[str, ModelFacts]:
     """Return the zoo's own models by name, aliases included."""
     found = {}
-    for file in sorted((Path(__file__).parent / "models").glob("*.py")):
+    for file in sorted((Path(__file__).parent / "models").glob("[!_]*.py")):
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and (facts := _registered_facts(node)) is not None:
                 alias = facts.pop("alias", None)
@@ -234,7 +233,7 @@ def require_model(name: str, package: str | None) -> None:
     if name in _ADDED.added:  # whoever it is from, it is here
         return
     if package is None:
-        if name not in list_models():
+        if name not in _own() and name not in list_models():
             raise MissingError(
                 f"there is no model {name!r}{nearest(name, list_models())}; if it is registered in a file of "
                 "somebody's own, import that file first"
@@ -249,6 +248,8 @@ def require_model(name: str, package: str | None) -> None:
 
 def is_installed(package: str) -> bool:
     """Return whether a distribution is installed; nothing of it is imported."""
+    from importlib.metadata import PackageNotFoundError, distribution  # takes as long to import as all else here
+
     try:
         return bool(distribution(package).metadata)
     except PackageNotFoundError:

@@ -3,12 +3,13 @@
 import json
 
 import pytest
+import timm.layers
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import segzoo
-from segzoo.nn.vrwkv import VisionRWKV, VRWKVBlock, q_shift, resize_positions
+from segzoo.nn.vrwkv import DropPath, VisionRWKV, VRWKVBlock, q_shift, resize_positions
 
 VARIANTS = ("small_like", "large_like", "adapter_tiny_like", "odd_channels", "shift2", "noshift", "gray")
 PLAIN = {"vrwkv_tiny": 5_962_176, "vrwkv_small": 23_435_136, "vrwkv_base": 92_876_544, "vrwkv_large_192": 328_659_968}
@@ -134,3 +135,16 @@ def test_stochastic_depth_grows_with_the_depth_and_is_for_training_alone():
     assert not torch.equal(model(image)[0], model(image)[0])
     model.eval()
     assert torch.equal(model(image)[0], model(image)[0])
+
+
+@pytest.mark.parametrize("shape", [(8, 5, 3), (8, 3, 4, 4)])
+def test_stochastic_depth_draws_what_timm_draws(shape):
+    x = torch.randn(shape)
+    ours, timms = ([seeded(layer(0.4), x) for _ in range(2)] for layer in (DropPath, timm.layers.DropPath))
+    assert all(map(torch.equal, ours, timms))
+    assert torch.equal(DropPath(0.4).eval()(x), x)
+
+
+def seeded(layer: torch.nn.Module, x: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    return layer(x)

@@ -179,7 +179,8 @@ def test_an_image_needs_neither_torch_nor_a_second(zoo, images, tmp_path):
     pytest.importorskip("onnxruntime")
     Image.open(images / "malignant (21).png").resize((256, 256)).save(images / "square.png")
     arguments = ["predict", str(zoo.files["classes"]), str(images / "square.png"), "--output", str(tmp_path / "masks")]
-    heavy = ("torch", "lightning", "monai", "timm", "onnx", "openvino", "SimpleITK", "huggingface_hub")
+    heavy = ("torch", "lightning", "monai", "timm", "onnx", "openvino", "SimpleITK", "huggingface_hub", "scipy")
+    heavy += ("tqdm", "multiprocessing", "importlib.metadata", "matplotlib", "segzoo.prediction.workers")
     code = (
         "import sys\n"
         "from segzoo.cli import main\n"

@@ -33,17 +33,17 @@ from segzoo.prediction.doubt import CHOSEN
 from segzoo.prediction.files import OutputError, segment_files
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.plan import DRAFTS, Job, find_inputs, plan, require_distinct, require_writable
-from segzoo.prediction.ray_actors import share_out_on_nodes
 from segzoo.prediction.report import unreported
 from segzoo.prediction.resume import not_done, noted
 from segzoo.prediction.runtimes import ExportedModel
 from segzoo.prediction.seg import algorithm_of, with_segs
 from segzoo.prediction.video import segment_video
 from segzoo.prediction.window import require_overlap
-from segzoo.prediction.workers import Outcomes, share_out
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+
+    from segzoo.prediction.workers import Outcomes
 
 
 def run_predict(options: argparse.Namespace) -> None:
@@ -186,11 +186,15 @@ def segment(
     return failures
 
 
-def shared_out(options: argparse.Namespace, model: Model, todo: list[Job], devices: list[str] | None) -> Outcomes:
+def shared_out(options: argparse.Namespace, model: Model, todo: list[Job], devices: list[str] | None) -> "Outcomes":
     """Yield what became of jobs that several processes share, on this machine's devices or on a cluster of Ray's."""
     loading = partial(load, model, options)
     if devices:
+        from segzoo.prediction.workers import share_out
+
         return share_out(todo, loading, devices[: len(todo)], say)
+    from segzoo.prediction.ray_actors import share_out_on_nodes
+
     return share_out_on_nodes(todo, loading, options.device, options.devices, options.output, say)
 
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tqdm import tqdm
-
 from segzoo.errors import MissingFileError, SegzooError, attempt
 from segzoo.imaging.dicom_files import Header, dicom_files, read_header
 
@@ -130,6 +128,8 @@ def find_series(inputs: Mapping[Path, Sequence[Path]], names: Names = "folder") 
 
 def read_headers(paths: Iterable[Path]) -> tuple[list[Header], list[SegzooError]]:
     """Return what the files say, and why some cannot be read."""
+    from tqdm import tqdm  # takes longer to import than an image to segment
+
     outcomes = [attempt(read_header, path) for path in tqdm([*paths], "DICOM headers", disable=None, delay=2)]
     return (
         [one for one in outcomes if isinstance(one, Header)],

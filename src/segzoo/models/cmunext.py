@@ -6,10 +6,9 @@ independent implementation that computes the same function.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -20,6 +19,9 @@ from segzoo.nn.fuse import ActivatedConv2d, fold_norm_forwards
 from segzoo.registry import register
 from segzoo.training.losses import DiceCELoss
 from segzoo.training.schedules import polynomial_decay
+
+if TYPE_CHECKING:  # jsonargparse reads this, too; predictions do without what the module imports
+    from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 
 class ConvGELUNorm(nn.Sequential):
@@ -137,8 +139,8 @@ class CMUNeXt(SegmentationModule):
         kernel_sizes: Sequence[int] = (3, 3, 7, 7, 7),
         deployed: bool = False,
         loss: nn.Module | None = None,
-        optimizer: OptimizerCallable | None = None,
-        lr_scheduler: LRSchedulerCallable | None = None,
+        optimizer: "OptimizerCallable | None" = None,
+        lr_scheduler: "LRSchedulerCallable | None" = None,
         frozen_epochs: int | Literal["forever"] = 0,
     ) -> None:
         super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler, frozen_epochs)

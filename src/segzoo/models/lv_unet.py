@@ -14,12 +14,11 @@ number of channels and of classes is taken, and the deployed form can be built a
 
 import math
 from itertools import pairwise
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import timm
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
@@ -33,6 +32,9 @@ from segzoo.preprocessing.image import Preprocessing
 from segzoo.registry import register
 from segzoo.training.losses import DiceCELoss
 from segzoo.training.schedules import cosine_decay
+
+if TYPE_CHECKING:  # jsonargparse reads this, too; predictions do without what the module imports
+    from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 ENCODER_WIDTHS = (24, 40, 80)  # of the skips at 1/4, 1/8 and 1/16
 EXPANDING_PAIRS = (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3"))  # timm's names in an inverted residual
@@ -209,8 +211,8 @@ class LVUNet(SegmentationModule):
         deep_training: bool = True,
         deployed: bool = False,
         loss: nn.Module | None = None,
-        optimizer: OptimizerCallable | None = None,
-        lr_scheduler: LRSchedulerCallable | None = None,
+        optimizer: "OptimizerCallable | None" = None,
+        lr_scheduler: "LRSchedulerCallable | None" = None,
         frozen_epochs: int | Literal["forever"] = 0,
     ) -> None:
         super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler, frozen_epochs)

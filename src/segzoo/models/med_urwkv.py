@@ -6,10 +6,9 @@ descriptions, and its docstring says which part of it rests on what.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -21,6 +20,9 @@ from segzoo.nn.vrwkv import Grid, VRWKVBlock, init_linears, to_map
 from segzoo.nn.vrwkv_sizes import ENCODERS
 from segzoo.registry import nearest, register
 from segzoo.training.schedules import polynomial_decay
+
+if TYPE_CHECKING:  # jsonargparse reads this, too; predictions do without what the module imports
+    from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 LEARNING_RATE, WEIGHT_DECAY, POWER = 3e-4, 0.01, 0.9
 
@@ -187,8 +189,8 @@ class MedURWKV(SegmentationModule):
         frozen_epochs: int | Literal["forever"] = 5,
         layer_decay: float = 1.0,
         loss: nn.Module | None = None,
-        optimizer: OptimizerCallable | None = None,
-        lr_scheduler: LRSchedulerCallable | None = None,
+        optimizer: "OptimizerCallable | None" = None,
+        lr_scheduler: "LRSchedulerCallable | None" = None,
     ) -> None:
         super().__init__(in_channels, num_classes, multilabel, loss, optimizer, lr_scheduler, frozen_epochs)
         if encoder not in ("adapter", "plain"):

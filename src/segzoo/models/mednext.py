@@ -7,10 +7,9 @@ implementation that computes the same function.
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -24,6 +23,9 @@ from segzoo.preprocessing.volume import VolumePreprocessing
 from segzoo.registry import register
 from segzoo.training.losses import DiceCELoss
 from segzoo.training.schedules import polynomial_decay
+
+if TYPE_CHECKING:  # jsonargparse reads this, too; predictions do without what the module imports
+    from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 LEARNING_RATE, WEIGHT_DECAY, EPSILON, POWER, CLIP_NORM = 1e-3, 3e-5, 1e-4, 0.9, 12.0
 PATCH_SIZE = 128
@@ -95,8 +97,8 @@ class MedNeXt(SegmentationModule):
         checkpointing: Literal["block", "expansion"] | None = None,
         upkern_from: str | None = None,
         loss: nn.Module | None = None,
-        optimizer: OptimizerCallable | None = None,
-        lr_scheduler: LRSchedulerCallable | None = None,
+        optimizer: "OptimizerCallable | None" = None,
+        lr_scheduler: "LRSchedulerCallable | None" = None,
         frozen_epochs: int | Literal["forever"] = 0,
     ) -> None:
         if loss is None:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -19,6 +18,7 @@ WATCHED = (nn.ReLU, nn.Hardswish)  # that make something else of NaN or infinity
 LARGEST_SUM = (
     1e36  # of a convolution's terms; the largest float32 is 3.4e38, and some algorithms add before they multiply
 )
+SAME = "timm.layers.conv2d_same.Conv2dSame"  # by name: timm takes half a second, and most networks do without it
 BOUND = "largest_value"  # attribute of an output: no value in it is larger
 UNCOUNTED = itertools.count()
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
@@ -63,7 +63,8 @@ def can_join(conv: nn.Module, activation: nn.Module) -> bool:
 
 def pads_at_the_end(conv: nn.Module) -> bool:
     """Recognise TensorFlow's way, by timm, to halve even sides with a 3x3 kernel: zeros after the last row."""
-    return type(conv) is Conv2dSame and conv.kernel_size == (3, 3) and conv.stride == (2, 2)
+    named = f"{type(conv).__module__}.{type(conv).__qualname__}"
+    return named == SAME and conv.kernel_size == (3, 3) and conv.stride == (2, 2)
 
 
 class Kernel(NamedTuple):

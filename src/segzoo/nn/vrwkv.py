@@ -14,7 +14,6 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
 
 from segzoo.nn.wkv import bi_wkv
@@ -142,6 +141,27 @@ class ChannelMix(Mix):
         channels = self.receptance.in_features
         mix = (torch.arange(channels) / channels) ** (1 - index / depth)
         self.fill_mixes(mode, k=mix, r=mix)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: while training, a branch counts for some of the images only, and for those the more.
+
+    It draws what timm's layer draws, whose import takes longer than a prediction.
+
+    Args:
+        drop_prob: probability that an image goes without the branch, below 1.
+    """
+
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop, while training, the branch of some images."""
+        if not self.training:
+            return x
+        keep = 1 - self.drop_prob
+        return x * x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(keep).div_(keep)
 
 
 class VRWKVBlock(nn.Module):

@@ -14,13 +14,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
 
 from segzoo.errors import SegzooError
 from segzoo.nn.conv import ConvNormReLU
 from segzoo.nn.deformable import DeformableAttention, pixel_centres
-from segzoo.nn.vrwkv import Grid, VisionRWKV, init_linears, to_map
+from segzoo.nn.vrwkv import DropPath, Grid, VisionRWKV, init_linears, to_map
 
 NORM_EPS = 1e-6  # of the adapter's own layer norms; the trunk's have 1e-5
 

@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from segzoo import limits
 from segzoo.errors import SegzooError
@@ -215,6 +214,8 @@ class Pipeline:
 
     def by_slices(self, given: Prepared) -> Iterator[tuple[Box, FloatArray]]:
         """Yield places of a volume and their probabilities, as a network for images sees its slices [B, C, H, W]."""
+        from tqdm import tqdm  # takes longer to import than an image to segment
+
         first = 0
         for batch in tqdm(given.slices, disable=None):  # None: shown on a terminal
             some = self.restored(self.probabilities(batch), given)

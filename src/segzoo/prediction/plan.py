@@ -99,8 +99,9 @@ def find_inputs(inputs: Iterable[Path], names: Names = "folder") -> tuple[list[R
         else:
             found += own
             masks += beside
-    cases, failures = dicom_cases(dicom, names)
-    found, refused = [*found, *cases], [*refused, *failures]
+    if any(dicom.values()):
+        cases, failures = dicom_cases(dicom, names)
+        found, refused = [*found, *cases], [*refused, *failures]
     if not found:
         raise refused[0]
     return found, masks, refused

@@ -10,8 +10,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from segzoo.errors import SegzooError
 
 if TYPE_CHECKING:
@@ -92,6 +90,7 @@ def slide_along(
         SegzooError: ``overlap`` is out of range.
     """
     import torch
+    from tqdm import tqdm  # takes longer to import than an image to segment
 
     require_overlap(overlap)
     device, size = torch.device(device), tuple(batch.shape[2:])
