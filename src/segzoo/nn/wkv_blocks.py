@@ -27,6 +27,7 @@ class BiWKVInBlocks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return y, [B, T, C]."""
         is_trained = any(ctx.needs_input_grad)
         y = torch.empty_like(v, memory_format=torch.contiguous_format)
         kept = []
@@ -46,6 +47,7 @@ class BiWKVInBlocks(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        """Return the gradients of w, u, k and v."""
         # With p_ti the share of token i in y_t and G_ti = grad_t p_ti (v_i - y_t), by the chain rule
         # dv_i = Σ_t grad_t p_ti, dk_i = Σ_t G_ti, du = Σ_t G_tt, dw = -Σ_{t≠i} G_ti (|t-i| - 1).
         # The sums over t are those of the forward pass again, now of h = grad / total and of h y.
