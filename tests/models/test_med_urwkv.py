@@ -14,6 +14,7 @@ from segzoo.checkpoints.weights import sha256
 from segzoo.cli.command import main
 from segzoo.models import _fetched, med_urwkv
 from segzoo.models.med_urwkv import MedURWKV
+from segzoo.nn import expand
 from segzoo.nn.vrwkv_sizes import EncoderSize
 from segzoo.training.callbacks import FrozenEncoder
 
@@ -106,6 +107,24 @@ def test_patches_expand_and_merge_in_place():
     merged = merge(image)
     assert merged[0, :, 1, 2].tolist() == [16, 17, 22, 23]
     assert torch.equal(expand(merged), image)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_the_head_reads_tiles_of_the_last_map_and_gives_what_it_gives_of_the_whole(monkeypatch, classes):
+    monkeypatch.setattr(expand, "TILE", 300)  # 4 tokens at a time, of 30
+    last = med_urwkv.PatchExpand(6, 8, scale=3).double()
+    torch.nn.init.normal_(last.norm.weight)
+    torch.nn.init.normal_(last.norm.bias)
+    head = torch.nn.Conv2d(8, classes, 1).double()
+    x = torch.randn(2, 6, 3, 5, dtype=torch.float64, requires_grad=True)
+    inputs = [x, *last.parameters(), *head.parameters()]
+    whole, in_tiles = head(last(x)), last.forward_to(head, x)
+    slope = torch.randn_like(whole)
+    gradients, expected = (torch.autograd.grad(logits, inputs, slope) for logits in (in_tiles, whole))
+    for one, other in zip((in_tiles, *gradients), (whole, *expected), strict=True):
+        torch.testing.assert_close(one, other)
+    with torch.no_grad():
+        torch.testing.assert_close(last.forward_to(head, x), whole)
 
 
 @pytest.mark.parametrize(

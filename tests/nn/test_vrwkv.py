@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import segzoo
+from segzoo.nn import blend
 from segzoo.nn.vrwkv import DropPath, VisionRWKV, VRWKVBlock, q_shift, resize_positions
 
 VARIANTS = ("small_like", "large_like", "adapter_tiny_like", "odd_channels", "shift2", "noshift", "gray")
@@ -93,6 +94,27 @@ def test_q_shift_by_its_definition(height, width, pixels):
 
 
 # ---- sizes, positions, options
+
+
+@pytest.mark.parametrize(("grid", "pixels"), [((3, 4), 1), ((1, 1), 1), ((2, 5), 3)])
+def test_blends_are_interpolated_shifts(monkeypatch, grid, pixels):
+    monkeypatch.setattr(blend, "VALUES", 2 * grid[0] * grid[1] * 11)  # so that images are taken two at a time
+    x, *mixes = torch.randn(3, grid[0] * grid[1], 11, dtype=torch.float64), *torch.rand(3, 1, 1, 11).double().unbind()
+    inputs = [tensor.requires_grad_() for tensor in (x, *mixes)]
+    blends = blend.Blend.apply(x, grid, pixels, 0.2, *mixes)
+    expected = [torch.lerp(q_shift(x, grid, pixels, 0.2), x, mix) for mix in mixes]
+    slopes = torch.randn(3, *x.shape, dtype=torch.float64).unbind()
+    gradients, expected_gradients = (torch.autograd.grad(some, inputs, slopes) for some in (blends, expected))
+    for one, other in zip((*blends, *gradients), (*expected, *expected_gradients), strict=True):
+        torch.testing.assert_close(one, other)
+    assert torch.autograd.gradcheck(lambda *some: blend.Blend.apply(some[0], grid, pixels, 0.2, *some[1:]), inputs)
+
+
+def test_the_gradient_of_the_squared_relu_is_that_of_its_formula():
+    x = torch.randn(50, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(blend.squared_relu, [x])
+    assert torch.equal(blend.squared_relu(x), x.relu().square())
+    assert torch.equal(blend.squared_relu(x.detach().clone()), x.detach().relu().square())
 
 
 @pytest.mark.parametrize("size", [(7, 5), (16, 16), (50, 70)])

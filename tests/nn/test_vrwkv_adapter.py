@@ -11,7 +11,7 @@ import segzoo
 from segzoo.nn import deformable
 from segzoo.nn.deformable import DeformableAttention, pixel_centres, sample, sample_by_gathering
 from segzoo.nn.vrwkv import VisionRWKV
-from segzoo.nn.vrwkv_adapter import VRWKVAdapter
+from segzoo.nn.vrwkv_adapter import SpatialPrior, VRWKVAdapter
 from segzoo.prediction.runtimes import import_openvino
 
 ADAPTERS = {
@@ -29,10 +29,12 @@ def golden(read_golden):
     return read_golden("vrwkv_adapter_small")
 
 
-@pytest.mark.parametrize("gathering", [False, True])
+@pytest.mark.parametrize("way", ["in bags", "grid_sample", "gathering"])
 @pytest.mark.parametrize("name", ["tiny_like", "small_like"])
-def test_computes_what_the_original_does(golden, name, gathering, monkeypatch):
-    if gathering:  # what deterministic training on GPUs uses
+def test_computes_what_the_original_does(golden, name, way, monkeypatch):
+    if way != "in bags":  # but as for gradients
+        monkeypatch.setattr(deformable, "needs_gradient", lambda *tensors: True)
+    if way == "gathering":  # what deterministic training on GPUs uses
         monkeypatch.setattr(deformable, "sample", sample_by_gathering)
     tensors, configurations = golden
     config = json.loads(configurations[name])
@@ -92,6 +94,43 @@ def test_gathering_is_the_same_as_grid_sample():
         results.append([values, *torch.autograd.grad((values * weights).sum(), [maps, points])])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("grids", [[(5, 7)], [(8, 6), (4, 3), (2, 1)]])
+def test_reading_in_bags_is_the_same_as_grid_sample(grids):
+    attention = DeformableAttention(8, heads=2, levels=len(grids), points=3, ratio=0.5).double()
+    torch.nn.init.normal_(attention.sampling_offsets.weight)  # many points lie outside
+    torch.nn.init.normal_(attention.attention_weights.weight)
+    query, places = torch.randn(2, 9, 8, dtype=torch.float64), torch.rand(9, 2, dtype=torch.float64)
+    features = torch.randn(2, sum(height * width for height, width in grids), 8, dtype=torch.float64)
+    sampled = attention(query, places, features, grids)
+    with torch.no_grad():
+        torch.testing.assert_close(attention(query, places, features, grids), sampled.detach())
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, -torch.inf])
+def test_offsets_that_diverged_are_seen(wrong):
+    attention = DeformableAttention(8, heads=2, levels=1, points=3, ratio=0.5)
+    query = torch.randn(1, 4, 8)
+    query[0, 1] = wrong
+    with torch.no_grad():
+        output = attention(query, torch.rand(4, 2), torch.randn(1, 6, 8), [(2, 3)])
+    assert output.isnan().any(dim=2).tolist() == [[False, True, False, False]]
+
+
+def test_the_stem_is_folded_for_deployment():
+    spm = SpatialPrior(3, 4, 8)
+    for layer in spm.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.running_var, 0.5, 2)
+            torch.nn.init.normal_(layer.running_mean)
+    image = torch.randn(1, 3, 64, 32)
+    with torch.no_grad():
+        expected = spm.eval()(image)
+        spm.fuse()
+        for one, other in zip(spm(image), expected, strict=True):
+            torch.testing.assert_close(one, other)
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in spm.modules())
 
 
 def test_attention_starts_by_looking_around():

@@ -6,17 +6,22 @@ descriptions, and its docstring says which part of it rests on what.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim.lr_scheduler import LRScheduler
 
 from segzoo.errors import SegzooError
 from segzoo.models._vrwkv_weights import load_vrwkv_encoder, read_encoder_file
 from segzoo.module import SegmentationModule
 from segzoo.network import Feature
+from segzoo.nn.expand import NormedProjection
+from segzoo.nn.kept import has_hooks
+from segzoo.nn.tiles import eager_on_cpu
 from segzoo.nn.vrwkv import Grid, VRWKVBlock, init_linears, to_map
+from segzoo.nn.vrwkv_adapter import VRWKVAdapter
 from segzoo.nn.vrwkv_sizes import ENCODERS
 from segzoo.registry import nearest, register
 from segzoo.training.schedules import polynomial_decay
@@ -40,6 +45,18 @@ class PatchExpand(nn.Module):
         x = self.expand(x.permute(0, 2, 3, 1))  # (B, h, w, s·s·b)
         x = x.unflatten(3, (self.scale, self.scale, -1)).permute(0, 1, 3, 2, 4, 5)  # (B, h, s, w, s, b)
         return self.norm(x.flatten(3, 4).flatten(1, 2)).permute(0, 3, 1, 2)
+
+    def forward_to(self, head: nn.Conv2d, x: Tensor) -> Tensor:
+        """Return ``head(self(x))``, of a 1x1 convolution; on CPUs without the map that it reads."""
+        is_precise = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+        if not eager_on_cpu(x) or not is_precise or has_hooks(self) or has_hooks(head):
+            return cast(Tensor, head(self(x)))
+        kernel = head.weight.flatten(1)
+        scaled, shift = kernel * self.norm.weight, F.linear(self.norm.bias, kernel, head.bias)
+        tokens = x.permute(0, 2, 3, 1)
+        logits = NormedProjection.apply(tokens.flatten(0, 2), self.expand.weight, scaled, self.norm.eps) + shift
+        logits = logits.view(*tokens.shape[:3], self.scale, self.scale, -1).permute(0, 5, 1, 3, 2, 4)
+        return logits.flatten(4, 5).flatten(2, 3)  # (B, K, s·h, s·w)
 
 
 class PatchMerge(nn.Module):
@@ -239,7 +256,11 @@ class MedURWKV(SegmentationModule):
         x = self.bottleneck(x)
         for stage in self.decoder:
             x = stage(x, skips.pop())
-        return self.head(self.expand(x))
+        return self.expand.forward_to(self.head, x)
+
+    def fuse(self) -> None:
+        if isinstance(self.encoder, VRWKVAdapter):
+            self.encoder.spm.fuse()
 
     def default_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         groups: dict[tuple[float, bool], list[Tensor]] = {}

@@ -17,8 +17,12 @@ class ConvNormReLU(nn.Sequential):
 
     def fuse(self) -> None:
         """Make one layer of the three, in place."""
-        conv, norm, activation = self
-        assert isinstance(conv, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        self[0] = ActivatedConv2d(fold_norm(conv, norm).to(conv.weight), activation)
+        self[0] = joined(*self)
         del self[1:]
+
+
+def joined(conv: nn.Module, norm: nn.Module, activation: nn.Module) -> ActivatedConv2d:
+    """Make one layer of the three, as they are in eval mode."""
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    return ActivatedConv2d(fold_norm(conv, norm).to(conv.weight), activation)

@@ -16,34 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segzoo.nn.blend import Blend, Grid, gated, q_shift, squared_relu
+from segzoo.nn.tiles import eager_on_cpu
 from segzoo.nn.wkv import bi_wkv
 
-Grid = tuple[int, int]
 InitMode = Literal["fancy", "local", "global"]
-
-
-def q_shift(x: Tensor, grid: Grid, pixels: int = 1, gamma: float = 0.25) -> Tensor:
-    """Let four groups of channels take the value of the left, right, upper and lower neighbour.
-
-    Args:
-        x: tokens [B, T, C].
-        grid: (h, w) with h·w = T.
-        pixels: how far the neighbour is; beyond the border is zero.
-        gamma: share of the channels in each group; the channels after the fourth group stay as they are.
-
-    Returns:
-        Shifted tokens [B, T, C].
-    """
-    (height, width), channels = grid, x.shape[2]
-    ends = [int(channels * gamma * number) for number in range(1, 5)]
-    left, right, upper, lower, rest = x.unflatten(1, grid).tensor_split(ends, dim=3)
-    moved = [
-        F.pad(left, (0, 0, pixels, 0))[:, :, :width],
-        F.pad(right, (0, 0, 0, pixels))[:, :, pixels:],
-        F.pad(upper, (0, 0, 0, 0, pixels, 0))[:, :height],
-        F.pad(lower, (0, 0, 0, 0, 0, pixels))[:, pixels:],
-    ]
-    return torch.cat([*moved, rest], dim=3).flatten(1, 2)
 
 
 class Mix(nn.Module):
@@ -69,8 +46,11 @@ class Mix(nn.Module):
         """Return the blended tokens [B, T, C] of every use."""
         if not self.shift_pixel:
             return [x] * len(self.uses)
+        mixes = [getattr(self, f"spatial_mix_{use}").to(x.dtype) for use in self.uses]
+        if eager_on_cpu(x):
+            return list(Blend.apply(x, grid, self.shift_pixel, self.channel_gamma, *mixes))
         shifted = q_shift(x, grid, self.shift_pixel, self.channel_gamma)
-        return [torch.lerp(shifted, x, getattr(self, f"spatial_mix_{use}").to(x.dtype)) for use in self.uses]
+        return [torch.lerp(shifted, x, mix) for mix in mixes]
 
     @torch.no_grad()
     def fill_mixes(self, mode: InitMode, **fancy: Tensor) -> None:
@@ -100,7 +80,7 @@ class SpatialMix(Mix):
         mixed = bi_wkv(self.spatial_decay / tokens, self.spatial_first / tokens, self.key(k), self.value(v))
         if self.key_norm is not None:  # its name notwithstanding, it norms what Bi-WKV returns
             mixed = self.key_norm(mixed)
-        return self.output(self.receptance(r).sigmoid() * mixed)
+        return self.output(gated(self.receptance(r), mixed))
 
     @torch.no_grad()
     def reset(self, mode: InitMode, index: int, depth: int) -> None:
@@ -131,10 +111,10 @@ class ChannelMix(Mix):
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """Mix tokens [B, T, C]."""
         k, r = self.blend(x, grid)
-        hidden = F.relu(self.key(k)).square()
+        hidden = squared_relu(self.key(k))
         if self.key_norm is not None:
             hidden = self.key_norm(hidden)
-        return self.receptance(r).sigmoid() * self.value(hidden)
+        return gated(self.receptance(r), self.value(hidden))
 
     def reset(self, mode: InitMode, index: int, depth: int) -> None:
         """Set the initial mixes of block ``index`` of ``depth``."""

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segzoo.errors import SegzooError
-from segzoo.nn.conv import ConvNormReLU
+from segzoo.nn.conv import ConvNormReLU, joined
 from segzoo.nn.deformable import DeformableAttention, pixel_centres
 from segzoo.nn.vrwkv import DropPath, Grid, VisionRWKV, init_linears, to_map
 
@@ -49,6 +49,13 @@ class SpatialPrior(nn.Module):
         c2 = self.conv2(c1)
         c3 = self.conv3(c2)
         return [self.fc1(c1), self.fc2(c2), self.fc3(c3), self.fc4(self.conv4(c3))]
+
+    def fuse(self) -> None:
+        """Make one layer of each convolution, its norm and its activation, in place."""
+        *layers, pool = self.stem
+        self.stem = nn.Sequential(*map(joined, layers[::3], layers[1::3], layers[2::3]), pool)
+        for part in (self.conv2, self.conv3, self.conv4):
+            part.fuse()
 
 
 class DepthwiseConv(nn.Module):

@@ -1,7 +1,8 @@
 """Bi-WKV, the bidirectional token mixing of Vision-RWKV: exact, stable and linear in the tokens.
 
-On a GPU the Triton kernels of wkv_triton.py do the work, where they can. The rest of this file is plain PyTorch for
-everything else: CPUs, float64, exports, machines without Triton.
+On a GPU the Triton kernels of wkv_triton.py do the work, where they can, and on a CPU wkv_blocks.py does, unless the
+decays are steep. The rest of this file is plain PyTorch for everything else: steep decays, float64 on GPUs, exports,
+machines without Triton.
 
 Much is computed in place: memory for long sequences comes fresh from the system each time, at the price of arithmetic.
 
@@ -18,7 +19,6 @@ it. In the limit a chunk is one token: the plain recurrence with a running maxim
 """
 
 import functools
-import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -29,11 +29,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segzoo.errors import SegzooError
+from segzoo.nn.tiles import eager_on_cpu
+from segzoo.nn.wkv_blocks import BiWKVInBlocks
 
 _EMPTY = -1e30  # log scale of a sum without terms: finite, since inf - inf is NaN
 _ROOM = {torch.float32: 64.0, torch.float64: 640.0}  # for 2|w|T; what then underflows has a share below e^(64 - 87)
 _TRACED_CHUNKS = 16  # while tracing, values cannot be read
-_CACHED_ROWS = 256  # of 192 channels: a fifth of a megabyte
 
 _Sums = tuple[Tensor, list[Tensor]]  # (scale, sums) stands for e^scale · sums
 
@@ -88,7 +89,9 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if kernels := _kernels_for(k, dtype):
         return kernels(w.to(dtype), u.to(dtype), k.to(dtype), v.to(dtype)).to(v.dtype)
     dtype, chunks = _plan(w, u, k.shape[1], dtype)
-    y: Tensor = _BiWKV.apply(w.to(dtype), u.to(dtype), k.to(dtype), v.to(dtype), chunks)
+    inputs = (w.to(dtype), u.to(dtype), k.to(dtype), v.to(dtype))
+    is_tame = chunks == 1 < k.shape[1]  # for a single token nothing bounds w and u
+    y: Tensor = BiWKVInBlocks.apply(*inputs) if is_tame and eager_on_cpu(k) else _BiWKV.apply(*inputs, chunks)
     return y.to(v.dtype)
 
 
@@ -245,22 +248,8 @@ def _join(parts: Sequence[Tensor], tokens: int) -> Tensor:
 
 
 def _cumsum(x: Tensor) -> Tensor:
-    """Sum each row of [B, T, C] with all rows before it. It may overwrite x."""
-    if _is_cumsum_refused(x):
-        return _cumsum_by_doubling(x)
-    if x.is_cuda:
-        return x.cumsum(1)
-    return _cumsum_by_blocks(x)
-
-
-def _cumsum_by_blocks(x: Tensor) -> Tensor:
-    """Do so in place, and as far as a cache reaches: PyTorch takes one channel after the other, down all the rows."""
-    blocks = x.split(_CACHED_ROWS, 1)
-    blocks[0].cumsum_(1)
-    for before, block in itertools.pairwise(blocks):
-        block[:, :1] += before[:, -1:]
-        block.cumsum_(1)
-    return x
+    """Sum each row of [B, T, C] with all rows before it."""
+    return _cumsum_by_doubling(x) if _is_cumsum_refused(x) else x.cumsum(1)
 
 
 def _is_cumsum_refused(x: Tensor) -> bool:
@@ -285,12 +274,13 @@ def _plan(w: Tensor, u: Tensor, tokens: int, dtype: torch.dtype) -> tuple[torch.
     if torch.compiler.is_compiling() or w.is_meta:
         return dtype, 1
     with torch.no_grad():
-        steepest, lowest = torch.stack((w.abs().amax(), u.amin())).tolist()
-    tilt, deficit = 2 * steepest, max(-lowest, 0.0)  # in its own row, the token that sets the maximum counts e^u only
-    if not tilt * (tokens - 1) + deficit > _ROOM[dtype]:  # so written that NaN ends here, and shows in the output
+        steepest, bonus = torch.stack((w.abs().amax(), u.abs().amax())).tolist()
+    tilt = 2 * steepest
+    # in its own row, the token that sets the maximum counts e^u only; so written that NaN ends here, and shows
+    if not tilt * (tokens - 1) + bonus > _ROOM[dtype]:
         return dtype, 1
     if w.device.type != "mps":  # it has no float64
         dtype = torch.float64
-    room = _ROOM[dtype] - deficit
+    room = _ROOM[dtype] - bonus
     length = 1 + int(min(room / tilt, tokens)) if room > 0 and tilt > 0 else 1
     return dtype, math.ceil(tokens / length)
