@@ -176,6 +176,7 @@ class MedURWKV(SegmentationModule):
             random. A whole checkpoint that is trained further trains at once unless told otherwise.
         layer_decay: factor of the learning rate from each encoder block to the one before it; 1 is none. Only
             for the default optimizer.
+        deployed: build the form that :meth:`deploy` gives, for loading its state.
         loss: called with logits and labels; None is Dice + cross-entropy.
         optimizer: called with the parameters; None is AdamW (3e-4, weight decay 0.01 but on norms, biases, mixes and
             positions).
@@ -205,6 +206,7 @@ class MedURWKV(SegmentationModule):
         drop_path: float | None = None,
         frozen_epochs: int | Literal["forever"] = 5,
         layer_decay: float = 1.0,
+        deployed: bool = False,
         loss: nn.Module | None = None,
         optimizer: "OptimizerCallable | None" = None,
         lr_scheduler: "LRSchedulerCallable | None" = None,
@@ -239,6 +241,9 @@ class MedURWKV(SegmentationModule):
             self.load_report = load_vrwkv_encoder(self, file, content)
             if config is not None:  # its data stay with it as what it was pretrained on
                 self.data, self.licence = config.data, config.licence
+        self.deployed = False
+        if deployed:
+            self.fuse()
 
     def recorded_arguments(self) -> dict[str, Any]:
         return {**super().recorded_arguments(), "encoder": self.encoder_form}
@@ -258,9 +263,14 @@ class MedURWKV(SegmentationModule):
             x = stage(x, skips.pop())
         return self.expand.forward_to(self.head, x)
 
+    @torch.no_grad()
     def fuse(self) -> None:
+        if self.deployed:
+            return
         if isinstance(self.encoder, VRWKVAdapter):
             self.encoder.spm.fuse()
+        self.deployed = True
+        self.arguments = {**self.arguments, "deployed": True}
 
     def default_optimizer(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         groups: dict[tuple[float, bool], list[Tensor]] = {}
