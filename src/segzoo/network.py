@@ -23,8 +23,8 @@ from segzoo.postprocessing import Postprocessing
 from segzoo.preprocessing.base import InputContract
 from segzoo.preprocessing.image import Preprocessing
 from segzoo.tasks import Task, require_count
-from segzoo.training.allocator import KeptMemory
 from segzoo.training.callbacks import FrozenEncoder, frozen_for
+from segzoo.training.fast_steps import FastSteps
 from segzoo.training.fitted import fitted
 from segzoo.training.losses import DiceCELoss
 
@@ -260,10 +260,10 @@ class SegmentationNetwork(Deployable, LightningModule):
         }
 
     def configure_callbacks(self) -> list[Callback]:
-        """Lightning's hook: what keeps memory for the next step and, where it is to be, the encoder frozen."""
+        """Lightning's hook: what makes steps short and, where it is to be, keeps the encoder frozen."""
         epochs = frozen_for(self.frozen_epochs)
         frozen = [FrozenEncoder(epochs, self.encoder_parts)] if epochs > 0 else []
-        return [KeptMemory(), *frozen]
+        return [FastSteps(), *frozen]
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole training."""

@@ -10,11 +10,6 @@ import os
 import sys
 from typing import Any
 
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_info
-
-OFF = "SEGZOO_KEEP_MEMORY"  # set to 0, memory is given back as ever
 # of an allocator that somebody has set up or chosen already: variables, and words in others
 SET_UP = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_")
 CHOSEN = {"GLIBC_TUNABLES": "glibc.malloc.", "LD_PRELOAD": "malloc"}
@@ -23,40 +18,30 @@ KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}  # no block apart from the heap, and
 USUAL = {MMAP_MAX: 65536, MMAP_THRESHOLD: 2**25, TRIM_THRESHOLD: 2**26}  # where glibc's own thresholds rise to
 
 
-class KeptMemory(Callback):
-    """Callback that keeps freed memory while a model trains on a CPU, and gives it back afterwards.
+def keep_freed_memory() -> bool:
+    """Let this process keep what it frees, until `give_memory_back`; returns whether it does.
 
-    What the process takes at most grows by some 5 to 15 %. Nothing is done where the C library is not glibc, where the
-    environment has chosen another allocator or other thresholds, or by ``SEGZOO_KEEP_MEMORY=0``.
+    What it takes at most grows by some 5 to 15 %. Nothing is done where the C library is not glibc, or where the
+    environment has chosen another allocator or other thresholds.
 
     Example:
-        >>> from segzoo.training.allocator import KeptMemory
-        >>> KeptMemory().keeps
-        False
+        >>> from segzoo.training.allocator import give_memory_back, keep_freed_memory
+        >>> if keep_freed_memory():
+        ...     give_memory_back()
     """
+    return is_free_to_choose() and allocate(KEEPING)
 
-    def __init__(self) -> None:
-        self.keeps = False
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin to keep memory, and say so."""
-        if stage == "fit" and trainer.strategy.root_device.type == "cpu" and is_free_to_choose():
-            self.keeps = allocate(KEEPING)
-        if self.keeps:
-            rank_zero_info(f"segzoo: freed memory is kept for the next step, to save time ({OFF}=0: it is not)")
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give back what is free."""
-        if self.keeps:
-            self.keeps = False
-            allocate(USUAL)
-            glibc().malloc_trim(0)
+def give_memory_back() -> None:
+    """Let this process give back what is free, now and from now on."""
+    if allocate(USUAL):
+        glibc().malloc_trim(0)
 
 
 def is_free_to_choose() -> bool:
     """Tell whether the environment has not chosen how memory is allocated."""
     chosen = any(word in os.environ.get(name, "") for name, word in CHOSEN.items())
-    return os.environ.get(OFF) != "0" and not chosen and not any(name in os.environ for name in SET_UP)
+    return not chosen and not any(name in os.environ for name in SET_UP)
 
 
 def allocate(settings: dict[int, int]) -> bool:

@@ -1,4 +1,4 @@
-"""Freed memory that a training keeps: the system is not asked for it again, and the weights are the same."""
+"""Fast steps on a CPU: freed memory that is kept, 1x1 convolutions by oneDNN, and the weights that come out."""
 
 import resource
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 from tests.small_models import small_images
+from torch import nn
 from torch.utils.data import DataLoader
 
 from segzoo.training.allocator import glibc
@@ -29,37 +30,52 @@ class Watch(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
         self.pages = pages_asked_for()
+        self.spread = sum(layer.dilation != (1, 1) for layer in pl_module.modules() if isinstance(layer, nn.Conv2d))
 
 
-def trained(folder) -> tuple[int, torch.Tensor]:
-    """Train a little; the pages of a large block in a step, and the weights."""
+def trained(folder) -> tuple[Watch, torch.Tensor]:
+    """Train a little; what was seen in a step, and the weights."""
     seed_everything(0, verbose=False)
     model, watch = small_images(), Watch()
     item = {"image": torch.rand(3, 32, 32), "label": torch.randint(2, (32, 32)), "id": "a"}
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(max_epochs=1, default_root_dir=folder, accelerator="cpu", callbacks=[watch], **options)
     trainer.fit(model, DataLoader([item], batch_size=1))
-    return watch.pages, torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    assert all(layer.dilation == (1, 1) for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    return watch, torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
 @pytest.fixture
 def free_to_choose(monkeypatch):
-    for name in ("SEGZOO_KEEP_MEMORY", "GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_MMAP_THRESHOLD_"):
+    for name in ("SEGZOO_FAST_STEPS", "GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_MMAP_THRESHOLD_"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.usefixtures("free_to_choose")
 def test_a_training_keeps_what_it_frees_until_it_ends(tmp_path):
-    pages, _ = trained(tmp_path)
-    assert pages < PAGES // 10
+    watch, _ = trained(tmp_path)
+    assert watch.pages < PAGES // 10
     assert pages_asked_for() > PAGES // 2  # afterwards it is as ever, for all else that the process does
 
 
 @pytest.mark.usefixtures("free_to_choose")
-@pytest.mark.parametrize("setting", [("SEGZOO_KEEP_MEMORY", "0"), ("MALLOC_MMAP_THRESHOLD_", "33554432")])
-def test_who_does_not_want_it_gets_the_same_weights(tmp_path, monkeypatch, setting):
+def test_an_allocator_of_ones_own_is_left_alone(tmp_path, monkeypatch):
     _, kept = trained(tmp_path)
-    monkeypatch.setenv(*setting)
-    pages, given_back = trained(tmp_path)
-    assert pages > PAGES // 2
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "33554432")
+    watch, given_back = trained(tmp_path)
+    assert watch.pages > PAGES // 2
     assert torch.equal(kept, given_back)
+
+
+@pytest.mark.usefixtures("free_to_choose")
+def test_on_one_thread_pointwise_layers_take_another_way_to_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    watch, fast = trained(tmp_path)
+    assert watch.spread > 0
+    monkeypatch.setenv("SEGZOO_FAST_STEPS", "0")
+    watch, usual = trained(tmp_path)
+    assert watch.spread == 0
+    assert watch.pages > PAGES // 2
+    torch.testing.assert_close(fast, usual, rtol=0, atol=1e-5)
+    monkeypatch.delenv("SEGZOO_FAST_STEPS")
+    assert torch.equal(trained(tmp_path)[1], fast)
