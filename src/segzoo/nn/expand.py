@@ -1,4 +1,4 @@
-"""A linear layer to many channels, layer norms of groups of them, a linear layer to few: on CPUs in one pass.
+"""Linear layer to many channels, layer norms of groups of them, linear layer to few: on CPUs in one pass.
 
 It is the end of a network that grows its last map by a linear layer and depth-to-space: what lies between the two
 linear layers has the image's size and many channels, and as whole maps would be written and read half a dozen times.
