@@ -11,32 +11,37 @@ from torch.utils.data import DataLoader
 
 from segzoo.training.allocator import glibc
 
-BLOCK = 48 * 2**20  # bytes; larger than what glibc ever keeps by itself
+BLOCK = 2**28  # bytes; larger than what glibc ever keeps by itself, and than any hole that other tests leave
 PAGES = BLOCK // resource.getpagesize()
 
 pytestmark = pytest.mark.skipif(glibc() is None, reason="the C library is not glibc")
 
 
 def pages_asked_for() -> int:
-    """Make and drop a large block, and once more; how many pages the system gave the second time."""
-    for _ in range(2):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(BLOCK // 4)
+    """Make and drop a large block, then one that fits into its place; how many pages the system gave for that."""
+    torch.ones(BLOCK // 2)  # twice as large
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(BLOCK // 4)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 class Watch(Callback):
-    """Callback that looks at each step."""
+    """Callback that looks at each step, and may end the training by an error."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
         self.pages = pages_asked_for()
         self.spread = sum(layer.dilation != (1, 1) for layer in pl_module.modules() if isinstance(layer, nn.Conv2d))
+        if self.error is not None:
+            raise self.error
 
 
-def trained(folder) -> tuple[Watch, torch.Tensor]:
+def trained(folder, error=None) -> tuple[Watch, torch.Tensor]:
     """Train a little; what was seen in a step, and the weights."""
     seed_everything(0, verbose=False)
-    model, watch = small_images(), Watch()
+    model, watch = small_images(), Watch(error)
     item = {"image": torch.rand(3, 32, 32), "label": torch.randint(2, (32, 32)), "id": "a"}
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(max_epochs=1, default_root_dir=folder, accelerator="cpu", callbacks=[watch], **options)
@@ -56,6 +61,9 @@ def test_a_training_keeps_what_it_frees_until_it_ends(tmp_path):
     watch, _ = trained(tmp_path)
     assert watch.pages < PAGES // 10
     assert pages_asked_for() > PAGES // 2  # afterwards it is as ever, for all else that the process does
+    with pytest.raises(ValueError, match="ends"):
+        trained(tmp_path, ValueError("ends"))
+    assert pages_asked_for() > PAGES // 2
 
 
 @pytest.mark.usefixtures("free_to_choose")

@@ -54,6 +54,14 @@ class FastSteps(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put everything back."""
+        self.put_back()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Put everything back where the training ends by an error, after which nothing is torn down."""
+        self.put_back()
+
+    def put_back(self) -> None:
+        """Let everything be as it was."""
         for layer in self.spread:
             layer.dilation = (1, 1)
         self.spread = []
