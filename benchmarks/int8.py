@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from measuring import machine
+from speed_runs import CPUINFO, features_of, version_of
 from torch.nn import functional as F
 
 import segzoo
@@ -201,14 +202,11 @@ def timed(folder: Path, facts: Facts, threads: int, turns: int) -> dict[str, Fac
 
 def on_what() -> Facts:
     """Return the processor, what it multiplies integers by, and the runtimes."""
-    from importlib.metadata import version
-
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()
+    features = features_of(CPUINFO)
     return {
         "processor": machine()["processor"],
-        "instructions": [name for name in INSTRUCTIONS if name in flags],
-        "versions": {name: version(name) for name in ("onnxruntime", "openvino", "nncf", "torch")},
+        "instructions": [name for name in INSTRUCTIONS if name in features],
+        "versions": {name: version_of(name) for name in ("onnxruntime", "openvino", "nncf", "torch")},
     }
 
 
