@@ -1,8 +1,7 @@
 """Memory allocator of the system, told to keep what a step of training frees for the next one.
 
 A step of training makes and drops gigabytes. On Linux, glibc gives large blocks back to the system at once, which has
-to fill them with zeros, page by page, when the next step asks for them again: on a CPU that is a third to a half of a
-step's processor time, and more of a virtual machine's. Numbers are the same with it and without.
+to fill them with zeros, page by page, when the next step asks for them again. Numbers are the same with it and without.
 """
 
 import ctypes
