@@ -9,6 +9,7 @@ from tests.small_models import small_images
 from torch import nn
 from torch.utils.data import DataLoader
 
+from segzoo.nn.tiles import PointwiseConv2d
 from segzoo.training.allocator import glibc
 
 BLOCK = 2**28  # bytes; larger than what glibc ever keeps by itself, and than any hole that other tests leave
@@ -33,7 +34,9 @@ class Watch(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
         self.pages = pages_asked_for()
-        self.spread = sum(layer.dilation != (1, 1) for layer in pl_module.modules() if isinstance(layer, nn.Conv2d))
+        layers = [layer for layer in pl_module.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)]
+        self.spread = sum(layer.dilation != (1, 1) for layer in layers)
+        self.heads = {type(layer) for layer in layers if layer.out_channels == 1}
         if self.error is not None:
             raise self.error
 
@@ -46,7 +49,8 @@ def trained(folder, error=None) -> tuple[Watch, torch.Tensor]:
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(max_epochs=1, default_root_dir=folder, accelerator="cpu", callbacks=[watch], **options)
     trainer.fit(model, DataLoader([item], batch_size=1))
-    assert all(layer.dilation == (1, 1) for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    assert all((type(layer), layer.dilation) == (nn.Conv2d, (1, 1)) for layer in layers)
     return watch, torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
@@ -82,9 +86,11 @@ def test_on_one_thread_pointwise_layers_take_another_way_to_the_same_weights(tmp
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     watch, fast = trained(tmp_path)
     assert watch.spread > 0
+    assert watch.heads == {PointwiseConv2d}
     monkeypatch.setenv("SEGZOO_FAST_STEPS", "0")
     watch, usual = trained(tmp_path)
     assert watch.spread == 0
+    assert watch.heads == {nn.Conv2d}
     assert watch.pages > PAGES // 2 or glibc() is None
     torch.testing.assert_close(fast, usual, rtol=0, atol=1e-5)
     monkeypatch.delenv("SEGZOO_FAST_STEPS")
