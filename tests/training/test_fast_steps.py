@@ -34,7 +34,7 @@ class Watch(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
         self.pages = pages_asked_for()
-        layers = [layer for layer in pl_module.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)]
+        layers = [layer for layer in pl_module.modules() if getattr(layer, "kernel_size", None) == (1, 1)]
         self.spread = sum(layer.dilation != (1, 1) for layer in layers)
         self.heads = {type(layer) for layer in layers if layer.out_channels == 1}
         if self.error is not None:

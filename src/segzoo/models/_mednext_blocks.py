@@ -37,6 +37,8 @@ class InstanceNorm(nn.GroupNorm):
         super().__init__(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        if tiles.in_program_of_volumes(x):
+            return tiles.instance_norm(x, self.weight, self.bias, self.eps)
         if not in_onnx_export():
             return super().forward(x)
         # in one operation, not three. Volumes go through it as lists, since in the layout that OpenVINO otherwise
@@ -182,7 +184,7 @@ class UpBlock(MedNeXtBlock):
 
     def compute_onto(self, x: Tensor, skip: Tensor) -> Tensor:
         """Do so, as the part that "block" recomputes."""
-        if in_onnx_export():
+        if in_onnx_export() or tiles.in_program_of_volumes(x):
             return self.compute_woven(x) + skip
         fine = self.depthwise(x)
         weight, bias = self.residual.weight, self.residual.bias.view(1, -1, *(1,) * len(self.stride))
@@ -210,13 +212,13 @@ class UpBlock(MedNeXtBlock):
         fine = torch.cat([part.flatten(2) for part in parts], 2).unflatten(2, sides)
         wide = self.grn(F.gelu(self.expand(self.norm(fine))))
         biases = self.compress.bias + self.residual.bias
-        mixed = self.compress._conv_forward(wide, self.compress.weight, biases).flatten(2)
+        mixed = self.compress.with_bias(wide, biases).flatten(2)
         first, *others = [
             found.view(*found.shape[:2], *part.shape[2:])
             for found, part in zip(mixed.split([part[0, 0].numel() for part in parts], 2), parts, strict=True)
         ]
         # without a bias ONNX Runtime 1.32 takes what is added for one, and refuses it
-        first = first + self.residual._conv_forward(x, self.residual.weight, torch.zeros_like(biases))
+        first = first + self.residual.with_bias(x, torch.zeros_like(biases))
         return weave([first, *others], self.stride)
 
 

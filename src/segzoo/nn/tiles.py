@@ -24,6 +24,14 @@ def eager_on_cpu(x: Tensor) -> bool:
     return x.is_cpu and not torch.compiler.is_compiling()
 
 
+def in_program_of_volumes(x: Tensor) -> bool:
+    """Tell whether what is computed of x becomes a program of torch.export, and is of volumes.
+
+    It runs PyTorch's own layers, of which those for volumes are slow in the usual layout.
+    """
+    return x.ndim == 5 and torch.compiler.is_exporting() and not torch.onnx.is_in_onnx_export()
+
+
 def voxels(x: Tensor) -> Tensor:
     """List the voxels [V, C] of x [B, C, *S]; a view where x is in channels-last layout."""
     return x.movedim(1, -1).flatten(0, -2)
@@ -42,12 +50,16 @@ class Pointwise:
 
     def forward(self, input: Tensor) -> Tensor:
         """Compute what the convolution would."""
-        if not eager_on_cpu(input):
-            return super().forward(input)  # type: ignore[misc]
+        return self.with_bias(input, self.bias)
+
+    def with_bias(self, input: Tensor, bias: Tensor | None) -> Tensor:
+        """Compute it with another bias."""
+        if not eager_on_cpu(input) and not in_program_of_volumes(input):
+            return self._conv_forward(input, self.weight, bias)  # type: ignore[attr-defined]
         if max(self.stride) > 1:
             steps: tuple[Any, ...] = (..., *(slice(None, None, step) for step in self.stride))
             input = input[steps]
-        return F.linear(input.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
+        return F.linear(input.movedim(1, -1), self.weight.flatten(1), bias).movedim(-1, 1)
 
 
 class PointwiseConv2d(Pointwise, nn.Conv2d):
@@ -100,6 +112,19 @@ def instance_norms(x: Tensor, norm: nn.GroupNorm) -> list[Layers]:
     scale = norm.weight * (variance + norm.eps).rsqrt()
     shift = norm.bias - mean * scale
     return [partial(rescaled, *one) for one in zip(scale, shift, strict=True)]
+
+
+def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Normalise the channels of volumes x [B, C, D, H, W] in operations of which programs may consist.
+
+    PyTorch's own norm adds up one voxel after another where the layout is channels-last, and loses three digits.
+    """
+    means = x.mean((3, 4), keepdim=True)
+    variances = (x - means).square_().mean((3, 4), keepdim=True)
+    mean = means.mean(2, keepdim=True)
+    variance = (variances + (means - mean).square()).mean(2, keepdim=True)  # the law of total variance
+    scale = weight.view(-1, 1, 1, 1) * (variance + eps).rsqrt()
+    return torch.addcmul(bias.view(-1, 1, 1, 1) - mean * scale, x, scale)
 
 
 def rescaled(scale: Tensor, shift: Tensor, x: Tensor) -> Tensor:

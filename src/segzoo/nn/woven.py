@@ -1,4 +1,4 @@
-"""Transposed depthwise convolutions for runtimes of ONNX files: of the coarse grid, one for each residue.
+"""Transposed depthwise convolutions for files: of the coarse grid, one for each residue.
 
 OpenVINO's transposed depthwise convolutions of volumes take twenty times as long as plain ones. Fine positions of one
 residue form a coarse grid, on which the transposed convolution is a plain one with some of the taps. What works voxel
@@ -7,6 +7,7 @@ by voxel, or takes sums over all of them, can do so before the grids are woven i
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,12 +32,18 @@ def transposed_parts(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Seq
     convolve = F.conv2d if len(stride) == 2 else F.conv3d
     parts = []
     for place in residues(stride):
-        kernel = weight
+        kernel, padding = weight, []
+        window: list[Any] = [...]
         for axis, (first, step) in enumerate(zip(place, stride, strict=True), 2):
             taps = slice((first + weight.shape[axis] // 2) % step, None, step)
             kernel = kernel[(slice(None),) * axis + (taps,)]
-        padding = [(count - 1) // 2 for count in kernel.shape[2:]]
-        parts.append(convolve(x, kernel.flip(*range(2, x.ndim)), bias, 1, padding, 1, len(weight)))
+            half, rest = divmod(kernel.shape[axis] - 1, 2)
+            # an even number of taps may find a single voxel, of which nothing is left
+            tight = rest and not (isinstance(x.shape[axis], int) and x.shape[axis] > 1)
+            padding.append(half + 1 if tight else half)
+            window.append(slice(1, x.shape[axis]) if tight else slice(None))
+        part = convolve(x, kernel.flip(*range(2, x.ndim)), bias, 1, padding, 1, len(weight))
+        parts.append(part[tuple(window)])
     return parts
 
 
@@ -56,5 +63,5 @@ def interleave(even: Tensor, odd: Tensor, axis: int) -> Tensor:
     """Take planes along an axis by turns."""
     if axis < even.ndim - 1:
         return torch.stack((even, odd), axis + 1).flatten(axis, axis + 1)
-    # whole rows are stacked and then transposed: runtimes take long to copy value by value
-    return torch.stack((even, odd), axis).mT.flatten(axis, axis + 1)
+    # as one matrix of two rows: OpenVINO takes long to copy value by value, and ONNX Runtime to transpose many matrices
+    return torch.stack((even, odd)).flatten(1).T.reshape(*even.shape[:-1], 2 * even.shape[-1])

@@ -40,7 +40,8 @@ class FastSteps(Callback):
     @property
     def chosen(self) -> list[str]:
         """Words for what is in use."""
-        words = {"freed memory is kept": self.keeps_memory, "1x1 convolutions go to oneDNN": bool(self.spread or self.products)}
+        others = bool(self.spread or self.products)
+        words = {"freed memory is kept": self.keeps_memory, "1x1 convolutions take another way": others}
         return [word for word, used in words.items() if used]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
