@@ -39,7 +39,7 @@ import speed_tables
 import torch
 from contestants import ALL, ATTENTION, ZOO, dims_of, refuse_missing
 from exporting import file_name
-from speed_runs import RUNS, Row, facts, own_source, part_of, read_runs, release_of, store, table_of, today
+from speed_runs import RUNS, Row, facts, own_source, part_of, read_runs, release_of, store, table_of, this_minute
 from speed_tables import peer_of
 
 BENCHMARKS = Path(__file__).parent
@@ -130,7 +130,7 @@ class Runner:
 
     def facts(self) -> Row:
         """Return what is run."""
-        return {key: self.job[key] for key in ("name", "form", "shape", "threads")} | {"date": today()}
+        return {key: self.job[key] for key in ("name", "form", "shape", "threads")} | {"date": this_minute()}
 
     def row(self) -> Row:
         """Return what was found."""
@@ -360,7 +360,7 @@ def mix(options: argparse.Namespace) -> Iterator[Found]:
     yield (
         [
             {"name": name, "tokens": tokens, "channels": bi_wkv.CHANNELS, "seconds": forward, "both": both}
-            | {"date": today()}
+            | {"date": this_minute()}
             for (name, tokens), (forward, both) in best.items()
         ],
         [],

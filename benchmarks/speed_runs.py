@@ -80,8 +80,9 @@ def version_of(package: str) -> str:
         return "none"
 
 
-def today() -> str:
-    return datetime.now(UTC).date().isoformat()
+def this_minute() -> str:
+    """Return the date and the time, by which runs of one day are told apart."""
+    return datetime.now(UTC).isoformat(timespec="minutes")
 
 
 def own_source() -> Path:

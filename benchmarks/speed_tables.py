@@ -75,7 +75,7 @@ def runs_table(named: dict[str, Run]) -> str:
 
 def dates(run: Run) -> str:
     """Return the day of a run, or its first and last."""
-    days = sorted({row.get("date", UNKNOWN) for row in (*run["rows"], *run.get("releases", []))})
+    days = sorted({row.get("date", UNKNOWN)[: len("2026-01-31")] for row in (*run["rows"], *run.get("releases", []))})
     return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}" if days else UNKNOWN
 
 
@@ -108,30 +108,29 @@ def spread(row: Row) -> float:
 
 
 def all_machines(named: dict[str, Run]) -> list[str]:
-    """Return tables of ratios, which are of each run and, in the median, of the newest run of each machine."""
-    newest = newest_of_each(named)
+    """Return tables of ratios: of each run and, in the median, of each machine's newest run that has the table."""
     note = (
-        "How many times as fast as the first peer a network is; with several machines the median of the newest run of "
-        "each, and from the least to the most. Best / best compares the fastest forms in float32."
+        "How many times as fast as the first peer a network is; with several machines the median of the newest such "
+        "run of each, and from the least to the most. Best / best compares the fastest forms in float32."
     )
     parts = [note]
     for (shape, threads), tables in itertools.groupby(tables_of(named, "forms"), key=lambda one: one[0]):
         found = {letter: chosen for _, letter, chosen in tables}
-        parts.append(f"**{title(shape, threads)}**\n\n{merged_forms(found, newest)}")
+        parts.append(f"**{title(shape, threads)}**\n\n{merged_forms(found, newest_of_each(named, found))}")
     for (shape, threads), tables in itertools.groupby(tables_of(named, "training"), key=lambda one: one[0]):
         found = {letter: chosen for _, letter, chosen in tables}
         heading = f"**A step of training, {title(shape, threads)}**"
-        parts.append(f"{heading}\n\n{merged_training(found, newest)}")
+        parts.append(f"{heading}\n\n{merged_training(found, newest_of_each(named, found))}")
     if growth := merged_growth(named):
         parts.append(f"**As the image grows: time of softmax attention, that of Bi-WKV being 1**\n\n{growth}")
     return parts
 
 
-def newest_of_each(named: dict[str, Run]) -> set[str]:
-    """Return the newest run of each machine, which are all in order."""
+def newest_of_each(named: dict[str, Run], letters: Iterable[str]) -> set[str]:
+    """Return of these runs the newest of each machine."""
     first: dict[str, str] = {}
-    for letter, run in sorted(named.items(), key=lambda one: newest_date(one[1]), reverse=True):
-        first.setdefault(run["device"], letter)
+    for letter in sorted(letters, key=lambda one: newest_date(named[one]), reverse=True):
+        first.setdefault(named[letter]["device"], letter)
     return set(first.values())
 
 

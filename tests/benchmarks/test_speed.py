@@ -130,7 +130,9 @@ def test_machines_have_a_median_with_the_least_and_the_most():
         made_up("one", "1", of_day("2026-01-01", 0.1)),
         made_up("two", "1", of_day("2026-01-02", 0.25)),
         made_up("three", "2", of_day("2026-01-03", 0.5)),
-        made_up("one", "2", of_day("2026-01-04", 0.2)),  # its former run is shown, and does not count twice
+        made_up("one", "2", of_day("2026-01-04T09:30", 0.2)),  # its former run is shown, and does not count twice
+        made_up("one", "3", of_day("2026-01-04T08:15", 0.9)),  # nor one of that morning
+        made_up("one", "4", of_day("2026-01-05", 0.9, shape=[1, 3, 512, 512])),  # one of others is none
     ]
     merged = speed_tables.page(runs).partition("## All")[2]
     assert cells(merged, "LV-UNet")[:5] == ["4.00 (2.00 to 5.00)", "10.00", "4.00", "2.00", "5.00"]
