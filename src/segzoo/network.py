@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from segzoo.errors import SegzooError
 from segzoo.nn.deployable import Deployable
+from segzoo.nn.tiles import PointwiseConv2d
 from segzoo.postprocessing import Postprocessing
 from segzoo.preprocessing.base import InputContract
 from segzoo.preprocessing.image import Preprocessing
@@ -263,7 +264,7 @@ class SegmentationNetwork(Deployable, LightningModule):
         """Lightning's hook: what makes steps short and, where it is to be, keeps the encoder frozen."""
         epochs = frozen_for(self.frozen_epochs)
         frozen = [FrozenEncoder(epochs, self.encoder_parts)] if epochs > 0 else []
-        return [FastSteps(), *frozen]
+        return [FastSteps(PointwiseConv2d), *frozen]
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole training."""

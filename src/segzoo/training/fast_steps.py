@@ -9,7 +9,6 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
-from segzoo.nn.tiles import PointwiseConv2d
 from segzoo.training.allocator import give_memory_back, keep_freed_memory
 
 OFF = "SEGZOO_FAST_STEPS"  # set to 0, all is as PyTorch does it
@@ -26,13 +25,17 @@ class FastSteps(Callback):
 
     ``SEGZOO_FAST_STEPS=0`` switches it off.
 
+    Args:
+        product: a Conv2d of 1x1 that is a matrix product.
+
     Example:
         >>> from segzoo.training.fast_steps import FastSteps
-        >>> FastSteps().chosen
+        >>> FastSteps(product=torch.nn.Conv2d).chosen
         []
     """
 
-    def __init__(self) -> None:
+    def __init__(self, product: type[nn.Conv2d]) -> None:
+        self.product = product
         self.keeps_memory = False
         self.spread: list[nn.Conv2d] = []
         self.products: list[nn.Conv2d] = []
@@ -56,7 +59,7 @@ class FastSteps(Callback):
         for layer in self.spread:
             layer.dilation = SPREAD
         for layer in self.products:
-            layer.__class__ = PointwiseConv2d
+            layer.__class__ = self.product
         if self.chosen:
             rank_zero_info(f"segzoo: for shorter steps {' and '.join(self.chosen)} ({OFF}=0: not)")
 
