@@ -897,7 +897,7 @@ def test_two_processes_measure_what_one_does(checkpoint, seven, tmp_path):
     assert one["images"] == two["images"] == 7
     assert one["original"]["dice"] > 0.02
     for part in ("original", "resized"):
-        assert two[part] == pytest.approx(one[part], abs=1e-6)
+        assert two[part] == pytest.approx(one[part], abs=1.5e-6)  # rounded to six digits, up or down
     assert [row["id"] for row in rows_of_two] == sorted({row["id"] for row in rows_of_one})
     assert len(rows_of_two) == 7
     for row, other in zip(rows_of_one, rows_of_two, strict=True):
