@@ -14,7 +14,7 @@ number of channels and of classes is taken, and the deployed form can be built a
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import timm
 import torch
@@ -28,6 +28,7 @@ from segzoo.models._timm_weights import load_encoder_weights
 from segzoo.module import SegmentationModule
 from segzoo.network import Feature
 from segzoo.nn.fuse import ActivatedConv2d, can_join, fold_norm
+from segzoo.nn.normed_product import normed_product
 from segzoo.preprocessing.image import Preprocessing
 from segzoo.registry import register
 from segzoo.training.losses import DiceCELoss
@@ -110,7 +111,11 @@ class SeriesActivation(nn.Module):
         self.norm: nn.Module = nn.BatchNorm2d(channels, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(F.relu(x, inplace=True)))
+        return self.norm(self.before_norm(x))
+
+    def before_norm(self, x: Tensor) -> Tensor:
+        """Compute all but the norm."""
+        return self.conv(F.relu(x, inplace=True))
 
     def fuse(self) -> None:
         """Fold the norm into the convolution, in place."""
@@ -132,8 +137,12 @@ class FusibleBlock(nn.Module):
         self.activation = SeriesActivation(out_channels)
 
     def forward(self, x: Tensor, slope: Tensor) -> Tensor:
+        return self.activation.norm(self.before_norm(x, slope))
+
+    def before_norm(self, x: Tensor, slope: Tensor) -> Tensor:
+        """Compute all but the last norm."""
         x = self.conv(x, slope) if isinstance(self.conv, AnnealedPair) else self.conv(x)
-        return self.activation(self.resample(x))
+        return self.activation.before_norm(self.resample(x))
 
     def fuse(self) -> None:
         """Replace the block's layers by their fused form, in place; exact at λ = 1."""
@@ -258,13 +267,12 @@ class LVUNet(SegmentationModule):
         return maps
 
     def compute_logits(self, x: Tensor) -> Tensor:
-        *maps, x = self.compute_features(x)
-        skips, slope = [None, None, *maps], self.slope
-        for block in self.up:
+        *skips, x = self.compute_features(x)
+        slope, last = self.slope, cast(FusibleBlock, self.up[-1])
+        for block in self.up[:-1]:
             x = block(x, slope)
-            skip = skips.pop()
-            x = x if skip is None else x + skip
-        return self.head(x)
+            x = x + skips.pop() if skips else x
+        return normed_product(last.before_norm(x, slope), last.activation.norm, self.head)
 
     def deep_training_schedule(self, epoch: int, epochs: int) -> float:
         """Return λ in epoch ``epoch`` (from 0) of ``epochs``: 1 - cos(π/2 · progress), 1 for the last tenth."""

@@ -1,0 +1,37 @@
+"""Batch norm and head in one against the two layers."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from segzoo.nn.normed_product import normed_product
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_outputs_gradients_and_statistics_are_those_of_the_layers(classes, layout):
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.BatchNorm2d(5, eps=1e-3), nn.Conv2d(5, classes, 1)).double()
+    nn.init.normal_(layers[0].weight)
+    nn.init.normal_(layers[0].bias)
+    ours, x = copy.deepcopy(layers), torch.randn(3, 5, 7, 6).double().add(2).to(memory_format=layout)
+    inputs = [x.clone().requires_grad_(), x.clone().requires_grad_()]
+    outputs = [layers(inputs[0]), normed_product(inputs[1], *ours)]
+    assert outputs[1].grad_fn.next_functions[0][0].next_functions[0][0].name() == "NormedProductBackward"
+    torch.testing.assert_close(outputs[1], outputs[0])
+    gradient = torch.randn_like(outputs[0])
+    for output in outputs:
+        output.backward(gradient)
+    torch.testing.assert_close(inputs[1].grad, inputs[0].grad)
+    for one, other in zip(ours.parameters(), layers.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    torch.testing.assert_close(ours.state_dict(), layers.state_dict())
+
+
+def test_predictions_and_other_norms_go_through_the_layers():
+    norm, head, x = nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1), torch.randn(2, 4, 3, 3)
+    with torch.no_grad():
+        assert torch.equal(normed_product(x, norm.eval(), head), head(norm(x)))
+        assert torch.equal(normed_product(x, nn.Identity(), head), head(x))
