@@ -35,3 +35,16 @@ def test_predictions_and_other_norms_go_through_the_layers():
     with torch.no_grad():
         assert torch.equal(normed_product(x, norm.eval(), head), head(norm(x)))
         assert torch.equal(normed_product(x, nn.Identity(), head), head(x))
+
+
+@pytest.mark.parametrize(
+    "head", [nn.Conv2d(4, 1, 3, padding=1), nn.Sequential(nn.Conv2d(4, 1, 1)), nn.Conv2d(4, 40, 1)]
+)
+def test_a_layer_in_the_heads_place_is_called(head):
+    norm, x = nn.BatchNorm2d(4), torch.randn(2, 4, 3, 3)
+    assert torch.equal(normed_product(x, norm, head), head(norm(x)))
+
+
+def test_half_precision_goes_through_the_layers():
+    norm, head, x = nn.BatchNorm2d(4).bfloat16(), nn.Conv2d(4, 1, 1).bfloat16(), torch.randn(2, 4, 3, 3).bfloat16()
+    assert torch.equal(normed_product(x, norm, head), head(norm(x)))

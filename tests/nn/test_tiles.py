@@ -124,6 +124,6 @@ def test_the_exported_graph_is_whole_and_plain():
     names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
     pointwise = sum(isinstance(layer, PointwiseConv3d) for layer in model.modules())
     assert names.count("aten.linear.default") == pointwise  # each once, not for each tile
-    assert not {"aten.conv_transpose3d.input", "aten.batch_norm_update_stats.default"} & {*names}
+    assert not any("batch_norm" in name or "conv_transpose" in name for name in names), names
     with torch.no_grad():
         torch.testing.assert_close(program.module()(x), model(x))

@@ -5,7 +5,7 @@ for the statistics, so that the head's weights take up the norm's scale; backwar
 with those weights, less its share of the statistics, and all sums that are needed are one product of small matrices.
 """
 
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,26 +16,33 @@ from segzoo.nn.tiles import eager_on_cpu, voxels
 FEW = 8  # channels of a head
 
 
-def normed_product(x: Tensor, norm: nn.Module, head: nn.Conv2d) -> Tensor:
+def normed_product(x: Tensor, norm: nn.Module, head: nn.Module) -> Tensor:
     """Return ``head(norm(x))`` of x [B, C, H, W]."""
-    if not is_worth_it(x, norm, head):
-        return head(norm(x))
-    assert isinstance(norm, nn.BatchNorm2d)
+    if not (in_full_precision(x) and is_learning(norm) and is_small(head)):
+        return cast(Tensor, head(norm(x)))
     found: Tensor = NormedProduct.apply(
         voxels(x), norm.weight, norm.bias, head.weight.flatten(1), head.bias, norm.eps, track(norm)
     )
     return found.view(len(x), *x.shape[2:], -1).movedim(-1, 1)
 
 
-def is_worth_it(x: Tensor, norm: nn.Module, head: nn.Conv2d) -> bool:
-    """Tell whether both are what this is made for: batch norm that learns, of float32 or float64, and a small head."""
+def in_full_precision(x: Tensor) -> bool:
+    """Tell whether x is trained on here, and not in half precision."""
+    computed = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    return computed and eager_on_cpu(x) and torch.is_grad_enabled()
+
+
+def is_learning(norm: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+    """Tell whether this is PyTorch's own batch norm, of the batch at hand."""
+    return type(norm) is nn.BatchNorm2d and norm.training and norm.affine and norm.momentum is not None
+
+
+def is_small(head: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Tell whether this is a 1x1 convolution to few channels; somebody may have put another layer in its place."""
     return (
-        eager_on_cpu(x)
-        and torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
-        and type(norm) is nn.BatchNorm2d
-        and norm.training
-        and norm.momentum is not None
+        isinstance(head, nn.Conv2d)
+        and (head.kernel_size, head.stride, head.padding) == ((1, 1), (1, 1), (0, 0))
+        and head.groups == 1
         and head.out_channels <= FEW
         and head.bias is not None
     )

@@ -117,7 +117,8 @@ def instance_norms(x: Tensor, norm: nn.GroupNorm) -> list[Layers]:
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Normalise the channels of volumes x [B, C, D, H, W] in operations of which programs may consist.
 
-    PyTorch's own norm adds up one voxel after another where the layout is channels-last, and loses three digits.
+    PyTorch's own norm adds up one voxel after another where the layout is channels-last, and is the less accurate the
+    larger the volumes are.
     """
     means = x.mean((3, 4), keepdim=True)
     variances = (x - means).square_().mean((3, 4), keepdim=True)

@@ -54,8 +54,8 @@ class FastSteps(Callback):
         self.keeps_memory = keep_freed_memory()
         if torch.get_num_threads() == 1 and torch.backends.mkldnn.is_available():
             pointwise = [layer for layer in pl_module.modules() if is_pointwise(layer)]
-            self.spread = [layer for layer in pointwise if layer.out_channels > 1]
             self.products = [layer for layer in pointwise if type(layer) is nn.Conv2d and layer.out_channels == 1]
+            self.spread = [layer for layer in pointwise if layer not in self.products]
         for layer in self.spread:
             layer.dilation = SPREAD
         for layer in self.products:
