@@ -4,7 +4,7 @@
     python benchmarks/int8.py --time-only    # what was made and scored before, timed again
 
 Makes the forms of each checkpoint, scores them on the validation part of its data, times them, and writes int8.json and
-int8.md. Needs `medsegzoo[onnx,openvino,nncf]`, and for each checkpoint its dataset, in a folder of the dataset's name.
+int8.md, which keep what other processors measured. Needs `medsegzoo[onnx,openvino,nncf]`, and for each checkpoint its dataset, in a folder of the dataset's name.
 
 Every file takes images of the network's own size. Calibration takes training images alone; forms are chosen and judged
 on the validation part, never on the test part. All forms of a checkpoint and runtime take turns in one process, and
@@ -58,7 +58,8 @@ def main() -> None:
     parser.add_argument("--loaded", action="store_true", help="say that the machine had other work")
     parser.add_argument("--time-only", action="store_true", help="take files and Dice as an earlier run left them")
     options = parser.parse_args()
-    stored = json.loads(STORED.read_text(encoding="utf-8")) if STORED.is_file() else {"checkpoints": {}}
+    runs = json.loads(STORED.read_text(encoding="utf-8")) if STORED.is_file() else {}
+    stored = runs.setdefault(machine()["processor"], {"checkpoints": {}})
     for name in options.checkpoints or (stored["checkpoints"] if options.time_only else CHECKPOINTS):
         folder = options.forms / name
         if not options.time_only:
@@ -70,8 +71,8 @@ def main() -> None:
             for form, times in timed(folder, facts, threads, options.turns).items():
                 facts["forms"][form].setdefault("seconds", {})[str(threads)] = times
         stored["machine"] = on_what() | {"turns": options.turns, "loaded": options.loaded}
-        STORED.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
-    PAGE.write_text(page(stored), encoding="utf-8")
+        STORED.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page(runs), encoding="utf-8")
 
 
 # ---- the forms
@@ -123,9 +124,10 @@ def write(model: Any, calibration: list[Any], size: tuple[int, int], folder: Pat
     }
 
 
-QUANTISERS: dict[str, Facts] = {  # format, activations and weights; in 7 bits what would overflow with 8
+QUANTISERS: dict[str, Facts] = {  # format, activations and weights: of 8 bits these may overflow without VNNI
     "QDQ, u8 and 7 bits": {"quant_format": "QDQ", "activation_type": "QUInt8", "reduce_range": True},
     "QOperator, u8 and 7 bits": {"quant_format": "QOperator", "activation_type": "QUInt8", "reduce_range": True},
+    "QDQ, u8 and 8 bits": {"quant_format": "QDQ", "activation_type": "QUInt8", "reduce_range": False},
     "QDQ, s8 and s8": {"quant_format": "QDQ", "activation_type": "QInt8", "reduce_range": False},
 }
 
@@ -215,36 +217,42 @@ def on_what() -> Facts:
 HEADING = """# int8 beside float32
 
 Written by `python benchmarks/int8.py`: change nothing here by hand. Speeds are how many times as fast as float32 in the
-same runtime and the same turns ({turns} of each, medians): processor time, and by the clock in brackets; images have
-the network's own size. Dice is the mean over the validation images of the checkpoint's dataset, at that size;
-{calibration} training images calibrated. Measured on {processor}{load}; of instructions for integers it has
-{instructions}. {versions}.
+same runtime and the same turns (medians): processor time, and by the clock in brackets; images have the network's own
+size. Dice is the mean over the validation images of the checkpoint's dataset, at that size; training images calibrated.
 
 "Wide convolutions" is what `segzoo export FILE.onnx --precision int8` writes, for its size; "all, NNCF" is what
 `segzoo export FILE.xml --precision int8` writes of CMUNeXt. The others are tried here alone, with weights by channel.
 A form is worth having for its speed where it is at least {faster} times as fast on the processor, with one thread and
 with two, and loses no more than {lost} Dice.
+"""
+RUN = """## {processor}
+
+Measured{load} in {turns} turns, with {calibration} images to calibrate. Of instructions for integers it has
+{instructions}. {versions}.
 
 | checkpoint | runtime and form | MB | 1 thread | 2 threads | Dice | lost |
 | --- | --- | ---: | ---: | ---: | ---: | ---: |
 """
 
 
-def page(stored: Facts) -> str:
-    """Return what was measured, as a page."""
-    on = stored["machine"]
-    heading = HEADING.format(
+def page(runs: dict[str, Facts]) -> str:
+    """Return what was measured on each processor, as a page."""
+    return wrapped(HEADING.format(faster=FASTER, lost=LOST)) + "".join("\n\n" + section(run) for run in runs.values())
+
+
+def section(run: Facts) -> str:
+    """Return what was measured on one processor."""
+    on = run["machine"]
+    heading = RUN.format(
         turns=on["turns"],
-        calibration=max(facts["calibration"] for facts in stored["checkpoints"].values()),
+        calibration=max(facts["calibration"] for facts in run["checkpoints"].values()),
         processor=on["processor"],
-        load=", which had other work too" if on["loaded"] else "",
+        load=" beside other work" if on["loaded"] else "",
         instructions=" and ".join(on["instructions"]) or "none",
         versions=", ".join(f"{name} {number.partition('-')[0]}" for name, number in on["versions"].items()),
-        faster=FASTER,
-        lost=LOST,
     )
     rows, found = [], []
-    for name, facts in stored["checkpoints"].items():
+    for name, facts in run["checkpoints"].items():
         for form, entry in facts["forms"].items():
             whole = facts["forms"][f"{form.partition(',')[0]}, float32"]
             first = f"`{name}`, {facts['images']} of {facts['dataset']}" if form in next(iter(facts["forms"])) else ""

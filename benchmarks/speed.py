@@ -57,6 +57,7 @@ RUNTIMES = {
     "channels-last": ("eager, channels last", "deploy, channels last"),
     "float16": ("eager, float16, channels last", "deploy, float16, channels last"),
     "bfloat16": ("eager, bfloat16, channels last", "deploy, bfloat16, channels last"),
+    "openvino-bfloat16": ("openvino, bfloat16",),
     "compile": ("compile", "compile, float16, channels last"),
 }
 USUAL = {"cpu": ("torch", *FILES), "cuda": ("torch", "float16", "bfloat16", "compile")}  # runtimes
@@ -236,6 +237,11 @@ def runtimes_of(options: argparse.Namespace) -> list[str]:
     return options.runtimes or list(USUAL[options.device])
 
 
+def reader_of(runtime: str) -> str:
+    """Return what reads a runtime's files, whatever it computes in; "eager" of PyTorch's."""
+    return RUNTIMES[runtime][0].partition(", ")[0]
+
+
 def threads_of(options: argparse.Namespace) -> list[int]:
     """Return the numbers of threads; a GPU's host needs one."""
     return options.threads if options.device == "cpu" else [1]
@@ -285,7 +291,7 @@ def jobs_of(
 
 def export(names: list[str], shape: tuple[int, ...], runtimes: list[str], folders: Folders) -> None:
     """Have each release write the files that runtimes read, and say which it could not."""
-    suffixes = sorted({FILES[runtime] for runtime in runtimes if runtime in FILES})
+    suffixes = sorted({FILES[reader_of(runtime)] for runtime in runtimes if reader_of(runtime) in FILES})
 
     def write(release: str) -> dict[str, str]:
         source, folder = folders[release]
@@ -372,7 +378,7 @@ PARTS = {"forms": compare, "training": train, "growth": grow, "bi-wkv": mix}
 
 def run(options: argparse.Namespace) -> None:
     """Measure what is asked for, storing each table when it is done; the others stay as they were."""
-    refuse_missing(options.only or ALL, [one for name in runtimes_of(options) for one in NEEDS.get(name, ())])
+    refuse_missing(options.only or ALL, [one for name in runtimes_of(options) for one in NEEDS.get(reader_of(name), ())])
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("speed.py: PyTorch finds no GPU here; leave --device cuda out, or run this where there is one")
     for source in options.release:

@@ -22,6 +22,7 @@ LOW = (
     "compile, float16, channels last",
     "eager, bfloat16, channels last",
     "deploy, bfloat16, channels last",
+    "openvino, bfloat16",
 )
 FORMS = FLOAT32 + LOW
 EQUAL = {"float16": 1e-2, "bfloat16": 1e-1}  # of the largest output; what differs more has no place in a table

@@ -161,8 +161,9 @@ def prepare_onnxruntime(job: Job, x: Array) -> Callable[[], Array]:
 def prepare_openvino(job: Job, x: Array) -> Callable[[], Array]:
     import openvino
 
+    precision = low_precision(job["form"]) or "float32"
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}[precision],
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": job["threads"],
         "NUM_STREAMS": "1",

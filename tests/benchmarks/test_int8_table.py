@@ -32,11 +32,11 @@ def test_a_form_is_found_only_where_it_is_fast_with_both_threads_and_loses_littl
         "checkpoints": {"one": {"dataset": "BUSI", "images": 9, "calibration": 32, "forms": forms}},
         "machine": machine | {"turns": 30, "loaded": True},
     }
-    page = int8.page(stored)
+    page = int8.page({"a processor": stored, "another": stored | {"machine": machine | {"turns": 9, "loaded": False}}})
     assert "- `one` in ONNX Runtime: none was found." in page
     assert "- `one` in OpenVINO: good." in page
-    assert (
-        "a processor, which had other work too; of instructions for integers it has avx2. nncf 3.4.0."
-        in page.replace("\n", " ")
-    )
+    words = page.replace("\n", " ")
+    end = "with 32 images to calibrate. Of instructions for integers it has avx2. nncf 3.4.0."
+    assert f"## a processor  Measured beside other work in 30 turns, {end}" in words
+    assert f"Measured in 9 turns, {end}" in words
     assert "|  | OpenVINO, good | 2.50 | 1.30 (1.30) | 1.20 (1.20) | 0.7485 | 0.0015 |" in page.splitlines()
