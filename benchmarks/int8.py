@@ -4,7 +4,8 @@
     python benchmarks/int8.py --time-only    # what was made and scored before, timed again
 
 Makes the forms of each checkpoint, scores them on the validation part of its data, times them, and writes int8.json and
-int8.md, which keep what other processors measured. Needs `medsegzoo[onnx,openvino,nncf]`, and for each checkpoint its dataset, in a folder of the dataset's name.
+int8.md, which keep what other processors measured. Needs `medsegzoo[onnx,openvino,nncf]`, and for each checkpoint its
+dataset, in a folder of the dataset's name.
 
 Every file takes images of the network's own size. Calibration takes training images alone; forms are chosen and judged
 on the validation part, never on the test part. All forms of a checkpoint and runtime take turns in one process, and

@@ -378,7 +378,8 @@ PARTS = {"forms": compare, "training": train, "growth": grow, "bi-wkv": mix}
 
 def run(options: argparse.Namespace) -> None:
     """Measure what is asked for, storing each table when it is done; the others stay as they were."""
-    refuse_missing(options.only or ALL, [one for name in runtimes_of(options) for one in NEEDS.get(reader_of(name), ())])
+    readers = map(reader_of, runtimes_of(options))
+    refuse_missing(options.only or ALL, [one for reader in readers for one in NEEDS.get(reader, ())])
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("speed.py: PyTorch finds no GPU here; leave --device cuda out, or run this where there is one")
     for source in options.release:
