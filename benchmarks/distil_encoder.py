@@ -285,7 +285,7 @@ class Distillation(LightningModule):
         crops, teacher = self.lesson(number, indices, self.side())
         if self.current_epoch % visits % 2:  # to the teacher, which was trained on mirrored images, it is the same
             crops = crops.flip(3)
-        student = self.student(crops)
+        student = self.student(crops).float()
         loss = distance(student, teacher, self.recipe["temperature"])
         agreement = (student.argmax(1) == teacher.argmax(1)).float().mean()
         self.log_dict({"loss": loss, "agreement": agreement}, on_step=False, on_epoch=True, batch_size=len(indices))
@@ -336,6 +336,7 @@ def train(recipe: Recipe, run: Path, crops: Crops, labels: Callable[[int, Tensor
     checkpoint = ModelCheckpoint(run, LAST, save_on_train_epoch_end=True, enable_version_counter=False)
     trainer = Trainer(
         accelerator="cpu",
+        precision=recipe["precision"],
         max_epochs=sum(epochs for _, epochs in recipe["stages"]),
         gradient_clip_val=1.0,
         callbacks=[EMAWeightAveraging(decay=recipe["average"]), checkpoint, Report()],

@@ -41,7 +41,8 @@ def teacher():
 @pytest.fixture
 def recipe():
     recipe = script.yaml.safe_load(Path(script.__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-    return recipe | {"stages": [[32, 2], [48, 1]], "batch_size": 2, "rounds": 2, "warmup_epochs": 1, "compile": False}
+    small = {"stages": [[32, 2], [48, 1]], "batch_size": 2, "rounds": 2, "warmup_epochs": 1}
+    return recipe | small | {"compile": False, "precision": "32-true"}
 
 
 def test_a_crop_follows_from_seed_and_round(crops):
