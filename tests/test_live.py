@@ -146,6 +146,7 @@ def test_a_loop_may_end_early(predictor, frames):
     [
         ("lv-unet-busi", {"backend": "onnxruntime"}),
         ("lv-unet-busi", {"backend": "tensorrt"}),
+        ("lv-unet-busi", {"precision": "float16"}),
         ("model.onnx", {"backend": "torch"}),
         ("model.onnx", {"device": "cuda"}),
         ("model.pt2", {}),
@@ -157,6 +158,27 @@ def test_a_loop_may_end_early(predictor, frames):
 def test_what_cannot_be_a_predictor_is_one_sentence(name, options, refused):
     with refused(segzoo.SegzooError):
         segzoo.Predictor(name, **options)
+
+
+# ---- bfloat16
+
+
+def test_bfloat16_changes_probabilities_a_little(predictor, frames, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})  # else worked out in software
+    low, same_as_ever = (
+        segzoo.Predictor("lv-unet-busi", device="cpu", precision=one) for one in ("bfloat16", "float32")
+    )
+    expected, found = predictor(frames[0]), low(frames[0])
+    assert found.probabilities.dtype == expected.probabilities.dtype == np.float32
+    assert 0 < np.abs(found.probabilities - expected.probabilities).mean() < 0.01
+    assert "bfloat16" in repr(low)
+    assert same(same_as_ever(frames[0]), expected)
+
+
+def test_bfloat16_needs_its_instructions(monkeypatch, refused):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
+    with refused(segzoo.SegzooError):
+        segzoo.Predictor("lv-unet-busi", device="cpu", precision="bfloat16")
 
 
 # ---- compiled

@@ -13,6 +13,7 @@ from segzoo.prediction.runtimes import BACKENDS, RUN_BY, ExportedModel, open_exp
 from segzoo.prediction.several import owned, segment_all, segment_each
 
 Model: TypeAlias = Checkpoint | Checkpoints | ExportedModel
+PRECISIONS = ("auto", "float32", "bfloat16")
 PROGRAMS = {".pt2": "torch.export.load", ".pte": "ExecuTorch"}  # exported files that segzoo does not run
 
 
@@ -35,6 +36,8 @@ class Predictor:
         intensity_range: stored values that become 0 and 255, of images of more than 8 bits; None is the model's own.
         compile: let `torch.compile` compile a checkpoint's network now, which takes a minute and, on a CPU, a C++
             compiler; worth it for thousands of frames. An exported file in its runtime is mostly faster still.
+        precision: "bfloat16" for speed on a processor that has instructions for it, where a file takes OpenVINO;
+            "float32"; or "auto", which is bfloat16 on a GPU that has it.
 
     Attributes:
         class_names: of the mask's values, or of its channels for multi-label.
@@ -42,7 +45,8 @@ class Predictor:
 
     Raises:
         MissingError: there is no such checkpoint or file, or the backend is not installed.
-        SegzooError: it is damaged, does not go with the backend or the device, or cannot be compiled here.
+        SegzooError: it is damaged, does not go with the backend, the device or the precision, or cannot be compiled
+            here.
 
     Example:
         >>> import numpy as np, segzoo
@@ -64,10 +68,11 @@ class Predictor:
         overlap: float = 0.5,
         intensity_range: tuple[float, float] | None = None,
         compile: bool = False,
+        precision: str = "auto",
     ) -> None:
-        model = open_model(checkpoint_or_file, backend, device)
+        model = open_model(checkpoint_or_file, backend, device, precision)
         how: dict[str, Any] = {"tta": tta, "overlap": overlap, "intensity_range": intensity_range}
-        self._pipeline = load_pipeline(model, device, compiled=compile, **how)
+        self._pipeline = load_pipeline(model, device, compiled=compile, precision=precision, **how)
         self.class_names, self.description = self._pipeline.backend.class_names, self._pipeline.description
 
     @overload
@@ -108,13 +113,16 @@ class Predictor:
 # ---- load
 
 
-def open_model(name_or_file: str | Path | list[str | Path], backend: str = "auto", device: str = "auto") -> Model:
+def open_model(
+    name_or_file: str | Path | list[str | Path], backend: str = "auto", device: str = "auto", precision: str = "auto"
+) -> Model:
     """Find a checkpoint or an exported file.
 
     Args:
         name_or_file: as of `Predictor`.
         backend: likewise.
         device: likewise.
+        precision: likewise.
 
     Raises:
         MissingError: there is none, or no such backend.
@@ -122,6 +130,8 @@ def open_model(name_or_file: str | Path | list[str | Path], backend: str = "auto
     """
     if backend not in ("auto", "torch", *BACKENDS):
         raise SegzooError(f"backend is one of auto, torch, {', '.join(BACKENDS)}, not {backend!r}")
+    if precision not in PRECISIONS:
+        raise SegzooError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
     if isinstance(name_or_file, list):
         models = [open_model(one, backend, device) for one in name_or_file]
         if files := [one.path for one in models if isinstance(one, ExportedModel)]:
@@ -138,7 +148,7 @@ def open_model(name_or_file: str | Path | list[str | Path], backend: str = "auto
             raise SegzooError(
                 f"{name_or_file} is run by {' or '.join(RUN_BY[suffix])}; leave torch out, or name one of them"
             )
-        return open_exported(Path(name_or_file), None if backend == "auto" else backend)
+        return open_exported(Path(name_or_file), None if backend == "auto" else backend, precision)
     if backend in BACKENDS:
         raise SegzooError(
             f"{backend} runs .onnx files, and {name_or_file} is none; `segzoo export {name_or_file} FILE.onnx` "
@@ -147,13 +157,16 @@ def open_model(name_or_file: str | Path | list[str | Path], backend: str = "auto
     return open_checkpoint(name_or_file)
 
 
-def load_pipeline(model: Model, device: str = "auto", *, compiled: bool = False, **how: Any) -> Pipeline:
+def load_pipeline(
+    model: Model, device: str = "auto", *, compiled: bool = False, precision: str = "auto", **how: Any
+) -> Pipeline:
     """Make what segments.
 
     Args:
         model: of `open_model`.
         device: of a checkpoint's network.
         compiled: compile that network first.
+        precision: what that network computes in; a file has been opened for its own.
         **how: as of `Pipeline`.
 
     Raises:
@@ -165,4 +178,4 @@ def load_pipeline(model: Model, device: str = "auto", *, compiled: bool = False,
         return Pipeline(model, **how)
     from segzoo.hub import load  # imports torch
 
-    return load.load_pipeline(model, device, compiled=compiled, **how)
+    return load.load_pipeline(model, device, compiled=compiled, precision=precision, **how)

@@ -439,6 +439,49 @@ def test_a_file_is_compiled_by_its_runtime_alone(zoo, refused):
         segzoo.Predictor(zoo.files["classes"], compile=True)
 
 
+@pytest.fixture
+def computes_bfloat16() -> None:
+    """What OpenVINO computes of it where the processor has no such instructions is refused."""
+    openvino = pytest.importorskip("openvino")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor has no instructions for bfloat16")
+
+
+def test_openvino_computes_in_bfloat16_where_asked(zoo, images, tmp_path, capsys, computes_bfloat16):
+    file, masks = zoo.files["classes"], tmp_path / "masks"
+    assert predict(file, images, masks, "--backend", "openvino") == 0
+    capsys.readouterr()
+    assert predict(file, images, masks, "--precision", "bfloat16") == 0  # nothing that was done before is taken for it
+    printed = capsys.readouterr()
+    assert "before" not in printed.out
+    assert "OpenVINO" in printed.err
+    assert printed.err.strip().endswith("float32 computed in bfloat16")
+    image = next(images.iterdir())
+    found, expected = (
+        segzoo.Predictor(file, backend="openvino", precision=one)(image) for one in ("bfloat16", "float32")
+    )
+    assert 0 < np.abs(found.probabilities - expected.probabilities).mean() < 0.02
+
+
+def test_workers_compute_in_what_was_asked_for(zoo, computes_bfloat16):
+    copied = pickle.loads(pickle.dumps(open_exported(zoo.files["classes"], precision="bfloat16")))
+    assert "bfloat16" in copied.description
+
+
+def test_onnx_runtime_computes_in_what_the_file_is_written_in(zoo, refused):
+    with refused(segzoo.SegzooError):
+        segzoo.Predictor(zoo.files["classes"], backend="onnxruntime", precision="bfloat16")
+
+
+def test_openvino_needs_instructions_for_bfloat16(zoo, monkeypatch, refused):
+    pytest.importorskip("openvino")
+    core = SimpleNamespace(get_property=lambda *_: ["FP32", "INT8"])
+    old = SimpleNamespace(Core=lambda: core, __version__="2026.4.1")
+    monkeypatch.setattr("segzoo.prediction.runtimes.import_openvino", lambda: old)
+    with refused(segzoo.SegzooError):
+        segzoo.Predictor(zoo.files["classes"], backend="openvino", precision="bfloat16")
+
+
 def test_nncf_reports_nothing():
     if None in map(find_spec, ("openvino_telemetry", "nncf")):
         pytest.skip("NNCF, or what it reports with, is not installed")

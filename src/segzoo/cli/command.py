@@ -192,6 +192,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--backend", choices=["onnxruntime", "openvino"], help="what runs an exported file (default: what is installed)"
     )
     predict.add_argument(
+        "--precision",
+        choices=["auto", "float32", "bfloat16"],
+        default="auto",
+        help="what to compute in: bfloat16 is faster where the processor has instructions for it, of a file by "
+        "OpenVINO, and changes masks a little (default: that on a GPU, else float32)",
+    )
+    predict.add_argument(
         "--engine", choices=["ray"], help="ray: one case after another to a Ray cluster's nodes, which may come and go"
     )
     predict.add_argument(

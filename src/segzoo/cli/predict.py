@@ -69,7 +69,8 @@ def run_predict(options: argparse.Namespace) -> None:
     require_no_videos(videos, options)
     require_alone(videos, options)
     names = [options.checkpoint, *map(str, averaged)]
-    model = open_model(names if averaged else options.checkpoint, options.backend or "auto", options.device)
+    what = names if averaged else options.checkpoint
+    model = open_model(what, options.backend or "auto", options.device, options.precision)
     if isinstance(model, ExportedModel):
         options.device = "cpu"  # also where "auto" would find a GPU
     jobs = plan(inputs, options.output, options.overlay, options.geometry, model.volume_channels)
@@ -317,6 +318,7 @@ def load(model: Model, options: argparse.Namespace, device: str) -> Pipeline:
         model,
         device,
         compiled=options.compile,
+        precision=options.precision,
         tta=options.tta,
         overlap=options.overlap,
         intensity_range=options.intensity_range,
@@ -334,5 +336,6 @@ def mask_names(options: argparse.Namespace, model: Model) -> list[str] | None:
 def recipe(options: argparse.Namespace, model: Model) -> dict[str, Any]:
     """Return what masks depend on besides the image; a run that is like this one continues it."""
     stated = {"intensity_range": options.intensity_range, "geometry": options.geometry, "raw": options.raw or None}
+    stated["precision"] = None if options.precision == "auto" else options.precision
     chosen = {name: value for name, value in stated.items() if value is not None}  # masks without are known again
     return {"segzoo": __version__, **model.identity, "tta": options.tta, "overlap": options.overlap, **chosen}

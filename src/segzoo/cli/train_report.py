@@ -19,13 +19,13 @@ from segzoo.cli.train_names import DATA_OPTION
 from segzoo.data import SegmentationDataModule
 from segzoo.data.base import class_shares
 from segzoo.module import SegmentationModule
+from segzoo.prediction.torch_backend import has_bfloat16
 
 # of Lightning: a run's own folder, its own use of torch, and that losses are logged by epoch, as they are here
 KNOWN = (".*exists and is not empty", ".*LeafSpec", ".*smaller than the logging interval")
 # how Lightning begins to speak of its maker's services, and of what it does anyway
 NOISE = ("\N{ELECTRIC LIGHT BULB} Tip: ", "Loading `train_dataloader` to estimate")
 STEPS = 20  # by which the time of a long epoch is told
-BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # what processors multiply bfloat16 by, as torch names it
 
 
 def quieten() -> None:
@@ -86,16 +86,6 @@ def slow_precision(precision: str, device: torch.device) -> str | None:
         f"this {'GPU' if device.type == 'cuda' else 'processor'} has no instructions for bfloat16, so that {precision} "
         "may take many times as long as float32: leave --trainer.precision out"
     )
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Return whether a device multiplies bfloat16 by instructions of its own; True where that is not known."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # which older versions of torch lack
-        return True
-    found = torch.cpu.get_capabilities()
-    return any(found.get(name, False) for name in BFLOAT16)
 
 
 # ---- while it runs

@@ -16,7 +16,7 @@ from segzoo.hub.find import open_checkpoint
 from segzoo.nn.counting import counted_parameters
 from segzoo.postprocessing import Postprocessing
 from segzoo.prediction.pipeline import Keep, Pipeline, in_memory
-from segzoo.prediction.torch_backend import TorchBackend, best_precision, choose_device
+from segzoo.prediction.torch_backend import TorchBackend, choose_device, precision_on
 from segzoo.registry import create_model, ensemble, require_model
 from segzoo.training.callbacks import frozen_for
 
@@ -174,6 +174,7 @@ def load_pipeline(
     keep: Keep | None = in_memory,
     doubt: Sequence[str] = (),
     compiled: bool = False,
+    precision: str = "auto",
 ) -> Pipeline:
     """Return the pipeline of a checkpoint's network, deployed.
 
@@ -187,12 +188,15 @@ def load_pipeline(
         keep: makes what holds the probabilities of a volume, as of `Pipeline`.
         doubt: scores that say which predictions to look at first, likewise.
         compiled: compile the network first.
+        precision: what it computes in: "float32", "bfloat16", or "auto" for what the device does best.
 
     Raises:
-        SegzooError: the weights cannot be loaded, there is no such device, or the network cannot be compiled here.
+        SegzooError: the weights cannot be loaded, there is no such device, it has no instructions for the precision, or
+            the network cannot be compiled here.
     """
     place = torch.device(choose_device(device))
     model = load(checkpoint) if isinstance(checkpoint, Checkpoint) else load_several(checkpoint)
     network = (model.deploy() if model.is_deployable else model).to(place)
-    backend = TorchBackend(network, str(model.load_report), precision=best_precision(place), compiled=compiled)
+    number = precision_on(place, precision)
+    backend = TorchBackend(network, str(model.load_report), precision=number, compiled=compiled)
     return Pipeline(backend, tta=tta, overlap=overlap, intensity_range=intensity_range, raw=raw, keep=keep, doubt=doubt)

@@ -54,8 +54,8 @@ class Session:
     run: Callable[[FloatArray], FloatArray]
 
 
-def open_onnxruntime(content: bytes, threads: int, weights: bytes = b"") -> Session:
-    """Open a file's content by ONNX Runtime, on the CPU."""
+def open_onnxruntime(content: bytes, threads: int, weights: bytes = b"", precision: str = "auto") -> Session:
+    """Open a file's content by ONNX Runtime, on the CPU, which computes in what the file is written in."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -71,10 +71,10 @@ def open_onnxruntime(content: bytes, threads: int, weights: bytes = b"") -> Sess
     )
 
 
-def open_openvino(content: bytes, threads: int, weights: bytes = b"") -> Session:
+def open_openvino(content: bytes, threads: int, weights: bytes = b"", precision: str = "auto") -> Session:
     """Open a file's content by OpenVINO, on the CPU; the weights are those beside an .xml file."""
     openvino = import_openvino()
-    model, compiled = compile_openvino(content, threads, weights)
+    model, compiled = compile_openvino(content, threads, weights, precision)
     metadata = model.get_rt_info("framework").value if model.has_rt_info("framework") else {}
     sides = list(model.input(0).partial_shape)[2:]
     wanted = untempered(name for output in model.outputs for name in output.get_names())
@@ -91,12 +91,20 @@ def untempered(outputs: Iterable[str]) -> str:
     return UNTEMPERED if UNTEMPERED in set(outputs) else "probabilities"
 
 
-def compile_openvino(content: bytes, threads: int, weights: bytes = b"") -> tuple[Any, Any]:
-    """Return OpenVINO's model of a file's content, and what it compiles of it for the CPU."""
+def compile_openvino(content: bytes, threads: int, weights: bytes = b"", precision: str = "auto") -> tuple[Any, Any]:
+    """Return OpenVINO's model of a file's content, and what it compiles of it for the CPU.
+
+    Raises:
+        SegzooError: the CPU has no instructions for bfloat16, which was asked for.
+    """
     core = import_openvino().Core()
+    in_bfloat16 = precision == "bfloat16"
+    if in_bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise SegzooError("this processor has no instructions for bfloat16; compute in float32")
     model = core.read_model(content, weights) if weights else core.read_model(content)
     options = {
-        "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 where the CPU has it, which masks would show
+        # of its own accord it takes bfloat16 where the CPU has it, which masks would show
+        "INFERENCE_PRECISION_HINT": "bf16" if in_bfloat16 else "f32",
         "INFERENCE_NUM_THREADS": threads,
         "ENABLE_CPU_PINNING": False,  # or several processes would share the same few cores
     }
@@ -121,7 +129,7 @@ def import_unreported(package: str) -> Any:
             del sys.modules[reporter]
 
 
-BACKENDS: dict[str, Callable[[bytes, int, bytes], Session]] = {
+BACKENDS: dict[str, Callable[[bytes, int, bytes, str], Session]] = {
     "onnxruntime": open_onnxruntime,
     "openvino": open_openvino,
 }
@@ -185,6 +193,7 @@ class ExportedModel:
         path: of the file.
         backend: one of `BACKENDS`.
         digest: sha256 of the file that another process has opened; None takes what is there.
+        precision: "bfloat16" by OpenVINO; "auto" and "float32" are what the file is written in.
 
     Raises:
         SegzooError: by every attribute, that the file cannot be opened or is not one that segzoo wrote.
@@ -194,13 +203,13 @@ class ExportedModel:
     members: tuple[Backend, ...] = ()  # which the graph has made one
     device = "cpu"
 
-    def __init__(self, path: Path, backend: str, digest: str | None = None) -> None:
-        self.path, self.backend, self.digest = path, backend, digest
+    def __init__(self, path: Path, backend: str, digest: str | None = None, precision: str = "auto") -> None:
+        self.path, self.backend, self.digest, self.precision = path, backend, digest, precision
         self.subject = str(path)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave the session behind: another process opens its own, with as many threads as it may have."""
-        return ExportedModel, (self.path, self.backend, self.digest)
+        return ExportedModel, (self.path, self.backend, self.digest, self.precision)
 
     @cached_property
     def session(self) -> Session:
@@ -216,7 +225,7 @@ class ExportedModel:
             if digest != (self.digest or digest):
                 raise SegzooError(f"{self.path} has changed since this run began; start it again")
             self.digest = digest
-            return BACKENDS[self.backend](content, thread_count(), read_weights(self.path, content))
+            return BACKENDS[self.backend](content, thread_count(), read_weights(self.path, content), self.precision)
         except (SegzooError, MemoryError):
             raise
         except Exception as error:  # either backend raises many kinds; all mean the same here
@@ -257,6 +266,7 @@ class ExportedModel:
         return (
             f"{self.path}, exported from {self.metadata.name}; {self.session.runtime} on the CPU, {threads} "
             f"thread{'s' * (threads > 1)}, {self.metadata.precision}"
+            f"{' computed in bfloat16' * (self.precision == 'bfloat16')}"
         )
 
     @cached_property
@@ -325,19 +335,24 @@ class ExportedModel:
         return probabilities
 
 
-def open_exported(path: Path, backend: str | None = None) -> ExportedModel:
+def open_exported(path: Path, backend: str | None = None, precision: str = "auto") -> ExportedModel:
     """Open an exported file and find it good.
 
     Args:
         path: an .onnx file, or an .xml file with its .bin beside it.
-        backend: one of `BACKENDS`; None takes the first that is installed.
+        backend: one of `BACKENDS`; None takes the first that is installed, for bfloat16 OpenVINO.
+        precision: as of `ExportedModel`.
 
     Raises:
         MissingError: there is no such file, or the backend is not installed.
-        SegzooError: it cannot be opened, or is not one that segzoo wrote.
+        SegzooError: it cannot be opened, is not one that segzoo wrote, or not computed in such a precision here.
     """
     require_file(path, "; `segzoo export` writes one from a checkpoint")
-    model = ExportedModel(path, choose_backend(backend, path.suffix.lower()))
+    if precision == "bfloat16":
+        if backend == "onnxruntime":
+            raise SegzooError(f"{backend} computes in what {path} is written in; for bfloat16 take openvino")
+        backend = "openvino"
+    model = ExportedModel(path, choose_backend(backend, path.suffix.lower()), precision=precision)
     assert model.metadata
     return model
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from segzoo.network import SegmentationNetwork
 
 BATCH_IMAGES = 16  # on a GPU
+BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # what processors multiply bfloat16 by, as torch names it
 
 
 class TorchBackend:
@@ -30,7 +31,7 @@ class TorchBackend:
     Args:
         network: what computes.
         report: what was loaded, for the description.
-        precision: what a GPU computes in; None is the network's own. Probabilities are at least float32.
+        precision: what layers compute in by autocast; None is the network's own. Probabilities are at least float32.
         compiled: compile the network first, for the size that the contract has.
 
     Raises:
@@ -107,9 +108,28 @@ class TorchBackend:
         return probabilities.cpu()
 
 
-def best_precision(device: torch.device) -> torch.dtype | None:
-    """Return what a device computes in for speed: bfloat16 on a GPU that has it, else the network's own type."""
-    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else None
+def precision_on(device: torch.device, wanted: str = "auto") -> torch.dtype | None:
+    """Return what a device shall compute in, None for the network's own type; "auto" is bfloat16 on a GPU that has it.
+
+    Raises:
+        SegzooError: bfloat16 is asked for where there are no instructions for it.
+    """
+    if wanted == "auto":
+        return torch.bfloat16 if device.type == "cuda" and has_bfloat16(device) else None
+    if wanted == "bfloat16" and not has_bfloat16(device):
+        processor = "GPU" if device.type == "cuda" else "processor"
+        raise SegzooError(f"this {processor} has no instructions for bfloat16; compute in float32")
+    return torch.bfloat16 if wanted == "bfloat16" else None
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a device multiplies bfloat16 by instructions of its own; True where that is not known."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # which older versions of torch lack
+        return True
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in BFLOAT16)
 
 
 def choose_device(wanted: str) -> str:
