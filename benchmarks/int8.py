@@ -1,4 +1,4 @@
-"""int8 forms of LV-UNet and CMUNeXt beside float32, in ONNX Runtime and OpenVINO: size, speed, Dice.
+"""int8 forms of LV-UNet and CMUNeXt, and bfloat16, beside float32 in ONNX Runtime and OpenVINO: size, speed, Dice.
 
     python benchmarks/int8.py --data shared/data [--forms FOLDER] [--checkpoints NAME ...] [--turns 30]
     python benchmarks/int8.py --time-only    # what was made and scored before, timed again
@@ -35,11 +35,13 @@ from segzoo.export.measure import calibration_images, part, training_data
 from segzoo.export.openvino import quantize as quantize_by_nncf
 from segzoo.metrics.metric import Dice
 from segzoo.prediction.runtimes import BACKENDS, import_openvino
+from segzoo.prediction.torch_backend import has_bfloat16
 
 BENCHMARKS = Path(__file__).parent
 PAGE, STORED = BENCHMARKS / "int8.md", BENCHMARKS / "int8.json"
 CHECKPOINTS = ("cmunext-s-busi", "lv-unet-busi")
 RUNTIMES = ("ONNX Runtime", "OpenVINO")
+BFLOAT16 = "OpenVINO, float32 computed in bfloat16"  # where the processor has instructions for it
 THREADS = (1, 2)
 WARM_SECONDS = 0.05  # of passes before the one that counts: the threads of the form before wait a while for more work
 FASTER, LOST = 1.2, 0.002  # from what speed, and up to what loss of Dice, a form is worth its trouble
@@ -89,7 +91,7 @@ def make(name: str, root: Path, folder: Path) -> Facts:
     files = write(model, calibration, size, folder)
     samples = part(data, "val")
     scores = {form: Dice(model.num_classes, multilabel=model.multilabel) for form in files}
-    runs = {form: opened(file, torch.get_num_threads()) for form, file in files.items()}
+    runs = {form: opened(file, form, torch.get_num_threads()) for form, file in files.items()}
     for sample in samples:
         x = check_inputs(network, sample.image, size)[0].numpy()
         truth = torch.from_numpy(data.label_of(sample))[None, None].float()
@@ -121,6 +123,7 @@ def write(model: Any, calibration: list[Any], size: tuple[int, int], folder: Pat
             for number, form in enumerate(QUANTISERS)
         },
         "OpenVINO, float32": model.export(folder / "float32.xml", size=size).path,
+        **({BFLOAT16: folder / "float32.xml"} if has_bfloat16(torch.device("cpu")) else {}),
         "OpenVINO, all, NNCF": by_nncf(whole, folder / "nncf.xml", calibration, input_of),
     }
 
@@ -167,10 +170,11 @@ def by_nncf(source: Path, target: Path, calibration: list[Any], input_of: Callab
     return target
 
 
-def opened(file: Path, threads: int) -> Callable[[Array], Array]:
+def opened(file: Path, form: str, threads: int) -> Callable[[Array], Array]:
     """Return what a file computes, by the runtime of its suffix."""
     weights = file.with_suffix(".bin").read_bytes() if file.suffix == ".xml" else b""
-    return BACKENDS["openvino" if weights else "onnxruntime"](file.read_bytes(), threads, weights).run
+    precision = "bfloat16" if form == BFLOAT16 else "auto"
+    return BACKENDS["openvino" if weights else "onnxruntime"](file.read_bytes(), threads, weights, precision).run
 
 
 def bytes_of(file: Path) -> int:
@@ -187,7 +191,7 @@ def timed(folder: Path, facts: Facts, threads: int, turns: int) -> dict[str, Fac
     medians = {}
     for runtime in RUNTIMES:
         files = {form: entry["file"] for form, entry in facts["forms"].items() if form.startswith(runtime)}
-        runs = {form: opened(folder / file, threads) for form, file in files.items()}
+        runs = {form: opened(folder / file, form, threads) for form, file in files.items()}
         times: dict[str, list[tuple[float, float]]] = {form: [] for form in runs}
         for _ in range(turns):
             for form, run in runs.items():
@@ -215,14 +219,15 @@ def on_what() -> Facts:
 
 # ---- the page
 
-HEADING = """# int8 beside float32
+HEADING = """# int8 and bfloat16 beside float32
 
 Written by `python benchmarks/int8.py`: change nothing here by hand. Speeds are how many times as fast as float32 in the
 same runtime and the same turns (medians): processor time, and by the clock in brackets; images have the network's own
-size. Dice is the mean over the validation images of the checkpoint's dataset, at that size; training images calibrated.
+size. Dice is the mean over the validation images of the checkpoint's dataset, at that size.
 
 "Wide convolutions" is what `segzoo export FILE.onnx --precision int8` writes, for its size; "all, NNCF" is what
-`segzoo export FILE.xml --precision int8` writes of CMUNeXt. The others are tried here alone, with weights by channel.
+`segzoo export FILE.xml --precision int8` writes of CMUNeXt. "Computed in bfloat16" is `segzoo predict FILE.xml
+--precision bfloat16`. The others are tried here alone, with weights by channel.
 A form is worth having for its speed where it is at least {faster} times as fast on the processor, with one thread and
 with two, and loses no more than {lost} Dice.
 """
