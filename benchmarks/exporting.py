@@ -6,6 +6,7 @@ of the zoo's is written deployed and as it is, under `deployed` and `plain`.
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from contestants import ZOO, build
 from stopwatch import refuse_other_source
 
 from segzoo.export.onnx import simplify
+from segzoo.nn import woven
 
 OPSET = 20
 
@@ -59,7 +61,13 @@ def write_onnx(network: torch.nn.Module, x: torch.Tensor, file: Path) -> None:
     program.save(file)
 
 
-WRITERS = {".pt2": write_program, ".onnx": write_onnx}
+def write_for_openvino(network: torch.nn.Module, x: torch.Tensor, file: Path) -> None:
+    """Write the graph that `segzoo export FILE.xml` hands to OpenVINO; older releases had one for both runtimes."""
+    with getattr(woven, "for_openvino", nullcontext)():
+        write_onnx(network, x, file)
+
+
+WRITERS = {".pt2": write_program, ".onnx": write_onnx, ".openvino.onnx": write_for_openvino}
 
 if __name__ == "__main__":
     main()

@@ -49,7 +49,7 @@ PAUSE = 0.06  # seconds; ONNX Runtime's threads look for work for 40 ms after a 
 LEAST_ROUNDS = 3
 WORTH_IT = 0.8  # of what as many cores would give
 WAIT = 4.0  # seconds
-FILES = {"torch-export": ".pt2", "onnxruntime": ".onnx", "openvino": ".onnx"}  # what a runtime reads
+FILES = {"torch-export": ".pt2", "onnxruntime": ".onnx", "openvino": ".openvino.onnx"}  # what a runtime reads
 NEEDS = {"onnxruntime": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
 RUNTIMES = {
     "torch": ("eager", "deploy"),

@@ -146,13 +146,13 @@ def test_a_loop_may_end_early(predictor, frames):
     [
         ("lv-unet-busi", {"backend": "onnxruntime"}),
         ("lv-unet-busi", {"backend": "tensorrt"}),
-        ("lv-unet-busi", {"precision": "float16"}),
         ("model.onnx", {"backend": "torch"}),
         ("model.onnx", {"device": "cuda"}),
         ("model.pt2", {}),
         ("nowhere.onnx", {}),
         ("lv-unet-bus", {}),
         (None, {}),
+        ("lv-unet-busi", {"precision": "float16"}),
     ],
 )
 def test_what_cannot_be_a_predictor_is_one_sentence(name, options, refused):

@@ -71,6 +71,26 @@ def predict(*words) -> int:
     return cli.main(["predict", *map(str, words)])
 
 
+def test_volumes_become_the_layers_that_openvino_is_fast_in(tmp_path):
+    """Kernels of 5 x 5 x 5 whole, and norms of reductions in its own layout: a list of voxels would be another."""
+    openvino = pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    model = segzoo.MedNeXt(width=4, depths=1, num_classes=2, kernel_size=5).eval()
+    for name, parameter in model.named_parameters():
+        if "norm" in name or "bias" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    written = model.export(tmp_path / "model.xml", size=(32, 32, 48))
+    assert written.difference <= 5e-5
+    operations = openvino.Core().read_model(written.path).get_ordered_ops()
+    assert "MVN" not in {operation.get_type_name() for operation in operations}
+    kernels = [
+        list(operation.input(1).get_shape())[-3:]
+        for operation in operations
+        if operation.get_type_name() == "GroupConvolution"
+    ]
+    assert kernels.count([5, 5, 5]) == 13  # 9 blocks and 4 that go down
+
+
 def test_openvinos_files_predict_what_the_model_does(model, ir, images, tmp_path):
     assert {file.name for file in ir.parent.iterdir()} == {"model.xml", "model.bin"}  # and no draft
     assert predict(ir, images, "--output", tmp_path) == 0

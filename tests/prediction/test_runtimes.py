@@ -460,7 +460,8 @@ def test_openvino_computes_in_bfloat16_where_asked(zoo, images, tmp_path, capsys
     found, expected = (
         segzoo.Predictor(file, backend="openvino", precision=one)(image) for one in ("bfloat16", "float32")
     )
-    assert 0 < np.abs(found.probabilities - expected.probabilities).mean() < 0.02
+    difference = np.abs(found.probabilities - expected.probabilities).mean()
+    assert 1e-4 < difference < 0.2  # in a random network, made to be of many minds
 
 
 def test_workers_compute_in_what_was_asked_for(zoo, computes_bfloat16):

@@ -20,6 +20,7 @@ from torch import Tensor
 from segzoo.errors import MissingPackageError, first_line
 from segzoo.export.base import Request
 from segzoo.export.onnx import Onnx
+from segzoo.nn.woven import for_openvino
 from segzoo.prediction.runtimes import WEIGHTS, compile_openvino, import_openvino, import_unreported, read_weights
 
 
@@ -49,7 +50,8 @@ class OpenVINO(Onnx):
         openvino = import_openvino()
         with tempfile.TemporaryDirectory() as folder:
             graph = Path(folder) / "model.onnx"
-            self.write_float(request, graph)
+            with for_openvino():
+                self.write_float(request, graph)
             model = openvino.Core().read_model(graph)  # metadata come along
             if request.precision == "int8":
                 model = quantize(model, request.calibration, lambda image: self.input_of(request, image))

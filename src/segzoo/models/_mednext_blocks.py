@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from segzoo.nn import tiles
 from segzoo.nn.depthwise import DepthwiseConv3d, DepthwiseConvTranspose3d
 from segzoo.nn.tiles import PointwiseConv2d, PointwiseConv3d
-from segzoo.nn.woven import in_onnx_export, transposed_parts, weave
+from segzoo.nn.woven import in_onnx_export, in_openvino_export, transposed_parts, weave
 
 POINTWISE: dict[int, Any] = {2: PointwiseConv2d, 3: PointwiseConv3d}
 
@@ -37,12 +37,13 @@ class InstanceNorm(nn.GroupNorm):
         super().__init__(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        if tiles.in_program_of_volumes(x):
+        # OpenVINO's own takes volumes in a layout that it comes to more slowly than all of this takes
+        if tiles.in_program_of_volumes(x) or (x.ndim == 5 and in_openvino_export()):
             return tiles.instance_norm(x, self.weight, self.bias, self.eps)
         if not in_onnx_export():
             return super().forward(x)
-        # in one operation, not three. Volumes go through it as lists, since in the layout that OpenVINO otherwise
-        # takes it adds up one voxel after another, and loses what is beyond the accuracy of float32
+        # in one operation, not three. Volumes go through it as lists: OpenVINO, which may run such a file, too, adds up
+        # one voxel after another in the layout that it otherwise takes
         flat = x if x.ndim == 4 else x.flatten(2)
         return F.instance_norm(flat, weight=self.weight, bias=self.bias, eps=self.eps).view(x.shape)
 

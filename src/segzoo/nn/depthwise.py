@@ -9,8 +9,8 @@ together from the former, exactly:
   with the flipped kernel;
 - the weight's gradient, as a 2D one for each plane of the kernel.
 
-On other devices, and where a graph is compiled or exported, the layers are PyTorch's own; but in ONNX files large
-kernels are 2D ones (segzoo.nn.planes).
+On other devices, and where a graph is compiled or exported, the layers are PyTorch's own; but in ONNX files that are
+not for OpenVINO large kernels are 2D ones (segzoo.nn.planes).
 """
 
 import itertools
@@ -24,7 +24,7 @@ from torch.nn.grad import conv2d_weight
 
 from segzoo.nn.planes import MANY, conv_by_planes
 from segzoo.nn.tiles import eager_on_cpu
-from segzoo.nn.woven import in_onnx_export
+from segzoo.nn.woven import in_onnx_export, in_openvino_export
 
 CHANNELS_LAST = torch.channels_last_3d
 COLUMNS = 3  # of a kernel, the most that 2D weight gradients are fast with
@@ -38,7 +38,7 @@ class DepthwiseConv3d(nn.Conv3d):
         if eager_on_cpu(input) and self.kernel_size[0] > 1 and needs_gradient(input, self.weight):
             x, weight, bias = prepared(input, self.weight, cast(Tensor, self.bias))
             return cast(Tensor, Depthwise.apply(x, weight, bias, self.stride))
-        if in_onnx_export() and self.kernel_size[0] >= MANY:
+        if in_onnx_export() and not in_openvino_export() and self.kernel_size[0] >= MANY:
             return conv_by_planes(input, self.weight, cast(Tensor, self.bias), self.stride)
         return super().forward(input)
 

@@ -6,17 +6,36 @@ by voxel, or takes sums over all of them, can do so before the grids are woven i
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_FOR_OPENVINO = ContextVar("_FOR_OPENVINO", default=False)
+
 
 def in_onnx_export() -> bool:
     """Tell whether what is computed becomes the graph of an ONNX file."""
     return torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export()
+
+
+def in_openvino_export() -> bool:
+    """Tell whether that file is for OpenVINO alone."""
+    return _FOR_OPENVINO.get() and in_onnx_export()
+
+
+@contextmanager
+def for_openvino() -> Iterator[None]:
+    """Have graphs made, until this ends, that suit OpenVINO, not ONNX Runtime."""
+    before = _FOR_OPENVINO.set(True)
+    try:
+        yield
+    finally:
+        _FOR_OPENVINO.reset(before)
 
 
 def residues(stride: Sequence[int]) -> list[tuple[int, ...]]:
