@@ -104,7 +104,7 @@ def speed_ratio(path: Path, whole: Path, x: Array, backend: str = "onnxruntime")
     What counts is the time that this process computes, so that other work on the machine does not.
     """
     contents = [(file, file.read_bytes()) for file in (path, whole)]
-    sessions = [BACKENDS[backend](content, 1, read_weights(file, content)) for file, content in contents]
+    sessions = [BACKENDS[backend](content, 1, read_weights(file, content), "auto") for file, content in contents]
     times: list[list[float]] = [[], []]
     for _ in range(TURNS):
         for session, taken in zip(sessions, times, strict=True):
