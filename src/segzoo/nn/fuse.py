@@ -14,7 +14,8 @@ from segzoo.nn.depthwise import needs_gradient
 from segzoo.nn.tiles import eager_on_cpu
 
 ONEDNN_NAMES = {nn.ReLU: "relu", nn.GELU: "gelu", nn.Hardswish: "hardswish"}
-WATCHED = (nn.ReLU, nn.Hardswish)  # that make something else of NaN or infinity by oneDNN; GELU does not
+# that make numbers of NaN or infinity by oneDNN; GELU makes NaN at most, by AVX-512 of what is nearly infinite as well
+WATCHED = (nn.ReLU, nn.Hardswish)
 LARGEST_SUM = (
     1e36  # of a convolution's terms; the largest float32 is 3.4e38, and some algorithms add before they multiply
 )
