@@ -15,7 +15,8 @@ import processes
 from hub_server import HubServer, client_environment
 
 RUNNER = Path(__file__).with_name("run_page.py")
-NEEDS = r"needs (a|all of|another) (network|GPU|processor|camera|cluster|[A-Z]\w+|environment)"  # what a block may lack here
+# what a block may lack here
+NEEDS = r"needs (a|all of|another) (network|GPU|processor|camera|cluster|[A-Z]\w+|environment)"
 
 
 @pytest.fixture(scope="module")

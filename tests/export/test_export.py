@@ -17,6 +17,7 @@ from segzoo.postprocessing import Cleaning, Postprocessing
 from segzoo.prediction.runtimes import FACTS
 
 pytest.importorskip("onnxscript")
+onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
@@ -251,8 +252,6 @@ def test_a_file_that_its_runtime_refuses_is_one_sentence(smallest, tmp_path, mon
 def onnx_graph(model, x, path):
     """Return the graph that the network alone becomes, and what ONNX Runtime computes by it."""
     torch.onnx.export(model, (x,), path, dynamo=True, opset_version=20, optimize=True, verbose=False)
-    import onnx
-
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return onnx.load(path).graph, session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
 
@@ -284,6 +283,8 @@ def test_mednext_becomes_the_layers_that_runtimes_are_fast_in(options, tmp_path)
     assert ("Slice" in kinds) == by_planes
     weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     assert not by_planes or [1, 5, 5, 5] not in [dims[1:] for dims in weights.values()]
+    ones = {tensor.name for tensor in graph.initializer if (onnx.numpy_helper.to_array(tensor) == 1).all()}
+    assert sum(node.op_type == "Conv" and node.input[1] in ones for node in graph.node) == 4 * (model.spatial_dims == 2)
     if model.norm == "group":
         norms = [node for node in graph.node if node.op_type == "InstanceNormalization"]
         assert len(norms) == 17  # with scale and shift inside

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from segzoo.nn import tiles
 from segzoo.nn.depthwise import DepthwiseConv3d, DepthwiseConvTranspose3d
 from segzoo.nn.tiles import PointwiseConv2d, PointwiseConv3d
-from segzoo.nn.woven import in_onnx_export, in_openvino_export, transposed_parts, weave
+from segzoo.nn.woven import given_by_convolution, in_onnx_export, in_openvino_export, transposed_parts, weave
 
 POINTWISE: dict[int, Any] = {2: PointwiseConv2d, 3: PointwiseConv3d}
 
@@ -186,7 +186,8 @@ class UpBlock(MedNeXtBlock):
     def compute_onto(self, x: Tensor, skip: Tensor) -> Tensor:
         """Do so, as the part that "block" recomputes."""
         if in_onnx_export() or tiles.in_program_of_volumes(x):
-            return self.compute_woven(x) + skip
+            woven = self.compute_woven(x)
+            return (woven if x.ndim == 5 or in_openvino_export() else given_by_convolution(woven)) + skip
         fine = self.depthwise(x)
         weight, bias = self.residual.weight, self.residual.bias.view(1, -1, *(1,) * len(self.stride))
         # worked out on the coarse grid, since all other voxels of the transposed convolution would be zeros

@@ -78,6 +78,16 @@ def weave(parts: Sequence[Tensor], stride: Sequence[int]) -> Tensor:
     return woven[0]
 
 
+def given_by_convolution(x: Tensor) -> Tensor:
+    """Return x [B, C, H, W] of an ONNX file as a convolution gives it: by one that leaves it as it is.
+
+    ONNX Runtime keeps blocks of channels together from one convolution to the next, and adds up what is kept so. What
+    is woven is not, and neither would be all that is added to it further on.
+    """
+    ones = torch.ones(x.shape[1], 1, 1, 1, dtype=x.dtype, device=x.device)
+    return F.conv2d(x, ones, groups=x.shape[1])
+
+
 def interleave(even: Tensor, odd: Tensor, axis: int) -> Tensor:
     """Take planes along an axis by turns."""
     if axis < even.ndim - 1:
