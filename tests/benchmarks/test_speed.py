@@ -25,6 +25,7 @@ AMD, INTEL = (
     RUNS / f"{name}-unknown.json"
     for name in ("amd-epyc-family-25-model-17-avx-512", "intel-r-xeon-r-processor-family-6-model-207-avx-512")
 )
+BFLOAT16 = RUNS / "amd-epyc-family-26-model-2-avx-512-0.1.0-5121408.json"
 
 
 def row(name, form, seconds, **facts):
@@ -350,6 +351,16 @@ def test_what_the_docs_say_of_another_processor_was_measured_on_it():
     there += figures([(CMUNEXT, BEST), (LRASPP, BEST), (LV_UNET, EAGER), (CMUNEXT, EAGER)], INTEL)
     there += figures([(LV_UNET, ONNXRUNTIME), (CMUNEXT, ONNXRUNTIME)], INTEL)
     assert said("Another processor has other ratios.") == [round(figure, 1) for figure in there]
+
+
+def test_what_the_docs_say_of_bfloat16_was_measured():
+    rows = json.loads(BFLOAT16.read_text(encoding="utf-8"))["rows"]
+    seconds = {(row["name"], row["form"]): row["seconds"] for row in rows}
+    names = (LV_UNET, CMUNEXT, "Med-URWKV")
+    gains = [round(seconds[name, "openvino"] / seconds[name, "openvino, bfloat16"], 1) for name in names]
+    assert said("Where a processor multiplies bfloat16") == gains
+    mednext = seconds["MedNeXt-S k3, 2D", "openvino"] / seconds["MedNeXt-S k3, 2D", "openvino, bfloat16"]
+    assert round(mednext, 1) == gains[0]
 
 
 # ---- processes
