@@ -14,8 +14,6 @@ from segzoo.nn.depthwise import needs_gradient
 from segzoo.nn.tiles import eager_on_cpu
 
 ONEDNN_NAMES = {nn.ReLU: "relu", nn.GELU: "gelu", nn.Hardswish: "hardswish"}
-# that make numbers of NaN or infinity by oneDNN; GELU makes NaN at most, by AVX-512 of what is nearly infinite as well
-WATCHED = (nn.ReLU, nn.Hardswish)
 LARGEST_SUM = (
     1e36  # of a convolution's terms; the largest float32 is 3.4e38, and some algorithms add before they multiply
 )
@@ -91,8 +89,8 @@ class ActivatedConv2d(nn.Conv2d):
     float32 and where gradients are wanted they are two, and so they are in an exported graph, whose runtime joins them.
 
     The one pass makes 0 of NaN where the activation is a ReLU, and a plausible mask of weights that diverged; that of
-    Hardswish ends elsewhere than PyTorch's. So it is taken only where that cannot show: where sums as large as these
-    inputs and weights allow are far from infinity.
+    Hardswish ends elsewhere than PyTorch's, and that of GELU, by AVX-512, in NaN before it is infinite. So it is taken
+    only where that cannot show: where sums as large as these inputs and weights allow are far from infinity.
 
     Args:
         conv: whose weights it shares; where it pads at the end alone, the sides must be even.
@@ -105,7 +103,6 @@ class ActivatedConv2d(nn.Conv2d):
         self.weight, self.bias = conv.weight, conv.bias
         self.at_the_end = pads_at_the_end(conv)
         self.activation = activation
-        self.is_watched = type(activation) in WATCHED
         self.known: Kernel | None = None
 
     def forward(self, input: Tensor) -> Tensor:
@@ -113,8 +110,6 @@ class ActivatedConv2d(nn.Conv2d):
         if not self.is_one_operation(input):
             return self.in_two(input)
         kernel = self.kernel()
-        if not self.is_watched:
-            return self.in_one(input, kernel.weight)
         largest = getattr(input, BOUND, None)
         if largest is None:
             largest = length(input)
