@@ -6,7 +6,6 @@ of the zoo's is written deployed and as it is, under `deployed` and `plain`.
 
 import json
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,11 @@ from contestants import ZOO, build
 from stopwatch import refuse_other_source
 
 from segzoo.export.onnx import simplify
-from segzoo.nn import woven
+
+try:
+    from segzoo.nn.woven import for_openvino
+except ImportError:  # a release with one graph for both runtimes
+    from contextlib import nullcontext as for_openvino
 
 OPSET = 20
 
@@ -62,8 +65,8 @@ def write_onnx(network: torch.nn.Module, x: torch.Tensor, file: Path) -> None:
 
 
 def write_for_openvino(network: torch.nn.Module, x: torch.Tensor, file: Path) -> None:
-    """Write the graph that `segzoo export FILE.xml` hands to OpenVINO; older releases had one for both runtimes."""
-    with getattr(woven, "for_openvino", nullcontext)():
+    """Write the graph that `segzoo export FILE.xml` hands to OpenVINO."""
+    with for_openvino():
         write_onnx(network, x, file)
 
 

@@ -335,7 +335,11 @@ def mask_names(options: argparse.Namespace, model: Model) -> list[str] | None:
 
 def recipe(options: argparse.Namespace, model: Model) -> dict[str, Any]:
     """Return what masks depend on besides the image; a run that is like this one continues it."""
-    stated = {"intensity_range": options.intensity_range, "geometry": options.geometry, "raw": options.raw or None}
-    stated["precision"] = None if options.precision == "auto" else options.precision
+    stated = {
+        "intensity_range": options.intensity_range,
+        "geometry": options.geometry,
+        "raw": options.raw or None,
+        "precision": None if options.precision == "auto" else options.precision,
+    }
     chosen = {name: value for name, value in stated.items() if value is not None}  # masks without are known again
     return {"segzoo": __version__, **model.identity, "tta": options.tta, "overlap": options.overlap, **chosen}

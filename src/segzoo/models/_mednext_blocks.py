@@ -37,7 +37,7 @@ class InstanceNorm(nn.GroupNorm):
         super().__init__(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        # OpenVINO's own takes volumes in a layout that it comes to more slowly than all of this takes
+        # OpenVINO brings volumes into another layout for its own norm, which takes longer than all of this
         if tiles.in_program_of_volumes(x) or (x.ndim == 5 and in_openvino_export()):
             return tiles.instance_norm(x, self.weight, self.bias, self.eps)
         if not in_onnx_export():

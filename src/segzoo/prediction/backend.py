@@ -8,6 +8,8 @@ from segzoo.preprocessing.base import InputContract
 from segzoo.preprocessing.ranges import Ranges
 from segzoo.tasks import Task
 
+NO_BFLOAT16 = "this {} has no instructions for bfloat16; compute in float32"  # processor, GPU
+
 
 class Backend(Protocol):
     """Way from preprocessed inputs to probabilities, by a network or by an exported file.

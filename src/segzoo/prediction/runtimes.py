@@ -18,7 +18,7 @@ from segzoo.checkpoints.metadata import Metadata
 from segzoo.errors import MissingPackageError, SegzooError, first_line
 from segzoo.paths import require_file
 from segzoo.postprocessing import Postprocessing
-from segzoo.prediction.backend import Backend
+from segzoo.prediction.backend import NO_BFLOAT16, Backend
 from segzoo.prediction.onnx_bytes import has_external_data
 from segzoo.preprocessing.base import InputContract
 from segzoo.preprocessing.exported import FloatArray, exported_contract
@@ -100,7 +100,7 @@ def compile_openvino(content: bytes, threads: int, weights: bytes = b"", precisi
     core = import_openvino().Core()
     in_bfloat16 = precision == "bfloat16"
     if in_bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise SegzooError("this processor has no instructions for bfloat16; compute in float32")
+        raise SegzooError(NO_BFLOAT16.format("processor"))
     model = core.read_model(content, weights) if weights else core.read_model(content)
     options = {
         # of its own accord it takes bfloat16 where the CPU has it, which masks would show

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segzoo.errors import SegzooError, first_line
 from segzoo.imaging.geometry import Geometry
+from segzoo.prediction.backend import NO_BFLOAT16
 from segzoo.prediction.pipeline import Pipeline
 from segzoo.prediction.postprocess import Finishing
 from segzoo.prediction.several import segment_all
@@ -117,8 +118,7 @@ def precision_on(device: torch.device, wanted: str = "auto") -> torch.dtype | No
     if wanted == "auto":
         return torch.bfloat16 if device.type == "cuda" and has_bfloat16(device) else None
     if wanted == "bfloat16" and not has_bfloat16(device):
-        processor = "GPU" if device.type == "cuda" else "processor"
-        raise SegzooError(f"this {processor} has no instructions for bfloat16; compute in float32")
+        raise SegzooError(NO_BFLOAT16.format("GPU" if device.type == "cuda" else "processor"))
     return torch.bfloat16 if wanted == "bfloat16" else None
 
 
