@@ -48,3 +48,20 @@ def test_a_layer_in_the_heads_place_is_called(head):
 def test_half_precision_goes_through_the_layers():
     norm, head, x = nn.BatchNorm2d(4).bfloat16(), nn.Conv2d(4, 1, 1).bfloat16(), torch.randn(2, 4, 3, 3).bfloat16()
     assert torch.equal(normed_product(x, norm, head), head(norm(x)))
+
+
+def test_many_pixels_lose_no_digits():
+    """Sums of half a million float32, one after another, lose four of seven digits: of the loss of a whole step too."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1))
+    x = torch.randn(8, 4, 256, 256).add(2).to(memory_format=torch.channels_last)
+    gradient = x.sum(1, keepdim=True).sub(8).tanh()  # a sum that does not cancel out
+    found = []
+    for inputs, (norm, head) in ((x.double(), copy.deepcopy(layers).double()), (x, layers)):
+        inputs.requires_grad_()
+        output = normed_product(inputs, norm, head)
+        output.backward(gradient.to(output))
+        values = [inputs.grad, norm.weight.grad, norm.bias.grad, head.weight.grad, norm.running_mean, norm.running_var]
+        found.append([output.detach(), *values])
+    for exact, rounded in zip(*found, strict=True):
+        assert (exact - rounded).norm() <= 2e-6 * exact.norm()

@@ -3,6 +3,7 @@
 A head of few channels takes less time than writing and reading what it is applied to. Both are linear in the map but
 for the statistics, so that the head's weights take up the norm's scale; backwards the map's gradient is the product
 with those weights, less its share of the statistics, and all sums that are needed are one product of small matrices.
+Sums over all voxels are taken slab by slab and put together in float64: one after another, they lose to rounding.
 """
 
 from typing import Any, TypeGuard, cast
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segzoo.nn.tiles import eager_on_cpu, voxels
+from segzoo.nn.tiles import SLAB, Moments, eager_on_cpu, voxels
 
 FEW = 8  # channels of a head
 
@@ -57,6 +58,14 @@ def track(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, float] | None:
     return norm.running_mean, norm.running_var, norm.momentum
 
 
+def move(
+    running_mean: Tensor, running_var: Tensor, momentum: float, mean: Tensor, variance: Tensor, count: int
+) -> None:
+    """Move running statistics towards those of a batch, as PyTorch's batch norm does."""
+    running_mean.lerp_(mean, momentum)
+    running_var.lerp_(variance * (count / max(1, count - 1)), momentum)
+
+
 class NormedProduct(torch.autograd.Function):
     """y = head(norm(x)) of voxels x [V, C]: y [V, K] = x̂ (weight · scale)ᵀ + shifts, x̂ the standardised x."""
 
@@ -65,9 +74,9 @@ class NormedProduct(torch.autograd.Function):
         ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: float, running: Any
     ) -> Tensor:
         """Return the product, and move the running statistics."""
-        unused = torch.zeros_like(scale)
-        running_mean, running_var, momentum = running or (unused, unused.clone(), 0.0)
-        mean, variance = torch.batch_norm_update_stats(x, running_mean, running_var, momentum)
+        (variance,), (mean,) = Moments.apply(x.T[None, :, :, None])
+        if running is not None:
+            move(*running, mean, variance, len(x))
         inverse = (variance + eps).rsqrt()
         folded = weight * (scale * inverse)
         ctx.save_for_backward(x, mean, inverse, scale, shift, weight)
@@ -80,7 +89,9 @@ class NormedProduct(torch.autograd.Function):
         x, mean, inverse, scale, shift, weight = ctx.saved_tensors
         gradient, voxel_count = gradients[0], len(x)
         total = gradient.sum(0)  # [K]
-        standardised = (gradient.T @ x - total[:, None] * mean) * inverse  # [K, C]: products with x̂, summed up
+        products = [of_slab.T @ slab for of_slab, slab in zip(gradient.split(SLAB), x.split(SLAB), strict=True)]
+        centred = torch.stack(products).double().sum(0) - total.double()[:, None] * mean
+        standardised = centred.to(x.dtype) * inverse  # [K, C]: products with x̂, summed up
         of_scale, of_shift = (weight * standardised).sum(0), total @ weight
         factor = scale * inverse
         slope = factor * inverse * of_scale / voxel_count
