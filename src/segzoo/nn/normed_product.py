@@ -58,14 +58,6 @@ def track(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor, float] | None:
     return norm.running_mean, norm.running_var, norm.momentum
 
 
-def move(
-    running_mean: Tensor, running_var: Tensor, momentum: float, mean: Tensor, variance: Tensor, count: int
-) -> None:
-    """Move running statistics towards those of a batch, as PyTorch's batch norm does."""
-    running_mean.lerp_(mean, momentum)
-    running_var.lerp_(variance * (count / max(1, count - 1)), momentum)
-
-
 class NormedProduct(torch.autograd.Function):
     """y = head(norm(x)) of voxels x [V, C]: y [V, K] = x̂ (weight · scale)ᵀ + shifts, x̂ the standardised x."""
 
@@ -76,7 +68,9 @@ class NormedProduct(torch.autograd.Function):
         """Return the product, and move the running statistics."""
         (variance,), (mean,) = Moments.apply(x.T[None, :, :, None])
         if running is not None:
-            move(*running, mean, variance, len(x))
+            running_mean, running_var, momentum = running
+            running_mean.lerp_(mean, momentum)  # as PyTorch's batch norm does
+            running_var.lerp_(variance * (len(x) / max(1, len(x) - 1)), momentum)
         inverse = (variance + eps).rsqrt()
         folded = weight * (scale * inverse)
         ctx.save_for_backward(x, mean, inverse, scale, shift, weight)
