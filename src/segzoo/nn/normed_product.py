@@ -3,7 +3,8 @@
 A head of few channels takes less time than writing and reading what it is applied to. Both are linear in the map but
 for the statistics, so that the head's weights take up the norm's scale; backwards the map's gradient is the product
 with those weights, less its share of the statistics, and all sums that are needed are one product of small matrices.
-Sums over all voxels are taken slab by slab and put together in float64: one after another, they lose to rounding.
+Statistics and that product are taken slab by slab and put together in float64: a sum of all voxels, one after another,
+loses digits.
 """
 
 from typing import Any, TypeGuard, cast
@@ -66,7 +67,7 @@ class NormedProduct(torch.autograd.Function):
         ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, eps: float, running: Any
     ) -> Tensor:
         """Return the product, and move the running statistics."""
-        (variance,), (mean,) = Moments.apply(x.T[None, :, :, None])
+        (variance,), (mean,) = Moments.apply(x.T[None, :, :, None])  # all voxels as one image, in channels-last layout
         if running is not None:
             running_mean, running_var, momentum = running
             running_mean.lerp_(mean, momentum)  # as PyTorch's batch norm does
