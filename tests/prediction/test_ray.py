@@ -104,7 +104,8 @@ def wait_for(happens: Callable[[], object]) -> None:
 class Watched:
     """Reads as a pipeline does, and has what happens on a node of a large cluster happen now.
 
-    The second node waits at its second case until it is lost, and the first one at its own second until then.
+    The second node waits at its second case for its end, and the first one at its own second until that has come. A
+    lost node's actor can live for a second more, in which it would do all that is left.
     """
 
     def __init__(self, read: Callable[..., Prepared]) -> None:
@@ -116,6 +117,7 @@ class Watched:
         if self.cases == 2:
             if self.on_second:
                 (self.folder / "midway").touch()
+                wait_for(lambda: False)
             wait_for((self.folder / "lost").exists)
         if source.stem == "memory":
             raise MemoryError
