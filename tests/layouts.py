@@ -35,6 +35,10 @@ def write_layouts(folder: Path, samples: Path) -> None:
             stem = 1 + 75 * number if name == "CVC-ClinicDB" else number  # frames there, of as many sequences
             write(folder / name / images / f"{stem}.png", image)
             write(folder / name / masks / f"{stem}{suffix}.png", Image.fromarray(lesion * np.uint8(255)))
+        eye = folder / "CHASE_DB1" / f"Image_{1 + number * 5 // 8:02}{'LR'[number % 2]}"  # of five children
+        write(eye.with_suffix(".jpg"), image)
+        for reader, drawn in (("1stHO", lesion), ("2ndHO", np.roll(lesion, 1))):  # who do not quite agree
+            write(eye.with_name(f"{eye.name}_{reader}.png"), Image.fromarray(drawn))
 
 
 def write(path: Path, image: Image.Image) -> None:

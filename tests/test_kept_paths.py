@@ -36,7 +36,7 @@ PATHS = [
     "segzoo.registry.models",
     *(f"segzoo.models.{file}.{builder}" for file, builders in BUILDERS.items() for builder in builders),
     *(f"segzoo.data.{name}" for name in ("BUSI", "CVCClinicDB", "DSB2018", "Decathlon", "Folder", "ISIC2017", "Joint")),
-    *(f"segzoo.data.{name}" for name in ("KvasirSEG", "SegmentationDataModule", "VolumeAugmentation")),
+    *(f"segzoo.data.{name}" for name in ("CHASEDB1", "KvasirSEG", "SegmentationDataModule", "VolumeAugmentation")),
     "segzoo.data.augmentation.RandomFlipRotate90",
     "segzoo.data.volume_augmentation.VolumeAugmentation",
     *(f"segzoo.metrics.{name}" for name in ("Dice", "IoU", "Precision", "Recall", "HausdorffDistance95")),

@@ -27,6 +27,7 @@ DATASETS = {
     "KvasirSEG": Dataset("colonoscopy", "endoscopy", RESEARCH, "https://datasets.simula.no/kvasir-seg/"),
     "CVCClinicDB": Dataset("colonoscopy", "endoscopy", RESEARCH, "https://polyp.grand-challenge.org/CVCClinicDB/"),
     "ISIC2017": Dataset("dermoscopy", "dermoscopy", CC0, "https://challenge.isic-archive.com/data/#2017"),
+    "CHASEDB1": Dataset("fundus photography", "fundus", "CC-BY-4.0", "https://researchdata.kingston.ac.uk/96/"),
     "DSB2018": Dataset("microscopy of cells", "microscopy", CC0, "https://bbbc.broadinstitute.org/BBBC038"),
 }
 DECATHLON, DECATHLON_TASK = "http://medicaldecathlon.com", r"Task(0[1-9]|10)_[A-Za-z]+"
@@ -117,6 +118,7 @@ ABNORMAL = Concept("49755003", "SCT", "Morphologically Abnormal Structure")
 TISSUE = Concept("85756007", "SCT", "Tissue")
 HIPPOCAMPUS = Concept("5366008", "SCT", "Hippocampus")
 POLYP = Codes(ABNORMAL, Concept("68496003", "SCT", "Polyp of colon"))
+RETINAL_VESSEL = Codes(ANATOMY, Concept("59820001", "SCT", "Blood Vessel"), Concept("5665001", "SCT", "Retina"))
 SOMETHING = Codes(TISSUE, TISSUE)  # where nothing better is known
 CODES = {  # by the name of a class, in small letters
     "lesion": Codes(ABNORMAL, Concept("52988006", "SCT", "Lesion")),
@@ -125,6 +127,7 @@ CODES = {  # by the name of a class, in small letters
 CODES_OF_DATA = {  # by dataset and class, where the name alone says too little
     ("KvasirSEG", "polyp"): POLYP,
     ("CVCClinicDB", "polyp"): POLYP,
+    ("CHASEDB1", "vessel"): RETINAL_VESSEL,
     ("Task04_Hippocampus", "anterior"): Codes(ANATOMY, HIPPOCAMPUS, Concept("255549009", "SCT", "Anterior")),
     ("Task04_Hippocampus", "posterior"): Codes(ANATOMY, HIPPOCAMPUS, Concept("255551008", "SCT", "Posterior")),
 }

@@ -5,6 +5,7 @@ In the examples of their docstrings, ``samples`` is a folder that holds some ima
 
 from segzoo.data.base import SegmentationDataModule
 from segzoo.data.busi import BUSI
+from segzoo.data.chase import CHASEDB1
 from segzoo.data.decathlon import Decathlon
 from segzoo.data.dsb import DSB2018
 from segzoo.data.folder import Folder
@@ -17,6 +18,7 @@ from segzoo.data.volumes import VolumeDataModule
 
 __all__ = [
     "BUSI",
+    "CHASEDB1",
     "DSB2018",
     "ISIC2017",
     "CVCClinicDB",

@@ -60,7 +60,7 @@ class SegmentationDataModule(Foldable, LightningDataModule):
     url: ClassVar[str]
     formats: ClassVar[str] = "png, jpg, tif, bmp"
     folders: ClassVar[tuple[str, ...]] = ()  # where, below its parent, the dataset is looked for
-    layout: ClassVar[tuple[str, ...]]  # the folders that make it up
+    layout: ClassVar[tuple[str, ...]]  # the folders that make it up, or patterns of files where there are none
 
     def __init__(
         self,
@@ -129,9 +129,9 @@ class SegmentationDataModule(Foldable, LightningDataModule):
             MissingError: Saying which layout is expected.
         """
         for folder in (self.root, *(self.root / name for name in self.folders)):
-            if all((folder / part).is_dir() for part in self.layout):
+            if all(any(folder.glob(part)) for part in self.layout):
                 return folder
-        wanted = " and ".join(f"{part}/" for part in self.layout)
+        wanted = " and ".join(part if "*" in part else f"{part}/" for part in self.layout)
         places = " or ".join(["it", *(f"its {name}/" for name in self.folders)])
         state = "does not hold the dataset" if self.root.is_dir() else "does not exist"
         raise MissingError(f"{self.name}: the folder {self.root} {state}: expected {wanted} in {places}.")

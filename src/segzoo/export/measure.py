@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CALIBRATION_IMAGES = 32
 # options of a dataset, as checkpoints record them
-CHOICES = ("split", "fold", "seed", "normal", "class_names", "multilabel", "foreground", "colours", "values")
+CHOICES = ("split", "fold", "seed", "normal", "reader", "class_names", "multilabel", "foreground", "colours", "values")
 
 
 @dataclass(frozen=True)
