@@ -140,6 +140,18 @@ def test_angles_are_those_of_the_body():
         assert_close(millimetres @ millimetres.T, IDENTITY)
 
 
+def test_in_plane_no_voxel_leaves_its_slice():
+    torch.manual_seed(0)
+    augmentation = VolumeAugmentation(probability=1, in_plane=True)
+    for _ in range(20):
+        matrix = augmentation.draw_matrix((5.0, 1.0, 1.0))
+        assert matrix[0].tolist() == [1, 0, 0]
+        assert matrix[:, 0].tolist() == [1, 0, 0]
+        scale = matrix[1:, 1:].det().sqrt()
+        assert 0.7 <= scale <= 1.4 and scale != 1
+        assert matrix[1, 2] == -matrix[2, 1] != 0
+
+
 def test_intensities_change_and_the_label_stays():
     torch.manual_seed(0)
     image, label = blob(12, 12, 12)

@@ -83,6 +83,8 @@ class VolumeAugmentation:
         rotation: Largest angle about each axis, in degrees either way.
         scaling: Smallest and largest extent of what is read, relative to the patch: below 1 enlarges.
         probability: Probability that a patch is rotated, and likewise that it is scaled.
+        in_plane: Rotate about D alone and scale H and W alone, as nnU-Net does where slices are much thicker than their
+            pixels.
         mirror_axes: Axes (0 is D, 1 is H, 2 is W) that are each mirrored in half of all patches.
         intensity: Change intensities, too.
 
@@ -107,6 +109,7 @@ class VolumeAugmentation:
         rotation: float = 30.0,
         scaling: tuple[float, float] = (0.7, 1.4),
         probability: float = 0.2,
+        in_plane: bool = False,
         mirror_axes: tuple[int, ...] = (0, 1, 2),
         intensity: bool = True,
     ) -> None:
@@ -120,6 +123,7 @@ class VolumeAugmentation:
         self.rotation = rotation
         self.scaling = scaling
         self.probability = probability
+        self.in_plane = in_plane
         self.mirror_axes = tuple(mirror_axes)
         self.intensity = intensity
         self._intensity: Callable[[Tensor], Tensor] | None = None
@@ -136,15 +140,16 @@ class VolumeAugmentation:
         matrix = torch.eye(3, dtype=torch.float64)
         if turned:
             steps = torch.tensor(spacing, dtype=torch.float64)
-            for axis, angle in enumerate((torch.rand(3) * 2 - 1).mul(math.radians(self.rotation)).tolist()):
-                matrix = matrix @ rotation_about(axis, angle)
+            angles = (torch.rand(3) * 2 - 1).mul(math.radians(self.rotation)).tolist()
+            for axis in (0,) if self.in_plane else (0, 1, 2):
+                matrix = matrix @ rotation_about(axis, angles[axis])
             matrix = matrix * steps / steps[:, None]
         if scaled:
             low, high = self.scaling
             which, where = torch.rand(2).tolist()
             if low < 1 < high:  # as many are enlarged as are shrunk
                 low, high = (low, 1.0) if which < 0.5 else (1.0, high)
-            matrix = matrix * (low + where * (high - low))
+            matrix[1 if self.in_plane else 0 :] *= low + where * (high - low)
         return matrix
 
     def __call__(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
