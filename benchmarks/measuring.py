@@ -30,6 +30,7 @@ from segzoo.checkpoints.config import read_config
 from segzoo.checkpoints.names import CONFIG, RECIPE
 from segzoo.errors import MissingError
 from segzoo.hub.listing import list_checkpoints
+from segzoo.metrics import image_scores, write_image_scores
 from segzoo.module import SegmentationModule
 from segzoo.registry import NOT_ARCHITECTURE
 
@@ -38,6 +39,7 @@ MODEL_CARDS = REPOSITORY / "model_cards"
 RESULTS = REPOSITORY / "benchmarks" / "results"
 RECIPES = REPOSITORY / "benchmarks" / "recipes"
 BEST = "best.ckpt"
+IMAGE_METRICS, VOLUME_METRICS = ("dice", "iou", "precision", "recall", "hd95"), ("dice", "iou", "hd95")
 STARTS = NOT_ARCHITECTURE | {"starts_from"}  # how a run was started, not what its model is
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}  # what decides how fast a processor multiplies, widest first
 
@@ -232,6 +234,28 @@ def mirrored(folder: Path, name: str, results: Path = RESULTS) -> Path:
     return file
 
 
+def score_reader(name: str, dataset: str, root: str, results: Path = RESULTS) -> Path:
+    """Score the masks of a dataset's second reader by the first one's; writes ``NAME.csv`` and ``NAME.json``.
+
+    Args:
+        name: to store them by.
+        dataset: a class of segzoo.data that takes a `reader`, such as "CHASEDB1".
+        root: of that dataset.
+        results: the folder to write into.
+    """
+    first, second = (getattr(segzoo.data, dataset)(root, reader=reader) for reader in (1, 2))
+    rows = []
+    for truth, drawn in zip(first.part_samples("test"), second.part_samples("test"), strict=True):
+        drawing, target = (torch.from_numpy(one.label_of(two))[None] for one, two in ((second, drawn), (first, truth)))
+        rows += [{"id": truth.id, **image_scores(drawing, target, names=IMAGE_METRICS)[0]}]
+    file = results / f"{name}.csv"
+    write_image_scores(file, rows)
+    described = describe({"data": first.describe(), "preprocessing": {"channels": 3, "image_size": []}})
+    facts = {"name": name, "model": "second reader", "reader": 2, "data": described["data"]}
+    file.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return file
+
+
 def score_run(run: Path, *options: str) -> str:
     """Run `segzoo test` on a run's best weights; returns the CSV of scores image by image."""
     if not (run / BEST).is_file():
@@ -254,7 +278,7 @@ def run_test(recipe: dict[str, Any], *options: Any) -> str:
         config = draft / "test.yaml"
         config.write_text(yaml.safe_dump(recipe), encoding="utf-8")
         command = [sys.executable, "-m", "segzoo.cli", "test", "--config", config, *options]
-        command += ["--metrics", "[dice,iou,hd95]" if of_volumes else "[dice,iou,precision,recall,hd95]"]
+        command += ["--metrics", f"[{','.join(VOLUME_METRICS if of_volumes else IMAGE_METRICS)}]"]
         command += ["--trainer.default_root_dir", draft, "--trainer.enable_progress_bar", "false"]
         subprocess.run([str(part) for part in command], env=os.environ | {"PYTHONPATH": paths}, check=True)
         return (draft / "test_per_image.csv").read_text(encoding="utf-8")

@@ -5,6 +5,7 @@
     python benchmarks/quality.py score RUN NAME                       a run's test scores -> results/NAME.csv, NAME.json
     python benchmarks/quality.py across FOLDER NAME DATASET ROOT      on another dataset -> results/NAME@DATASET.csv
     python benchmarks/quality.py mirrored FOLDER NAME                 with --tta -> results/NAME+tta.csv
+    python benchmarks/quality.py reader NAME DATASET ROOT             of a second reader -> results/NAME.csv, NAME.json
     python benchmarks/quality.py groups                               which test images belong together -> groups.json
 
 The report needs no data, weights or torch, but matplotlib, of ``medsegzoo[dev]``. It reads ``NAME.csv`` (the test
@@ -77,6 +78,11 @@ class Result:
         return self.dataset != self.facts["data"]["dataset"]
 
     @property
+    def is_reader(self) -> bool:
+        """True where a person has drawn what was scored, who has no costs."""
+        return "reader" in self.facts
+
+    @property
     def dice(self) -> float:
         """Mean over the images."""
         return float(self.scores["dice"].mean())
@@ -98,7 +104,7 @@ def read_result(path: Path) -> Result:
     name, _, tested_on = path.stem.partition("@")
     described = path.with_name(f"{name}.json")
     facts = json.loads(described.read_text(encoding="utf-8")) if described.is_file() else {}
-    if "latency_ms" not in facts:
+    if not facts.keys() & {"latency_ms", "reader"}:
         raise MissingError(f"{path.name} is there and what {name} costs is not: python benchmarks/quality.py measure")
     ids, scores = read_scores(path)
     dataset = dataset_name(tested_on) if tested_on else facts["data"]["dataset"]
@@ -127,8 +133,9 @@ def read_mirrored(path: Path, ids: tuple[str, ...]) -> np.ndarray | None:
 def read_scores(path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Return the images of a CSV file, sorted, and metric -> one value an image."""
     rows = sorted(read_image_scores(path), key=lambda row: row["id"])
+    measured = [metric for metric in METRICS if metric in rows[0]]  # no distance where the size of a voxel is unknown
     return tuple(row["id"] for row in rows), {
-        metric: np.array([float(row[metric]) for row in rows]) for metric in METRICS
+        metric: np.array([float(row[metric]) for row in rows]) for metric in measured
     }
 
 
@@ -292,6 +299,8 @@ def model_words(result: Result) -> str:
 
 def costs(result: Result) -> list[str]:
     """Return the cells under `COSTS`."""
+    if result.is_reader:
+        return ["-"] * len(COSTS)
     facts = result.facts
     deployed = facts["deployed_parameters"]
     return [
@@ -308,6 +317,8 @@ def sides(result: Result) -> str:
 
 
 def score(result: Result, metric: str) -> str:
+    if metric not in result.scores:
+        return "-"
     return with_interval(result.scores[metric], result.groups, digits_of(result)[metric])
 
 
@@ -376,12 +387,12 @@ def caption(datasets: dict[str, list[Result]]) -> str:
 
 
 def unique(results: Iterable[Result]) -> list[Result]:
-    """One result of each model, by name."""
-    return list({one.name: one for one in sorted(results, key=lambda one: one.name)}.values())
+    """One result of each model, by name; none of people."""
+    return list({one.name: one for one in sorted(results, key=lambda one: one.name) if not one.is_reader}.values())
 
 
 def is_of_volumes(result: Result) -> bool:
-    return len(result.facts["input"]) == 4
+    return len(result.facts.get("input", ())) == 4
 
 
 def digits_of(result: Result) -> dict[str, int]:
@@ -412,7 +423,8 @@ def write_picture(datasets: dict[str, list[Result]], path: Path) -> None:
 
 def panels(datasets: dict[str, list[Result]]) -> dict[str, list[Point]]:
     """Return the points of each dataset's panel."""
-    return {name: [point(one) for one in results] for name, results in datasets.items()}
+    models = {name: [one for one in results if not one.is_reader] for name, results in datasets.items()}
+    return {name: [point(one) for one in results] for name, results in models.items() if results}
 
 
 def point(result: Result) -> Point:
@@ -448,6 +460,11 @@ def build_parser() -> argparse.ArgumentParser:
     mirroring.add_argument("folder", type=Path, metavar="FOLDER", help="the checkpoint's, or the run's without one")
     mirroring.add_argument("name", metavar="NAME", help="that it has in results/")
     mirroring.set_defaults(run=run_mirrored)
+    reading = commands.add_parser("reader", help="scores of the vessels that a second reader has drawn")
+    reading.add_argument("name", metavar="NAME", help="to store them by")
+    reading.add_argument("dataset", metavar="DATASET", help="such as CHASEDB1")
+    reading.add_argument("root", metavar="ROOT", help="of the dataset")
+    reading.set_defaults(run=run_reader)
     grouping = commands.add_parser("groups", help="which test images belong together")
     grouping.set_defaults(run=run_groups)
     return parser
@@ -476,6 +493,12 @@ def run_mirrored(options: argparse.Namespace) -> None:
     from measuring import mirrored
 
     print(f"scored in {mirrored(options.folder, options.name)}")
+
+
+def run_reader(options: argparse.Namespace) -> None:
+    from measuring import score_reader
+
+    print(f"scored in {score_reader(options.name, options.dataset, options.root)}")
 
 
 def run_groups(options: argparse.Namespace) -> None:

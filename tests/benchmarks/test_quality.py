@@ -22,8 +22,11 @@ from safetensors.torch import save_file
 import processes
 import segzoo
 from benchmarks import baselines
+from layouts import write_layouts
 from segzoo import cli
+from segzoo.data import CHASEDB1
 from segzoo.errors import MissingError, SegzooError
+from segzoo.metrics.score_file import read_image_scores
 from segzoo.metrics.statistics import holm, interval, paired_p, resampled
 
 ROOT = Path(__file__).parents[2]
@@ -212,6 +215,25 @@ def test_volumes_are_measured_in_millimetres(tmp_path, made_up):
     assert rows(section, "net-volumes")[0][2] == "1 x 32 x 48 x 32"
     assert rows(section, "net-volumes")[0][-2].startswith("0.70 [")
     assert "of volumes one patch" in words(page)
+
+
+def test_a_person_has_scores_and_no_costs(made_up, samples, tmp_path):
+    write_layouts(tmp_path / "data", samples)
+    results = made_up / "benchmarks" / "results"
+    file = measuring.score_reader("second-reader", "CHASEDB1", str(tmp_path / "data"), results)
+    drawn = {one["id"]: float(one["dice"]) for one in read_image_scores(file)}
+    assert set(drawn) == set(CHASEDB1(tmp_path / "data").split_ids["test"])
+    assert 0 < min(drawn.values()) <= max(drawn.values()) < 1  # lesions there, shifted by a pixel
+    _, page = run_report(made_up)
+    (row,) = rows(page, "second-reader")
+    assert row[2:6] == ["-"] * 4
+    assert row[6] == written(np.array([drawn[one] for one in sorted(drawn)]), 3)
+
+
+def test_no_distance_is_told_where_none_was_measured(made_up):
+    store(made_up / "benchmarks" / "results", "heart", {"dice": [0.5, 1.0], "iou": [0.4, 1.0]}, input=[1, 8, 64, 64])
+    _, page = run_report(made_up)
+    assert rows(page, "heart")[0][-2] == "-"
 
 
 def test_the_report_is_the_same_again(made_up):
