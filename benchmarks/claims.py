@@ -159,7 +159,7 @@ def ablation_words(name: str, ablation: dict[str, Any], found: Outcome | None, p
     said = [f"## {first} against {second}", paragraph(f"Claim: {ablation['claim'].strip()}")]
     if found is None:
         return [*said, f"Not tested yet: `python benchmarks/claims.py run {name}`."]
-    how = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in options.items())
+    how = ", ".join(f"{key.rpartition('.')[2]} {short(value)}" for key, value in options.items())
     rows = [
         [f"{arm} (`{recipe(ablation, arm)}`)", *(f"{dice:.3f}" for dice in values.mean(axis=1)), f"{values.mean():.3f}"]
         for arm, values in found.scores.items()

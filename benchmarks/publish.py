@@ -5,7 +5,8 @@
 writes ``model_cards/NAME`` from ``runs/NAME/checkpoint``; without ``--run`` it scores and illustrates the checkpoint
 that is there. Scores are what `segzoo test` prints. The picture shows the held-out image whose Dice is the median, so
 that it is neither the best nor the worst; where the data's licence does not let its images be passed on, the probe is a
-sample image of BUSI and there is no picture. Run from the repository's root, with ``data`` there as the recipe says.
+sample image of BUSI, or a sample hippocampus, and there is no picture. Run from the repository's root, with ``data``
+there as the recipe says.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from segzoo.imaging.images import read_image
 from segzoo.metrics.score_file import read_image_scores
 from segzoo.preprocessing.volume import reorient
 
-STAND_IN = REPOSITORY / "tests" / "samples" / "BUSI"  # CC0
+SAMPLES = REPOSITORY / "tests" / "samples"  # of free licences
 
 
 def publish(name: str, run: Path | None = None, licence: str | None = None) -> Path:
@@ -49,9 +50,7 @@ def illustrate(folder: Path, recipe: dict[str, Any], rows: list[dict[str, str]])
     module, _, kind = recipe["data"]["class_path"].rpartition(".")
     data = getattr(importlib.import_module(module), kind)(**{**recipe["data"]["init_args"], "augmentation": None})
     if data.licence not in FREE_LICENCES:
-        stand_in = segzoo.data.BUSI(STAND_IN).samples()[0]
-        image = read_image(stand_in.image, 3)
-        add_example(folder, image, source=f"BUSI, {stand_in.id}", licence=segzoo.data.BUSI.licence)
+        add_stand_in(folder, of_volumes=hasattr(data, "label_values"))
         return
     ranked = sorted(rows, key=lambda row: float(row["dice"]))
     median = ranked[len(ranked) // 2]["id"]
@@ -59,6 +58,15 @@ def illustrate(folder: Path, recipe: dict[str, Any], rows: list[dict[str, str]])
     image, truth = volume_arrays(folder, data, sample) if hasattr(data, "label_values") else image_arrays(data, sample)
     dataset = data.describe()["dataset"]
     add_example(folder, image, truth, source=f"{dataset}, {sample.id}", licence=data.licence)
+
+
+def add_stand_in(folder: Path, of_volumes: bool) -> None:
+    """Add a probe of other data."""
+    task = "Task04_Hippocampus"
+    data = segzoo.data.Decathlon(SAMPLES / task) if of_volumes else segzoo.data.BUSI(SAMPLES)
+    sample = data.samples()[0]
+    image, _ = volume_arrays(folder, data, sample) if of_volumes else image_arrays(data, sample)
+    add_example(folder, image, source=f"{task if of_volumes else 'BUSI'}, {sample.id}", licence=data.licence)
 
 
 def image_arrays(data: Any, sample: Sample) -> tuple[np.ndarray, np.ndarray]:

@@ -355,6 +355,15 @@ def test_training_is_told_in_full():
     assert "What it was trained on is not recorded." in body(UNRECORDED)
 
 
+def test_parts_that_data_does_not_have_are_not_told():
+    before = {
+        "datasets": [{"dataset": "Photographs", "counts": {"train": 9}}, {"dataset": "BUSI", "licence": "CC0-1.0"}]
+    }
+    text = body(BINARY | {"data": training("BUSI", "CC0-1.0") | {"pretrained_on": [before]}})
+    assert "- Photographs: 9 images to train\n" in text
+    assert f"| earlier training data (Photographs, [BUSI]({DATASETS['BUSI'].url})) | CC0-1.0 |" in text
+
+
 def test_the_weights_that_training_started_from_are_named():
     text = body(BINARY | {"started_from": {"encoder_weights": "imagenet.safetensors"}})
     assert "It started from the weights `imagenet.safetensors` (`encoder_weights` of its recipe)" in text

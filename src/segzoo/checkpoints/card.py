@@ -12,7 +12,7 @@ from segzoo.catalogue import dataset_page, kind_of_images, known_limit, modaliti
 from segzoo.checkpoints.config import Config
 from segzoo.checkpoints.entries import Example, Metrics
 from segzoo.checkpoints.folder_config import FolderConfig
-from segzoo.checkpoints.licences import allows, hub_licence, licence_name
+from segzoo.checkpoints.licences import allows, hub_licence, joined, licence_name
 from segzoo.checkpoints.pins import ORGANISATION, published
 from segzoo.checkpoints.provenance import listed, parts_of, seen_before, size_words, trainings
 from segzoo.metrics.names import METRIC_NAMES, class_metric, scores_by_class
@@ -46,6 +46,7 @@ def render_card(config: Config) -> str:
         splits=sorted({str(part.get("split")) for part in parts}),
         **result_tables(config),
         allows=allows,
+        joined=joined,
         cell=cell,
         dataset_page=dataset_page,
         doubts=DOUBTS,

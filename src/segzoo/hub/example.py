@@ -34,7 +34,7 @@ def add_example(
     Args:
         folder: the checkpoint's.
         image: a real one that it was not trained on: uint8 [H, W, C], or a volume [C, D, H, W] that lies as the model
-            wants it; larger ones are reduced, volumes cut.
+            wants it; in the probe larger ones are reduced, volumes cut.
         truth: the labels [*S], of the classes that the model knows; None makes no picture.
         source: what the image is, such as "BUSI, benign (181)".
         licence: of the image, as an SPDX name.
@@ -49,11 +49,10 @@ def add_example(
             f"{', '.join(sorted(FREE_LICENCES))}"
         )
     model = from_pretrained(folder)
-    image, truth = model.preprocessing.excerpt(image, truth, PIXELS)
     config = read_config(folder)
     with replacing(folder) as draft:
         copy_files(folder, draft, config)
-        kept = torch.from_numpy(np.array(image, order="C"))
+        kept = torch.from_numpy(np.array(model.preprocessing.excerpt(image, PIXELS), order="C"))
         write_probe(draft, model, kept)
         made = [PROBE]
         if truth is not None:
@@ -78,5 +77,6 @@ def draw_example(model: "SegmentationNetwork", image: np.ndarray, truth: np.ndar
     width = max(1, round(PIXELS * image.shape[1] / image.shape[0]))
     picture = Image.new("RGB", (len(panels) * (width + 4) - 4, PIXELS), "white")
     for place, panel in enumerate(panels):
-        picture.paste(panel.resize((width, PIXELS), Image.Resampling.NEAREST), (place * (width + 4), 0))
+        filtered = Image.Resampling.BOX if panel.height > PIXELS else Image.Resampling.NEAREST
+        picture.paste(panel.resize((width, PIXELS), filtered), (place * (width + 4), 0))
     return picture

@@ -159,10 +159,8 @@ class InputContract(ABC):
         """
 
     @abstractmethod
-    def excerpt(
-        self, image: npt.NDArray[Any], truth: npt.NDArray[Any] | None, most: int
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-        """Return an example small enough to keep, and its truth; an image of ``most`` pixels a side."""
+    def excerpt(self, image: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
+        """Return an example small enough to keep; of an image one of ``most`` pixels a side."""
 
     @abstractmethod
     def noise(self) -> npt.NDArray[np.uint8]:

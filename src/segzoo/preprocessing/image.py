@@ -251,18 +251,14 @@ class Preprocessing(InputContract):
         x = F.interpolate(x, size=tuple(size), mode="bilinear", antialias=True).round()
         return x, self(x[0].permute(1, 2, 0).numpy().astype(np.uint8))[None]
 
-    def excerpt(
-        self, image: npt.NDArray[Any], truth: npt.NDArray[Any] | None, most: int
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-        """Reduce an image [H, W, C] and its truth so that no side is longer than ``most``."""
+    def excerpt(self, image: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
+        """Reduce an image [H, W, C] so that no side is longer than ``most``."""
         scale = most / max(image.shape[:2])
         if scale >= 1:
-            return image, truth
+            return image
         size = tuple(max(1, round(side * scale)) for side in reversed(image.shape[:2]))
         channels = [np.asarray(Image.fromarray(channel).resize(size)) for channel in np.moveaxis(image, -1, 0)]
-        if truth is not None:
-            truth = np.asarray(Image.fromarray(truth.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
-        return np.stack(channels, axis=-1), truth
+        return np.stack(channels, axis=-1)
 
     def noise(self) -> npt.NDArray[np.uint8]:
         """Return an image of noise [H, W, C]."""

@@ -318,15 +318,13 @@ class VolumePreprocessing(InputContract):
             window = F.pad(window, (0, width, 0, height, 0, depth), mode="replicate")
         return window, window
 
-    def excerpt(
-        self, image: npt.NDArray[Any], truth: npt.NDArray[Any] | None, most: int
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-        """Cut the middle out of a volume [C, D, H, W] and its truth, as large as the model's patch."""
+    def excerpt(self, image: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
+        """Cut the middle out of a volume [C, D, H, W], as large as the model's patch."""
         box = []
         for side, wanted in zip(image.shape[1:], self.patch_size, strict=True):
             first = max(0, (side - wanted) // 2)
             box.append(slice(first, first + wanted))
-        return image[:, *box], None if truth is None else truth[*box]
+        return image[:, *box]
 
     def noise(self) -> npt.NDArray[np.uint8]:
         """Return a volume of noise [C, D, H, W], as large as a patch."""
