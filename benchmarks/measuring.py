@@ -313,7 +313,8 @@ def dataset_of(data: dict[str, Any]) -> str:
 def shared_groups(data: dict[str, Any], tested: set[str]) -> dict[str, str]:
     """Image -> group, of the tested images of a recipe's data whose group has two of them or more."""
     module, _, kind = data["class_path"].rpartition(".")
-    samples = getattr(importlib.import_module(module), kind)(data["init_args"]["root"]).samples()
+    given = {key: data["init_args"][key] for key in ("root", "groups") if key in data["init_args"]}
+    samples = getattr(importlib.import_module(module), kind)(**given).samples()
     # a set of lookalikes holds whole groups
     found = {sample.id: sample.lookalikes or sample.group for sample in samples if sample.id in tested}
     counts = Counter(found.values())

@@ -138,11 +138,14 @@ def test_lv_unet_busi_finds_lesions_that_it_was_not_trained_on(samples):
 def test_the_test_split_gives_the_cards_numbers(folder, config, shared, tmp_path):
     data_facts = config["data"]
     recipe = yaml.safe_load((folder / "train.yaml").read_text(encoding="utf-8"))["data"]
+    groups = recipe["init_args"].get("groups")
+    grouped = {} if groups is None else {"groups": shared / groups}
     data = getattr(segzoo.data, recipe["class_path"].rpartition(".")[2])(
         shared / recipe["init_args"]["root"],
         split=data_facts["split"],
         fold=data_facts["fold"],
         seed=data_facts["seed"],
+        **grouped,
     )
     assert data.split_sha256 == data_facts["split_sha256"]
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
