@@ -104,7 +104,7 @@ def rows(text, name):
 def stored_scores(folder, name):
     with (folder / "benchmarks" / "results" / f"{name}.csv").open() as file:
         read = sorted(csv.DictReader(file), key=lambda row: row["id"])
-    return {metric: np.array([float(row[metric]) for row in read]) for metric in quality.METRICS}
+    return {name: np.array([float(row[name]) for row in read]) for name in quality.METRICS if name in read[0]}
 
 
 def written(scores, digits):
