@@ -102,12 +102,17 @@ def facts_of(name: str, results: Path) -> Facts:
 
 def describe(contract: dict[str, Any]) -> Facts:
     """Return the data that a model was trained on and the input that it takes, of its config.json or best.ckpt."""
-    data, preprocessing = contract["data"], contract["preprocessing"]
+    preprocessing = contract["preprocessing"]
     size = preprocessing.get("patch_size") or preprocessing["image_size"]
     return {
-        "data": {key: data.get(key) for key in ("dataset", "split", "fold", "seed", "split_sha256", "longest_side")},
+        "data": describe_data(contract["data"]),
         "input": [preprocessing["channels"], *size],
     }
+
+
+def describe_data(data: dict[str, Any]) -> Facts:
+    """Return what tells data and its split from others."""
+    return {key: data.get(key) for key in ("dataset", "split", "fold", "seed", "split_sha256", "longest_side")}
 
 
 def deployed(name: str, facts: Facts) -> SegmentationModule:
@@ -247,12 +252,11 @@ def score_reader(name: str, dataset: str, root: str, results: Path = RESULTS) ->
     first, second = (getattr(segzoo.data, dataset)(root, reader=reader) for reader in (1, 2))
     rows = []
     for truth, drawn in zip(first.part_samples("test"), second.part_samples("test"), strict=True):
-        drawing, target = (torch.from_numpy(one.label_of(two))[None] for one, two in ((second, drawn), (first, truth)))
-        rows += [{"id": truth.id, **image_scores(drawing, target, names=IMAGE_METRICS)[0]}]
+        drawing, target = torch.from_numpy(second.label_of(drawn)), torch.from_numpy(first.label_of(truth))
+        rows += [{"id": truth.id, **image_scores(drawing[None], target[None], names=IMAGE_METRICS)[0]}]
     file = results / f"{name}.csv"
     write_image_scores(file, rows)
-    described = describe({"data": first.describe(), "preprocessing": {"channels": 3, "image_size": []}})
-    facts = {"name": name, "model": "second reader", "reader": 2, "data": described["data"]}
+    facts = {"name": name, "model": "second reader", "reader": 2, "data": describe_data(first.describe())}
     file.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return file
 

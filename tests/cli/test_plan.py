@@ -100,7 +100,7 @@ def test_what_cannot_be_planned_is_one_sentence(samples, capsys, words):
 def test_thick_slices_and_large_data_are_planned_on_the_whole_datasets(shared, capsys):
     for name, patch in (("ACDC_half", "10 x 128 x 112"), ("Task04_Hippocampus", "40 x 56 x 40")):
         if not (shared / "data" / name).is_dir():
-            pytest.skip(f"no {name}")
+            pytest.skip(f"the dataset {name} is not in {shared / 'data'}")
         assert cli.main(["plan", str(shared / "data" / name)]) == 0
         assert f"patch_size {patch}" in capsys.readouterr().out
 

@@ -44,7 +44,7 @@ def test_what_is_not_there_is_said(photographs, refused):
 
 def test_published_counts(shared):
     if not (shared / "data" / "CHASE_DB1").is_dir():
-        pytest.skip("no CHASE_DB1")
+        pytest.skip(f"the photographs of CHASE_DB1 are not in {shared / 'data'}")
     data = CHASEDB1(shared / "data")
     assert data.summary() == ["CHASEDB1: 28 images in 14 groups: 16 to train, 6 to validate, 6 to test"]
     assert data.describe()["longest_side"] == 999

@@ -31,6 +31,10 @@ def test_missing_layout_is_explained(tmp_path, refused):
         CVCClinicDB(tmp_path).setup()
     with refused(MissingError):
         KvasirSEG(tmp_path / "nowhere").setup()
+    for name in KvasirSEG.layout:
+        (tmp_path / name).touch()
+    with refused(MissingError):  # files are no folders
+        KvasirSEG(tmp_path).setup()
 
 
 @pytest.mark.parametrize(

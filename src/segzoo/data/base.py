@@ -129,7 +129,7 @@ class SegmentationDataModule(Foldable, LightningDataModule):
             MissingError: Saying which layout is expected.
         """
         for folder in (self.root, *(self.root / name for name in self.folders)):
-            if all(any(folder.glob(part)) for part in self.layout):
+            if all(any(folder.glob(part)) if "*" in part else (folder / part).is_dir() for part in self.layout):
                 return folder
         wanted = " and ".join(part if "*" in part else f"{part}/" for part in self.layout)
         places = " or ".join(["it", *(f"its {name}/" for name in self.folders)])
